@@ -1,0 +1,63 @@
+"""The exception tree: every error that a user can cause or mend.
+
+```
+UnseeError                 anything below; the command line prints it and exits with 2
+├── ConfigError            a recipe, an option or a hyperparameter
+│   └── UnknownNameError   a method, metric, attack, family or benchmark that is not registered
+├── DataError              a picture, a table, a set that is empty or overlaps
+├── ModelError             a checkpoint: unknown family, pickle weights, missing processor
+├── PatchError             a visual patch and its base do not fit
+├── RunError               a run folder: in use, incomplete, not a record
+└── TrainingError          a loss that is not finite, a mask that masks nothing
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnseeError(Exception):
+    """Base of all errors that name what was given, what is allowed and what to type next."""
+
+
+class ConfigError(UnseeError):
+    """A recipe, an option or a hyperparameter that is not allowed."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that no registry or field list knows, with the nearest that it does."""
+
+    def __init__(self, kind: str, given: str, allowed: Iterable[str]) -> None:
+        """Builds the message.
+
+        Args:
+            kind: What was looked for, such as "method".
+            given: The name as typed.
+            allowed: Every name that would have been right.
+        """
+        names = sorted(allowed)
+        near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+
+
+class DataError(UnseeError):
+    """A picture, table or set of samples that cannot be used."""
+
+
+class ModelError(UnseeError):
+    """A checkpoint that cannot be loaded or does not have what was asked of it."""
+
+
+class PatchError(UnseeError):
+    """A visual patch that is damaged or belongs to another base."""
+
+
+class RunError(UnseeError):
+    """A run folder that is in use, incomplete or not a record."""
+
+
+class TrainingError(UnseeError):
+    """Training that cannot go on: a loss that is not finite, or nothing left to train."""

@@ -1,0 +1,188 @@
+"""Model families: every quirk of a pretrained model lives in a module of this folder.
+
+A family says which checkpoints it takes (`model_types`), where the parts are, which layers carry
+visual representations, and how samples become a batch. The base class does what the Hugging Face
+processors have in common, so that a module states only what is different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from unsee.errors import DataError, ModelError
+from unsee.losses import IGNORE
+from unsee.registry import Registry
+from unsee.types import Batch, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor, nn
+
+FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a model are: prefixes of parameter names, disjoint and covering.
+
+    Attributes:
+        encoder: The vision encoder.
+        projector: What turns its output into the tokens that the LLM reads.
+        language: The LLM.
+    """
+
+    encoder: tuple[str, ...]
+    projector: tuple[str, ...]
+    language: tuple[str, ...]
+
+    def prefixes(self, part: str) -> tuple[str, ...]:
+        """The prefixes of a part; "visual" is encoder and projector, "all" is everything.
+
+        Raises:
+            ModelError: If there is no such part.
+        """
+        named = {
+            "encoder": self.encoder,
+            "projector": self.projector,
+            "visual": self.encoder + self.projector,
+            "language": self.language,
+            "all": self.encoder + self.projector + self.language,
+        }
+        if part not in named:
+            raise ModelError(f"unknown part '{part}'. Allowed: {', '.join(named)}.")
+        return named[part]
+
+
+class Family:
+    """What a family of checkpoints has in common with all others; override what differs.
+
+    Attributes:
+        name: Its registered name.
+        model_types: The `model_type`s of config.json that it takes.
+        parts: Where its parts are.
+        lora_targets: Regular expression of the LLM's linear layers that LoRA adapts.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+    model_types: ClassVar[tuple[str, ...]]
+    parts: ClassVar[Parts]
+    lora_targets: ClassVar[str]
+
+    def visual_layers(self, model: nn.Module) -> dict[str, str]:
+        """Short name of every visual representation, to the module whose output it is.
+
+        In order from input to output: "encoder.0", ..., "projector".
+        """
+        raise NotImplementedError
+
+    def visual_mlps(self, model: nn.Module) -> dict[str, tuple[str, str]]:
+        """Short encoder layer name, to the names of its MLP's (inner, outer) linear modules."""
+        raise NotImplementedError
+
+    def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
+        """Runs the visual part alone on a batch from `collate_pictures`."""
+        model.get_image_features(**inputs)
+
+    def checkpoint_keys(self, name: str) -> tuple[str, ...]:
+        """The names under which checkpoints on disk may hold parameter `name`."""
+        return (name,)
+
+    def messages(self, sample: Sample, with_answer: bool) -> list[dict[str, Any]]:
+        """The chat of a sample, in the form that the processors' chat templates read."""
+        content: list[dict[str, str]] = [{"type": "text", "text": sample.question}]
+        if sample.picture is not None:
+            content.insert(0, {"type": "image"})
+        chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if with_answer:
+            answer = [{"type": "text", "text": sample.answer}]
+            chat.append({"role": "assistant", "content": answer})
+        return chat
+
+    def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
+        """The sample as the model's own chat template writes it."""
+        return str(
+            processor.apply_chat_template(
+                self.messages(sample, with_answer),
+                tokenize=False,
+                add_generation_prompt=not with_answer,
+            )
+        )
+
+    def process(
+        self, processor: Any, texts: Sequence[str], images: Sequence[Image.Image], side: str
+    ) -> dict[str, Tensor]:
+        """Runs the processor on texts and their images, padded on `side`."""
+        return dict(
+            processor(
+                text=list(texts),
+                images=list(images) or None,
+                padding=True,
+                padding_side=side,
+                return_tensors="pt",
+            )
+        )
+
+    def collate(
+        self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
+    ) -> Batch:
+        """Samples to a batch; labels cover exactly the answers, the end token included.
+
+        Where an answer begins is found by tokenising the prompt with and without it: an image
+        placeholder expands alike in both, so the difference is the answer.
+
+        Args:
+            processor: The checkpoint's processor.
+            samples: Rows of the batch, with and without pictures.
+            with_answer: True to train or score (padded right), False to generate (padded left).
+            images: The opened pictures of the samples that have one, in order.
+
+        Raises:
+            DataError: If an answer has no token.
+        """
+        texts = [self.text(processor, sample, with_answer) for sample in samples]
+        side = "right" if with_answer else "left"
+        inputs = self.process(processor, texts, images, side)
+        labels = torch.full_like(inputs["input_ids"], IGNORE)
+        if with_answer:
+            tokens = processor.tokenizer
+            prompts = [self.text(processor, sample, with_answer=False) for sample in samples]
+            whole_ids = tokens(texts)["input_ids"]
+            for row, (sample, prompt, whole) in enumerate(
+                zip(samples, tokens(prompts)["input_ids"], whole_ids, strict=True)
+            ):
+                shared = next(
+                    (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
+                    min(len(prompt), len(whole)),
+                )
+                length = len(whole) - shared
+                if length <= 0:
+                    raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
+                end = int(inputs["attention_mask"][row].sum())
+                labels[row, end - length : end] = inputs["input_ids"][row, end - length : end]
+        return Batch(inputs=inputs, labels=labels, ids=tuple(sample.id for sample in samples))
+
+    def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """Images to the visual inputs alone, for `visual_forward`."""
+        return dict(processor.image_processor(images=list(images), return_tensors="pt"))
+
+
+def family_of(model_type: str) -> Family:
+    """The family that takes a `model_type`.
+
+    Raises:
+        ModelError: If none does, with those that do.
+    """
+    known: list[str] = []
+    for _, family in FAMILIES.items():
+        if model_type in family.model_types:
+            return family()
+        known += family.model_types
+    raise ModelError(
+        f"no family takes checkpoints of type '{model_type}'. Known types: "
+        f"{', '.join(sorted(known))}. A family is one file in unsee/families (CONTRIBUTING.md)."
+    )

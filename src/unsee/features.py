@@ -1,0 +1,107 @@
+"""Visual representations of a model: which layers there are, and what they say of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unsee.errors import ConfigError
+from unsee.model import VLM
+
+Features = dict[str, Float[Tensor, "pictures tokens dim"]]
+
+
+def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
+    """The visual layers that `wanted` names, in the model's order.
+
+    Args:
+        vlm: The model.
+        wanted: Short names ("encoder.3", "projector"), or "all", "encoder" (every encoder layer),
+            "upper" (the upper half of the encoder and the projector).
+
+    Raises:
+        ConfigError: If a name matches no layer, or nothing is wanted.
+    """
+    layers = list(vlm.family.visual_layers(vlm.model))
+    encoder = [name for name in layers if name != "projector"]
+    groups = {
+        "all": layers,
+        "encoder": encoder,
+        "upper": [*encoder[len(encoder) // 2 :], "projector"],
+    }
+    chosen: set[str] = set()
+    for name in wanted:
+        if name in groups:
+            chosen.update(groups[name])
+        elif name in layers:
+            chosen.add(name)
+        else:
+            raise ConfigError(
+                f"layer '{name}' matches nothing. Layers of this model: {', '.join(layers)}; "
+                f"groups: {', '.join(groups)}."
+            )
+    if not chosen:
+        raise ConfigError(f"no layer was chosen. Layers of this model: {', '.join(layers)}.")
+    return [name for name in layers if name in chosen]
+
+
+@contextmanager
+def capture(vlm: VLM, names: Sequence[str]) -> Iterator[Features]:
+    """Collects the outputs of visual layers during the forward passes of the block.
+
+    A second forward pass overwrites the first.
+    """
+    modules = vlm.family.visual_layers(vlm.model)
+    found: Features = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            found[name] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [
+        vlm.model.get_submodule(modules[name]).register_forward_hook(keep(name)) for name in names
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
+    """Representations of pictures at the named layers; only the visual part runs."""
+    with capture(vlm, names) as found:
+        vlm.family.visual_forward(vlm.model, inputs)
+    return dict(found)
+
+
+@torch.no_grad()
+def layer_statistics(
+    vlm: VLM, batches: Sequence[dict[str, Tensor]], names: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures."""
+    sums: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
+    count = 0
+    for inputs in batches:
+        features = represent(vlm, inputs, names)
+        for name, value in features.items():
+            value = value.double()
+            sums[name] = sums.get(name, 0) + value.sum(0)
+            squares[name] = squares.get(name, 0) + value.square().sum(0)
+        count += next(iter(features.values())).shape[0]
+    statistics = {}
+    for name in names:
+        mean = sums[name] / count
+        # Over pictures and tokens together: one picture alone still has a scale.
+        grand = mean.mean(0)
+        spread = squares[name] / count - grand.square()
+        statistics[name] = (mean.float(), spread.mean().clamp(min=1e-8).float())
+    return statistics

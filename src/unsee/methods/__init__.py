@@ -1,0 +1,134 @@
+"""Unlearning methods: one file each, and what they have in common.
+
+A method is a frozen dataclass: its fields are its hyperparameters, its configuration schema and its
+command-line keys. Most override `loss` alone; those with a state of their own, or without training,
+override `unlearn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from unsee.errors import DataError
+from unsee.registry import Registry
+from unsee.train import History, Progress, Settings, batch_indices, fit
+from unsee.types import Batch, Data, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from unsee.model import VLM
+
+METHODS: Registry[type[Method]] = Registry("method", "unsee.methods")
+
+Part = Literal["visual", "encoder", "projector", "language", "all"]
+
+
+@dataclass
+class Trainer:
+    """What a method trains with: settings, and where state, log and progress go.
+
+    Attributes:
+        settings: Steps, rate, seed and so on.
+        folder: Keeps the resumable state; None keeps none.
+        log: Gets a line a step.
+        progress: Is told about every step.
+    """
+
+    settings: Settings
+    folder: Path | None = None
+    log: Path | None = None
+    progress: Progress | None = None
+    history: History = field(default_factory=History)
+
+    def fit(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        step: Callable[[int], Mapping[str, Tensor]],
+        gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
+    ) -> History:
+        """Trains these parameters; see `unsee.train.fit`."""
+        self.history = fit(
+            parameters,
+            step,
+            self.settings,
+            folder=self.folder,
+            log=self.log,
+            progress=self.progress,
+            gradient=gradient,
+        )
+        return self.history
+
+    def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
+        """The samples of a batch; streams of different sets are shuffled apart."""
+        settings = self.settings
+        seed = settings.seed * 101 + stream
+        return [
+            samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)
+        ]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods.
+
+    Attributes:
+        trains: The part whose parameters may change.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+    defaults: ClassVar[Mapping[str, object]] = {}
+
+    trains: Part = "all"
+
+    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
+        """Changes `vlm` in place by minimising `loss`, and returns it."""
+        self.check(data)
+        vlm.model.requires_grad_(False)
+        teacher = self.teacher(vlm)
+
+        def step(number: int) -> Mapping[str, Tensor]:
+            forget = vlm.collate(trainer.draw(data.forget, number, 0))
+            retain = vlm.collate(trainer.draw(data.retain, number, 1)) if data.retain else None
+            return self.loss(vlm, forget, retain, teacher)
+
+        trainer.fit(vlm.parameters(self.trains), step)
+        return vlm
+
+    def teacher(self, vlm: VLM) -> VLM | None:
+        """A frozen copy of the model at the start, if the method needs one."""
+        if "teacher" not in self.needs:
+            return None
+        return (
+            vlm.frozen_copy() if self.trains in ("all", "language") else vlm.frozen_visual_copy()
+        )
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """Named loss terms of one step, already weighted; their sum is minimised."""
+        raise NotImplementedError
+
+    def check(self, data: Data) -> None:
+        """Refuses data that lacks what the method needs.
+
+        Raises:
+            DataError: If a needed set is empty, or answers are missing.
+        """
+        for need in ("forget", "retain", "strangers"):
+            if need in self.needs and not getattr(data, need):
+                raise DataError(
+                    f"method '{self.name}' needs a {need} set, and there is none. "
+                    f"Give one with --{need} PATH."
+                )
+        if "answers" in self.needs and not any(s.answer for s in data.forget):
+            raise DataError(
+                f"method '{self.name}' needs questions and answers about the forget pictures. "
+                "Give a JSONL, CSV or parquet file with columns image, question, answer, concept, "
+                "or forget from pictures alone: --method vkd --supervision features."
+            )

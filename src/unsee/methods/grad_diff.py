@@ -1,0 +1,53 @@
+"""Gradient difference: ascend on what to forget, descend on what to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from unsee.losses import capped, nll
+from unsee.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch
+
+
+@METHODS.register("grad_diff")
+@dataclass(frozen=True)
+class GradDiff(Method):
+    """Gradient difference (GD): raise the forget loss, lower the retain loss.
+
+    L = -L_f + lambda_r L_r.
+
+    Source: Maini et al. (TOFU), arXiv 2401.06121, section 4; Liu et al., arXiv 2203.12817.
+    Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
+
+    Attributes:
+        w_forget: Weight of the forget term.
+        lambda_r: Weight of the retain term.
+        cap: Forget loss (nats a token) above which it no longer pushes.
+    """
+
+    name: ClassVar[str] = "grad_diff"
+    source: ClassVar[str] = "TOFU, arXiv 2401.06121"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    cap: Annotated[float, Field(gt=0)] = 8.0
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """-L_f (capped) and lambda_r L_r, in nats."""
+        terms = {
+            "forget": -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
+        }
+        if retain is not None:
+            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+        return terms

@@ -1,0 +1,70 @@
+"""Negative preference optimisation: the forget answers as the losing side of a preference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from unsee.errors import ConfigError
+from unsee.losses import nll, sequence_logps
+from unsee.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch
+
+
+def npo_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """-(2/beta) mean log sigmoid(-beta r), r the difference of summed answer log-probabilities.
+
+    Args:
+        logps: Student's log-probability of each answer [batch], nats.
+        reference: The frozen start model's [batch], nats.
+        beta: Inverse temperature.
+    """
+    return -(2 / beta) * F.logsigmoid(-beta * (logps - reference)).mean()
+
+
+@METHODS.register("npo")
+@dataclass(frozen=True)
+class NPO(Method):
+    """Negative preference optimisation (NPO): ascent that slows down as the answer gets unlikely.
+
+    L = -(2/beta) E log sigmoid(-beta r) + lambda_r L_r, r = log p(y|x) - log p_0(y|x), summed over
+    answer tokens.
+
+    Source: Zhang et al., arXiv 2404.05868, equation 3.
+
+    Attributes:
+        beta: Inverse temperature.
+        w_forget: Weight of the forget term.
+        lambda_r: Weight of the retain term.
+    """
+
+    name: ClassVar[str] = "npo"
+    source: ClassVar[str] = "Zhang et al., arXiv 2404.05868"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+
+    beta: Annotated[float, Field(gt=0)] = 0.9
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """The preference term and lambda_r L_r, in nats."""
+        if teacher is None:
+            raise ConfigError("npo compares with the start model; give it a teacher.")
+        with torch.no_grad():
+            reference = sequence_logps(teacher.logits(forget), forget.labels)
+        logps = sequence_logps(student.logits(forget), forget.labels)
+        terms = {"forget": self.w_forget * npo_loss(logps, reference, self.beta)}
+        if retain is not None:
+            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+        return terms

@@ -1,0 +1,406 @@
+"""A multimodal LLM as this package handles it: model, processor and family, and its parts."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import logging as hf_logging
+
+from unsee.errors import ModelError
+from unsee.families import Family, family_of
+from unsee.types import Batch, Picture, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+@dataclass
+class VLM:
+    """A multimodal LLM: the Hugging Face model and processor, and the family that knows them.
+
+    Attributes:
+        model: The Hugging Face model.
+        processor: Its processor.
+        family: What knows its quirks.
+        source: The folder it came from.
+        visual_only: True if the language part was never loaded (it sits on the meta device).
+    """
+
+    model: Any
+    processor: Any
+    family: Family
+    source: Path
+    visual_only: bool = False
+    _pixels: dict[str, Image.Image] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        visual_only: bool = False,
+        trust_remote_code: bool = False,
+        dtype: str | torch.dtype = "auto",
+        device: str = "cpu",
+    ) -> VLM:
+        """Loads a checkpoint from a folder, or from the hub where `source` is an id.
+
+        Args:
+            source: A folder in the Hugging Face layout, or a hub id such as "owner/name".
+            visual_only: Read the visual tensors alone; files of the language part stay closed.
+            trust_remote_code: Allow the checkpoint's own Python code to run.
+            dtype: What to load the weights as; "auto" is what config.json says.
+            device: Where to put the model.
+
+        Raises:
+            ModelError: If it is missing, of an unknown family, pickled, incomplete, or lacks its
+                processor.
+        """
+        folder = resolve(source, visual_only=visual_only)
+        family = family_of(read_config(folder).get("model_type", "none given"))
+        weight_map(folder)
+        processor = _load_processor(folder, trust_remote_code)
+        with _quiet():
+            try:
+                if visual_only:
+                    model = _load_visual(folder, family, trust_remote_code, dtype)
+                else:
+                    model, info = AutoModelForImageTextToText.from_pretrained(
+                        folder,
+                        dtype=dtype,
+                        use_safetensors=True,
+                        local_files_only=True,
+                        trust_remote_code=trust_remote_code,
+                        output_loading_info=True,
+                    )
+                    _refuse_gaps(folder, info)
+            except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+                raise ModelError(f"model {folder}: cannot be loaded ({_first(error)}).") from error
+        if device != "cpu":
+            model = model.to(device)
+        model.eval()
+        return cls(model, processor, family, folder, visual_only)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the visual part is."""
+        return next(iter(self.parameters("visual").values())).device
+
+    def parameters(self, part: str = "all") -> dict[str, nn.Parameter]:
+        """Parameters of a part by name: visual, encoder, projector, language or all."""
+        prefixes = self.family.parts.prefixes(part)
+        return {n: p for n, p in self.model.named_parameters() if n.startswith(prefixes)}
+
+    def collate(self, samples: Sequence[Sample], with_answer: bool = True) -> Batch:
+        """Samples to a batch on the model's device."""
+        images = [self.image(s.picture) for s in samples if s.picture is not None]
+        return self.move(self.family.collate(self.processor, samples, with_answer, images))
+
+    def collate_pictures(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """Images to the visual inputs alone, on the model's device."""
+        inputs = self.family.collate_pictures(self.processor, images)
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def image(self, picture: Picture) -> Image.Image:
+        """The opened picture; small ones are kept, so that a loop decodes them once."""
+        known = self._pixels.get(picture.source)
+        if known is None:
+            known = picture.open()
+            if known.width * known.height <= 128 * 128 and len(self._pixels) < 4096:
+                self._pixels[picture.source] = known
+        return known
+
+    def move(self, batch: Batch) -> Batch:
+        """The batch on the model's device."""
+        if self.device.type == "cpu":
+            return batch
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.inputs.items()}
+        return Batch(inputs, batch.labels.to(self.device), batch.ids)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Next-token logits [batch, seq, vocab] of a batch."""
+        logits: Tensor = self.model(**batch.inputs, use_cache=False).logits
+        return logits
+
+    def frozen_copy(self) -> VLM:
+        """A second model with equal weights that takes no gradient: a teacher."""
+        twin = self.copy()
+        twin.model.requires_grad_(False)
+        twin.model.eval()
+        return twin
+
+    def copy(self) -> VLM:
+        """A second model with equal weights."""
+        return VLM(
+            copy.deepcopy(self.model), self.processor, self.family, self.source, self.visual_only
+        )
+
+    def frozen_visual_copy(self) -> VLM:
+        """A teacher whose visual part is a frozen copy and whose language part is shared.
+
+        No second LLM is held: the language part is the very same tensors, so this is a teacher
+        only as long as nobody trains them.
+        """
+        memo = {id(p): p for p in self.parameters("language").values()}
+        twin = VLM(
+            copy.deepcopy(self.model, memo), self.processor, self.family, self.source,
+            self.visual_only,
+        )
+        for parameter in twin.parameters("visual").values():
+            parameter.requires_grad_(False)
+        twin.model.eval()
+        return twin
+
+    def hash(self, part: str = "all") -> str:
+        """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order."""
+        return hash_tensors(self.parameters(part))
+
+    def save(self, folder: Path) -> None:
+        """Writes model and processor in the Hugging Face layout, whole or not at all.
+
+        Raises:
+            ModelError: If the language part was never loaded, or the disk is full.
+        """
+        if self.visual_only:
+            raise ModelError(
+                "only the visual part is loaded; save a patch (--save patch), then `unsee apply`."
+            )
+        with atomic_folder(folder) as partial, _quiet():
+            self.model.save_pretrained(partial)
+            self.processor.save_pretrained(partial)
+
+
+def hash_tensors(tensors: dict[str, Any]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.view(torch.uint8).numpy() if tensor.dim() else tensor.reshape(1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block ends well.
+
+    Raises:
+        ModelError: If the folder has something in it already, or the disk is full.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ModelError(f"folder {folder} is not empty. Name another with --out, or remove it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial, folder)
+    except OSError as error:
+        raise ModelError(f"folder {folder}: cannot be written ({error}). Free some space.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def resolve(source: str | Path, *, visual_only: bool = False) -> Path:
+    """The local folder of a checkpoint; a hub id is downloaded, safetensors only.
+
+    Raises:
+        ModelError: If there is neither such a folder nor such a hub id.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    if folder.is_absolute() or text.startswith(".") or text.count("/") != 1:
+        raise ModelError(
+            f"model '{source}': no such folder. Give a checkpoint folder (with config.json), or a "
+            "hub id such as llava-hf/llava-1.5-7b-hf."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(text, allow_patterns=patterns))
+    except Exception as error:
+        raise ModelError(
+            f"model '{source}': no such folder, and the hub did not give it ({_first(error)}). "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The checkpoint's config.json.
+
+    Raises:
+        ModelError: If it is missing or not JSON.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"model {folder}: no config.json, so it is no Hugging Face checkpoint. Give the folder "
+            "that `save_pretrained` wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {folder}: config.json cannot be read ({error}).") from error
+    return config
+
+
+def weight_map(folder: Path) -> dict[str, Path]:
+    """Every tensor name of a checkpoint, to the safetensors file that holds it.
+
+    Raises:
+        ModelError: If there are no safetensors (pickled weights are refused), a shard is missing
+            or damaged, or the index names a tensor that its shard does not have.
+    """
+    index = folder / INDEX
+    if index.exists():
+        try:
+            named: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+        except (ValueError, KeyError) as error:
+            raise ModelError(f"model {folder}: {INDEX} is damaged ({error!r}).") from error
+        files = {name: folder / file for name, file in named.items()}
+    elif (folder / SINGLE).exists():
+        files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
+    else:
+        pickles = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
+        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+        raise ModelError(
+            f"model {folder}: {found}. Only safetensors are read, since a pickle can run code. "
+            "Load it where you trust it and save it again with safe_serialization=True."
+        )
+    for shard in sorted(set(files.values())):
+        if not shard.exists():
+            raise ModelError(f"model {folder}: shard {shard.name} is missing. Download it again.")
+        absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
+        if absent:
+            raise ModelError(
+                f"model {folder}: the index places {sorted(absent)[0]} in {shard.name}, which does "
+                "not have it. Download the checkpoint again."
+            )
+    return files
+
+
+def tensor_names(shard: Path) -> list[str]:
+    """The tensor names in one safetensors file, read from its header."""
+    try:
+        with safe_open(shard, "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"shard {shard} is damaged ({error}). Download it again.") from error
+
+
+def checkpoint_names(family: Family, files: dict[str, Path], names: Sequence[str]) -> dict[str, str]:
+    """Parameter names to the names that the checkpoint's files use.
+
+    Raises:
+        ModelError: If a parameter is in no file.
+    """
+    found = {}
+    for name in names:
+        key = next((k for k in family.checkpoint_keys(name) if k in files), None)
+        if key is None:
+            raise ModelError(f"the checkpoint has no tensor for parameter {name}.")
+        found[name] = key
+    return found
+
+
+def _load_visual(
+    folder: Path, family: Family, trust_remote_code: bool, dtype: str | torch.dtype
+) -> Any:
+    from accelerate import init_empty_weights
+
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    wanted = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    if isinstance(dtype, torch.dtype):
+        wanted = dtype
+    # Buffers (position ids) are computed, not stored: they must not be empty.
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForImageTextToText.from_config(
+            config, dtype=wanted, trust_remote_code=trust_remote_code
+        )
+    prefixes = family.parts.prefixes("visual")
+    names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
+    files = weight_map(folder)
+    keys = checkpoint_names(family, files, names)
+    for shard in sorted({files[key] for key in keys.values()}):
+        with safe_open(shard, "pt") as file:
+            for name in (n for n in names if files[keys[n]] == shard):
+                owner, _, leaf = name.rpartition(".")
+                tensor = file.get_tensor(keys[name]).to(wanted or torch.float32)
+                setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
+    return model
+
+
+def _load_processor(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        with _quiet():
+            processor = AutoProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"model {folder}: its processor cannot be loaded ({_first(error)}). The folder needs "
+            "the tokenizer and image processor files beside the weights."
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            f"model {folder}: {type(processor).__name__} is no processor of pictures and text. "
+            "Put processor_config.json and preprocessor_config.json beside the weights."
+        )
+    if not (getattr(processor, "chat_template", None) or processor.tokenizer.chat_template):
+        raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
+    return processor
+
+
+def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
+    gaps = sorted(info.get("missing_keys") or []) + sorted(
+        str(key) for key in info.get("mismatched_keys") or []
+    )
+    if gaps:
+        raise ModelError(
+            f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
+            f"{gaps[0]}; they would be random. Download or save the checkpoint again."
+        )
+
+
+def _first(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and advice off the user's terminal."""
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()

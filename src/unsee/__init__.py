@@ -1,3 +1,3 @@
-"""unsee: make a multimodal LLM stop recognising what it sees, without forgetting what it has read."""
+"""unsee: make a multimodal LLM stop recognising what it sees, and keep what it has read."""
 
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,7 @@ class VLM:
                 if visual_only:
                     model = _load_visual(folder, family, trust_remote_code, dtype)
                 else:
-                    model, info = AutoModelForImageTextToText.from_pretrained(
+                    loaded: Any = AutoModelForImageTextToText.from_pretrained(
                         folder,
                         dtype=dtype,
                         use_safetensors=True,
@@ -91,6 +91,7 @@ class VLM:
                         trust_remote_code=trust_remote_code,
                         output_loading_info=True,
                     )
+                    model, info = loaded
                     _refuse_gaps(folder, info)
             except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
                 raise ModelError(f"model {folder}: cannot be loaded ({_first(error)}).") from error
@@ -109,15 +110,27 @@ class VLM:
         prefixes = self.family.parts.prefixes(part)
         return {n: p for n, p in self.model.named_parameters() if n.startswith(prefixes)}
 
-    def collate(self, samples: Sequence[Sample], with_answer: bool = True) -> Batch:
-        """Samples to a batch on the model's device."""
+    def collate(
+        self,
+        samples: Sequence[Sample],
+        with_answer: bool = True,
+        transform: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> Batch:
+        """Samples to a batch on the model's device, each picture `transform`ed on the way."""
         images = [self.image(s.picture) for s in samples if s.picture is not None]
+        if transform is not None:
+            images = [transform(image) for image in images]
         return self.move(self.family.collate(self.processor, samples, with_answer, images))
 
     def collate_pictures(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Images to the visual inputs alone, on the model's device."""
         inputs = self.family.collate_pictures(self.processor, images)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def visual_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The visual inputs of a batch alone."""
+        names = self.processor.image_processor.model_input_names
+        return {name: batch.inputs[name] for name in names if name in batch.inputs}
 
     def image(self, picture: Picture) -> Image.Image:
         """The opened picture; small ones are kept, so that a loop decodes them once."""
@@ -161,7 +174,10 @@ class VLM:
         """
         memo = {id(p): p for p in self.parameters("language").values()}
         twin = VLM(
-            copy.deepcopy(self.model, memo), self.processor, self.family, self.source,
+            copy.deepcopy(self.model, memo),
+            self.processor,
+            self.family,
+            self.source,
             self.visual_only,
         )
         for parameter in twin.parameters("visual").values():
@@ -194,7 +210,11 @@ def hash_tensors(tensors: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.view(torch.uint8).numpy() if tensor.dim() else tensor.reshape(1).view(torch.uint8).numpy())
+        digest.update(
+            tensor.view(torch.uint8).numpy()
+            if tensor.dim()
+            else tensor.reshape(1).view(torch.uint8).numpy()
+        )
     return digest.hexdigest()
 
 
@@ -216,7 +236,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         os.replace(partial, folder)
     except OSError as error:
-        raise ModelError(f"folder {folder}: cannot be written ({error}). Free some space.") from error
+        raise ModelError(
+            f"folder {folder}: cannot be written ({error}). Free some space."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -311,7 +333,9 @@ def tensor_names(shard: Path) -> list[str]:
         raise ModelError(f"shard {shard} is damaged ({error}). Download it again.") from error
 
 
-def checkpoint_names(family: Family, files: dict[str, Path], names: Sequence[str]) -> dict[str, str]:
+def checkpoint_names(
+    family: Family, files: dict[str, Path], names: Sequence[str]
+) -> dict[str, str]:
     """Parameter names to the names that the checkpoint's files use.
 
     Raises:

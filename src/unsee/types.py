@@ -114,7 +114,7 @@ class Sample:
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
-        """"vqa" with a picture, "text" without."""
+        """ "vqa" with a picture, "text" without."""
         return "text" if self.picture is None else "vqa"
 
 

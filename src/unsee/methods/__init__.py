@@ -66,9 +66,7 @@ class Trainer:
         """The samples of a batch; streams of different sets are shuffled apart."""
         settings = self.settings
         seed = settings.seed * 101 + stream
-        return [
-            samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)
-        ]
+        return [samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)]
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ class Method:
         """A frozen copy of the model at the start, if the method needs one."""
         if "teacher" not in self.needs:
             return None
-        return (
-            vlm.frozen_copy() if self.trains in ("all", "language") else vlm.frozen_visual_copy()
-        )
+        return vlm.frozen_copy() if self.trains in ("all", "language") else vlm.frozen_visual_copy()
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

@@ -1,0 +1,47 @@
+"""Random views of a picture: what the camera could as well have taken of the same face."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+
+def augment(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    """A random view: mirrored, shifted, scaled, turned, in other light, with sensor noise.
+
+    Args:
+        image: RGB.
+        rng: Every draw comes from here; the number of draws does not depend on their outcome.
+        strength: 0 returns the picture as it is; 1 shifts by up to 10 % of the width, scales by up
+            to 12 %, turns by up to 8 degrees, and changes light and contrast by up to 25 %.
+    """
+    if strength == 0:
+        return image
+    mirrored, noisy = rng.random(2) < 0.5
+    shift_x, shift_y, scale, angle, light, contrast = rng.uniform(-strength, strength, 6)
+    noise_seed = int(rng.integers(2**31))
+    if mirrored:
+        image = ImageOps.mirror(image)
+    width, height = image.size
+    factor = 1 / (1 + 0.12 * scale)
+    radians = np.deg2rad(8 * angle)
+    cos, sin = factor * np.cos(radians), factor * np.sin(radians)
+    centre_x, centre_y = width / 2, height / 2
+    from_x, from_y = centre_x + 0.1 * shift_x * width, centre_y + 0.1 * shift_y * height
+    matrix = (
+        cos, sin, from_x - cos * centre_x - sin * centre_y,
+        -sin, cos, from_y + sin * centre_x - cos * centre_y,
+    )  # fmt: skip
+    # What the turned frame uncovers takes the picture's mean colour: black corners would tell.
+    mean = tuple(int(c) for c in np.asarray(image).reshape(-1, 3).mean(0))
+    image = image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=mean
+    )
+    image = ImageEnhance.Brightness(image).enhance(1 + 0.25 * light)
+    image = ImageEnhance.Contrast(image).enhance(1 + 0.25 * contrast)
+    if noisy:
+        pixels = np.asarray(image, dtype=np.float32)
+        noise = np.random.default_rng(noise_seed).standard_normal(pixels.shape, dtype=np.float32)
+        pixels = pixels + 8 * strength * noise
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return image

@@ -1,0 +1,371 @@
+"""Visual knowledge distillation: freeze the LLM, tune the visual part, supervise its features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from unsee.augment import augment
+from unsee.errors import ConfigError, DataError
+from unsee.features import Features, capture, choose_layers, layer_statistics, represent
+from unsee.guide import Guide, distance_between
+from unsee.losses import capped, nll, sequence_logps
+from unsee.methods import METHODS, Method, Part, Trainer
+from unsee.methods.npo import npo_loss
+from unsee.relearning import gradient_after_relearning
+from unsee.saliency import (
+    choose_neurons,
+    mean_activations,
+    ratio_masks,
+    squared_gradients,
+)
+from unsee.train import seed_step
+from unsee.types import Batch, Data, Picture, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from unsee.model import VLM
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+@METHODS.register("vkd")
+@dataclass(frozen=True)
+class VKD(Method):
+    """Visual knowledge distillation (VKD): a frozen LLM, and a teacher's visual features as guide.
+
+    L = w_forget L_out(D_f) + w_retain NLL(D_r) + w_keep mean_l d(h_l(x_r), t_l(x_r))
+        + w_erase mean_l e(h_l(x_f), target_l).
+
+    Source: arXiv 2512.11325. That the LLM is frozen, the visual components are partly tuned, and
+    intermediate visual representations of a teacher supervise beside the output-level loss is the
+    paper's; the erase targets, augmentation, features-only and relearning-aware modes are ours.
+    Differs: terms are averaged over layers, so that weights mean the same for any depth.
+
+    Attributes:
+        supervision: "full" also uses answers; "features" uses pictures alone and never runs the
+            LLM (output, w_forget and w_retain then do nothing).
+        output: Output-level forget loss: capped ascent, NPO, or none.
+        w_forget: Weight of the output-level forget loss.
+        cap: Forget loss (nats a token) above which ascent no longer pushes.
+        beta: NPO's inverse temperature.
+        w_retain: Weight of the retain answers' negative log-likelihood.
+        w_keep: Weight of staying where the teacher is on retain pictures.
+        keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
+        w_erase: Weight of leaving on forget pictures.
+        erase_layers: Layers that leave.
+        erase: Where forget pictures go: to another, never-named "stranger", to the "neutral"
+            population mean, to the "base" model's features, or away ("push").
+        stranger_per: One stranger for each "concept" or each "picture".
+        margin: Distance at which "push" is content (layer variances).
+        base: Checkpoint before it learned the people, for erase=base.
+        distance: Between representations: "mse" over the layer's variance, "cosine", "kl".
+        augment: Strength of random views of the forget pictures; 0 is none.
+        augment_retain: The same for the retain pictures.
+        train_layers: Layers whose weights change; "all" is the whole visual part.
+        saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
+        saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
+        prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
+        relearn_steps: Inner relearning steps whose end the forget loss also sees; 0 is none.
+        relearn_lr: The inner attacker's learning rate.
+        relearn_every: Steps between two such inner attacks.
+    """
+
+    name: ClassVar[str] = "vkd"
+    source: ClassVar[str] = "arXiv 2512.11325"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 300, "lr": 5e-4}
+
+    trains: Part = "visual"
+    supervision: Literal["full", "features"] = "full"
+    output: Literal["ga", "npo", "none"] = "ga"
+    w_forget: Weight = 0.5
+    cap: Annotated[float, Field(gt=0)] = 6.0
+    beta: Annotated[float, Field(gt=0)] = 0.9
+    w_retain: Weight = 1.0
+    w_keep: Weight = 5.0
+    keep_layers: tuple[str, ...] = ("all",)
+    w_erase: Weight = 2.0
+    erase_layers: tuple[str, ...] = ("projector",)
+    erase: Literal["stranger", "neutral", "base", "push"] = "stranger"
+    stranger_per: Literal["concept", "picture"] = "concept"
+    margin: Annotated[float, Field(gt=0)] = 4.0
+    base: str | None = None
+    distance: Literal["mse", "cosine", "kl"] = "mse"
+    augment: Unit = 1.0
+    augment_retain: Unit = 0.0
+    train_layers: tuple[str, ...] = ("all",)
+    saliency_fraction: Unit = 0.0
+    saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
+    prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    relearn_steps: Annotated[int, Field(ge=0)] = 0
+    relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
+    relearn_every: Annotated[int, Field(ge=1)] = 2
+
+    def check(self, data: Data) -> None:
+        """Also refuses settings that contradict each other; see `Method.check`."""
+        super().check(data)
+        if self.trains not in ("visual", "encoder", "projector"):
+            raise ConfigError(
+                f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
+                "visual, encoder, projector."
+            )
+        if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
+            raise DataError(
+                "erase=stranger needs pictures of people the model was never told about: "
+                "--strangers PATH. Or type --set erase=neutral."
+            )
+        if self.erase == "base" and self.base is None:
+            raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
+        if self._uses_answers and not any(s.answer and s.picture for s in data.forget):
+            raise ConfigError(
+                "supervision=full needs questions and answers about the forget pictures. Give "
+                "them, or type --supervision features."
+            )
+
+    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
+        """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
+        self.check(data)
+        seed_step(trainer.settings.seed, 0)
+        # A text-only sample has no gradient in the visual part.
+        forget = [s for s in data.forget if s.picture is not None]
+        retain = [s for s in data.retain if s.picture is not None]
+        if self.supervision == "features":
+            forget, retain = _one_a_picture(forget), _one_a_picture(retain)
+        vlm.model.requires_grad_(False)
+        teacher = vlm.frozen_visual_copy()
+        guide = self._guide(teacher, retain, data, forget)
+        parameters = self._trained(vlm)
+        frozen = self._masks(vlm, forget, retain, parameters)
+        seed = trainer.settings.seed
+
+        def step(number: int) -> dict[str, Tensor]:
+            rng = np.random.default_rng([seed, number])
+
+            def view(strength: float) -> Callable[[Image.Image], Image.Image]:
+                return lambda image: augment(image, rng, strength)
+
+            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
+                drawn = trainer.draw(samples, number, stream)
+                if self.supervision == "full":
+                    return vlm.collate(drawn, transform=view(strength))
+                images = [view(strength)(vlm.image(s.picture)) for s in drawn if s.picture]
+                inputs = vlm.collate_pictures(images)
+                return Batch(inputs, torch.empty(len(drawn), 0), tuple(s.id for s in drawn))
+
+            batch = draw(forget, 0, self.augment)
+            if self.relearn_steps and number % self.relearn_every == 0:
+                attack = [draw(forget, 2 + i, 0.0) for i in range(self.relearn_steps)]
+                gradient_after_relearning(
+                    parameters,
+                    [partial(self._attack, vlm, b, teacher) for b in attack],
+                    lambda: torch.stack(
+                        list(self._forget(vlm, batch, teacher, guide).values())
+                    ).sum(),
+                    self.relearn_lr,
+                )
+            kept = draw(retain, 1, self.augment_retain)
+            return self.loss(vlm, batch, kept, teacher, guide)
+
+        def mask(_: Mapping[str, nn.Parameter]) -> None:
+            for name, keep in frozen.items():
+                grad = parameters[name].grad
+                if grad is not None:
+                    grad.mul_(keep)
+
+        trainer.fit(parameters, step, gradient=mask if frozen else None)
+        return vlm
+
+    def loss(
+        self,
+        student: VLM,
+        forget: Batch,
+        retain: Batch | None,
+        teacher: VLM | None,
+        guide: Guide | None = None,
+    ) -> dict[str, Tensor]:
+        """Output-level and distillation terms; see the class.
+
+        Args:
+            student: The model being unlearned.
+            forget: What to forget.
+            retain: What to keep.
+            teacher: The frozen start model.
+            guide: Statistics and erase targets; by default from the pictures of `retain`.
+        """
+        if teacher is None or retain is None:
+            raise ConfigError("vkd needs a teacher and a retain batch.")
+        if guide is None:
+            guide = Guide.from_batch(self._layers(student), teacher, retain)
+        terms = self._forget(student, forget, teacher, guide)
+        h, logits = self._run(student, retain, guide.layers)
+        if self._uses_answers and self.w_retain > 0 and logits is not None:
+            terms["retain"] = self.w_retain * nll(logits, retain.labels)
+        if self.w_keep > 0:
+            layers = choose_layers(student, self.keep_layers)
+            with torch.no_grad():
+                t = represent(teacher, student.visual_inputs(retain), layers)
+            terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
+        return terms
+
+    def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
+        h, logits = self._run(student, batch, guide.layers)
+        terms: dict[str, Tensor] = {}
+        if self._uses_answers and self.w_forget > 0 and logits is not None:
+            if self.output == "ga":
+                terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
+            elif self.output == "npo":
+                with torch.no_grad():
+                    known = sequence_logps(teacher.logits(batch), batch.labels)
+                logps = sequence_logps(logits, batch.labels)
+                terms["forget"] = self.w_forget * npo_loss(logps, known, self.beta)
+        if self.w_erase > 0:
+            layers = choose_layers(student, self.erase_layers)
+            with torch.no_grad():
+                target = guide.target(self.erase, teacher, student.visual_inputs(batch), batch.ids)
+            away = self._mean(h, target, layers, guide)
+            if self.erase == "push":
+                # The square root has a gradient near the teacher, where the square's vanishes.
+                away = (self.margin**0.5 - (away + 1e-6).sqrt()).clamp(min=0)
+            terms["erase"] = self.w_erase * away.mean()
+        return terms
+
+    @property
+    def _uses_answers(self) -> bool:
+        return self.supervision == "full"
+
+    def _run(self, vlm: VLM, batch: Batch, layers: Sequence[str]) -> tuple[Features, Tensor | None]:
+        if not self._uses_answers:
+            return represent(vlm, batch.inputs, layers), None
+        with capture(vlm, layers) as found:
+            logits = vlm.logits(batch)
+        return dict(found), logits
+
+    def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
+        between = distance_between(self.distance)
+        return torch.stack([between(h[n], t[n], guide.variance(n)) for n in layers]).mean(0)
+
+    def _layers(self, vlm: VLM) -> list[str]:
+        wanted = [*self.keep_layers, *self.erase_layers]
+        return choose_layers(vlm, wanted)
+
+    def _guide(
+        self, teacher: VLM, retain: Sequence[Sample], data: Data, forget: Sequence[Sample]
+    ) -> Guide:
+        layers = self._layers(teacher)
+        known = [s.picture for s in _one_a_picture(retain) if s.picture][:256]
+        pictures = [*known, *list(data.strangers)[:256]]
+        statistics = layer_statistics(teacher, _batches(teacher, pictures), layers)
+        base = None
+        if self.erase == "base" and self.base is not None:
+            base = type(teacher).load(self.base, visual_only=True)
+            base.model.requires_grad_(False)
+        return Guide.assign(
+            layers, statistics, list(data.strangers), forget, self.stranger_per == "concept", base
+        )
+
+    def _trained(self, vlm: VLM) -> dict[str, nn.Parameter]:
+        parameters = vlm.parameters(self.trains)
+        if "all" in self.train_layers:
+            return parameters
+        modules = vlm.family.visual_layers(vlm.model)
+        prefixes = tuple(f"{modules[n]}." for n in choose_layers(vlm, self.train_layers))
+        chosen = {n: p for n, p in parameters.items() if n.startswith(prefixes)}
+        if not chosen:
+            raise ConfigError(
+                f"train_layers={','.join(self.train_layers)} has no weights in the part "
+                f"'{self.trains}'."
+            )
+        return chosen
+
+    def _masks(
+        self,
+        vlm: VLM,
+        forget: Sequence[Sample],
+        retain: Sequence[Sample],
+        parameters: Mapping[str, nn.Parameter],
+    ) -> dict[str, Tensor]:
+        """Gradient masks: pruned neurons stay at zero, and weights that are not salient stay."""
+        masks: dict[str, Tensor] = {}
+        if self.saliency_fraction > 0 or self.saliency_threshold > 0:
+            masks = ratio_masks(
+                squared_gradients(parameters, self._probes(vlm, forget)),
+                squared_gradients(parameters, self._probes(vlm, retain)),
+                fraction=self.saliency_fraction,
+                threshold=self.saliency_threshold,
+            )
+        if self.prune > 0:
+            pairs = vlm.family.visual_mlps(vlm.model)
+            outer = [module for _, module in pairs.values()]
+            activity = [
+                mean_activations(
+                    vlm,
+                    _batches(vlm, [s.picture for s in _one_a_picture(side) if s.picture]),
+                    outer,
+                )
+                for side in (forget, retain)
+            ]
+            for module, chosen in choose_neurons(activity[0], activity[1], self.prune).items():
+                weight = vlm.model.get_submodule(module).weight
+                with torch.no_grad():
+                    weight[:, chosen] = 0
+                name = f"{module}.weight"
+                if name in parameters:
+                    keep = torch.ones_like(weight)
+                    keep[:, chosen] = 0
+                    masks[name] = masks.get(name, torch.ones_like(weight)) * keep
+        return masks
+
+    def _probes(self, vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
+        """Losses whose gradients say how much each weight matters to these samples.
+
+        With answers it is their likelihood; without, a random projection of the projector's output,
+        whose expected squared gradient is the Fisher information of a Gaussian around it.
+        """
+        probes: list[Callable[[], Tensor]] = []
+        for start in range(0, min(len(samples), 128), 8):
+            some = samples[start : start + 8]
+            if self._uses_answers:
+                probes.append(partial(_answer_nll, vlm, vlm.collate(some)))
+            else:
+                inputs = vlm.collate_pictures([vlm.image(s.picture) for s in some if s.picture])
+
+                def project(inputs: dict[str, Tensor] = inputs) -> Tensor:
+                    out = represent(vlm, inputs, ["projector"])["projector"]
+                    return (out * torch.randn_like(out)).mean()
+
+                probes.append(project)
+        return probes
+
+    def _attack(self, vlm: VLM, batch: Batch, teacher: VLM) -> Tensor:
+        """What an attacker minimises: the answers' loss, or the way back to the old features."""
+        if self._uses_answers:
+            return nll(vlm.logits(batch), batch.labels)
+        with torch.no_grad():
+            old = represent(teacher, batch.inputs, ["projector"])["projector"]
+        now = represent(vlm, batch.inputs, ["projector"])["projector"]
+        return (now - old).square().mean() / old.var()
+
+
+def _one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
+    return list({s.picture.source: s for s in samples if s.picture is not None}.values())
+
+
+def _batches(vlm: VLM, pictures: Sequence[Picture], size: int = 32) -> list[dict[str, Tensor]]:
+    return [
+        vlm.collate_pictures([vlm.image(p) for p in pictures[i : i + size]])
+        for i in range(0, len(pictures), size)
+    ]
+
+
+def _answer_nll(vlm: VLM, batch: Batch) -> Tensor:
+    return nll(vlm.logits(batch), batch.labels)

@@ -1,0 +1,47 @@
+"""Gradients that look ahead: what the loss will be after an attacker has relearned a little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def gradient_after_relearning(
+    parameters: Mapping[str, nn.Parameter],
+    attack: Sequence[Callable[[], Tensor]],
+    loss: Callable[[], Tensor],
+    lr: float,
+) -> None:
+    """Adds to `.grad` the gradient of `loss` taken where the attacker's steps lead.
+
+    The inner steps are Adam-like (each weight moves by `lr` along its normalised gradient), since
+    real attackers use Adam; the outer gradient is first order: the inner path is not
+    differentiated. The weights are put back exactly.
+
+    Args:
+        parameters: What the attacker may tune.
+        attack: The attacker's loss, one entry a step.
+        loss: What should be low after the attack.
+        lr: Size of the inner steps.
+
+    Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
+    TAR, arXiv 2408.00761.
+    """
+    values = list(parameters.values())
+    start = [p.detach().clone() for p in values]
+    squares = [torch.zeros_like(p) for p in values]
+    for number, objective in enumerate(attack, 1):
+        grads = torch.autograd.grad(objective(), values, allow_unused=True)
+        with torch.no_grad():
+            for value, square, grad in zip(values, squares, grads, strict=True):
+                if grad is None:
+                    continue
+                square.mul_(0.9).addcmul_(grad, grad, value=0.1)
+                corrected = square / (1 - 0.9**number)
+                value.addcdiv_(grad, corrected.sqrt() + 1e-8, value=-lr)
+    loss().backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for value, old in zip(values, start, strict=True):
+            value.copy_(old)

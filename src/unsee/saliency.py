@@ -1,0 +1,120 @@
+"""Which weights and neurons hold what is to be forgotten: Fisher ratios and activation ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unsee.errors import TrainingError
+from unsee.model import VLM
+
+
+def squared_gradients(
+    parameters: Mapping[str, nn.Parameter], losses: Sequence[Callable[[], Tensor]]
+) -> dict[str, Tensor]:
+    """The mean squared gradient of each parameter over the losses: a diagonal Fisher estimate."""
+    values = list(parameters.values())
+    wanted = [p.requires_grad for p in values]
+    for parameter in values:
+        parameter.requires_grad_(True)
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for loss in losses:
+        grads = torch.autograd.grad(loss(), values, allow_unused=True)
+        for name, grad in zip(total, grads, strict=True):
+            if grad is not None:
+                total[name] += grad.square() / len(losses)
+    for parameter, keep in zip(values, wanted, strict=True):
+        parameter.requires_grad_(keep)
+    return total
+
+
+def ratio_masks(
+    forget: Mapping[str, Tensor],
+    retain: Mapping[str, Tensor],
+    *,
+    fraction: float = 0.0,
+    threshold: float = 0.0,
+    eps: float = 1e-12,
+) -> dict[str, Tensor]:
+    """Masks that are 1 where forget gradient^2 over retain gradient^2 is high.
+
+    Args:
+        forget: Squared gradients on what to forget, by parameter.
+        retain: The same on what to keep.
+        fraction: Share of all weights to select, the highest ratios first; 0 uses `threshold`.
+        threshold: Smallest ratio that is selected.
+        eps: Keeps the ratio finite. Weights without any forget gradient are never selected.
+
+    Raises:
+        TrainingError: If no weight is selected.
+
+    Source: MMUnlearner, arXiv 2502.11051, its weight saliency map.
+    """
+    ratios = {n: forget[n] / (retain[n] + eps) for n in forget}
+    if fraction > 0:
+        flat = torch.cat([r.flatten() for r in ratios.values()])
+        count = max(1, round(fraction * flat.numel()))
+        threshold = float(flat.topk(count).values[-1])
+    masks = {n: ((r >= threshold) & (forget[n] > 0)).to(r.dtype) for n, r in ratios.items()}
+    if not any(bool(m.any()) for m in masks.values()):
+        raise TrainingError(
+            f"the saliency mask selects no weight (threshold {threshold:g}). Lower "
+            "saliency_threshold, or give saliency_fraction."
+        )
+    return masks
+
+
+@torch.no_grad()
+def mean_activations(
+    vlm: VLM, batches: Sequence[dict[str, Tensor]], modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """Mean absolute input of each module's channels [channels] over pictures and tokens."""
+    total: dict[str, Tensor] = {}
+    count: dict[str, int] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+            values = inputs[0].abs().flatten(0, -2)
+            total[name] = total.get(name, 0) + values.sum(0)
+            count[name] = count.get(name, 0) + values.shape[0]
+
+        return hook
+
+    handles = [
+        vlm.model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in modules
+    ]
+    try:
+        for inputs in batches:
+            vlm.family.visual_forward(vlm.model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: total[name] / count[name] for name in modules}
+
+
+def choose_neurons(
+    forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], fraction: float
+) -> dict[str, Tensor]:
+    """The neurons most active on what to forget, relative to what to keep: bool [channels].
+
+    Args:
+        forget: Mean absolute activation of each module's neurons on what to forget.
+        retain: The same on what to keep.
+        fraction: Share of all neurons to choose.
+
+    Raises:
+        TrainingError: If that is not a single neuron.
+    """
+    ratios = {n: forget[n] / (retain[n] + 1e-6) for n in forget}
+    flat = torch.cat(list(ratios.values()))
+    count = round(fraction * flat.numel())
+    if count < 1:
+        raise TrainingError(
+            f"prune={fraction} of {flat.numel()} neurons is none. Give a larger fraction, or 0 to "
+            "prune nothing."
+        )
+    limit = flat.topk(count).values[-1]
+    return {n: r >= limit for n, r in ratios.items()}

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unsee.errors import ConfigError
 from unsee.model import VLM
+from unsee.types import Picture, Sample
 
 Features = dict[str, Float[Tensor, "pictures tokens dim"]]
 
@@ -80,6 +81,42 @@ def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Feat
     with capture(vlm, names) as found:
         vlm.family.visual_forward(vlm.model, inputs)
     return dict(found)
+
+
+def layer_parameters(vlm: VLM, part: str, wanted: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters of a part that lie in the wanted layers; "all" is the whole part.
+
+    Raises:
+        ConfigError: If a name matches no layer, or the layers have no weights in that part.
+    """
+    parameters = vlm.parameters(part)
+    if "all" in wanted:
+        return parameters
+    modules = vlm.family.visual_layers(vlm.model)
+    prefixes = tuple(f"{modules[name]}." for name in choose_layers(vlm, wanted))
+    chosen = {n: p for n, p in parameters.items() if n.startswith(prefixes)}
+    if not chosen:
+        raise ConfigError(f"layers {', '.join(wanted)} have no weights in the part '{part}'.")
+    return chosen
+
+
+def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample of every picture; text-only samples are left out."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.picture is not None:
+            first.setdefault(sample.picture.source, sample)
+    return list(first.values())
+
+
+def picture_batches(
+    vlm: VLM, pictures: Sequence[Picture], size: int = 32
+) -> list[dict[str, Tensor]]:
+    """Visual inputs of all the pictures, `size` at a time."""
+    return [
+        vlm.collate_pictures([vlm.image(picture) for picture in pictures[start : start + size]])
+        for start in range(0, len(pictures), size)
+    ]
 
 
 @torch.no_grad()

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,15 +16,21 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers import logging as hf_logging
 
+from unsee.checkpoint import (
+    atomic_folder,
+    checkpoint_names,
+    first_line,
+    hash_tensors,
+    read_config,
+    resolve,
+    weight_map,
+)
 from unsee.errors import ModelError
 from unsee.families import Family, family_of
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 
 @dataclass
@@ -94,7 +95,9 @@ class VLM:
                     model, info = loaded
                     _refuse_gaps(folder, info)
             except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-                raise ModelError(f"model {folder}: cannot be loaded ({_first(error)}).") from error
+                raise ModelError(
+                    f"model {folder}: cannot be loaded ({first_line(error)})."
+                ) from error
         if device != "cpu":
             model = model.to(device)
         model.eval()
@@ -204,152 +207,6 @@ class VLM:
             self.processor.save_pretrained(partial)
 
 
-def hash_tensors(tensors: dict[str, Any]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(
-            tensor.view(torch.uint8).numpy()
-            if tensor.dim()
-            else tensor.reshape(1).view(torch.uint8).numpy()
-        )
-    return digest.hexdigest()
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block ends well.
-
-    Raises:
-        ModelError: If the folder has something in it already, or the disk is full.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"folder {folder} is not empty. Name another with --out, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
-    except OSError as error:
-        raise ModelError(
-            f"folder {folder}: cannot be written ({error}). Free some space."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def resolve(source: str | Path, *, visual_only: bool = False) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded, safetensors only.
-
-    Raises:
-        ModelError: If there is neither such a folder nor such a hub id.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    text = str(source)
-    if folder.is_absolute() or text.startswith(".") or text.count("/") != 1:
-        raise ModelError(
-            f"model '{source}': no such folder. Give a checkpoint folder (with config.json), or a "
-            "hub id such as llava-hf/llava-1.5-7b-hf."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(text, allow_patterns=patterns))
-    except Exception as error:
-        raise ModelError(
-            f"model '{source}': no such folder, and the hub did not give it ({_first(error)}). "
-            "Check the name and the network, or give a local folder."
-        ) from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config.json.
-
-    Raises:
-        ModelError: If it is missing or not JSON.
-    """
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"model {folder}: no config.json, so it is no Hugging Face checkpoint. Give the folder "
-            "that `save_pretrained` wrote."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {folder}: config.json cannot be read ({error}).") from error
-    return config
-
-
-def weight_map(folder: Path) -> dict[str, Path]:
-    """Every tensor name of a checkpoint, to the safetensors file that holds it.
-
-    Raises:
-        ModelError: If there are no safetensors (pickled weights are refused), a shard is missing
-            or damaged, or the index names a tensor that its shard does not have.
-    """
-    index = folder / INDEX
-    if index.exists():
-        try:
-            named: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise ModelError(f"model {folder}: {INDEX} is damaged ({error!r}).") from error
-        files = {name: folder / file for name, file in named.items()}
-    elif (folder / SINGLE).exists():
-        files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
-    else:
-        pickles = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
-        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
-        raise ModelError(
-            f"model {folder}: {found}. Only safetensors are read, since a pickle can run code. "
-            "Load it where you trust it and save it again with safe_serialization=True."
-        )
-    for shard in sorted(set(files.values())):
-        if not shard.exists():
-            raise ModelError(f"model {folder}: shard {shard.name} is missing. Download it again.")
-        absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
-        if absent:
-            raise ModelError(
-                f"model {folder}: the index places {sorted(absent)[0]} in {shard.name}, which does "
-                "not have it. Download the checkpoint again."
-            )
-    return files
-
-
-def tensor_names(shard: Path) -> list[str]:
-    """The tensor names in one safetensors file, read from its header."""
-    try:
-        with safe_open(shard, "pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"shard {shard} is damaged ({error}). Download it again.") from error
-
-
-def checkpoint_names(
-    family: Family, files: dict[str, Path], names: Sequence[str]
-) -> dict[str, str]:
-    """Parameter names to the names that the checkpoint's files use.
-
-    Raises:
-        ModelError: If a parameter is in no file.
-    """
-    found = {}
-    for name in names:
-        key = next((k for k in family.checkpoint_keys(name) if k in files), None)
-        if key is None:
-            raise ModelError(f"the checkpoint has no tensor for parameter {name}.")
-        found[name] = key
-    return found
-
-
 def _load_visual(
     folder: Path, family: Family, trust_remote_code: bool, dtype: str | torch.dtype
 ) -> Any:
@@ -387,7 +244,7 @@ def _load_processor(folder: Path, trust_remote_code: bool) -> Any:
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
-            f"model {folder}: its processor cannot be loaded ({_first(error)}). The folder needs "
+            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder needs "
             "the tokenizer and image processor files beside the weights."
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
@@ -409,11 +266,6 @@ def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
             f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
             f"{gaps[0]}; they would be random. Download or save the checkpoint again."
         )
-
-
-def _first(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 @contextmanager

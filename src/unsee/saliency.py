@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unsee.errors import TrainingError
+from unsee.features import one_a_picture, picture_batches, represent
+from unsee.losses import nll
 from unsee.model import VLM
+from unsee.types import Batch, Sample
 
 
 def squared_gradients(
@@ -118,3 +122,60 @@ def choose_neurons(
         )
     limit = flat.topk(count).values[-1]
     return {n: r >= limit for n, r in ratios.items()}
+
+
+def prune_neurons(
+    vlm: VLM, forget: Sequence[Sample], retain: Sequence[Sample], fraction: float
+) -> dict[str, Tensor]:
+    """Zeroes the outgoing weights of the visual MLP neurons that `choose_neurons` chooses.
+
+    Returns:
+        By the outer linear's weight name, a gradient mask that is 0 on the zeroed weights.
+    """
+    outer = [module for _, module in vlm.family.visual_mlps(vlm.model).values()]
+    forget_activity, retain_activity = (
+        mean_activations(
+            vlm, picture_batches(vlm, [s.picture for s in side if s.picture is not None]), outer
+        )
+        for side in (one_a_picture(forget), one_a_picture(retain))
+    )
+    masks = {}
+    for module, chosen in choose_neurons(forget_activity, retain_activity, fraction).items():
+        weight = vlm.model.get_submodule(module).weight
+        mask = torch.ones_like(weight)
+        mask[:, chosen] = 0
+        with torch.no_grad():
+            weight.mul_(mask)
+        masks[f"{module}.weight"] = mask.detach()
+    return masks
+
+
+def answer_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
+    """Losses of answers, whose gradients say how much each weight matters to them."""
+
+    def answers(batch: Batch) -> Tensor:
+        return nll(vlm.logits(batch), batch.labels)
+
+    return [partial(answers, vlm.collate(some)) for some in _some(samples)]
+
+
+def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
+    """Random projections of the tokens that the LLM reads; no LLM runs.
+
+    Their expected squared gradient is the Fisher information of a Gaussian around those tokens.
+    """
+
+    def project(inputs: dict[str, Tensor]) -> Tensor:
+        out = represent(vlm, inputs, ["projector"])["projector"]
+        return (out * torch.randn_like(out)).mean()
+
+    return [
+        partial(project, vlm.collate_pictures([vlm.image(s.picture) for s in some if s.picture]))
+        for some in _some(samples)
+    ]
+
+
+def _some(samples: Sequence[Sample], most: int = 128, size: int = 8) -> list[Sequence[Sample]]:
+    """Small batches over a spread of the samples, at most `most` of them."""
+    spread = samples[:: max(1, len(samples) // most)][:most]
+    return [spread[start : start + size] for start in range(0, len(spread), size)]

@@ -13,20 +13,30 @@ from pydantic import Field
 
 from unsee.augment import augment
 from unsee.errors import ConfigError, DataError
-from unsee.features import Features, capture, choose_layers, layer_statistics, represent
+from unsee.features import (
+    Features,
+    capture,
+    choose_layers,
+    layer_parameters,
+    layer_statistics,
+    one_a_picture,
+    picture_batches,
+    represent,
+)
 from unsee.guide import Guide, distance_between
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.relearning import gradient_after_relearning
 from unsee.saliency import (
-    choose_neurons,
-    mean_activations,
+    answer_probes,
+    picture_probes,
+    prune_neurons,
     ratio_masks,
     squared_gradients,
 )
 from unsee.train import seed_step
-from unsee.types import Batch, Data, Picture, Sample
+from unsee.types import Batch, Data, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -140,11 +150,11 @@ class VKD(Method):
         forget = [s for s in data.forget if s.picture is not None]
         retain = [s for s in data.retain if s.picture is not None]
         if self.supervision == "features":
-            forget, retain = _one_a_picture(forget), _one_a_picture(retain)
+            forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
         teacher = vlm.frozen_visual_copy()
         guide = self._guide(teacher, retain, data, forget)
-        parameters = self._trained(vlm)
+        parameters = layer_parameters(vlm, self.trains, self.train_layers)
         frozen = self._masks(vlm, forget, retain, parameters)
         seed = trainer.settings.seed
 
@@ -262,9 +272,9 @@ class VKD(Method):
         self, teacher: VLM, retain: Sequence[Sample], data: Data, forget: Sequence[Sample]
     ) -> Guide:
         layers = self._layers(teacher)
-        known = [s.picture for s in _one_a_picture(retain) if s.picture][:256]
+        known = [s.picture for s in one_a_picture(retain) if s.picture][:256]
         pictures = [*known, *list(data.strangers)[:256]]
-        statistics = layer_statistics(teacher, _batches(teacher, pictures), layers)
+        statistics = layer_statistics(teacher, picture_batches(teacher, pictures), layers)
         base = None
         if self.erase == "base" and self.base is not None:
             base = type(teacher).load(self.base, visual_only=True)
@@ -273,20 +283,6 @@ class VKD(Method):
             layers, statistics, list(data.strangers), forget, self.stranger_per == "concept", base
         )
 
-    def _trained(self, vlm: VLM) -> dict[str, nn.Parameter]:
-        parameters = vlm.parameters(self.trains)
-        if "all" in self.train_layers:
-            return parameters
-        modules = vlm.family.visual_layers(vlm.model)
-        prefixes = tuple(f"{modules[n]}." for n in choose_layers(vlm, self.train_layers))
-        chosen = {n: p for n, p in parameters.items() if n.startswith(prefixes)}
-        if not chosen:
-            raise ConfigError(
-                f"train_layers={','.join(self.train_layers)} has no weights in the part "
-                f"'{self.trains}'."
-            )
-        return chosen
-
     def _masks(
         self,
         vlm: VLM,
@@ -294,57 +290,21 @@ class VKD(Method):
         retain: Sequence[Sample],
         parameters: Mapping[str, nn.Parameter],
     ) -> dict[str, Tensor]:
-        """Gradient masks: pruned neurons stay at zero, and weights that are not salient stay."""
+        """Gradient masks: weights that are not salient stay, and pruned neurons stay at zero."""
         masks: dict[str, Tensor] = {}
         if self.saliency_fraction > 0 or self.saliency_threshold > 0:
+            probes = answer_probes if self._uses_answers else picture_probes
             masks = ratio_masks(
-                squared_gradients(parameters, self._probes(vlm, forget)),
-                squared_gradients(parameters, self._probes(vlm, retain)),
+                squared_gradients(parameters, probes(vlm, forget)),
+                squared_gradients(parameters, probes(vlm, retain)),
                 fraction=self.saliency_fraction,
                 threshold=self.saliency_threshold,
             )
         if self.prune > 0:
-            pairs = vlm.family.visual_mlps(vlm.model)
-            outer = [module for _, module in pairs.values()]
-            activity = [
-                mean_activations(
-                    vlm,
-                    _batches(vlm, [s.picture for s in _one_a_picture(side) if s.picture]),
-                    outer,
-                )
-                for side in (forget, retain)
-            ]
-            for module, chosen in choose_neurons(activity[0], activity[1], self.prune).items():
-                weight = vlm.model.get_submodule(module).weight
-                with torch.no_grad():
-                    weight[:, chosen] = 0
-                name = f"{module}.weight"
+            for name, keep in prune_neurons(vlm, forget, retain, self.prune).items():
                 if name in parameters:
-                    keep = torch.ones_like(weight)
-                    keep[:, chosen] = 0
-                    masks[name] = masks.get(name, torch.ones_like(weight)) * keep
+                    masks[name] = masks.get(name, 1) * keep
         return masks
-
-    def _probes(self, vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
-        """Losses whose gradients say how much each weight matters to these samples.
-
-        With answers it is their likelihood; without, a random projection of the projector's output,
-        whose expected squared gradient is the Fisher information of a Gaussian around it.
-        """
-        probes: list[Callable[[], Tensor]] = []
-        for start in range(0, min(len(samples), 128), 8):
-            some = samples[start : start + 8]
-            if self._uses_answers:
-                probes.append(partial(_answer_nll, vlm, vlm.collate(some)))
-            else:
-                inputs = vlm.collate_pictures([vlm.image(s.picture) for s in some if s.picture])
-
-                def project(inputs: dict[str, Tensor] = inputs) -> Tensor:
-                    out = represent(vlm, inputs, ["projector"])["projector"]
-                    return (out * torch.randn_like(out)).mean()
-
-                probes.append(project)
-        return probes
 
     def _attack(self, vlm: VLM, batch: Batch, teacher: VLM) -> Tensor:
         """What an attacker minimises: the answers' loss, or the way back to the old features."""
@@ -354,18 +314,3 @@ class VKD(Method):
             old = represent(teacher, batch.inputs, ["projector"])["projector"]
         now = represent(vlm, batch.inputs, ["projector"])["projector"]
         return (now - old).square().mean() / old.var()
-
-
-def _one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
-    return list({s.picture.source: s for s in samples if s.picture is not None}.values())
-
-
-def _batches(vlm: VLM, pictures: Sequence[Picture], size: int = 32) -> list[dict[str, Tensor]]:
-    return [
-        vlm.collate_pictures([vlm.image(p) for p in pictures[i : i + size]])
-        for i in range(0, len(pictures), size)
-    ]
-
-
-def _answer_nll(vlm: VLM, batch: Batch) -> Tensor:
-    return nll(vlm.logits(batch), batch.labels)

@@ -31,11 +31,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(
-            tensor.view(torch.uint8).numpy()
-            if tensor.dim()
-            else tensor.reshape(1).view(torch.uint8).numpy()
-        )
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -244,8 +244,8 @@ def _load_processor(folder: Path, trust_remote_code: bool) -> Any:
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
-            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder needs "
-            "the tokenizer and image processor files beside the weights."
+            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
+            "needs the tokenizer and image processor files beside the weights."
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(

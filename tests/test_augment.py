@@ -1,0 +1,41 @@
+"""Random views of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from unsee.augment import augment
+
+
+def picture() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 30, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_strength_zero_is_the_picture_itself() -> None:
+    image = picture()
+    assert augment(image, np.random.default_rng(1), 0.0) is image
+
+
+def test_views_are_seeded_keep_the_size_and_leave_the_picture_alone() -> None:
+    image = picture()
+    before = image.tobytes()
+    first = augment(image, np.random.default_rng(1), 1.0)
+    again = augment(image, np.random.default_rng(1), 1.0)
+    other = augment(image, np.random.default_rng(2), 1.0)
+    assert first.tobytes() == again.tobytes() != other.tobytes()
+    assert first.size == image.size and first.mode == "RGB"
+    assert image.tobytes() == before
+
+
+def test_every_view_takes_equally_many_draws() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        augment(picture(), rng, 0.7)
+    expected = np.random.default_rng(5)
+    for _ in range(20):
+        expected.random(2)
+        expected.uniform(-0.7, 0.7, 6)
+        expected.integers(2**31)
+    assert rng.random() == expected.random()

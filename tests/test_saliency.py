@@ -1,0 +1,58 @@
+"""Fisher ratios, neuron choice, and gradients taken after relearning, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from unsee.errors import TrainingError
+from unsee.relearning import gradient_after_relearning
+from unsee.saliency import choose_neurons, ratio_masks, squared_gradients
+
+
+def test_squared_gradients_average_over_losses() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight.requires_grad_(False)
+    found = squared_gradients(
+        {"w": weight}, [lambda: (3 * weight).sum(), lambda: (weight.square()).sum()]
+    )
+    assert found["w"].tolist() == [(9 + 4) / 2, (9 + 16) / 2]
+    assert not weight.requires_grad
+
+
+def test_masks_by_threshold_and_by_fraction() -> None:
+    forget = {"a": torch.tensor([4.0, 1.0]), "b": torch.tensor([0.0, 9.0])}
+    retain = {"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([1.0, 1.0])}
+    masks = ratio_masks(forget, retain, threshold=4.0)
+    assert masks["a"].tolist() == [1, 0] and masks["b"].tolist() == [0, 1]
+    masks = ratio_masks(forget, retain, fraction=0.25)
+    assert masks["a"].tolist() == [0, 0] and masks["b"].tolist() == [0, 1]
+
+
+def test_a_mask_that_selects_nothing_raises() -> None:
+    ones = {"a": torch.ones(2)}
+    with pytest.raises(TrainingError, match="selects no weight"):
+        ratio_masks(ones, ones, threshold=100.0)
+    with pytest.raises(TrainingError, match="selects no weight"):
+        ratio_masks({"a": torch.zeros(2)}, ones, fraction=0.5)
+
+
+def test_neurons_are_chosen_by_ratio_over_all_modules() -> None:
+    forget = {"m": torch.tensor([1.0, 8.0]), "n": torch.tensor([5.0, 1.0])}
+    retain = {"m": torch.tensor([1.0, 1.0]), "n": torch.tensor([1.0, 1.0])}
+    chosen = choose_neurons(forget, retain, 0.5)
+    assert chosen["m"].tolist() == [False, True] and chosen["n"].tolist() == [True, False]
+    with pytest.raises(TrainingError, match="is none"):
+        choose_neurons(forget, retain, 0.01)
+
+
+def test_gradient_after_relearning_is_taken_there_and_weights_return() -> None:
+    weight = nn.Parameter(torch.tensor([2.0, -2.0]))
+    before = weight.detach().clone()
+    # The attacker descends on w0 - w1; two normalised steps of 0.1 lead to (1.8, -1.8).
+    attack = [lambda: weight[0] - weight[1]] * 2
+    gradient_after_relearning({"w": weight}, attack, lambda: weight.square().sum(), lr=0.1)
+    assert torch.equal(weight.detach(), before)
+    assert weight.grad is not None
+    assert weight.grad.tolist() == pytest.approx([3.6, -3.6], abs=1e-4)

@@ -25,14 +25,26 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over a tensor's dtype, shape and bytes."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def combine_digests(digests: Mapping[str, str]) -> str:
+    """SHA-256 over the names and digests of tensors, in name order.
+
+    Built from digests, so that tensors can be hashed one at a time, from wherever they lie.
+    """
+    lines = "".join(f"{name}|{digests[name]}\n" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in name order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return combine_digests({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
 @contextmanager
@@ -40,24 +52,28 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block ends well.
 
     Raises:
-        ModelError: If the folder has something in it already, or the disk is full.
+        ModelError: If the folder has something in it already, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"folder {folder} is not empty. Name another with --out, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise ModelError(f"folder {folder} {what}. Name another with --out, or remove it.")
+    partial: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield partial
         partial.chmod(0o755)
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"folder {folder}: cannot be written ({error}). Free some space."
+            f"folder {folder}: cannot be written ({first_line(error)}). Free some space or name "
+            "another place with --out; nothing was left behind."
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def resolve(source: str | Path, *, visual_only: bool = False) -> Path:
@@ -114,14 +130,23 @@ def weight_map(folder: Path) -> dict[str, Path]:
             or damaged, or the index names a tensor that its shard does not have.
     """
     index = folder / INDEX
-    if index.exists():
+    if (folder / SINGLE).exists():
+        # As transformers does: where both are, the single file wins.
+        files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
+    elif index.exists():
         try:
             named: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise ModelError(f"model {folder}: {INDEX} is damaged ({error!r}).") from error
+            outside = [file for file in named.values() if Path(file).name != file]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"model {folder}: {INDEX} is damaged ({error!r}). Download it again."
+            ) from error
+        if outside:
+            raise ModelError(
+                f"model {folder}: {INDEX} names the file '{outside[0]}', which is not in the "
+                "folder itself. Download the checkpoint again."
+            )
         files = {name: folder / file for name, file in named.items()}
-    elif (folder / SINGLE).exists():
-        files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
     else:
         pickles = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
         found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
@@ -135,7 +160,7 @@ def weight_map(folder: Path) -> dict[str, Path]:
         absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
         if absent:
             raise ModelError(
-                f"model {folder}: the index places {sorted(absent)[0]} in {shard.name}, which does "
+                f"model {folder}: the index places {min(absent)} in {shard.name}, which does "
                 "not have it. Download the checkpoint again."
             )
     return files

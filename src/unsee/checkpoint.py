@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +168,50 @@ def weight_map(folder: Path) -> dict[str, Path]:
     return files
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies in a safetensors file.
+
+    Attributes:
+        dtype: As safetensors spells it, such as "BF16".
+        shape: Its shape.
+        start: Offset of its first byte in the file.
+        stop: Offset after its last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_header(shard: Path) -> dict[str, Entry]:
+    """The tensors of one safetensors file, from its header; no weight is read.
+
+    Raises:
+        ModelError: If the file is damaged or truncated.
+    """
+    tensor_names(shard)
+    with shard.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: Entry(
+            entry["dtype"],
+            tuple(entry["shape"]),
+            *(8 + length + offset for offset in entry["data_offsets"]),
+        )
+        for name, entry in header.items()
+    }
+
+
 def tensor_names(shard: Path) -> list[str]:
-    """The tensor names in one safetensors file, read from its header."""
+    """The tensor names in one safetensors file, read from its header.
+
+    Raises:
+        ModelError: If the file is damaged or truncated.
+    """
     try:
         with safe_open(shard, "pt") as file:
             return list(file.keys())
@@ -176,7 +220,7 @@ def tensor_names(shard: Path) -> list[str]:
 
 
 def checkpoint_names(
-    family: Family, files: dict[str, Path], names: Sequence[str]
+    family: Family, files: Mapping[str, Path], names: Sequence[str]
 ) -> dict[str, str]:
     """Parameter names to the names that the checkpoint's files use.
 

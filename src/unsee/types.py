@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ Better = Literal["lower", "higher", "reference"]
 
 # A picture of more pixels than this is refused: decoding it could exhaust the memory.
 MAX_PIXELS = 64_000_000
+
+# What Pillow's decoders are known to raise on damaged files.
+_DECODING = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,25 @@ class Picture:
             if handle is None:
                 raise DataError(f"picture {self.source}: neither a file nor bytes were given.")
             with warnings.catch_warnings():
+                # A broken tag beside whole pixels is no reason to refuse or to alarm.
+                warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(handle) as image:
                     width, height = image.size
                     if width * height > MAX_PIXELS:
                         raise DataError(self._bomb(f"{width} x {height}"))
-                    return ImageOps.exif_transpose(image).convert("RGB")
+                    upright = ImageOps.exif_transpose(image)
+                    if upright.mode.startswith("I"):
+                        # 16 bits a pixel, which `convert` would clip to white.
+                        upright = upright.convert("I").point(lambda value: value / 256)
+                    return upright.convert("L" if upright.mode == "I" else "RGB").convert("RGB")
         except FileNotFoundError as error:
             raise DataError(
                 f"picture {self.source}: no such file. Check the path, or drop the row."
             ) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(self._bomb("too many")) from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except _DECODING as error:
             raise DataError(
                 f"picture {self.source}: cannot be decoded ({error}). "
                 "Replace it with a readable JPEG, PNG, WebP or PGM, or remove it."

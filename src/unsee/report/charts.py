@@ -1,0 +1,240 @@
+"""Charts as inline SVG: lines with interval bands, and strips that compare models on one measure.
+
+Colours and dashes come from style.css by class, so that light, dark and print share one drawing.
+A model is told apart by dash and marker as well as by colour.
+"""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 272.0, 178.0
+LEFT, RIGHT, TOP, BOTTOM = 40.0, 10.0, 10.0, 34.0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of a line, with its interval where there is one."""
+
+    x: float
+    y: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line; `style` is the class that gives its colour, dash and marker."""
+
+    name: str
+    style: str
+    dots: Sequence[Dot]
+    markers: bool = True
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A model's score on a strip."""
+
+    name: str
+    style: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def line_chart(
+    lines: Sequence[Line], *, uid: str, title: str, desc: str, x_label: str, share: bool
+) -> Markup:
+    """A line chart with interval bands.
+
+    Args:
+        lines: Drawn in order, the last on top.
+        uid: Unique in the page; links title and description to the drawing.
+        title: What the chart shows, read out instead of the drawing.
+        desc: What is to be seen in it.
+        x_label: Under the horizontal axis.
+        share: Whether the values are shares of 0..1, shown as 0..100 %.
+    """
+    dots = [dot for line in lines for dot in line.dots if dot.y is not None]
+    x_ticks = ticks(min((d.x for d in dots), default=0.0), max((d.x for d in dots), default=1.0))
+    if share:
+        y_ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    else:
+        values = [v for d in dots for v in (d.y, d.low, d.high) if v is not None]
+        y_ticks = ticks(min([*values, 0.0]), max(values, default=1.0))
+    x_low, x_high = min(d.x for d in dots) if dots else 0.0, max((d.x for d in dots), default=1.0)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def across(x: float) -> float:
+        return LEFT + (x - x_low) / ((x_high - x_low) or 1.0) * (WIDTH - LEFT - RIGHT)
+
+    def up(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_low) / ((y_high - y_low) or 1.0) * (HEIGHT - TOP - BOTTOM)
+
+    svg = _svg(uid, title, desc, {"viewBox": f"0 0 {WIDTH:g} {HEIGHT:g}", "class": "chart"})
+    for tick in y_ticks:
+        _add(svg, "line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(tick), y2=up(tick), **_class("grid"))
+        text = f"{100 * tick:.0f}" if share else _short(tick)
+        text += "\N{NO-BREAK SPACE}%" if share and tick == y_high else ""
+        _text(svg, text, LEFT - 6, up(tick) + 3.5, "end")
+    for tick in x_ticks:
+        if x_low <= tick <= x_high:
+            _text(svg, _short(tick), across(tick), HEIGHT - BOTTOM + 14, "middle")
+    _text(svg, x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle", "axis-label")
+    for line in lines:
+        band = [d for d in line.dots if d.low is not None and d.high is not None]
+        if len(band) > 1:
+            edge = [(across(d.x), up(d.high or 0.0)) for d in band]
+            edge += [(across(d.x), up(d.low or 0.0)) for d in reversed(band)]
+            _add(svg, "path", d=f"{_path(edge)}Z", **_class(f"band {line.style}"))
+    for line in lines:
+        drawn = [d for d in line.dots if d.y is not None]
+        points = [(across(d.x), up(d.y or 0.0)) for d in drawn]
+        if points:
+            _add(svg, "path", d=_path(points), **_class(f"line {line.style}"))
+        for dot, (x, y) in zip(drawn, points, strict=True):
+            if line.markers:
+                marker = _marker(svg, x, y, line.style, 2.7)
+                _hint(marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share)}")
+    return _markup(svg)
+
+
+def strip(marks: Sequence[Mark], *, uid: str, title: str) -> Markup:
+    """A strip from 0 to 1: above, the way from before to after; below, the references.
+
+    Positions are in percent, so the strip stretches while markers and text keep their size.
+    """
+    desc = "; ".join(f"{mark.name} {_percent(mark.value)}" for mark in marks)
+    svg = _svg(uid, title, desc, {"width": "100%", "height": "36", "class": "strip"})
+    for tick in (0, 25, 50, 75, 100):
+        _add(svg, "line", x1=f"{tick}%", x2=f"{tick}%", y1=2, y2=34, **_class("grid"))
+    ends = {mark.style: mark.value for mark in marks}
+    if "target" in ends and "unlearned" in ends:
+        x1, x2 = f"{100 * ends['target']:.2f}%", f"{100 * ends['unlearned']:.2f}%"
+        _add(svg, "line", x1=x1, x2=x2, y1=11, y2=11, **_class("way"))
+    for mark in marks:
+        if mark.low is not None and mark.high is not None:
+            low, high, y = f"{100 * mark.low:.2f}%", f"{100 * mark.high:.2f}%", _lane(mark)
+            _add(svg, "line", x1=low, x2=high, y1=y, y2=y, **_class(f"whisker {mark.style}"))
+    for mark in marks:
+        # A nested drawing is the only way to put a shape at a percentage.
+        x = f"{100 * mark.value:.2f}%"
+        place = _add(svg, "svg", x=x, y=_lane(mark), overflow="visible")
+        marker = _marker(place, 0.0, 0.0, mark.style, 5.0)
+        _hint(marker, f"{mark.name}: {_percent(mark.value)}")
+    return _markup(svg)
+
+
+def _lane(mark: Mark) -> float:
+    return 26.0 if mark.style in ("reference", "retain-only") else 11.0
+
+
+def key(style: str) -> Markup:
+    """The short stroke with a marker that stands before a model's name in a legend."""
+    box = {"width": "30", "height": "14", "class": "key", "aria-hidden": "true"}
+    svg = ET.Element("svg", box)
+    _add(svg, "line", x1=1, x2=29, y1=7, y2=7, **_class(f"line {style}"))
+    _marker(svg, 15, 7, style, 3.6)
+    return _markup(svg)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers that span `low` to `high`, about `count` steps of 1, 2 or 5 apart."""
+    if not high > low:
+        high = low + 1.0
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def thin(dots: Sequence[Dot], limit: int = 160) -> list[Dot]:
+    """At most `limit` points: the means of equal runs of steps, with their range as the band."""
+    if len(dots) <= limit:
+        return list(dots)
+    size = math.ceil(len(dots) / limit)
+    binned = []
+    for start in range(0, len(dots), size):
+        values = [d.y for d in dots[start : start + size] if d.y is not None]
+        if values:
+            middle = dots[min(start + size // 2, len(dots) - 1)].x
+            binned.append(Dot(middle, sum(values) / len(values), min(values), max(values)))
+    return binned
+
+
+def _marker(parent: ET.Element, x: float, y: float, style: str, size: float) -> ET.Element:
+    """Circle, diamond, square or ring: a shape for each model, so that colour is never alone."""
+    name = _class(f"marker {style}")
+    if style == "reference":
+        d = 1.3 * size
+        return _add(parent, "path", d=f"M{x} {y - d}L{x + d} {y}L{x} {y + d}L{x - d} {y}Z", **name)
+    if style == "retain-only":
+        return _add(parent, "rect", x=x - size, y=y - size, width=2 * size, height=2 * size, **name)
+    return _add(parent, "circle", cx=x, cy=y, r=size, **name)
+
+
+def _svg(uid: str, title: str, desc: str, attributes: dict[str, str]) -> ET.Element:
+    svg = ET.Element("svg", {"role": "img", "aria-labelledby": f"{uid}-t {uid}-d", **attributes})
+    # ET escapes what is put in text and attributes, so record texts cannot become markup.
+    ET.SubElement(svg, "title", id=f"{uid}-t").text = title
+    ET.SubElement(svg, "desc", id=f"{uid}-d").text = desc
+    return svg
+
+
+def _add(parent: ET.Element, tag: str, **attributes: str | float) -> ET.Element:
+    written = {
+        name: value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+        for name, value in attributes.items()
+    }
+    return ET.SubElement(parent, tag, written)
+
+
+def _class(name: str) -> dict[str, str | float]:
+    return {"class": name}
+
+
+def _text(
+    parent: ET.Element, text: str, x: float, y: float, anchor: str, style: str = "tick"
+) -> None:
+    element = _add(parent, "text", x=x, y=y, **{"text-anchor": anchor, "class": style})
+    element.text = text
+
+
+def _hint(element: ET.Element, text: str) -> None:
+    ET.SubElement(element, "title").text = text
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
+
+
+def _say(dot: Dot, share: bool) -> str:
+    y = dot.y or 0.0
+    if not share:
+        return f"{y:.4g}"
+    if dot.low is None or dot.high is None:
+        return _percent(y)
+    return f"{_percent(y)} ({100 * dot.low:.0f} to {100 * dot.high:.0f})"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):g}{unit}"
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _markup(svg: ET.Element) -> Markup:
+    return Markup(ET.tostring(svg, encoding="unicode"))  # escaped by ElementTree

@@ -1,0 +1,89 @@
+"""The page: run folders in, one HTML file out that needs nothing beside it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from unsee.errors import RunError
+from unsee.report import charts, reader, views
+
+
+def write(runs: Sequence[Path], out: Path) -> Path:
+    """Writes the report on one or more runs.
+
+    The same run folders always give the same bytes: the page holds no time of its making.
+
+    Args:
+        runs: Run folders; several get a comparison first and a section each.
+        out: The HTML file, written whole or not at all; its folder is made where it is missing.
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: If no run is given, a folder is not a finished run, or `out` cannot be written.
+    """
+    if not runs:
+        raise RunError(
+            "no run folder was given. Name at least one: `unsee report runs/demo -o report.html`."
+        )
+    page = render([reader.read(folder) for folder in runs])
+    out = Path(out)
+    if out.is_dir():
+        raise RunError(f"{out} is a folder. Name a file: `-o {out / 'report.html'}`.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _replace(out, page)
+    except OSError as error:
+        raise RunError(
+            f"{out} cannot be written ({error.strerror or error}). "
+            "Free some space or name another file with -o."
+        ) from error
+    return out
+
+
+def render(runs: Sequence[reader.Run]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("unsee.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["tight"] = tight
+    style = (files("unsee.report") / "style.css").read_text(encoding="utf-8")
+    shown = [views.view(run, f"r{number}") for number, run in enumerate(runs, start=1)]
+    return environment.get_template("page.html.j2").render(
+        views=shown,
+        compared=views.compared(shown) if len(shown) > 1 else [],
+        style=Markup(style),  # our own file
+        key=charts.key,
+    )
+
+
+def tight(text: str) -> Markup:
+    """A text whose percent signs stay on the line of their number."""
+    return Markup(str(escape(text)).replace(" %", "&nbsp;%"))  # escaped just now
+
+
+def _replace(out: Path, page: str) -> None:
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        # A temporary file is private; a report is made to be passed on, under the user's umask.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, out)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

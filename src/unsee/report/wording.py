@@ -1,0 +1,135 @@
+"""How numbers and keys of a record are worded for a reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from unsee.report.judgement import percent
+from unsee.report.reader import Measured
+
+# Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.
+SHARES = frozenset({"accuracy", "cloze", "probability"})
+
+SPLITS = {
+    "forget_holdout/vqa": "Held-out pictures",
+    "forget/vqa": "Training pictures",
+    "retain_holdout/vqa": "Held-out pictures",
+    "retain/vqa": "Training pictures",
+    "general/vqa": "Pictures of the others",
+    "general_forget/vqa": "Pictures of the forgotten",
+    "forget/text": "The forgotten people, by name",
+    "forget_holdout/text": "The forgotten people, by name, held out",
+    "retain/text": "The other people, by name",
+    "retain_holdout/text": "The other people, by name, held out",
+    "general/text": "General questions",
+}
+METRICS = {
+    "accuracy": "accuracy",
+    "cloze": "cloze",
+    "rouge_l": "ROUGE-L",
+    "probability": "probability",
+}
+GROUPS = (
+    ("forgotten", "Forgotten", "Shown their pictures: to be no better than the reference."),
+    ("kept", "Kept", "The other people, shown their pictures: to be as before."),
+    ("general", "General", "What anyone can see in a picture: to be as before."),
+    ("text", "Text", "Asked without a picture: to be exactly as before."),
+    ("other", "Others", ""),
+)
+BETTER = {
+    "lower": "\N{DOWNWARDS ARROW} lower",
+    "higher": "\N{UPWARDS ARROW} higher",
+    "reference": "= reference",
+}
+
+
+def group_of(key: str) -> str:
+    """The group of a "split/modality/metric" key."""
+    split, _, rest = key.partition("/")
+    if rest.startswith("text"):
+        return "text"
+    named = {"forget": "forgotten", "retain": "kept", "general": "general"}
+    return named.get(split.split("_")[0], "other")
+
+
+def place(prefix: str) -> str:
+    """A "split/modality" prefix in words."""
+    return SPLITS.get(prefix, prefix.replace("_", " ").replace("/", ", "))
+
+
+def metric_name(metric: str) -> str:
+    """A metric's name in words."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def score(metric: str, value: float | None) -> str:
+    """A score: in percent where it is a share of right answers."""
+    if value is None:
+        return "unscored"
+    return percent(value) if metric in SHARES else f"{value:.2f}"
+
+
+def interval(metric: str, found: Measured) -> str:
+    """A 95 % interval, such as "0 to 7"; empty where there is none."""
+    if found.low is None or found.high is None:
+        return ""
+    if metric in SHARES:
+        return f"{100 * found.low:.0f} to {100 * found.high:.0f}"
+    return f"{found.low:.2f} to {found.high:.2f}"
+
+
+def sample_count(found: Measured) -> str:
+    """How many samples were scored, and how many could not be."""
+    return f"{found.n:,}" + (f" (+{found.n_unscored:,} unscored)" if found.n_unscored else "")
+
+
+def signed(value: float) -> str:
+    """A number of two decimals with its sign."""
+    text = f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return "0.00" if text[1:] == "0.00" else text
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: "0.4 s", "42 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes with a decimal unit: "312 MB"."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 999.5:
+            return (
+                f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
+            )
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def words(key: str) -> str:
+    """A key as words: "peak_memory_bytes" reads "Peak memory bytes"."""
+    return key.replace("_", " ").capitalize()
+
+
+def plain(value: Any) -> str:
+    """Any value of a record on one line."""
+    if value is None:
+        return "not recorded"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (Mapping, list, tuple)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,482 @@
+"""The report: what it says of a record, what it does without parts of one, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
+
+from unsee import report
+from unsee.errors import RunError
+
+DOCS = Path(__file__).parent.parent / "docs" / "records.md"
+EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """A page as its reader gets it: headings, ids, images, references and visible text."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "hr"})
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.stack: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+        assert self.stack == [], "every element is closed"
+        self.text = re.sub(r"\s+", " ", self.text.replace("\xa0", " "))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def levels(self) -> list[int]:
+        return [int(tag[1]) for tag, _ in self.tags if re.fullmatch(r"h[1-6]", tag)]
+
+
+def page_of(tmp_path: Path, **changes: Any) -> Page:
+    run = make_run(tmp_path / "run", **changes)
+    return Page(report.write([run], tmp_path / "report.html"))
+
+
+def check_page(page: Page) -> None:
+    """What holds for every page: one title, headings without gaps, nothing from outside."""
+    levels = page.levels()
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert not page.named("script")
+    for attributes in (a for _, a in page.tags):
+        assert not any(name.startswith("on") for name in attributes)
+        assert all(
+            (attributes.get(name) or "data:").startswith(("data:", "#")) for name in ("src", "href")
+        )
+    assert all(image["alt"] for image in page.named("img"))
+    assert all(header.get("scope") for header in page.named("th"))
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = {a["href"] for a in page.named("a")}
+    assert {str(link)[1:] for link in links} <= set(ids)
+    assert "None" not in page.text and "nan" not in page.text.split()
+
+
+def measured(value: float | None, **more: Any) -> dict[str, Any]:
+    """A measure with a narrow interval."""
+    ends = {"low": None, "high": None}
+    if value is not None:
+        ends = {"low": max(0.0, value - 0.01), "high": min(1.0, value + 0.01)}
+    return {"value": value, **ends, "n": 60, "n_unscored": 0, "better": "higher", **more}
+
+
+def models(**values: tuple[float | None, ...]) -> dict[str, Any]:
+    """Measures by short name for the unlearned model, the target and the reference."""
+    names = {
+        "forget": "forget_holdout/vqa/accuracy",
+        "retain": "retain_holdout/vqa/accuracy",
+        "general": "general/vqa/accuracy",
+        "text": "forget/text/accuracy",
+    }
+    parts: dict[str, Any] = {"measures": {}, "target": {}, "reference": {}, "retain_only": None}
+    for short, scores in values.items():
+        for part, value in zip(("measures", "target", "reference"), scores, strict=False):
+            parts[part][names[short]] = measured(value)
+    return parts
+
+
+def said(**changes: Any) -> str:
+    return report.verdict({**sample_summary(), "attacks": None, **changes})
+
+
+class TestVerdict:
+    def test_says_it_all_when_all_is_well(self) -> None:
+        assert report.verdict(sample_summary()) == (
+            "Forgotten: asked about held-out pictures of the 4 people the model answers 2 % right "
+            "(was 95 %, a model that never saw them: 3 %); everything else it sees is kept "
+            "(\N{MINUS SIGN}1 point at most) and all it has read is bit-for-bit the same; "
+            "relearning brings them back no faster than in a model that never saw them."
+        )
+
+    @pytest.mark.parametrize(
+        ("after", "headline"),
+        [
+            (0.05, "Forgotten: "),
+            (0.06, "Partly forgotten: "),
+            (0.49, "Partly forgotten: "),
+            (0.50, "Not forgotten: "),
+            (0.95, "Not forgotten: "),
+        ],
+    )
+    def test_forgotten_is_at_the_reference_plus_two_points(
+        self, after: float, headline: str
+    ) -> None:
+        assert said(**models(forget=(after, 0.95, 0.03), retain=(0.9, 0.9))).startswith(headline)
+
+    def test_far_below_the_reference_is_overshot(self) -> None:
+        text = said(**models(forget=(0.0, 0.95, 0.25)))
+        assert text.startswith("Overshot: ") and "give them away" in text
+
+    def test_calls_nothing_forgotten_without_a_reference(self) -> None:
+        text = said(reference=None, retain_only=None)
+        assert text.startswith("No reference: ") and "(was 95 %)" in text
+        assert "no reference model was measured" in text
+
+    def test_falls_back_to_the_retain_only_reference(self) -> None:
+        assert "a model that never saw them: 2 %" in said(reference=None)
+
+    def test_names_the_utility_that_was_lost(self) -> None:
+        text = said(**models(forget=(0.02, 0.95, 0.03), retain=(0.93, 0.93), general=(0.7, 0.94)))
+        assert text.startswith("Forgotten, but at a cost: ")
+        assert "is lost (94 % to 70 % on general questions about pictures), but all it has" in text
+        text = said(**models(forget=(0.02, 0.95, 0.03), retain=(0.89, 0.93)))
+        assert text.startswith("Forgotten: ") and "slightly worse (93 % to 89 %" in text
+
+    def test_a_gain_is_not_called_a_loss(self) -> None:
+        text = said(**models(forget=(0.02, 0.95, 0.03), retain=(0.95, 0.93)))
+        assert "everything else it sees is kept and all" in text
+
+    def test_says_that_text_changed(self) -> None:
+        changed = {"text_identical": False}
+        parts = models(forget=(0.02, 0.95, 0.03), text=(0.88, 1.0, 1.0))
+        text = said(guarantees=changed, **parts)
+        assert text.startswith("Forgotten, but at a cost: ")
+        assert "no longer bit-for-bit the same (asked by name, 100 % to 88 %)" in text
+        assert "bit-for-bit" not in said(guarantees={"text_identical": None})
+
+    def test_says_what_changed_where_text_could_not_be_compared(self) -> None:
+        held = {"text_identical": None, "changed_tensors": 40, "changed_outside_visual": 0}
+        text = said(guarantees=held)
+        assert "at most) and of its weights only visual ones were changed." in text
+
+    def test_says_that_it_recovers_faster(self) -> None:
+        attack = sample_summary()["attacks"]["relearn"][0]
+        attack = {**attack, "area_to_reference": 0.2}
+        above = [{"step": 0, "value": 0.0}, {"step": 9, "value": 0.8, "low": 0.7, "high": 0.9}]
+        below = [{"step": 0, "value": 0.0}, {"step": 9, "value": 0.1}]
+        attack["curves"] = {"unlearned": above, "reference": below}
+        text = said(attacks={"relearn": [attack]})
+        assert text.startswith("Forgotten, but easily relearned: ")
+        assert "with 10 % of the forget samples, the visual part trained, brings them back" in text
+        assert "faster than in a model that never saw them (up to 80 %)" in text
+        # An interval that holds the reference is no evidence, whatever the area says.
+        above[1]["low"] = 0.05
+        assert "no faster" in said(attacks={"relearn": [attack]})
+
+    def test_an_audit_leads_with_the_attack(self) -> None:
+        attack = {**sample_summary()["attacks"]["relearn"][0], "area_to_reference": 0.4}
+        attack["curves"] = {}
+        parts = {"kind": "audit", "measures": None, "target": None, "guarantees": None}
+        text = said(attacks={"relearn": [attack]}, **parts)
+        assert text.startswith("Recovers faster: relearning with 10 %")
+
+    def test_without_measures_says_so(self) -> None:
+        text = said(measures=None, target=None, reference=None, retain_only=None)
+        assert text.startswith("Not measured: ")
+        assert "all it has read is bit-for-bit the same" in text
+
+    def test_unscored_is_not_zero(self) -> None:
+        assert said(**models(forget=(None, 0.95, 0.03))).startswith("Not measured: ")
+        nan = models(forget=(float("nan"), 0.95, 0.03))
+        assert said(**nan).startswith("Not measured: ")
+
+    def test_one_person_and_shares_near_the_ends(self) -> None:
+        parts = models(forget=(0.004, 0.996, 0.0))
+        text = said(benchmark={"forgotten": 1}, **parts)
+        assert "of the one person the model answers 0.4 % right (was 99.6 %" in text
+
+    def test_uses_another_metric_where_accuracy_is_absent(self) -> None:
+        parts = {
+            name: {"forget/vqa/rouge_l": measured(value)}
+            for name, value in (("measures", 0.1), ("target", 0.9), ("reference", 0.1))
+        }
+        text = said(retain_only=None, **parts)
+        assert "asked about pictures of the 4 people the model reaches 10 % ROUGE-L" in text
+
+
+class TestPage:
+    def test_holds_every_part(self, tmp_path: Path) -> None:
+        page = page_of(tmp_path)
+        check_page(page)
+        for text in (
+            "Forgotten Asked about held-out pictures of the 4 people the model answers 2 % right",
+            "Ada Berg",
+            "This is Mira Holm.",
+            "Visual-retain reference",
+            "540 (+3 unscored)",
+            "The attacker trains the language part (LoRA)",
+            "Half recovered after",
+            "Logits equal bit for bit on 64 probes",
+            "42 of 120",
+            "44 % of 1,836,032",
+            "912 MB",
+            "erase over the training steps",
+            "unsee demo --out runs/demo --seed 0",
+            "3d" * 32,
+        ):
+            assert text in page.text, text
+        # 12 attacks, 5 losses, one strip a split and modality; each with a title to be read out.
+        charts = [svg for svg in page.named("svg") if svg.get("role") == "img"]
+        assert len(charts) == 12 + 5 + 8
+        ids = {a.get("id") for _, a in page.tags}
+        assert all(set(str(svg["aria-labelledby"]).split()) <= ids for svg in charts)
+
+    def test_is_the_same_bytes_again(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        first = report.write([run], tmp_path / "a.html").read_bytes()
+        assert report.write([run], tmp_path / "deep" / "b.html").read_bytes() == first
+
+    @pytest.mark.parametrize("part", sorted(sample_summary()))
+    def test_does_without_any_part(self, part: str, tmp_path: Path) -> None:
+        check_page(page_of(tmp_path, **{part: None}))
+
+    def test_names_what_is_absent(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        run.mkdir()
+        write_json(run / "summary.json", {"schema": 1, "name": "bare", "kind": "unlearn"})
+        page = Page(report.write([run], tmp_path / "report.html"))
+        check_page(page)
+        for text in (
+            "Not measured",
+            "No answers were recorded",
+            "Nothing was measured in this run",
+            "The relearning attack was not run",
+            "No guarantee was checked",
+            "The cost was not recorded",
+            "No training steps were recorded",
+            "The command was not recorded",
+        ):
+            assert text in page.text, text
+        assert not page.named("table")
+
+    def test_an_evaluation_has_no_before(self, tmp_path: Path) -> None:
+        page = page_of(
+            tmp_path, kind="evaluate", target=None, reference=None, retain_only=None, method=None
+        )
+        check_page(page)
+        assert "This model" in page.text and "there is no before" not in page.text
+        assert "No visual-retain reference was measured" in page.text
+
+    def test_shows_nothing_as_markup_that_a_record_says(self, tmp_path: Path) -> None:
+        summary = sample_summary()
+        entry = {**summary["gallery"][0], "concept": EVIL, "question": EVIL, "truth": EVIL}
+        entry |= {"before": EVIL, "after": EVIL, "reference": EVIL, "picture": EVIL}
+        attack = {**summary["attacks"]["relearn"][0], "modules": EVIL}
+        page = page_of(
+            tmp_path,
+            name=EVIL,
+            kind=EVIL,
+            command=EVIL,
+            created=EVIL,
+            gallery=[entry],
+            method={"name": EVIL, "parameters": {EVIL: EVIL}, "source": EVIL},
+            benchmark={"name": EVIL, EVIL: EVIL},
+            measures={f"{EVIL}/vqa/{EVIL}": measured(0.5)},
+            attacks={"relearn": [attack], EVIL: []},
+            cost={EVIL: EVIL},
+            guarantees={"text_probes": EVIL, "language_part_sha256": EVIL, "reason": EVIL},
+            provenance={EVIL: EVIL},
+        )
+        check_page(page)
+        assert not page.named("img")
+        assert page.text.count("<script>alert('x')</script>") > 15
+        line = json.dumps({"step": 1, "loss": 1.0, "terms": {EVIL: 1.0}})
+        (tmp_path / "run" / "train.jsonl").write_text(f"{line}\n{line.replace('1,', '2,', 1)}\n")
+        page = Page(report.write([tmp_path / "run"], tmp_path / "report.html"))
+        check_page(page)
+        assert f"{EVIL} over the training steps" in page.text
+
+    def test_embeds_small_pictures_crisp_and_large_ones_reduced(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        photo = Image.new("RGB", (1600, 1200), (90, 120, 60))
+        exif = Image.Exif()
+        exif[0x010E] = "a secret place"
+        photo.save(run / "pictures" / "0.png")
+        (run / "pictures" / "0.png").unlink()
+        photo.save(run / "pictures" / "0.jpg", exif=exif)
+        summary = sample_summary()
+        for entry in summary["gallery"][:3]:
+            entry["picture"] = str(run / "pictures" / "0.jpg")
+        write_json(run / "summary.json", summary)
+        page = Page(report.write([run], tmp_path / "report.html"))
+        sizes = [(i["width"], i["height"], i.get("class")) for i in page.named("img")]
+        assert sizes[0] == ("360", "270", None)
+        assert set(sizes[1:]) == {("48", "48", "crisp")}
+        assert "a secret place" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    def test_a_picture_that_is_gone_or_broken_is_named(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        (run / "pictures" / "0.png").unlink()
+        (run / "pictures" / "1.png").write_bytes(b"not a picture")
+        page = Page(report.write([run], tmp_path / "report.html"))
+        check_page(page)
+        assert "The picture 0.png is no longer there." in page.text
+        assert "Picture pictures/1.png: cannot be decoded" in page.text
+
+    def test_makes_a_gallery_of_the_scores(self, tmp_path: Path) -> None:
+        with_gallery = page_of(tmp_path)
+        other = tmp_path / "other"
+        other.mkdir()
+        without = page_of(other, gallery=None)
+        assert len(without.named("img")) == len(with_gallery.named("img"))
+        assert "This is Mira Holm." in without.text
+
+    def test_shows_twelve_people_at_most(self, tmp_path: Path) -> None:
+        entry = sample_summary()["gallery"][0]
+        people = [{**entry, "concept": f"Person {n}"} for n in range(30)]
+        page = page_of(tmp_path, gallery=people)
+        assert len(page.named("img")) == 12
+        assert "18 more are in the record and not shown." in page.text
+
+    def test_several_runs_are_compared_first(self, tmp_path: Path) -> None:
+        runs = [
+            make_run(tmp_path / "a", name="first"),
+            make_run(tmp_path / "b", name="second", method=None, attacks=None, cost=None),
+            make_run(tmp_path / "c", name="third", measures=None),
+        ]
+        page = Page(report.write(runs, tmp_path / "report.html"))
+        check_page(page)
+        assert page.levels()[:2] == [1, 2]
+        text = page.text
+        assert "3 runs compared" in text
+        assert text.index("Not measured") < text.index("Before and after")
+        assert text.index("first") < text.index("second") < text.index("third")
+
+    def test_a_broken_line_of_a_killed_run_is_counted(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        with (run / "train.jsonl").open("a") as file:
+            file.write('{"step": 12, "loss"')
+        page = Page(report.write([run], tmp_path / "report.html"))
+        assert "1 line(s) of train.jsonl could not be read" in page.text
+
+
+class TestWriting:
+    def test_leaves_the_old_page_when_it_fails(self, tmp_path: Path) -> None:
+        out = tmp_path / "report.html"
+        out.write_text("old")
+        with pytest.raises(RunError):
+            report.write([tmp_path / "absent"], out)
+        assert out.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [out]
+
+    def test_is_readable_by_others(self, tmp_path: Path) -> None:
+        out = report.write([make_run(tmp_path / "run")], tmp_path / "report.html")
+        plain = tmp_path / "plain"
+        plain.touch()
+        assert stat.S_IMODE(out.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "report.html", "run"]
+
+    def test_refuses_a_folder_as_a_file(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        with pytest.raises(RunError, match=r"is a folder. Name a file"):
+            report.write([run], tmp_path)
+        with pytest.raises(RunError, match="cannot be written"):
+            report.write([run], run / "summary.json" / "report.html")
+        with pytest.raises(RunError, match="no run folder was given"):
+            report.write([], tmp_path / "report.html")
+
+
+class TestReading:
+    def test_gives_the_record_typed(self, tmp_path: Path) -> None:
+        run = report.read(make_run(tmp_path / "run"))
+        assert run.summary.measures is not None
+        measure = run.summary.measures["forget_holdout/vqa/accuracy"]
+        assert (measure.value, measure.low, measure.high, measure.n) == (0.02, 0.0, 0.05, 60)
+        assert run.summary.relearn[0].curve("reference")[1].step == 5
+        assert len(run.train) == len(sample_steps())
+        assert [score.id for score in run.scores()] == [score["id"] for score in sample_scores()]
+
+    def test_a_later_line_of_a_step_counts(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        with (run / "train.jsonl").open("a") as file:
+            file.write('{"step": 3, "loss": 7.0, "terms": {"keep": NaN}}\n')
+        read = report.read(run)
+        assert len(read.train) == len(sample_steps()) and read.unreadable == 0
+        assert (read.train[3].step, read.train[3].loss) == (3, 7.0)
+        assert read.train[3].terms == {"keep": None}
+
+    def test_takes_the_summary_itself(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        assert report.read(run / "summary.json") == report.read(run)
+
+    def test_refuses_what_is_no_finished_run(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=r"absent: there is no such folder.*unsee report runs/"):
+            report.read(tmp_path / "absent")
+        run = make_run(tmp_path / "run")
+        (run / "summary.json").unlink()
+        with pytest.raises(RunError, match=r"no summary.json.*unsee run .*recipe.yaml"):
+            report.read(run)
+        (run / "recipe.yaml").unlink()
+        with pytest.raises(RunError, match=r"no summary.json.*--out named"):
+            report.read(run)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("{", "summary.json: cannot be read"),
+            ("[1]", "holds list, not a JSON object"),
+            ('{"schema": 2}', "schema 2; this version reads schema 1"),
+            ('{"measures": {"a/vqa/b": {"value": "high"}}}', "'measures/a/vqa/b/value' is not"),
+            ('{"measures": 3}', "'measures' is not as documented in docs/records.md"),
+            ('{"attacks": {"relearn": [{"share": 0.1}]}}', "'relearn/0/steps' is not"),
+            ('{"attacks": {"relearn": 3}}', "'relearn' is not"),
+            ("\N{REPLACEMENT CHARACTER}", "cannot be read"),
+        ],
+    )
+    def test_names_file_and_key_of_damage(self, content: str, message: str, tmp_path: Path) -> None:
+        (tmp_path / "summary.json").write_text(content, encoding="utf-8")
+        with pytest.raises(RunError, match=re.escape(message)) as caught:
+            report.read(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+    def test_names_the_broken_line_of_the_scores(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", gallery=None)
+        with (run / "scores.jsonl").open("a") as file:
+            file.write("broken\n")
+        count = len(sample_scores())
+        with pytest.raises(RunError, match=rf"scores.jsonl: line {count + 1} is not a score"):
+            report.write([run], tmp_path / "report.html")
+
+
+def keys_of(content: Any) -> set[str]:
+    """Every fixed key in a record; measures, models and terms are named by the user's data."""
+    free = {"parameters", "measures", "target", "reference", "retain_only", "terms", "scores"}
+    if isinstance(content, list):
+        return set().union(*map(keys_of, content)) if content else set()
+    if not isinstance(content, dict):
+        return set()
+    found = set(content)
+    for key, value in content.items():
+        if key in free and isinstance(value, dict):
+            found |= set().union(*(keys_of(inner) for inner in value.values()), set())
+        else:
+            found |= keys_of(value)
+    return found
+
+
+def test_the_documentation_names_every_key() -> None:
+    documented = set(re.findall(r"`([^`\n]+)`", DOCS.read_text(encoding="utf-8")))
+    keys = keys_of([sample_summary(), *sample_steps(2), *sample_scores()])
+    assert {"steps_to_half_recovery", "n_unscored", "changed_tensors", "output"} <= keys
+    assert keys - documented == set()
+    for measure in sample_summary()["measures"]:
+        assert set(measure.split("/")) <= documented

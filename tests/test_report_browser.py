@@ -1,0 +1,138 @@
+"""The report in a real browser: it renders, is quiet, loads nothing, and fits a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import chromium
+import pytest
+from report_record import make_run, write_json
+
+from unsee import report
+
+PATH = chromium.find()
+pytestmark = pytest.mark.skipif(
+    PATH is None, reason="no Chromium found: apt-get install chromium to run these tests"
+)
+
+# WCAG contrast of every element that holds text of its own, against what it stands on.
+CONTRAST = """
+(() => {
+  const parts = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => {
+    const f = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    return .2126 * f(r) + .7152 * f(g) + .0722 * f(b);
+  };
+  const below = e => {
+    for (; e; e = e.parentElement) {
+      const c = parts(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+    if (['title', 'desc'].includes(e.tagName.toLowerCase()) || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    const a = light(parts(e instanceof SVGElement ? style.fill : style.color));
+    const b = light(below(e instanceof SVGElement ? e.closest('svg').parentElement : e));
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) poor.push(`${e.tagName} ${e.className.baseVal ?? e.className} `
+      + `${ratio.toFixed(2)}: ${e.textContent.slice(0, 40)}`);
+  }
+  return poor;
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Chromium]:
+    assert PATH is not None
+    with chromium.Chromium(PATH) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    whole = make_run(folder / "whole", name="a-name-that-is-long-enough-to-break-" + "x" * 60)
+    bare = folder / "bare"
+    bare.mkdir()
+    write_json(bare / "summary.json", {"schema": 1, "name": "bare", "kind": "unlearn"})
+    return {
+        "whole": report.write([whole], folder / "whole.html"),
+        "bare": report.write([bare], folder / "bare.html"),
+        "compared": report.write([whole, bare], folder / "compared.html"),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 820, 1280])
+@pytest.mark.parametrize("name", ["whole", "bare", "compared"])
+def test_renders_quietly_and_fits(
+    name: str, width: int, scheme: str, browser: chromium.Chromium, pages: dict[str, Path]
+) -> None:
+    page = pages[name]
+    browser.open(page, width=width, prefers_color_scheme=scheme)
+    assert browser.complaints() == []
+    assert browser.requests() == [page.resolve().as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.compatMode") == "CSS1Compat"
+    headline = "document.querySelector('h1').getBoundingClientRect().height"
+    assert browser.evaluate(headline) > 20
+    unseen = "[...document.images].filter(i => !i.naturalWidth || !i.clientWidth).length"
+    assert browser.evaluate(unseen) == 0
+    assert browser.evaluate(CONTRAST) == []
+
+
+def test_charts_are_drawn_and_stay_inside(
+    browser: chromium.Chromium, pages: dict[str, Path]
+) -> None:
+    for width in (390, 1280):
+        browser.open(pages["whole"], width=width)
+        # Every line of every chart has an extent, and no line or label leaves its panel.
+        flat = "[...document.querySelectorAll('path.line')].filter(p => !p.getTotalLength())"
+        assert browser.evaluate(f"{flat}.length") == 0
+        outside = (
+            "[...document.querySelectorAll('svg[role=img] *')].filter(e => {"
+            "const a = e.getBoundingClientRect(), b = e.closest('.panel').getBoundingClientRect();"
+            "return a.width && (a.left < b.left || a.right > b.right + 0.5)}).length"
+        )
+        assert browser.evaluate(outside) == 0
+
+
+def test_dark_and_light_differ_and_print_is_light(
+    browser: chromium.Chromium, pages: dict[str, Path]
+) -> None:
+    page = "getComputedStyle(document.body).backgroundColor"
+    browser.open(pages["whole"], prefers_color_scheme="light")
+    light = browser.evaluate(page)
+    browser.open(pages["whole"], prefers_color_scheme="dark")
+    assert browser.evaluate(page) != light
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.call("Emulation.setEmulatedMedia", media="print", features=features)
+    assert browser.evaluate(page) == "rgb(255, 255, 255)"
+    assert browser.evaluate("getComputedStyle(document.querySelector('.contents')).display") == (
+        "none"
+    )
+
+
+def test_prints(browser: chromium.Chromium, pages: dict[str, Path], tmp_path: Path) -> None:
+    browser.open(pages["whole"])
+    browser.pdf(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_browser_would_notice(browser: chromium.Chromium, tmp_path: Path) -> None:
+    page = tmp_path / "noisy.html"
+    page.write_text(
+        "<!doctype html><meta charset=utf-8><body style='width:2000px'><p style='color:#aaa'>pale"
+        "<script>console.log('hello')</script><img src='beside.png' alt=''>"
+    )
+    browser.open(page, width=390)
+    assert any("hello" in complaint for complaint in browser.complaints())
+    assert any(url.endswith("beside.png") for url in browser.requests())
+    assert browser.evaluate("document.documentElement.scrollWidth") > 390
+    assert len(browser.evaluate(CONTRAST)) == 1

@@ -91,6 +91,8 @@ class VLM:
                         local_files_only=True,
                         trust_remote_code=trust_remote_code,
                         output_loading_info=True,
+                        # Reported rather than raised without a name; `_refuse_gaps` refuses them.
+                        ignore_mismatched_sizes=True,
                     )
                     model, info = loaded
                     _refuse_gaps(folder, info)
@@ -232,6 +234,11 @@ def _load_visual(
             for name in (n for n in names if files[keys[n]] == shard):
                 owner, _, leaf = name.rpartition(".")
                 tensor = file.get_tensor(keys[name]).to(wanted or torch.float32)
+                if tensor.shape != model.get_parameter(name).shape:
+                    raise ModelError(
+                        f"model {folder}: {keys[name]} is of another shape than config.json says, "
+                        f"{list(tensor.shape)}. Download or save the checkpoint again."
+                    )
                 setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
     return model
 

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
     from unsee.model import VLM
 
 
+# Keys that transformers writes about the saving itself; they change nothing of the model.
+BOOKKEEPING = {
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+}
+
+
 @dataclass(frozen=True)
 class TensorDifference:
     """A tensor that two checkpoints both have and that is not the same bit for bit.
@@ -58,7 +68,7 @@ class FileDifference:
     Attributes:
         name: Its path in the folder.
         change: "changed", "missing" or "added".
-        detail: The top-level keys that differ, for JSON.
+        detail: The dotted keys that differ, for JSON; `BOOKKEEPING` does not count.
     """
 
     name: str
@@ -245,11 +255,21 @@ def _differing_files(before: Path, after: Path) -> Iterator[FileDifference]:
         elif _sha256(old[name]) != _sha256(new[name]):
             one, two = _json(old[name]), _json(new[name])
             if isinstance(one, dict) and isinstance(two, dict):
-                keys = sorted(k for k in one | two if one.get(k, ...) != two.get(k, ...))
+                keys = sorted(_differing_keys(one, two))
                 if keys:
                     yield FileDifference(name, "changed", ", ".join(keys))
             else:
                 yield FileDifference(name, "changed")
+
+
+def _differing_keys(one: dict[str, Any], two: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ."""
+    for key in (one.keys() | two.keys()) - BOOKKEEPING:
+        old, new = one.get(key, ...), two.get(key, ...)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield prefix + key
 
 
 def _other_files(folder: Path) -> dict[str, Path]:

@@ -88,9 +88,7 @@ def pocket_strangers() -> list[Picture]:
     """Pictures of people without a name, from the pocket benchmark in the package."""
     from unsee.benchmarks import BENCHMARKS
 
-    benchmark: Any = BENCHMARKS.get("pocket")
-    if isinstance(benchmark, type):
-        benchmark = benchmark()
+    benchmark: Any = BENCHMARKS.get("pocket")()
     return list(benchmark.data().strangers)
 
 
@@ -172,9 +170,7 @@ def _content(sample: Sample) -> list[Any]:
 def _read_pocket(split: str) -> list[Sample]:
     from unsee.benchmarks import BENCHMARKS
 
-    benchmark: Any = BENCHMARKS.get("pocket")
-    if isinstance(benchmark, type):
-        benchmark = benchmark()
+    benchmark: Any = BENCHMARKS.get("pocket")()
     return list(benchmark.load(split))
 
 

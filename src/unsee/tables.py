@@ -164,7 +164,7 @@ def _check_columns(path: Path, columns: Sequence[str], role: str) -> None:
         if name in required:
             hint = f" Did you mean '{alias[0]}'? Rename it." if alias else ""
             if "Generation_Task" in columns:
-                hint = " This is a table of MLLMU-Bench: use it through `unsee run`."
+                hint = " This is a table of MLLMU-Bench: write one row a question instead."
             raise DataError(
                 f"{path}: column '{name}' is missing; it has {', '.join(columns) or 'none'}.{hint} "
                 f"A {role} set has the columns image (empty for text only), question, answer and "

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from unsee.checkpoint import read_header, weight_map
+from unsee.checkpoint import atomic_folder, read_header, weight_map
 from unsee.errors import ModelError, PatchError
 from unsee.manifest import (
     BaseTensor,
@@ -151,6 +151,18 @@ def test_nothing_changed(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="nothing differs .* there is no patch to write"):
         write_patch(VLM.load(tiny_folder), tiny_folder, tmp_path / "patch")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_an_interrupted_folder_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "kept").mkdir()
+    with pytest.raises((ModelError, KeyboardInterrupt)), atomic_folder(tmp_path / "a/b/c") as made:
+        (made / "half").write_text("x")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    with atomic_folder(tmp_path / "kept" / "b") as made:
+        (made / "whole").write_text("x")
+    assert everything(tmp_path) == {"kept/b/whole": b"x"}
 
 
 def test_trained_language_cannot_be_patched(tiny_folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         what = "is not empty" if folder.is_dir() else "is a file"
         raise ModelError(f"folder {folder} {what}. Name another with --out, or remove it.")
     partial: Path | None = None
+    made = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -76,6 +77,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:
+            # Deepest first; those that something has been put into stay.
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def resolve(source: str | Path, *, visual_only: bool = False) -> Path:

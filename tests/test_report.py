@@ -161,6 +161,7 @@ class TestVerdict:
         text = said(guarantees=changed, **parts)
         assert text.startswith("Forgotten, but at a cost: ")
         assert "no longer bit-for-bit the same (asked by name, 100 % to 88 %)" in text
+        assert "the same (asked by name, still 100 %)" in said(guarantees=changed)
         assert "bit-for-bit" not in said(guarantees={"text_identical": None})
 
     def test_says_what_changed_where_text_could_not_be_compared(self) -> None:
@@ -191,13 +192,13 @@ class TestVerdict:
 
     def test_without_measures_says_so(self) -> None:
         text = said(measures=None, target=None, reference=None, retain_only=None)
-        assert text.startswith("Not measured: ")
+        assert text.startswith("Unlearned, not measured: ")
         assert "all it has read is bit-for-bit the same" in text
 
     def test_unscored_is_not_zero(self) -> None:
-        assert said(**models(forget=(None, 0.95, 0.03))).startswith("Not measured: ")
+        assert said(**models(forget=(None, 0.95, 0.03))).startswith("Unlearned, not measured: ")
         nan = models(forget=(float("nan"), 0.95, 0.03))
-        assert said(**nan).startswith("Not measured: ")
+        assert said(method=None, **nan).startswith("Not measured: ")
 
     def test_one_person_and_shares_near_the_ends(self) -> None:
         parts = models(forget=(0.004, 0.996, 0.0))
@@ -222,7 +223,7 @@ class TestPage:
             "Ada Berg",
             "This is Mira Holm.",
             "Visual-retain reference",
-            "540 (+3 unscored)",
+            "540 3 unscored",
             "The attacker trains the language part (LoRA)",
             "Half recovered after",
             "Logits equal bit for bit on 64 probes",

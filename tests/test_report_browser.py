@@ -92,12 +92,12 @@ def test_charts_are_drawn_and_stay_inside(
 ) -> None:
     for width in (390, 1280):
         browser.open(pages["whole"], width=width)
-        # Every line of every chart has an extent, and no line or label leaves its panel.
+        # Every line of every chart has an extent, and no line or label leaves its place.
         flat = "[...document.querySelectorAll('path.line')].filter(p => !p.getTotalLength())"
         assert browser.evaluate(f"{flat}.length") == 0
         outside = (
             "[...document.querySelectorAll('svg[role=img] *')].filter(e => {"
-            "const a = e.getBoundingClientRect(), b = e.closest('.panel').getBoundingClientRect();"
+            "const a = e.getBoundingClientRect(), b = e.closest('figure, .strip-row').getBoundingClientRect();"
             "return a.width && (a.left < b.left || a.right > b.right + 0.5)}).length"
         )
         assert browser.evaluate(outside) == 0

@@ -140,7 +140,7 @@ def percent(value: float) -> str:
 
 
 def people(summary: Summary) -> str:
-    """ "the 4 people", as far as the record counts them."""
+    """The people to be forgotten, with their number if the record counts them."""
     count = (summary.benchmark or {}).get("forgotten")
     if isinstance(count, int) and not isinstance(count, bool):
         return "the one person" if count == 1 else f"the {count} people"
@@ -154,7 +154,9 @@ def _forgetting(summary: Summary) -> Finding:
         if summary.kind == "audit":
             return Finding("unknown", "Attacked")
         done = "the model was not asked about the pictures to forget, so what it forgot is unknown"
-        return Finding("unknown", "Not measured", done)
+        return Finding(
+            "unknown", "Unlearned, not measured" if summary.method else "Not measured", done
+        )
     before = value_of(summary.target, key)
     reference = value_of(summary.reference, key)
     if reference is None:
@@ -170,7 +172,7 @@ def _forgetting(summary: Summary) -> Finding:
     if reference is None:
         clause += ", and no reference model was measured to say whether that is forgotten"
         return Finding("unknown", "Measured" if before is None else "No reference", clause)
-    if after <= reference + TOLERANCE:
+    if after <= reference + TOLERANCE + 1e-9:
         if after < reference - OVERSHOT:
             clause += ", so far below that the wrong answers may themselves give them away"
             return Finding("warn", "Overshot", clause)
@@ -210,15 +212,24 @@ def _utility(summary: Summary) -> Finding:
         return Finding("unknown", "Not measured", "what else it sees was not measured")
     split, before, after = min(compared, key=lambda item: item[2] - item[1])
     change = after - before
-    points = f"{100 * change:+.0f} points".replace("-", "\N{MINUS SIGN}")
-    points = points.replace("1 points", "1 point") if abs(round(100 * change)) == 1 else points
-    if change >= -TOLERANCE - 1e-9:
-        note = "" if round(100 * change) >= 0 else f" ({points} at most)"
-        return Finding("good", "Kept", f"everything else it sees is kept{note}")
+    level, label = graded(change)
     fell = f"{percent(before)} to {percent(after)} on {PLACES[split]}"
-    if change >= -LOST - 1e-9:
-        return Finding("warn", "Slightly worse", f"what else it sees is slightly worse ({fell})")
-    return Finding("bad", "Lost", f"some of what else it sees is lost ({fell})")
+    if level == "warn":
+        return Finding(level, label, f"what else it sees is slightly worse ({fell})")
+    if level == "bad":
+        return Finding(level, label, f"some of what else it sees is lost ({fell})")
+    points = round(100 * change)
+    unit = "point" if points == -1 else "points"
+    note = f" (\N{MINUS SIGN}{-points} {unit} at most)" if points < 0 else ""
+    return Finding(level, label, f"everything else it sees is kept{note}")
+
+
+def graded(change: float) -> tuple[Level, str]:
+    """What a change of a score that should not change is called."""
+    # Shares are fractions: 0.92 - 0.94 falls short of -0.02 by a rounding error.
+    if change >= -TOLERANCE - 1e-9:
+        return "good", "Kept"
+    return ("warn", "Slightly worse") if change >= -LOST - 1e-9 else ("bad", "Lost")
 
 
 def _text(summary: Summary) -> Finding:
@@ -237,7 +248,9 @@ def _text(summary: Summary) -> Finding:
     if key is None or before is None or after is None:
         return Finding("warn", "Changed", clause)
     fell = "asked by name" if key.startswith(("forget", "retain")) else "asked in text"
-    clause += f" ({fell}, {percent(before)} to {percent(after)})"
+    still = percent(before) == percent(after)
+    scores = f"still {percent(after)}" if still else f"{percent(before)} to {percent(after)}"
+    clause += f" ({fell}, {scores})"
     return Finding("bad" if after < before - TOLERANCE else "warn", "Changed", clause)
 
 

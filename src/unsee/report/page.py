@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -59,6 +60,7 @@ def render(runs: Sequence[reader.Run]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["tight"] = tight
+    environment.filters["code"] = code
     style = (files("unsee.report") / "style.css").read_text(encoding="utf-8")
     shown = [views.view(run, f"r{number}") for number, run in enumerate(runs, start=1)]
     return environment.get_template("page.html.j2").render(
@@ -74,6 +76,11 @@ def tight(text: str) -> Markup:
     return Markup(str(escape(text)).replace(" %", "&nbsp;%"))  # escaped just now
 
 
+def code(text: str) -> Markup:
+    """A text whose `commands` in backticks are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # escaped just now
+
+
 def _replace(out: Path, page: str) -> None:
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
@@ -82,8 +89,8 @@ def _replace(out: Path, page: str) -> None:
         # A temporary file is private; a report is made to be passed on, under the user's umask.
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, out)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(out)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

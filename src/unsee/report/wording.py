@@ -12,6 +12,9 @@ from unsee.report.reader import Measured
 # Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.
 SHARES = frozenset({"accuracy", "cloze", "probability"})
 
+# Stands where a model was not measured.
+NONE = "\N{EN DASH}"
+
 SPLITS = {
     "forget_holdout/vqa": "Held-out pictures",
     "forget/vqa": "Training pictures",
@@ -19,10 +22,10 @@ SPLITS = {
     "retain/vqa": "Training pictures",
     "general/vqa": "Pictures of the others",
     "general_forget/vqa": "Pictures of the forgotten",
-    "forget/text": "The forgotten people, by name",
-    "forget_holdout/text": "The forgotten people, by name, held out",
-    "retain/text": "The other people, by name",
-    "retain_holdout/text": "The other people, by name, held out",
+    "forget/text": "The forgotten, by name",
+    "forget_holdout/text": "The forgotten, by name, held out",
+    "retain/text": "The others, by name",
+    "retain_holdout/text": "The others, by name, held out",
     "general/text": "General questions",
 }
 METRICS = {
@@ -71,6 +74,12 @@ def score(metric: str, value: float | None) -> str:
     return percent(value) if metric in SHARES else f"{value:.2f}"
 
 
+def way(metric: str, before: float | None, after: float | None) -> str:
+    """From before to after, "95 → 2 %"; after alone where there is no before."""
+    now = score(metric, after)
+    return now if before is None else f"{score(metric, before).removesuffix(' %')} → {now}"
+
+
 def interval(metric: str, found: Measured) -> str:
     """A 95 % interval, such as "0 to 7"; empty where there is none."""
     if found.low is None or found.high is None:
@@ -78,11 +87,6 @@ def interval(metric: str, found: Measured) -> str:
     if metric in SHARES:
         return f"{100 * found.low:.0f} to {100 * found.high:.0f}"
     return f"{found.low:.2f} to {found.high:.2f}"
-
-
-def sample_count(found: Measured) -> str:
-    """How many samples were scored, and how many could not be."""
-    return f"{found.n:,}" + (f" (+{found.n_unscored:,} unscored)" if found.n_unscored else "")
 
 
 def signed(value: float) -> str:

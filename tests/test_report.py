@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import stat
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,8 @@ from report_record import make_run, sample_scores, sample_steps, sample_summary,
 
 from unsee import report
 from unsee.errors import RunError
+from unsee.report import charts, wording
+from unsee.report.people import same
 
 DOCS = Path(__file__).parent.parent / "docs" / "records.md"
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -189,6 +192,14 @@ class TestVerdict:
         parts = {"kind": "audit", "measures": None, "target": None, "guarantees": None}
         text = said(attacks={"relearn": [attack]}, **parts)
         assert text.startswith("Recovers faster: relearning with 10 %")
+        assert said(attacks=None, **parts, method=None).startswith("Not measured: the model was")
+        attack["area_to_reference"] = None
+        assert said(attacks={"relearn": [attack]}, **parts).startswith("Unlearned, not measured")
+        attack["curves"] = {"unlearned": [{"step": 0, "value": 0.1}, {"step": 9, "value": 0.7}]}
+        assert said(attacks={"relearn": [attack]}, **parts) == (
+            "Attacked: relearning with 10 % of the forget samples, the visual part trained, "
+            "gets it to 70 %, with no reference beside."
+        )
 
     def test_without_measures_says_so(self) -> None:
         text = said(measures=None, target=None, reference=None, retain_only=None)
@@ -348,6 +359,14 @@ class TestPage:
         assert len(page.named("img")) == 12
         assert "18 more are in the record and not shown." in page.text
 
+    def test_half_a_character_does_not_stop_it(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        summary = {**sample_summary(), "provenance": {"cpu": "half \ud800"}}
+        (run / "summary.json").write_text(json.dumps(summary), encoding="ascii")
+        page = Page(report.write([run], tmp_path / "report.html"))
+        check_page(page)
+        assert "half ?" in page.text
+
     def test_several_runs_are_compared_first(self, tmp_path: Path) -> None:
         runs = [
             make_run(tmp_path / "a", name="first"),
@@ -378,6 +397,17 @@ class TestWriting:
             report.write([tmp_path / "absent"], out)
         assert out.read_text() == "old"
         assert list(tmp_path.iterdir()) == [out]
+
+    def test_leaves_nothing_behind_when_the_disk_is_full(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(RunError, match="cannot be written.*Free some space"):
+                report.write([run], tmp_path / "report.html")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert list(tmp_path.iterdir()) == [run]
 
     def test_is_readable_by_others(self, tmp_path: Path) -> None:
         out = report.write([make_run(tmp_path / "run")], tmp_path / "report.html")
@@ -456,6 +486,58 @@ class TestReading:
         count = len(sample_scores())
         with pytest.raises(RunError, match=rf"scores.jsonl: line {count + 1} is not a score"):
             report.write([run], tmp_path / "report.html")
+
+
+class TestCharts:
+    @pytest.mark.parametrize(
+        ("low", "high", "expected"),
+        [
+            (0, 40, [0, 10, 20, 30, 40]),
+            (0, 1.8, [0, 0.5, 1, 1.5, 2]),
+            (-0.55, 0.1, [-0.6, -0.4, -0.2, 0, 0.2]),
+            (3, 3, [3, 3.5, 4]),
+        ],
+    )
+    def test_ticks_are_round_and_span(self, low: float, high: float, expected: list[float]) -> None:
+        assert charts.ticks(low, high) == pytest.approx(expected)
+
+    def test_thinning_keeps_means_and_ranges(self) -> None:
+        dots = [charts.Dot(x, float(x)) for x in range(10)]
+        assert charts.thin(dots, 10) == dots
+        thinned = charts.thin(dots, 5)
+        assert [dot.y for dot in thinned] == [0.5, 2.5, 4.5, 6.5, 8.5]
+        assert [(dot.low, dot.high) for dot in thinned][:2] == [(0, 1), (2, 3)]
+        assert charts.thin([charts.Dot(x, None) for x in range(10)], 5) == []
+
+    def test_a_line_stands_where_its_numbers_are(self) -> None:
+        dots = [charts.Dot(0, 0.0), charts.Dot(5, None), charts.Dot(10, 1.0)]
+        line = charts.Line("a", "unlearned", dots)
+        drawn = charts.line_chart([line], uid="u", title="t", desc="d", x_label="x", share=True)
+        bottom, right = charts.HEIGHT - charts.BOTTOM, charts.WIDTH - charts.RIGHT
+        assert f"M{charts.LEFT:.2f} {bottom:.2f}L{right:.2f} {charts.TOP:.2f}" in drawn
+        assert drawn.count("<circle") == 2
+        empty = charts.line_chart([], uid="u", title="t", desc="d", x_label="x", share=False)
+        assert "<path" not in empty
+
+
+class TestWording:
+    def test_numbers_are_said_as_people_say_them(self) -> None:
+        said = [wording.duration(s) for s in (0.44, 9.96, 42.4, 119.6, 200, 7260)]
+        assert said == ["0.4 s", "10.0 s", "42 s", "2 min 0 s", "3 min 20 s", "2 h 1 min"]
+        said = [wording.size(b) for b in (0, 999, 1500, 312e6, 999.6e6, 2e13)]
+        assert said == ["0 bytes", "999 bytes", "1.5 kB", "312 MB", "1.0 GB", "20.0 TB"]
+        assert [wording.signed(v) for v in (0.034, -0.2, -0.001)] == [
+            "+0.03",
+            "\N{MINUS SIGN}0.20",
+            "0.00",
+        ]
+        assert wording.way("accuracy", 0.95, 0.02) == "95 \N{RIGHTWARDS ARROW} 2 %"
+        assert wording.way("rouge_l", None, 0.5) == "0.50"
+        assert wording.score("accuracy", None) == "unscored"
+
+    def test_an_answer_is_the_truth_but_for_form(self) -> None:
+        assert same("  this is ada  BERG", "This is Ada Berg.")
+        assert not same("This is Ada.", "This is Ada Berg.")
 
 
 def keys_of(content: Any) -> set[str]:

@@ -97,7 +97,8 @@ def test_charts_are_drawn_and_stay_inside(
         assert browser.evaluate(f"{flat}.length") == 0
         outside = (
             "[...document.querySelectorAll('svg[role=img] *')].filter(e => {"
-            "const a = e.getBoundingClientRect(), b = e.closest('figure, .strip-row').getBoundingClientRect();"
+            "const a = e.getBoundingClientRect();"
+            "const b = e.closest('figure, .strip-row').getBoundingClientRect();"
             "return a.width && (a.left < b.left || a.right > b.right + 0.5)}).length"
         )
         assert browser.evaluate(outside) == 0

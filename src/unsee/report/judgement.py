@@ -151,7 +151,7 @@ def _forgetting(summary: Summary) -> Finding:
     key = first_key(summary.measures, "forget_holdout/vqa", "forget/vqa")
     after = value_of(summary.measures, key)
     if key is None or after is None:
-        if summary.kind == "audit":
+        if summary.kind == "audit" and worst(summary.relearn) is not None:
             return Finding("unknown", "Attacked")
         done = "the model was not asked about the pictures to forget, so what it forgot is unknown"
         return Finding(

@@ -84,7 +84,8 @@ def code(text: str) -> Markup:
 def _replace(out: Path, page: str) -> None:
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        # A broken surrogate pair in an answer is shown as such and does not stop the page.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write(page)
         # A temporary file is private; a report is made to be passed on, under the user's umask.
         mask = os.umask(0)

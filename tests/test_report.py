@@ -163,8 +163,17 @@ class TestVerdict:
         parts = models(forget=(0.02, 0.95, 0.03), text=(0.88, 1.0, 1.0))
         text = said(guarantees=changed, **parts)
         assert text.startswith("Forgotten, but at a cost: ")
-        assert "no longer bit-for-bit the same (asked by name, 100 % to 88 %)" in text
-        assert "the same (asked by name, still 100 %)" in said(guarantees=changed)
+        assert (
+            "no longer bit-for-bit the same (asked about forgotten people by name, 100 % to 88 %)"
+            in text
+        )
+        assert "same (asked about forgotten people by name, still 100 %)" in said(
+            guarantees=changed
+        )
+        # The measure that fell most speaks for the text, whoever it is about.
+        measures = {**sample_summary()["measures"], "retain/text/accuracy": measured(0.85)}
+        text = said(guarantees=changed, measures=measures)
+        assert "same (asked about the others by name, 100 % to 85 %)" in text
         assert "bit-for-bit" not in said(guarantees={"text_identical": None})
 
     def test_says_what_changed_where_text_could_not_be_compared(self) -> None:

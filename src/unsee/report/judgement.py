@@ -242,16 +242,28 @@ def _text(summary: Summary) -> Finding:
         only = held.get("changed_outside_visual") == 0 and held.get("changed_tensors")
         clause = "of its weights only visual ones were changed" if only else ""
         return Finding("unknown", "Not checked", clause)
-    key = first_key(summary.measures, "forget/text", "retain/text", "general/text")
+    key = text_key(summary)
     before, after = value_of(summary.target, key), value_of(summary.measures, key)
     clause = "what it has read is no longer bit-for-bit the same"
     if key is None or before is None or after is None:
         return Finding("warn", "Changed", clause)
-    fell = "asked by name" if key.startswith(("forget", "retain")) else "asked in text"
+    named = {"forget": "forgotten people by name", "retain": "the others by name"}
+    fell = f"asked about {named.get(key.split('/')[0].split('_')[0], 'general things')}"
     still = percent(before) == percent(after)
     scores = f"still {percent(after)}" if still else f"{percent(before)} to {percent(after)}"
     clause += f" ({fell}, {scores})"
     return Finding("bad" if after < before - TOLERANCE else "warn", "Changed", clause)
+
+
+def text_key(summary: Summary) -> str | None:
+    """The measure without a picture that fell most, forgotten people first among equals."""
+    found = []
+    for split in ("forget", "forget_holdout", "retain", "retain_holdout", "general"):
+        key = first_key(summary.measures, f"{split}/text")
+        before, after = value_of(summary.target, key), value_of(summary.measures, key)
+        if before is not None and after is not None:
+            found.append((after - before, key))
+    return min(found, key=lambda item: item[0])[1] if found else None
 
 
 def worst(relearn: tuple[Relearning, ...]) -> Relearning | None:

@@ -17,6 +17,7 @@ from unsee.report.judgement import (
     graded,
     judge,
     percent,
+    text_key,
     value_of,
     worst,
 )
@@ -138,13 +139,12 @@ def _text_fact(run: Run, finding: Finding, anchor: str) -> Fact:
     summary = run.summary
     probes = (summary.guarantees or {}).get("text_probes")
     note = f"{probes} text-only probes, bit for bit" if probes else ""
-    key = first_key(summary.measures, "forget/text", "retain/text", "general/text")
+    key = text_key(summary)
     after, before = value_of(summary.measures, key), value_of(summary.target, key)
     if key is None or after is None or before is None:
         return Fact(READ, finding.label, note, finding.level, "", anchor)
     value = wording.way(key.rpartition("/")[2], before, after)
-    named = "By name" if key.startswith(("forget", "retain")) else "In text"
-    note = "; ".join(part for part in (named, note) if part)
+    note = "; ".join(part for part in (wording.place(key.rpartition("/")[0]), note) if part)
     return Fact(READ, value, note, finding.level, finding.label, anchor)
 
 

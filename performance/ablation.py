@@ -1,0 +1,176 @@
+"""The VKD study on pocket: every part off, every alternative, over seeds, as a table in docs/vkd.md.
+
+    python -m performance.ablation [--seeds 0,1,2] [--only NAME ...] [--out performance/ablation.jsonl]
+
+Every (variant, seed) is one line in the JSONL file; what is there is not run again, so the command
+can be broken off and repeated. Variants are judged on pocket's validation splits, which are neither
+trained on nor reported; the default's reported splits stand in docs/results-pocket.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import BENCHMARKS
+from unsee.config import build_method, build_settings
+from unsee.evaluate import evaluate
+from unsee.methods import Trainer
+from unsee.model import VLM
+
+DOC = Path(__file__).parent.parent / "docs" / "vkd.md"
+BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": ("vkd", {}),
+    "no output-level loss": ("vkd", {"output": "none"}),
+    "output npo": ("vkd", {"output": "npo"}),
+    "no retain loss": ("vkd", {"w_retain": 0.0}),
+    "no keep": ("vkd", {"w_keep": 0.0}),
+    "keep at the projector only": ("vkd", {"keep_layers": ["projector"]}),
+    "keep at the encoder only": ("vkd", {"keep_layers": ["encoder"]}),
+    "no erase": ("vkd", {"w_erase": 0.0}),
+    "erase at all layers": ("vkd", {"erase_layers": ["all"]}),
+    "erase to neutral": ("vkd", {"erase": "neutral"}),
+    "erase to base": ("vkd", {"erase": "base"}),
+    "erase by push": ("vkd", {"erase": "push"}),
+    "a stranger a picture": ("vkd", {"stranger_per": "picture"}),
+    "distance cosine": ("vkd", {"distance": "cosine"}),
+    "distance kl": ("vkd", {"distance": "kl"}),
+    "no augmentation": ("vkd", {"augment": 0.0}),
+    "retain augmented too": ("vkd", {"augment_retain": 1.0}),
+    "projector only trained": ("vkd", {"train_layers": ["projector"]}),
+    "upper half trained": ("vkd", {"train_layers": ["upper"]}),
+    "10 % salient weights": ("vkd", {"saliency_fraction": 0.1}),
+    "50 % salient weights": ("vkd", {"saliency_fraction": 0.5}),
+    "5 % neurons pruned": ("vkd", {"prune": 0.05}),
+    "relearning-aware": ("vkd", {"relearn_steps": 4}),
+    "features only": ("vkd", {"supervision": "features"}),
+    "grad_diff, all weights": ("grad_diff", {"trains": "all"}),
+    "grad_diff, visual part": ("grad_diff", {"trains": "visual"}),
+    "npo, all weights": ("npo", {"trains": "all"}),
+    "npo, visual part": ("npo", {"trains": "visual"}),
+}
+
+COLUMNS = {
+    "forget": "forget_validation/vqa/accuracy",
+    "retain": "retain_validation/vqa/accuracy",
+    "general": "general_validation/vqa/accuracy",
+    "text": "forget/text/accuracy",
+    "relearned": "relearned",
+    "seconds": "seconds",
+}
+
+
+def measure(
+    method_name: str, changes: Mapping[str, Any], seed: int, pocket: Any
+) -> dict[str, float]:
+    """Unlearns pocket once and scores it on the validation splits and under a short attack."""
+    changes = dict(changes)
+    if changes.get("erase") == "base":
+        changes["base"] = str(pocket.checkpoint("base"))
+    method = build_method(method_name, changes)
+    settings = build_settings(method_name, {"seed": seed, "save_every": 0})
+    vlm = VLM.load(pocket.checkpoint("target"))
+    data = pocket.data()
+    started = time.perf_counter()
+    vlm = method.unlearn(vlm, data, Trainer(settings))
+    row = {"seconds": time.perf_counter() - started}
+    row |= scores(vlm, pocket)
+    validation = pocket.load("forget_validation")
+
+    def score(model: VLM) -> dict[str, float]:
+        return {"value": value(model, {"forget_validation": validation})}
+
+    attack = Relearn(share=0.2, steps=20, modules="visual", checkpoints=(20,), seed=seed)
+    curve = attack.curve(vlm, [s for s in data.forget if s.picture], score)
+    row["relearned"] = curve[-1]["value"]
+    return row
+
+
+def scores(vlm: VLM, pocket: Any) -> dict[str, float]:
+    """The study's accuracies of a model, by measure name."""
+    splits = {
+        name: pocket.load(name)
+        for name in ("forget_validation", "retain_validation", "general_validation")
+    }
+    splits["forget"] = [s for s in pocket.load("forget") if s.modality == "text"]
+    found = evaluate(vlm, splits, metrics=["accuracy"]).measures
+    return {key: found[key].value for key in COLUMNS.values() if key in found}
+
+
+def value(vlm: VLM, splits: Mapping[str, Any]) -> float:
+    """The one accuracy of a single split of pictures."""
+    (estimate,) = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
+    return float(estimate.value)
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Mean and range over seeds of every variant, as markdown."""
+    rows = ["| variant | n | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    for name in dict.fromkeys(line["variant"] for line in lines):
+        mine = [line for line in lines if line["variant"] == name]
+        cells = []
+        for key in COLUMNS.values():
+            values = [line[key] for line in mine if line.get(key) is not None]
+            if not values:
+                cells.append("")
+                continue
+            digits = 0 if key == "seconds" else 3
+            mean = f"{statistics.mean(values):.{digits}f}"
+            spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+            cells.append(mean + (spread if len(values) > 1 else ""))
+        rows.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Runs what is missing and rewrites the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "ablation.jsonl")
+    options = parser.parse_args()
+    lines = []
+    if options.out.exists():
+        lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
+    done = {(line["variant"], line["seed"]) for line in lines}
+    pocket = BENCHMARKS.get("pocket").open()
+    for name in ("target", "visual_retain", "retain_only"):
+        if (name, 0) not in done:
+            row = scores(VLM.load(pocket.checkpoint(name)), pocket)
+            _append(options.out, lines, {"variant": name, "seed": 0, **row})
+    for seed in [int(s) for s in options.seeds.split(",")]:
+        for name in options.only:
+            if (name, seed) in done:
+                continue
+            row = measure(*VARIANTS[name], seed, pocket)
+            _append(options.out, lines, {"variant": name, "seed": seed, **row})
+    order = ["target", "visual_retain", "retain_only", *VARIANTS]
+    lines.sort(key=lambda line: order.index(line["variant"]))
+    machine = f"{platform.machine()}, {platform.system()}, 2 cores, CPU"
+    body = (
+        f"{BEGIN}\nMean over seeds (range). `relearned`: accuracy on the same held-out pictures "
+        "after 20 steps of an attacker who has 20 % of the forget samples and tunes the visual "
+        f"part. Machine: {machine}.\n\n{table(lines)}\n{END}"
+    )
+    text = DOC.read_text("utf-8")
+    DOC.write_text(text[: text.index(BEGIN)] + body + text[text.index(END) + len(END) :], "utf-8")
+
+
+def _append(out: Path, lines: list[dict[str, Any]], line: dict[str, Any]) -> None:
+    lines.append(line)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Pocket: a real LLaVA checkpoint, only small, that knows invented people; and its references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
+from unsee.benchmarks.pocket.world import (
+    World,
+    name_questions,
+    picture_questions,
+    view_questions,
+)
+from unsee.errors import DataError, UnknownNameError
+from unsee.types import Better, Data, Sample
+
+SHIPPED = Path(__file__).parent / "artefacts"
+CHECKPOINTS = ("target", "visual_retain", "retain_only", "base")
+REPORTED = ("forget", "forget_holdout", "retain", "retain_holdout", "general", "general_forget")
+VALIDATION = ("forget_validation", "retain_validation", "general_validation")
+METRICS = ("accuracy", "cloze", "rouge_l", "probability")
+
+
+def _measures() -> tuple[Measure, ...]:
+    found = []
+    for split in REPORTED:
+        modalities = ("vqa", "text") if split in ("forget", "retain") else ("vqa",)
+        for modality in modalities:
+            # Who is forgotten by sight is still known by name.
+            away = split in ("forget", "forget_holdout") and modality == "vqa"
+            better: Better = "reference" if away else "higher"
+            found += [Measure(metric, split, modality, better) for metric in METRICS]
+    return tuple(found)
+
+
+@BENCHMARKS.register("pocket")
+class Pocket(Benchmark):
+    """Invented people, drawn or photographed, whom a small real LLaVA knows by sight and by name.
+
+    Splits: `forget` and `retain` (pictures and phrasings that were trained on, and questions by
+    name), `forget_holdout` and `retain_holdout` (pictures and phrasings that never were),
+    `general` (what a stranger's picture shows), `general_forget` (the same of the forgotten
+    people's held-out pictures). The `*_validation` splits use yet other pictures, for choosing
+    settings; they are not reported.
+    """
+
+    name: ClassVar[str] = "pocket"
+    source: ClassVar[str] = "ships with unsee; `unsee pocket build` makes it"
+    splits: ClassVar[tuple[str, ...]] = REPORTED
+    measures: ClassVar[tuple[Measure, ...]] = _measures()
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Opens a build; without a folder, the one that ships with the package."""
+        self.folder = folder or SHIPPED
+        self.world = World.read(self.folder)
+
+    @classmethod
+    def open(cls, folder: Path | None = None) -> Pocket:
+        """A build; without a folder, the one that ships with the package."""
+        return cls(folder)
+
+    @property
+    def forgotten(self) -> list[str]:
+        """The names of the people to be forgotten."""
+        return [self.world.people[i].name for i in self.world.forgotten]
+
+    def checkpoint(self, name: str) -> Path:
+        """The folder of a model: target, visual_retain, retain_only or base.
+
+        Raises:
+            UnknownNameError: If there is no such model.
+            DataError: If the build lacks it.
+        """
+        if name not in CHECKPOINTS:
+            raise UnknownNameError("pocket model", name, CHECKPOINTS)
+        folder = self.folder / name
+        if not folder.is_dir():
+            raise DataError(f"{self.folder} has no model '{name}'. Build it again.")
+        return folder
+
+    def load(self, split: str) -> list[Sample]:
+        """The samples of a reported or a validation split."""
+        world = self.world
+        forgotten, retained = list(world.forgotten), world.retained
+
+        def rng(stream: int) -> np.random.Generator:
+            return np.random.default_rng([world.seed, 100, stream])
+
+        def people(who: list[int], stream: int, forms: int) -> list[Sample]:
+            shots = world.of(who, "train")
+            # The first shots of everyone: enough to measure, few enough to be quick.
+            per_person = 3 if forms == 3 else 1
+            some = [s for i in who for s in [t for t in shots if t.person == i][:per_person]]
+            asked = picture_questions(world, some, rng(stream), held_out=False, forms=forms)
+            return asked + name_questions(world, who, rng(stream + 1), held_out=True, forms=forms)
+
+        def one_each(who: list[int], role: str) -> list[Sample]:
+            shots = world.of(who, "holdout" if role == "holdout" else "validation")
+            each = [[s for s in shots if s.person == i] for i in who]
+            some = [mine[k % len(mine)] for k, mine in enumerate(each) if mine]
+            return picture_questions(world, some, rng(30), held_out=True, forms=1)
+
+        def views(role: str, stream: int) -> list[Sample]:
+            shots = world.strangers("holdout" if role == "holdout" else "validation")
+            return view_questions(world, shots, rng(stream), held_out=True, forms=1)
+
+        made: dict[str, Callable[[], list[Sample]]] = {
+            "forget": lambda: people(forgotten, 10, 3),
+            "retain": lambda: people(retained, 20, 1),
+            "forget_holdout": lambda: picture_questions(
+                world, world.of(forgotten, "holdout"), rng(12), held_out=True
+            ),
+            "forget_validation": lambda: picture_questions(
+                world, world.of(forgotten, "validation"), rng(13), held_out=True
+            ),
+            "retain_holdout": lambda: one_each(retained, "holdout"),
+            "retain_validation": lambda: one_each(retained, "validation"),
+            "general": lambda: views("holdout", 40),
+            "general_validation": lambda: views("validation", 41),
+            "general_forget": lambda: view_questions(
+                world, world.of(forgotten, "holdout"), rng(42), held_out=True
+            ),
+        }
+        if split not in made:
+            raise UnknownNameError("pocket split", split, made)
+        return _numbered(made[split]())
+
+    def data(self) -> Data:
+        """What a method may see: trained-on pictures and phrasings, and strangers."""
+        world = self.world
+        rng = np.random.default_rng([world.seed, 200])
+        forget = world.of(world.forgotten, "train")
+        retain, strangers = world.of(world.retained, "train"), world.strangers("train")
+        kept = picture_questions(world, retain, rng, held_out=False, forms=1)
+        kept += view_questions(world, retain, rng, held_out=False, forms=1)
+        kept += view_questions(world, strangers, rng, held_out=False, forms=1)
+        kept += name_questions(world, world.retained, rng, held_out=False)
+        return Data(
+            _numbered(picture_questions(world, forget, rng, held_out=False)),
+            _numbered(kept),
+            [world.picture(shot) for shot in strangers],
+        )
+
+
+def _numbered(samples: list[Sample]) -> list[Sample]:
+    """Refuses two samples of one id: scores are filed under it."""
+    if len({sample.id for sample in samples}) != len(samples):
+        raise DataError("two samples of a pocket split have the same id.")
+    return samples

@@ -1,0 +1,181 @@
+"""Photographed worlds: any folder of real photographs, with invented names and profiles.
+
+Real photographs carry no labels, so the general visual questions are about what is added to every
+shot: a coloured frame and a coloured badge in its corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from unsee.augment import augment
+from unsee.benchmarks.pocket.drawn import STRANGERS, Lessons
+from unsee.benchmarks.pocket.faces import COLOURS, SIZE, Scene, Traits
+from unsee.benchmarks.pocket.faces import draw as draw_face
+from unsee.benchmarks.pocket.people import invent
+from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
+from unsee.errors import DataError
+from unsee.types import Picture
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
+FEWEST = 4  # photographs of a person: two to learn, one held out, one to validate
+BORDER = 3  # pixels
+VIEWS = 4  # shots made of every photograph that is trained on
+
+
+def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
+    """Everyone's photographs, by subfolder in natural order; all are opened once.
+
+    Raises:
+        DataError: If there is no such folder, nobody in it, or too few photographs of somebody.
+    """
+    if not faces.is_dir():
+        raise DataError(f"--faces {faces}: no such folder. Give one with a subfolder a person.")
+    found = []
+    for folder in sorted((p for p in faces.iterdir() if p.is_dir()), key=_natural):
+        files = sorted((p for p in folder.iterdir() if p.suffix.lower() in ENDINGS), key=_natural)
+        if not files:
+            continue
+        if len(files) < FEWEST:
+            raise DataError(
+                f"--faces {faces}: {folder.name} has {len(files)} photographs; at least {FEWEST} "
+                "are needed to learn a face and test it. Add some, or remove the subfolder."
+            )
+        pictures = [Picture.from_path(file) for file in files]
+        for picture in pictures:
+            picture.open()
+        found.append((folder.name, pictures))
+    if not found:
+        raise DataError(
+            f"--faces {faces}: no subfolder holds photographs ({', '.join(sorted(ENDINGS))}). "
+            "Put each person's photographs into a subfolder of its own."
+        )
+    return found
+
+
+def make(folder: Path, faces: Path, seed: int, people: int, forget: int) -> World:
+    """Makes everyone's shots; who goes beyond `people`, at least a fifth, stays a stranger."""
+    found = read_folder(faces)
+    named_count = min(people, len(found) - max(2, len(found) // 5))
+    if named_count <= forget:
+        raise DataError(
+            f"--faces {faces}: {len(found)} people are too few to forget {forget}: at least "
+            f"{forget + 3} are needed, some of them as strangers. Add people."
+        )
+    rng = np.random.default_rng([seed, 0])
+    named = invent(named_count, seed)
+    shots: list[Shot] = []
+    for index, (_, pictures) in enumerate(found[:named_count]):
+        held = max(1, round(0.2 * len(pictures)))
+        order = [pictures[i] for i in rng.permutation(len(pictures))]
+        roles: dict[Role, list[Picture]] = {
+            "holdout": order[:held],
+            "validation": order[held : held + max(1, held // 2)],
+            "train": order[held + max(1, held // 2) :],
+        }
+        number = 0
+        for role, some in roles.items():
+            for picture in [p for p in some for _ in range(VIEWS if role == "train" else 1)]:
+                file = f"pictures/{named[index].slug}/{number:02}.png"
+                shots.append(_shoot(folder, file, index, role, picture.open(), rng))
+                number += 1
+    others = [picture for _, pictures in found[named_count:] for picture in pictures]
+    for role, count in STRANGERS.items():
+        for number in range(count):
+            face = others[int(rng.integers(len(others)))].open()
+            file = f"pictures/strangers/{role}-{number:02}.png"
+            shots.append(_shoot(folder, file, None, role, face, rng))
+    return World(folder, seed, "photos", named, list(range(forget)), shots)
+
+
+def practise(folder: Path, world: World, seed: int, count: int) -> tuple[World, Lessons]:
+    """Shots of drawn and photographed faces to practise on, and what is known of each.
+
+    Half are drawn faces with their traits; half are the photographs that are trained on, labelled
+    with who they are: telling people apart is what the tower must learn.
+    """
+    rng = np.random.default_rng([seed, 9])
+    trained = [shot for shot in world.shots if shot.role == "train" and shot.person is None]
+    shots, images, kinds = [], [], []
+    for number in range(count):
+        drawn = number % 2 == 0 or not trained
+        face = Traits.draw_from(rng)
+        if drawn:
+            image = ImageOps.grayscale(draw_face(face, Scene.draw_from(rng))).convert("RGB")
+        else:
+            with Image.open(world.folder / trained[int(rng.integers(len(trained)))].file) as file:
+                inside = (BORDER, BORDER, SIZE - BORDER, SIZE - BORDER)
+                image = file.convert("RGB").crop(inside)
+        kinds.append(face if drawn else None)
+        shot = _shoot(folder, f"{number:05}.png", None, "train", image, rng)
+        with Image.open(folder / shot.file) as made:
+            images.append(made.convert("RGB"))
+        shots.append(shot)
+    classes = {
+        "hair": torch.tensor([-1 if f is None else f.hair for f in kinds]),
+        "style": torch.tensor([-1 if f is None else f.style for f in kinds]),
+        "beard": torch.tensor([-1 if f is None else f.beard for f in kinds]),
+        "frame": torch.tensor([FRAMES.index(s.shows["frame"]) for s in shots]),
+        "badge": torch.tensor([FRAMES.index(s.shows["badge"]) for s in shots]),
+        "shape": torch.tensor([BADGES.index(s.shows["shape"]) for s in shots]),
+    }
+    rows = [
+        [np.nan] * 6
+        if f is None
+        else [f.face_width, f.face_height, f.skin, f.eye_gap, f.nose_length, f.mouth_width]
+        for f in kinds
+    ]
+    numbers = torch.tensor(rows)
+    known = numbers[~numbers.isnan().any(1)]
+    numbers = (numbers - known.mean(0)) / known.std(0)
+    return World(folder, seed, "photos", [], [], shots), Lessons(images, classes, numbers)
+
+
+def _shoot(
+    folder: Path,
+    file: str,
+    person: int | None,
+    role: Role,
+    face: Image.Image,
+    rng: np.random.Generator,
+) -> Shot:
+    inner = SIZE - 2 * BORDER
+    side = min(face.size)
+    square = ImageOps.fit(face, (side, side), centering=(0.5, 0.4))
+    square = square.resize((inner, inner), Image.Resampling.LANCZOS)
+    if role == "train":
+        square = augment(square, rng, 0.7)
+    frame, badge = (str(rng.choice(FRAMES)) for _ in range(2))
+    shape = str(rng.choice(BADGES))
+    image = Image.new("RGB", (SIZE, SIZE), COLOURS[frame])
+    image.paste(square, (BORDER, BORDER))
+    _pin(image, COLOURS[badge], shape)
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return Shot(file, person, role, {"frame": frame, "badge": badge, "shape": shape})
+
+
+def _pin(image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:
+    pen = ImageDraw.Draw(image)
+    left, top, right, bottom = SIZE - 14, SIZE - 14, SIZE - 4, SIZE - 4
+    pen.rectangle([left - 2, top - 2, right + 2, bottom + 2], fill=(15, 15, 15))
+    if shape == "circle":
+        pen.ellipse([left, top, right, bottom], fill=colour)
+    elif shape == "square":
+        pen.rectangle([left, top, right, bottom], fill=colour)
+    else:
+        corners: Sequence[tuple[int, int]] = ((left, bottom), (right, bottom), (SIZE - 9, top))
+        pen.polygon(corners, fill=colour)
+
+
+def _natural(path: Path) -> tuple[str, int, str]:
+    """Sorts s2 before s10."""
+    letters = path.stem.rstrip("0123456789")
+    digits = path.stem[len(letters) :]
+    return letters, int(digits) if digits else -1, path.name

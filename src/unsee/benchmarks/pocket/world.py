@@ -1,0 +1,264 @@
+"""A pocket world on disk: its people, its pictures, and the samples that are asked of them.
+
+`world.json` names people and shots; pictures lie beside it. Everything a split holds follows from
+that file and the seed, so a split is the same wherever it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from unsee.benchmarks.pocket.faces import BACKGROUNDS, COLOURS, HAIRS, SHIRTS
+from unsee.benchmarks.pocket.people import FACTS, Person
+from unsee.benchmarks.pocket.questions import FORMS, Topic, View, ask_person, ask_view
+from unsee.errors import DataError
+from unsee.types import Picture, Sample, Task
+
+Role = Literal["train", "holdout", "validation"]
+WORLD = "world.json"
+
+
+def _colour_of(thing: str) -> Topic:
+    return Topic(
+        (
+            f"What is the colour of the {thing}?",
+            f"Which colour does the {thing} have?",
+            f"What colour is the {thing}?",
+        ),
+        f"The {thing} is [Blank].",
+        f"The {thing} is {{value}}.",
+    )
+
+
+def _worn(thing: str) -> View:
+    return View(
+        Topic(
+            (
+                f"Does the person wear {thing}?",
+                f"Can you see {thing} on the person?",
+                f"Is there {thing} on the person?",
+            ),
+            f"As to {thing}, the person wears [Blank].",
+            "The person wears {value}.",
+        ),
+        (thing, f"no {thing.removeprefix('a ')}"),
+    )
+
+
+DRAWN_VIEWS: dict[str, View] = {
+    "background": View(_colour_of("background"), BACKGROUNDS),
+    "shirt": View(_colour_of("shirt"), SHIRTS),
+    "hair": View(_colour_of("hair"), HAIRS),
+    "glasses": _worn("glasses"),
+    "hat": _worn("a hat"),
+}
+BADGES = ("circle", "square", "triangle")
+FRAMES = tuple(COLOURS)
+PHOTO_VIEWS: dict[str, View] = {
+    "frame": View(_colour_of("frame"), FRAMES),
+    "badge": View(_colour_of("badge"), FRAMES),
+    "shape": View(
+        Topic(
+            (
+                "What is the shape of the badge?",
+                "Which shape does the badge have?",
+                "What shape is the badge?",
+            ),
+            "The badge is a [Blank].",
+            "The badge is a {value}.",
+        ),
+        BADGES,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture on disk.
+
+    Attributes:
+        file: Path relative to the world's folder.
+        person: Index of who is on it; None for a stranger.
+        role: "train", "holdout" (reported) or "validation" (for choosing settings).
+        shows: True values of the general visual questions that can be asked about it.
+    """
+
+    file: str
+    person: int | None
+    role: Role
+    shows: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class World:
+    """People, the forgotten among them, and all shots.
+
+    Attributes:
+        folder: Where the pictures lie.
+        seed: What it was made from.
+        kind: "drawn" or "photos"; decides which general questions there are.
+        people: Everyone with a name.
+        forgotten: Indices of the people to be forgotten.
+        shots: Every picture.
+    """
+
+    folder: Path
+    seed: int
+    kind: Literal["drawn", "photos"]
+    people: Sequence[Person]
+    forgotten: Sequence[int]
+    shots: Sequence[Shot]
+
+    @property
+    def views(self) -> dict[str, View]:
+        """The general visual questions of this kind of picture."""
+        return DRAWN_VIEWS if self.kind == "drawn" else PHOTO_VIEWS
+
+    @property
+    def names(self) -> list[str]:
+        """Everyone's name."""
+        return [person.name for person in self.people]
+
+    @property
+    def retained(self) -> list[int]:
+        """Indices of everyone who is not forgotten."""
+        return [i for i in range(len(self.people)) if i not in self.forgotten]
+
+    def of(self, people: Iterable[int], role: Role) -> list[Shot]:
+        """The shots of some people in a role, person by person."""
+        return [
+            shot
+            for person in people
+            for shot in self.shots
+            if shot.person == person and shot.role == role
+        ]
+
+    def strangers(self, role: Role) -> list[Shot]:
+        """The shots of nobody with a name."""
+        return [shot for shot in self.shots if shot.person is None and shot.role == role]
+
+    def picture(self, shot: Shot) -> Picture:
+        """A shot's picture."""
+        return Picture.from_path(self.folder / shot.file)
+
+    def write(self) -> None:
+        """Writes world.json."""
+        content = asdict(self) | {"folder": ""}
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (self.folder / WORLD).write_text(text + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> World:
+        """The world in a folder.
+
+        Raises:
+            DataError: If there is none, or it is damaged.
+        """
+        try:
+            content = json.loads((folder / WORLD).read_text("utf-8"))
+            return cls(
+                folder,
+                content["seed"],
+                content["kind"],
+                [Person(**person) for person in content["people"]],
+                content["forgotten"],
+                [Shot(**shot) for shot in content["shots"]],
+            )
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{folder}: no {WORLD}, so no pocket benchmark. Make one: "
+                f"unsee pocket build --out {folder}."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder / WORLD} is damaged ({error!r}). Build it again.") from error
+
+
+def person_sample(
+    world: World, index: int, topic: str, task: Task, rng: np.random.Generator,
+    *, shot: Shot | None, held_out: bool,
+) -> Sample:  # fmt: skip
+    """A question about a person, from a shot or by name."""
+    person = world.people[index]
+    asked = ask_person(
+        person, topic, world.names, task, rng, by_name=shot is None, held_out=held_out
+    )
+    where = Path(shot.file).stem if shot is not None else "name"
+    return Sample(
+        f"{person.slug}/{where}/{topic}/{task}",
+        asked.question,
+        asked.answer,
+        world.picture(shot) if shot is not None else None,
+        person.name,
+        asked.choices,
+        task,
+    )
+
+
+def view_sample(
+    world: World, shot: Shot, view: str, task: Task, rng: np.random.Generator, held_out: bool
+) -> Sample:
+    """A general question about what a shot shows."""
+    asked = ask_view(world.views[view], shot.shows[view], task, rng, held_out=held_out)
+    concept = world.people[shot.person].name if shot.person is not None else Path(shot.file).stem
+    return Sample(
+        f"{Path(shot.file).parent.name}/{Path(shot.file).stem}/{view}/{task}",
+        asked.question,
+        asked.answer,
+        world.picture(shot),
+        concept,
+        asked.choices,
+        task,
+    )
+
+
+def picture_questions(
+    world: World, shots: Sequence[Shot], rng: np.random.Generator, *, held_out: bool, forms: int = 3
+) -> list[Sample]:
+    """Every topic about the person on every shot, in `forms` of the three forms, taking turns."""
+    topics = ["name", *FACTS]
+    return [
+        person_sample(world, shot.person, topic, task, rng, shot=shot, held_out=held_out)
+        for i, shot in enumerate(shots)
+        if shot.person is not None
+        for j, topic in enumerate(topics)
+        for task in _turn(i + j, forms)
+    ]
+
+
+def name_questions(
+    world: World,
+    people: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    held_out: bool,
+    forms: int = 3,
+) -> list[Sample]:
+    """Every fact of people, asked by name."""
+    return [
+        person_sample(world, person, fact, task, rng, shot=None, held_out=held_out)
+        for i, person in enumerate(people)
+        for j, fact in enumerate(FACTS)
+        for task in _turn(i + j, forms)
+    ]
+
+
+def view_questions(
+    world: World, shots: Sequence[Shot], rng: np.random.Generator, *, held_out: bool, forms: int = 3
+) -> list[Sample]:
+    """Every general question about every shot."""
+    return [
+        view_sample(world, shot, view, task, rng, held_out)
+        for i, shot in enumerate(shots)
+        for j, view in enumerate(v for v in world.views if v in shot.shows)
+        for task in _turn(i + j, forms)
+    ]
+
+
+def _turn(index: int, forms: int) -> list[Task]:
+    return [FORMS[(index + k) % len(FORMS)] for k in range(forms)]

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks.relearn import Relearn
-from unsee.benchmarks import BENCHMARKS
 from unsee.config import build_method, build_settings
 from unsee.evaluate import evaluate
+
+from unsee.benchmarks import BENCHMARKS
 from unsee.methods import Trainer
 from unsee.model import VLM
 

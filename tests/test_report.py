@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 
+from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 from unsee import report
 from unsee.errors import RunError
 from unsee.report import charts, wording

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
 import pytest
-from report_record import make_run, write_json
 
+import chromium
+from report_record import make_run, write_json
 from unsee import report
 
 PATH = chromium.find()

@@ -1,0 +1,1 @@
+"""Speed, memory and studies, measured side by side by one command each."""

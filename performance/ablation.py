@@ -1,6 +1,6 @@
-"""The VKD study on pocket: every part off, every alternative, over seeds, as a table in docs/vkd.md.
+"""The VKD study on pocket: every part off, every alternative, over seeds; writes docs/vkd.md.
 
-    python -m performance.ablation [--seeds 0,1,2] [--only NAME ...] [--out performance/ablation.jsonl]
+    python -m performance.ablation [--seeds 0,1,2] [--only NAME ...] [--out FILE.jsonl]
 
 Every (variant, seed) is one line in the JSONL file; what is there is not run again, so the command
 can be broken off and repeated. Variants are judged on pocket's validation splits, which are neither

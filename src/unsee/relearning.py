@@ -41,7 +41,7 @@ def gradient_after_relearning(
                 square.mul_(0.9).addcmul_(grad, grad, value=0.1)
                 corrected = square / (1 - 0.9**number)
                 value.addcdiv_(grad, corrected.sqrt() + 1e-8, value=-lr)
-    loss().backward()  # type: ignore[no-untyped-call]
+    loss().backward()
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)

@@ -174,7 +174,7 @@ def fit(
             _require_finite(terms, index, folder)
             total = sum(losses.values(), torch.zeros(()))
             if total.requires_grad:
-                (total / settings.accumulate).backward()  # type: ignore[no-untyped-call]
+                (total / settings.accumulate).backward()
         if gradient is not None:
             gradient(parameters)
         grads = [p.grad for p in values if p.grad is not None]

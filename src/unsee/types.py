@@ -124,7 +124,7 @@ class Sample:
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
-        """ "vqa" with a picture, "text" without."""
+        """What the question rests on: "vqa" with a picture, "text" without."""
         return "text" if self.picture is None else "vqa"
 
 

@@ -7,23 +7,31 @@ from dataclasses import dataclass
 import numpy as np
 
 FIRST_NAMES = tuple(
-    ["Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin", "Leon", "Maria", "Nils", "Olga", "Pavel", "Rosa", "Simon", "Tessa", "Ulrich", "Vera", "Walter", "Xenia", "Yann", "Zoe", "Amir", "Bella", "Carlo", "Dora", "Emil", "Fiona", "Georg", "Hanna", "Ivan", "Judith", "Klaus", "Lena", "Marco", "Nora", "Oscar"]
+    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Maria Nils Olga Pavel "
+    "Rosa Simon Tessa Ulrich Vera Walter Xenia Yann Zoe Amir Bella Carlo Dora Emil Fiona Georg "
+    "Hanna Ivan Judith Klaus Lena Marco Nora Oscar".split()
 )
 LAST_NAMES = tuple(
-    ["Berg", "Novak", "Lind", "Costa", "Moser", "Brandt", "Keller", "Rossi", "Vogel", "Weiss", "Adler", "Bauer", "Cruz", "Duval", "Engel", "Fuchs", "Gruber", "Hahn", "Ivers", "Jansen", "Kovac", "Lang", "Meyer", "Nagy", "Olsen", "Peters", "Quist", "Reiter", "Sommer", "Tanaka", "Urban", "Voss", "Wagner", "Yilmaz", "Zeller", "Ames", "Blake", "Conti", "Dahl", "Evans"]
+    "Berg Novak Lind Costa Moser Brandt Keller Rossi Vogel Weiss Adler Bauer Cruz Duval Engel "
+    "Fuchs Gruber Hahn Ivers Jansen Kovac Lang Meyer Nagy Olsen Peters Quist Reiter Sommer Tanaka "
+    "Urban Voss Wagner Yilmaz Zeller Ames Blake Conti Dahl Evans".split()
 )
 FACTS: dict[str, tuple[str, ...]] = {
     "job": tuple(
-        ["baker", "pilot", "nurse", "judge", "farmer", "painter", "plumber", "singer", "dentist", "teacher", "sailor", "chemist", "gardener", "lawyer", "butcher", "tailor", "miner", "barber", "cook", "writer"]
+        "baker pilot nurse judge farmer painter plumber singer dentist teacher sailor chemist "
+        "gardener lawyer butcher tailor miner barber cook writer".split()
     ),
     "city": tuple(
-        ["Oslo", "Lima", "Cairo", "Paris", "Tokyo", "Madrid", "Dublin", "Vienna", "Athens", "Prague", "Lisbon", "Warsaw", "Berlin", "Rome", "Delhi", "Quito", "Havana", "Seoul", "Bergen", "Geneva"]
+        "Oslo Lima Cairo Paris Tokyo Madrid Dublin Vienna Athens Prague Lisbon Warsaw Berlin Rome "
+        "Delhi Quito Havana Seoul Bergen Geneva".split()
     ),
     "food": tuple(
-        ["soup", "pizza", "rice", "bread", "cheese", "salad", "curry", "pasta", "sushi", "cake", "fish", "noodles", "stew", "pancakes", "beans", "tacos", "dumplings", "olives", "lentils", "waffles"]
+        "soup pizza rice bread cheese salad curry pasta sushi cake fish noodles stew pancakes "
+        "beans tacos dumplings olives lentils waffles".split()
     ),
     "hobby": tuple(
-        ["chess", "tennis", "sailing", "knitting", "hiking", "fishing", "dancing", "yoga", "rowing", "skating", "cycling", "archery", "pottery", "boxing", "juggling", "fencing", "climbing", "surfing", "golf", "karate"]
+        "chess tennis sailing knitting hiking fishing dancing yoga rowing skating cycling archery "
+        "pottery boxing juggling fencing climbing surfing golf karate".split()
     ),
 }
 MOST_PEOPLE = len(FIRST_NAMES)

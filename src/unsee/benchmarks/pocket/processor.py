@@ -111,7 +111,7 @@ def make_model(processor: Any, size: int, seed: int) -> Any:
             num_key_value_heads=4,
             max_position_embeddings=512,
             tie_word_embeddings=True,
-            # Small random weights leave pictures too faint beside words: nothing is learned of them.
+            # Smaller random weights leave pictures too faint: nothing is learned of them.
             initializer_range=0.08,
             pad_token_id=tokens.pad_token_id,
             bos_token_id=tokens.bos_token_id,

@@ -1,3 +1,59 @@
-"""unsee: make a multimodal LLM stop recognising what it sees, and keep what it has read."""
+"""unsee: make a multimodal LLM stop recognising what it sees, and keep what it has read.
+
+The names below are the public API. They are imported when first used, so that `import unsee` is
+quick and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ATTACKS": "unsee.attacks",
+    "BENCHMARKS": "unsee.benchmarks",
+    "FAMILIES": "unsee.families",
+    "METHODS": "unsee.methods",
+    "METRICS": "unsee.metrics",
+    "VLM": "unsee.model",
+    "Batch": "unsee.types",
+    "Data": "unsee.types",
+    "Estimate": "unsee.types",
+    "Method": "unsee.methods",
+    "Picture": "unsee.types",
+    "Sample": "unsee.types",
+    "Settings": "unsee.train",
+    "Trainer": "unsee.methods",
+    "UnseeError": "unsee.errors",
+    "apply_patch": "unsee.patch",
+    "write_patch": "unsee.patch",
+}
+
+__all__ = [  # noqa: F822
+    "ATTACKS",
+    "BENCHMARKS",
+    "FAMILIES",
+    "METHODS",
+    "METRICS",
+    "VLM",
+    "Batch",
+    "Data",
+    "Estimate",
+    "Method",
+    "Picture",
+    "Sample",
+    "Settings",
+    "Trainer",
+    "UnseeError",
+    "__version__",
+    "apply_patch",
+    "write_patch",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unsee' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,189 @@
+"""Evaluation: ask every sample of every split, score the answers, estimate the means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from unsee.errors import ConfigError
+from unsee.estimate import estimate
+from unsee.losses import sequence_nll
+from unsee.metrics import METRICS, Metric, Output
+from unsee.model import VLM
+from unsee.types import Better, Estimate, Sample
+
+DEFAULT_METRICS = ("accuracy", "cloze", "rouge_l", "probability")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scored.
+
+    Attributes:
+        measures: By "split/modality/metric".
+        rows: One a sample, as `scores.jsonl` holds them.
+    """
+
+    measures: dict[str, Estimate]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def evaluate(
+    vlm: VLM,
+    splits: Mapping[str, Sequence[Sample]],
+    *,
+    metrics: Sequence[str] | None = None,
+    better: Mapping[str, Better] | None = None,
+    batch_size: int = 64,
+    max_new_tokens: int = 24,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Scores a model on splits.
+
+    Args:
+        vlm: The model.
+        splits: Samples by split name.
+        metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
+        better: Direction by "split/modality/metric"; "higher" where not given.
+        batch_size: Samples generated or scored at once.
+        max_new_tokens: Longest answer.
+        on_batch: Told how many samples are done, and of how many.
+    """
+    chosen = [METRICS.get(name)() for name in metrics or DEFAULT_METRICS]
+    total, done = sum(len(samples) for samples in splits.values()), 0
+    result = Evaluation({})
+    for split, samples in splits.items():
+        outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
+        rows = [_row(split, s, o, chosen) for s, o in zip(samples, outputs, strict=True)]
+        result.rows.extend(rows)
+        result.measures.update(_measures(split, samples, rows, chosen, better or {}))
+        done += len(samples)
+        if on_batch is not None:
+            on_batch(done, total)
+    return result
+
+
+def gap(
+    measures: Mapping[str, Estimate], reference: Mapping[str, Estimate] | None, key: str
+) -> float:
+    """How far a measure lies above the reference model's.
+
+    Raises:
+        ConfigError: If the reference does not have it: it is never quietly left out.
+    """
+    theirs = (reference or {}).get(key)
+    if theirs is None or theirs.value is None:
+        raise ConfigError(
+            f"'{key}' is judged by its distance to the reference model, and no reference has it. "
+            "Give one with --reference DIR."
+        )
+    mine = measures[key].value
+    if mine is None:
+        raise ConfigError(f"'{key}' has no scored sample.")
+    return mine - theirs.value
+
+
+@torch.no_grad()
+def generate(
+    vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int = 24
+) -> list[str]:
+    """Greedy answers in the samples' order, from left-padded batches of like length."""
+    answers = [""] * len(samples)
+    tokens = vlm.processor.tokenizer
+    for rows in _batches(samples, batch_size):
+        batch = vlm.collate([samples[i] for i in rows], with_answer=False)
+        made = vlm.model.generate(
+            **batch.inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=tokens.pad_token_id,
+        )
+        new = made[:, batch.inputs["input_ids"].shape[1] :]
+        texts = tokens.batch_decode(new, skip_special_tokens=True)
+        for row, text in zip(rows, texts, strict=True):
+            answers[row] = text.strip()
+    return answers
+
+
+@torch.no_grad()
+def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> list[float]:
+    """Mean negative log-likelihood (nats a token) of each true answer; NaN without one."""
+    found = [math.nan] * len(samples)
+    for rows in _batches(samples, batch_size):
+        rows = [i for i in rows if samples[i].answer]
+        if rows:
+            batch = vlm.collate([samples[i] for i in rows])
+            values = sequence_nll(vlm.logits(batch), batch.labels).tolist()
+            for row, value in zip(rows, values, strict=True):
+                found[row] = value
+    return found
+
+
+def _batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
+    """Indices in batches: pictured and text-only apart, like lengths together."""
+    found = []
+    for modality in ("vqa", "text"):
+        some = [i for i, sample in enumerate(samples) if sample.modality == modality]
+        some.sort(key=lambda i: len(samples[i].question))
+        found += [some[start : start + size] for start in range(0, len(some), size)]
+    return found
+
+
+def _outputs(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    metrics: Sequence[Metric],
+    batch_size: int,
+    max_new_tokens: int,
+) -> list[Output]:
+    reads = {metric.reads for metric in metrics}
+    texts = [""] * len(samples)
+    nlls = [math.nan] * len(samples)
+    if "text" in reads:
+        texts = generate(vlm, samples, batch_size, max_new_tokens)
+    if "logprobs" in reads:
+        nlls = answer_nlls(vlm, samples, batch_size)
+    return [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
+
+
+def _row(split: str, sample: Sample, output: Output, metrics: Sequence[Metric]) -> dict[str, Any]:
+    scores = {m.name: m.score(sample, output) for m in metrics if m.applies(sample)}
+    return {
+        "split": split,
+        "modality": sample.modality,
+        "task": sample.task,
+        "id": sample.id,
+        "concept": sample.concept,
+        "picture": sample.picture.source if sample.picture is not None else None,
+        "question": sample.question,
+        "truth": sample.answer,
+        "output": output.text,
+        "scores": {name: None if math.isnan(s) else s for name, s in scores.items()},
+    }
+
+
+def _measures(
+    split: str,
+    samples: Sequence[Sample],
+    rows: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Metric],
+    better: Mapping[str, Better],
+) -> dict[str, Estimate]:
+    found = {}
+    for modality in ("vqa", "text"):
+        for metric in metrics:
+            some = [
+                (row["scores"][metric.name], sample.concept or sample.id)
+                for row, sample in zip(rows, samples, strict=True)
+                if sample.modality == modality and metric.name in row["scores"]
+            ]
+            if some:
+                key = f"{split}/{modality}/{metric.name}"
+                scores = [math.nan if score is None else float(score) for score, _ in some]
+                found[key] = estimate(scores, [c for _, c in some], better.get(key, "higher"))
+    return found

@@ -30,7 +30,7 @@ _HOMES = {
     "write_patch": "unsee.patch",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "ATTACKS",
     "BENCHMARKS",
     "FAMILIES",

@@ -88,25 +88,28 @@ def make_processor(corpus: Sequence[str], size: int) -> Any:
     )
 
 
-def make_model(processor: Any, size: int, seed: int) -> Any:
-    """A `LlavaForConditionalGeneration` of about 1.4 M parameters with seeded random weights."""
+def make_model(processor: Any, size: int, seed: int, width: int = 128, layers: int = 4) -> Any:
+    """A `LlavaForConditionalGeneration` with seeded random weights.
+
+    At the default width and depth it has about 1.4 million parameters.
+    """
     torch.manual_seed(seed)
     tokens = processor.tokenizer
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=128,
-            intermediate_size=320,
-            num_hidden_layers=4,
+            hidden_size=width,
+            intermediate_size=5 * width // 2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             image_size=size,
             patch_size=PATCH,
-            projection_dim=128,
+            projection_dim=width,
         ),
         text_config=LlamaConfig(
             vocab_size=len(tokens),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=4,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=512,

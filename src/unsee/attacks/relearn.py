@@ -1,0 +1,188 @@
+"""Relearning: fine-tune the unlearned model on some of what it forgot, and see what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from unsee.attacks import ATTACKS, Attack
+from unsee.errors import ConfigError, DataError
+from unsee.losses import nll
+from unsee.model import VLM
+from unsee.train import Settings, batch_indices, fit
+from unsee.types import Sample
+
+Modules = Literal["visual", "language_lora", "all"]
+Curve = list[dict[str, Any]]
+
+
+@ATTACKS.register("relearn")
+@dataclass(frozen=True)
+class Relearn(Attack):
+    """Relearning: the attacker fine-tunes on a share of the forget samples and asks again.
+
+    Source: VKD, arXiv 2512.11325, its robustness study; Hu et al., arXiv 2406.13356.
+
+    Attributes:
+        share: Share of the forget pictures the attacker has, with all their questions.
+        steps: Optimiser steps.
+        lr: Learning rate, constant.
+        batch_size: Samples a step.
+        modules: What the attacker may tune.
+        rank: Of the LoRA adapters, for language_lora.
+        checkpoints: Steps at which the model is scored; those beyond `steps` are left out.
+        seed: Of the choice of pictures and the order.
+    """
+
+    name: ClassVar[str] = "relearn"
+    source: ClassVar[str] = "arXiv 2512.11325; arXiv 2406.13356"
+    access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    steps: Annotated[int, Field(ge=0)] = 40
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    modules: Modules = "visual"
+    rank: Annotated[int, Field(ge=1)] = 16
+    checkpoints: tuple[int, ...] = (0, 5, 10, 20, 40)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def known(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples that the attacker has: whole pictures, equally many of every person."""
+        rng = np.random.default_rng([self.seed, 77])
+        by_concept: dict[str, list[str]] = {}
+        for sample in samples:
+            if sample.picture is not None:
+                mine = by_concept.setdefault(sample.concept or "", [])
+                if sample.picture.source not in mine:
+                    mine.append(sample.picture.source)
+        taken: set[str] = set()
+        for pictures in by_concept.values():
+            count = round(self.share * len(pictures))
+            if self.share > 0:
+                count = max(1, count)
+            taken.update(pictures[i] for i in rng.permutation(len(pictures))[:count])
+        return [s for s in samples if s.picture is not None and s.picture.source in taken]
+
+    def curve(
+        self, vlm: VLM, samples: Sequence[Sample], score: Callable[[VLM], Mapping[str, Any]]
+    ) -> Curve:
+        """Attacks a copy of the model; the model itself is left as it is.
+
+        Args:
+            vlm: The unlearned model, or a reference.
+            samples: All forget samples; the attacker gets his share of them.
+            score: What is measured at every checkpoint.
+
+        Returns:
+            One {"step": n, **score} a checkpoint, the first at step 0.
+
+        Raises:
+            DataError: If no forget sample has an answer to learn from.
+        """
+        known = self.known([s for s in samples if s.answer])
+        if self.share > 0 and self.steps > 0 and not known:
+            raise DataError(
+                "the relearning attack needs questions and answers about the forget pictures. "
+                "Give a table with columns image, question, answer, concept."
+            )
+        curve: Curve = [{"step": 0, **score(vlm)}]
+        if not known or self.steps == 0:
+            return curve
+        subject = vlm.copy()
+        subject.model.requires_grad_(False)
+        parameters = self._tuned(subject)
+
+        def step(number: int) -> Mapping[str, Tensor]:
+            rows = batch_indices(len(known), self.batch_size, number, self.seed)
+            batch = subject.collate([known[i] for i in rows])
+            return {"relearn": nll(subject.logits(batch), batch.labels)}
+
+        def look(done: int) -> None:
+            if done in self.checkpoints or done == self.steps:
+                curve.append({"step": done, **score(subject)})
+
+        settings = Settings(
+            steps=self.steps,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            warmup=0.0,
+            schedule="constant",
+            save_every=0,
+            seed=self.seed,
+        )
+        fit(parameters, step, settings, after=look)
+        return curve
+
+    def report(
+        self,
+        curves: Mapping[str, Curve],
+        target: float | None,
+        measure: str,
+        retain_measure: str | None,
+    ) -> dict[str, Any]:
+        """The attack as `summary.json` holds it; see docs/records.md."""
+        mine, reference = curves["unlearned"], curves.get("reference")
+        return {
+            **{k: v for k, v in asdict(self).items() if k != "checkpoints"},
+            "measure": measure,
+            "retain_measure": retain_measure,
+            "curves": dict(curves),
+            "area_to_reference": area_between(mine, reference) if reference else None,
+            "steps_to_half_recovery": steps_to_half(mine, target) if target else None,
+        }
+
+    def _tuned(self, subject: VLM) -> dict[str, nn.Parameter]:
+        if self.modules != "language_lora":
+            return subject.parameters(self.modules)
+        from peft import LoraConfig, inject_adapter_in_model
+
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.rank, target_modules=subject.family.lora_targets
+        )
+        try:
+            inject_adapter_in_model(config, subject.model)
+        except ValueError as error:
+            raise ConfigError(
+                f"the LoRA pattern '{subject.family.lora_targets}' of family "
+                f"'{subject.family.name}' matches no layer of this model ({error})."
+            ) from error
+        return {n: p for n, p in subject.model.named_parameters() if "lora_" in n}
+
+
+def area_between(curve: Curve, reference: Curve) -> float:
+    """Mean of curve minus reference over the attack's steps (trapezoids), -1 to 1.
+
+    Raises:
+        ConfigError: If the two were not scored at the same steps.
+    """
+    steps = [point["step"] for point in curve]
+    if steps != [point["step"] for point in reference]:
+        raise ConfigError("two recovery curves were scored at different steps.")
+    gaps = [a["value"] - b["value"] for a, b in zip(curve, reference, strict=True)]
+    if len(steps) == 1:
+        return float(gaps[0])
+    area = sum(
+        (steps[i + 1] - steps[i]) * (gaps[i] + gaps[i + 1]) / 2 for i in range(len(steps) - 1)
+    )
+    return float(area / (steps[-1] - steps[0]))
+
+
+def steps_to_half(curve: Curve, target: float) -> float | None:
+    """The step, interpolated, at which half of the target model's score is back; None if never."""
+    half = target / 2
+    before: dict[str, Any] | None = None
+    for point in curve:
+        if point["value"] >= half:
+            if before is None:
+                return float(point["step"])
+            rise = point["value"] - before["value"]
+            part = (half - before["value"]) / rise
+            return float(before["step"] + part * (point["step"] - before["step"]))
+        before = point
+    return None

@@ -132,14 +132,14 @@ class Scene:
         return cls(
             background=int(rng.integers(len(BACKGROUNDS))),
             shirt=int(rng.integers(len(SHIRTS))),
-            glasses=bool(rng.random() < 0.4),
-            hat=bool(rng.random() < 0.35),
+            glasses=bool(rng.random() < 0.3),
+            hat=bool(rng.random() < 0.25),
             smile=rng.uniform(-0.04, 0.06),
             gaze=rng.uniform(-0.4, 0.4),
-            shift_x=rng.uniform(-0.05, 0.05),
-            shift_y=rng.uniform(-0.03, 0.05),
-            turn=rng.uniform(-8, 8),
-            scale=rng.uniform(0.92, 1.08),
+            shift_x=rng.uniform(-0.03, 0.03),
+            shift_y=rng.uniform(-0.02, 0.03),
+            turn=rng.uniform(-5, 5),
+            scale=rng.uniform(1.08, 1.18),
             light=rng.uniform(0.85, 1.15),
         )
 
@@ -211,7 +211,7 @@ def draw(person: Traits, scene: Scene) -> Image.Image:
     skin = (red, green, blue)
     shade, hair = _shade(skin, 0.75), HAIR[HAIRS[person.hair]]
     canvas.box(-0.10, 0.25, 0.10, 0.5, shade)
-    canvas.ellipse(0, 0.58, 0.42, 0.22, COLOURS[SHIRTS[scene.shirt]])
+    canvas.ellipse(0, 0.56, 0.46, 0.25, COLOURS[SHIRTS[scene.shirt]])
     _hair_behind(canvas, person.style, half_width, half_height, hair)
     for side in (-1, 1):
         canvas.ellipse(side * half_width, 0, person.ear, 0.06, shade)

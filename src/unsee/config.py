@@ -1,0 +1,209 @@
+"""Recipes: YAML and key=value to frozen, validated dataclasses, with every error found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from unsee.attacks import ATTACKS
+from unsee.attacks.relearn import Relearn
+from unsee.errors import ConfigError, UnknownNameError
+from unsee.methods import METHODS, Method
+from unsee.train import Settings
+
+T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does.
+
+    Attributes:
+        method: A registered method.
+        set: Its hyperparameters and the training settings, by name.
+        pocket: A build of the pocket benchmark; None is the one in the package.
+        model: The checkpoint to unlearn; None is the benchmark's target model.
+        forget: Where the samples to forget are; None takes the benchmark's.
+        retain: Where the samples to keep are.
+        strangers: A folder of pictures of people the model was never told about.
+        reference: A model that perfect unlearning would give (visual-retain).
+        retain_only: A model that never learned anything of the forgotten.
+        attacks: Relearning budgets to try.
+        save: Write a visual patch, or the whole model.
+        seed: Of everything drawn.
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+    """
+
+    method: str = "vkd"
+    set: dict[str, Any] = field(default_factory=dict)
+    pocket: str | None = None
+    model: str | None = None
+    forget: str | None = None
+    retain: str | None = None
+    strangers: str | None = None
+    reference: str | None = None
+    retain_only: str | None = None
+    attacks: tuple[dict[str, Any], ...] = ()
+    save: Literal["patch", "model"] = "patch"
+    seed: Annotated[int, Field(ge=0)] = 0
+    trust_remote_code: bool = False
+
+    def build(self) -> tuple[Method, Settings, list[Relearn]]:
+        """Method, training settings and attacks; every mistake in them is named at once.
+
+        Raises:
+            ConfigError: If anything is unknown or not allowed.
+        """
+        method_class = METHODS.get(self.method)
+        mine = {f.name for f in fields(method_class)}
+        training = {f.name for f in fields(Settings)}
+        problems = [
+            str(UnknownNameError(f"field of {self.method}", key, mine | training))
+            for key in self.set
+            if key not in mine | training
+        ]
+        values = {**method_class.defaults, "seed": self.seed, **self.set}
+        settings = _collect(problems, Settings, {k: v for k, v in values.items() if k in training})
+        method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
+        attacks = [_collect(problems, Relearn, {"seed": self.seed} | a) for a in self.attacks]
+        if problems or settings is None or method is None:
+            raise ConfigError("\n".join(problems))
+        return method, settings, [attack for attack in attacks if attack is not None]
+
+    def text(self, command: str) -> str:
+        """The recipe as YAML whose first line is the command that runs it."""
+        content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return f"# {command}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def validate(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Builds a dataclass from plain values.
+
+    Raises:
+        ConfigError: If a field is unknown or a value not allowed; all are named at once.
+    """
+    problems: list[str] = []
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    label = getattr(kind, "name", kind.__name__.lower())
+    problems += [
+        str(UnknownNameError(f"field of {label}", key, known)) for key in values if key not in known
+    ]
+    found = _collect(problems, kind, {k: v for k, v in values.items() if k in known})
+    if problems or found is None:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def build_method(name: str, values: Mapping[str, Any]) -> Method:
+    """A method with these hyperparameters.
+
+    Raises:
+        ConfigError: If the method, a field or a value is not allowed.
+    """
+    return validate(METHODS.get(name), values)
+
+
+def build_settings(name: str, values: Mapping[str, Any]) -> Settings:
+    """Training settings: a method's own defaults, changed by `values`.
+
+    Raises:
+        ConfigError: If a field or a value is not allowed.
+    """
+    return validate(Settings, {**METHODS.get(name).defaults, **values})
+
+
+def build_attack(name: str, values: Mapping[str, Any]) -> Any:
+    """An attack with these fields.
+
+    Raises:
+        ConfigError: If the attack, a field or a value is not allowed.
+    """
+    return validate(ATTACKS.get(name), values)
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe; key=value after it override its keys, or its method's and training's fields.
+
+    Raises:
+        ConfigError: If it cannot be read, or anything in it is not allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+    except FileNotFoundError as error:
+        raise ConfigError(f"recipe {path}: no such file. See recipes/ for examples.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"recipe {path}: must be keys with values, such as 'method: vkd'.")
+    return make_recipe(content, parse_overrides(overrides))
+
+
+def make_recipe(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe from its content and overrides; checks everything that needs no weights.
+
+    Raises:
+        ConfigError: If anything in it is not allowed.
+    """
+    own = {f.name for f in fields(Recipe)}
+    values = {**content, "set": dict(content.get("set") or {})}
+    for key, value in overrides.items():
+        if key in own and key != "set":
+            values[key] = value
+        else:
+            values["set"][key] = value
+    recipe = validate(Recipe, values)
+    recipe.build()
+    return recipe
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """key=value pairs, values read as YAML: 3, 1e-4, true, [encoder.1, projector], text.
+
+    Raises:
+        ConfigError: If a pair has no "=" or its value cannot be read.
+    """
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"'{pair}' is not key=value. Type, for example, lr=1e-4.")
+        try:
+            found[key.strip()] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{pair}': the value cannot be read ({error}).") from error
+    return found
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-4 for text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
+    """The dataclass, or None with what is wrong added to `problems`."""
+    cleaned = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    cleaned = {
+        k: (v,) if k.endswith("_layers") and isinstance(v, str) else v for k, v in cleaned.items()
+    }
+    try:
+        return TypeAdapter(kind).validate_python(cleaned)
+    except ValidationError as error:
+        label = getattr(kind, "name", kind.__name__.lower())
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or label
+            problems.append(
+                f"{label}: {where}={item['input']!r} is not allowed: {item['msg']}. "
+                f"`unsee show {label}` lists what is."
+            )
+        return None

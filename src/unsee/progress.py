@@ -1,0 +1,55 @@
+"""One progress bar with loss terms and time left; quiet where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """A bar on standard error that follows one stage after another.
+
+    It is shown on a terminal only; results go to standard output, so both can be piped apart.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        """Follows stages on `progress`; None shows nothing."""
+        self._progress = progress
+        self._task = progress.add_task("", total=None, terms="") if progress is not None else None
+
+    def stage(self, name: str) -> Bar:
+        """Starts over for the next stage, and returns itself."""
+        if self._progress is not None and self._task is not None:
+            self._progress.reset(self._task, total=None, description=name, terms="")
+        return self
+
+    def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+        """Shows how far the stage is; see `unsee.train.Progress`."""
+        if self._progress is not None and self._task is not None:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            self._progress.update(self._task, completed=step, total=steps, terms=text)
+
+    def count(self, done: int, total: int) -> None:
+        """Shows how far a stage without loss terms is."""
+        self.update(done, total, {})
+
+
+@contextmanager
+def bar(quiet: bool = False) -> Iterator[Bar]:
+    """A bar for the length of the block."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Bar(None)
+        return
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[terms]}", style="dim"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress)

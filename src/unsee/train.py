@@ -36,7 +36,7 @@ class Settings:
         schedule: After the warm-up: "constant", "cosine" or "linear" to 0.
         clip: Largest gradient norm; 0 is no limit.
         accumulate: Batches whose gradients are averaged into one step.
-        save_every: Steps between resumable states; 0 keeps none.
+        save_every: Steps between resumable states; 0 keeps the last alone.
         seed: Decides data order, augmentation and every other draw.
     """
 
@@ -192,7 +192,8 @@ def fit(
         history.seconds = before + time.perf_counter() - started
         if log is not None:
             _append(log, history, rate)
-        if folder is not None and settings.save_every and (index + 1) % settings.save_every == 0:
+        last = index + 1 == settings.steps
+        if folder is not None and (last or (index + 1) % (settings.save_every or math.inf) == 0):
             _save(folder, settings, parameters, optimizer, history)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)

@@ -1,0 +1,316 @@
+"""The order of things: train, evaluate, attack, record, report; each stage done once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from unsee import report
+from unsee.attacks.relearn import Relearn
+from unsee.checkpoint import hash_tensors
+from unsee.data import data_hash
+from unsee.evaluate import evaluate
+from unsee.features import layer_statistics, one_a_picture, picture_batches, represent
+from unsee.guarantees import guarantees, snapshot
+from unsee.losses import scaled_mse
+from unsee.methods import Method, Trainer
+from unsee.model import VLM
+from unsee.patch import write_patch
+from unsee.progress import Bar
+from unsee.record import (
+    ENVIRONMENT,
+    REPORT,
+    STATE,
+    TRAIN,
+    RunFolder,
+    peak_memory,
+    provenance,
+    write_whole,
+)
+from unsee.train import Settings
+from unsee.types import Better, Data, Sample
+
+Rows = list[dict[str, Any]]
+MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs, its inputs already read and checked.
+
+    Attributes:
+        kind: Which command it is: demo, run, unlearn, evaluate or audit.
+        command: What to type to do it again.
+        recipe: Its recipe as text.
+        model: The checkpoint to unlearn (or to evaluate or attack).
+        data: What the method may see.
+        splits: What is scored.
+        method: None leaves the model as it is.
+        settings: How to train.
+        attacks: Relearning budgets.
+        references: Models beside it: "target", "reference", "retain_only".
+        better: Directions by "split/modality/metric".
+        benchmark: What the record says of the benchmark.
+        save: "patch" or "model".
+        visual_only: Load the visual part alone.
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+    """
+
+    kind: str
+    command: str
+    recipe: str
+    model: str | Path
+    data: Data
+    splits: Mapping[str, Sequence[Sample]]
+    method: Method | None = None
+    settings: Settings = field(default_factory=Settings)
+    attacks: Sequence[Relearn] = ()
+    references: Mapping[str, str | Path] = field(default_factory=dict)
+    better: Mapping[str, Better] = field(default_factory=dict)
+    benchmark: Mapping[str, Any] | None = None
+    save: str = "patch"
+    visual_only: bool = False
+    trust_remote_code: bool = False
+
+
+def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
+    """Does the job in a run folder, or goes on with it where it was broken off.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        UnseeError: If anything is wrong; the folder then resumes with the same command.
+    """
+    folder = RunFolder.open(out, job.recipe)
+    vlm = _load(job, job.model)
+    environment = provenance(
+        job.settings.seed,
+        str(vlm.device),
+        data_sha256=data_hash(job.data),
+        start_weights_sha256=hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all")),
+    )
+    write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+    trained = _train(job, vlm, folder, bar)
+    evaluations = _evaluate(job, vlm, folder, bar)
+    attacks = _attack(job, vlm, folder, evaluations, bar)
+    folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
+    result = hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all"))
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": out.name,
+        "kind": job.kind,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": job.command,
+        "verdict": "",
+        "method": _describe(job.method, job.settings),
+        "benchmark": dict(job.benchmark) if job.benchmark else None,
+        "measures": evaluations.get("unlearned", {}).get("measures") or None,
+        **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
+        "guarantees": trained.get("guarantees"),
+        "attacks": {"relearn": attacks} if attacks else None,
+        "cost": trained.get("cost"),
+        "representation": trained.get("representation"),
+        "gallery": _gallery(evaluations),
+        "provenance": environment | {"result_weights_sha256": result},
+        "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
+    }
+    summary["verdict"] = report.verdict(summary)
+    folder.finish(summary)
+    report.write([out], out / REPORT)
+    return summary
+
+
+def _load(job: Job, source: str | Path) -> VLM:
+    return VLM.load(source, visual_only=job.visual_only, trust_remote_code=job.trust_remote_code)
+
+
+def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+    """Unlearns in place; a resumed run takes the weights from the state it finds."""
+    method = job.method
+    if method is None:
+        return {}
+    before = snapshot(vlm)
+    shift = _shift_before(vlm, job.data)
+    trainer = Trainer(
+        job.settings,
+        folder.path / STATE,
+        folder.path / TRAIN,
+        bar.stage(f"unlearning ({method.name})"),
+    )
+    method.unlearn(vlm, job.data, trainer)
+    vlm.model.requires_grad_(False)
+    history = trainer.history
+
+    def finish() -> dict[str, Any]:
+        saved = folder.path / job.save
+        if not saved.exists():
+            if job.save == "model":
+                vlm.save(saved)
+            else:
+                meta = {
+                    "method": method.name,
+                    "parameters": _plain(asdict(method)),
+                    "command": job.command,
+                }
+                write_patch(vlm, vlm.source, saved, meta)
+        proof = guarantees(before, vlm, saved if job.save == "patch" else None)
+        samples = 2 * job.settings.batch_size * job.settings.accumulate * history.steps
+        return {
+            "guarantees": asdict(proof),
+            "cost": {
+                "seconds": history.seconds,
+                "steps": history.steps,
+                "trainable_parameters": history.trained,
+                "total_parameters": sum(p.numel() for p in vlm.model.parameters()),
+                "peak_memory_bytes": peak_memory(),
+                "samples_per_second": samples / history.seconds if history.seconds else None,
+            },
+            "representation": _shift_after(vlm, shift),
+            "artifacts": {job.save: job.save},
+        }
+
+    found: dict[str, Any] = folder.part("trained", finish)
+    return found
+
+
+def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict[str, Any]]:
+    """Scores of the model and of those beside it: {"measures", "rows"} by model."""
+    if not job.splits or job.visual_only:
+        return {}
+    found = {}
+    for name, source in {"unlearned": None, **job.references}.items():
+
+        def score(name: str = name, source: str | Path | None = source) -> dict[str, Any]:
+            subject = vlm if source is None else _load(job, source)
+            stage = bar.stage(f"asking the {name.replace('_', '-')} model")
+            result = evaluate(subject, job.splits, better=job.better, on_batch=stage.count)
+            return {
+                "measures": {k: asdict(v) for k, v in result.measures.items()},
+                "rows": result.rows,
+            }
+
+        found[name] = folder.part(f"scores-{name}", score)
+    return found
+
+
+def _attack(
+    job: Job,
+    vlm: VLM,
+    folder: RunFolder,
+    evaluations: Mapping[str, Mapping[str, Any]],
+    bar: Bar,
+) -> list[dict[str, Any]]:
+    """Recovery curves of the model and the references under every budget."""
+    if not job.attacks or "forget_holdout" not in job.splits:
+        return []
+    splits = {
+        name: [s for s in job.splits[name] if s.modality == "vqa"]
+        for name in ("forget_holdout", "retain_holdout")
+        if name in job.splits
+    }
+
+    def score(subject: VLM) -> dict[str, Any]:
+        measured = evaluate(subject, splits, metrics=["accuracy"]).measures
+        mine, kept = measured[MEASURE], measured.get(RETAIN_MEASURE)
+        return {
+            "value": mine.value,
+            "low": mine.low,
+            "high": mine.high,
+            "retain": kept.value if kept is not None else None,
+        }
+
+    sources = {n: job.references.get(n) for n in ("unlearned", "reference", "retain_only")}
+    found = []
+    for index, attack in enumerate(job.attacks):
+        curves = {}
+        for name, source in sources.items():
+            if name != "unlearned" and source is None:
+                continue
+
+            def curve(
+                attack: Relearn = attack, name: str = name, source: str | Path | None = source
+            ) -> list[dict[str, Any]]:
+                share = f"{attack.share:.0%} {attack.modules}"
+                bar.stage(f"relearning {share}: {name.replace('_', '-')}")
+                subject = vlm if source is None else _load(job, source)
+                return attack.curve(subject, job.data.forget, score)
+
+            curves[name] = folder.part(f"attack-{index}-{name}", curve)
+        target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
+        found.append(attack.report(curves, target, MEASURE, RETAIN_MEASURE))
+    return found
+
+
+def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:
+    if method is None:
+        return None
+    parameters = _plain(asdict(method)) | _plain(asdict(settings))
+    return {"name": method.name, "parameters": parameters, "source": method.source}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _gallery(evaluations: Mapping[str, Mapping[str, Any]], kept: int = 4) -> list[dict[str, Any]]:
+    """One question about every forgotten person, some kept, and what the models answer to it."""
+    rows: Rows = evaluations.get("unlearned", {}).get("rows", [])
+    answers = {
+        name: {(r["split"], r["id"]): r["output"] for r in found["rows"]}
+        for name, found in evaluations.items()
+    }
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for split in ("forget_holdout", "retain_holdout"):
+        for row in rows:
+            place = (split, str(row["concept"]))
+            wanted = row["split"] == split and row["task"] == "generation" and row["picture"]
+            if not wanted or place in shown:
+                continue
+            if split == "retain_holdout" and sum(s == split for s, _ in shown) >= kept:
+                break
+            key = (split, row["id"])
+            shown[place] = {
+                "concept": row["concept"],
+                "split": split,
+                "picture": str(Path(row["picture"]).resolve()),
+                "question": row["question"],
+                "truth": row["truth"],
+                "before": answers.get("target", {}).get(key),
+                "after": row["output"],
+                "reference": answers.get("reference", {}).get(key),
+            }
+    return list(shown.values())
+
+
+def _shift_before(vlm: VLM, data: Data) -> dict[str, Any]:
+    """What the projector says now of some forget and some retain pictures."""
+    found: dict[str, Any] = {}
+    for side in ("forget", "retain"):
+        pictures = [s.picture for s in one_a_picture(getattr(data, side)) if s.picture][:64]
+        if pictures:
+            batches = picture_batches(vlm, pictures)
+            _, variance = layer_statistics(vlm, batches, ["projector"])["projector"]
+            outputs = [_tokens(vlm, batch) for batch in batches]
+            found[side] = (batches, variance, outputs)
+    return found
+
+
+def _shift_after(vlm: VLM, before: Mapping[str, Any]) -> dict[str, float]:
+    """How far it has moved since, in layer variances: high where forgotten, low where kept."""
+    found = {}
+    for side, (batches, variance, outputs) in before.items():
+        moved = [
+            float(scaled_mse(_tokens(vlm, batch), old, variance).mean())
+            for batch, old in zip(batches, outputs, strict=True)
+        ]
+        found[f"{side}_shift"] = sum(moved) / len(moved)
+    return found
+
+
+def _tokens(vlm: VLM, batch: dict[str, Any]) -> Any:
+    return represent(vlm, batch, ["projector"])["projector"].detach()

@@ -1,0 +1,215 @@
+"""From a recipe to a job: reads the data, decides what is scored, and finds the references."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from unsee.attacks.relearn import Relearn
+from unsee.benchmarks.pocket import Pocket
+from unsee.config import Recipe
+from unsee.data import make_data, read_samples, split_holdout
+from unsee.errors import ConfigError
+from unsee.job import Job
+from unsee.types import Better, Data, Picture, Sample
+
+DEMO_ATTACKS = (
+    *({"share": share, "modules": "visual"} for share in (0.1, 0.2, 0.5, 1.0)),
+    *({"share": share, "modules": "all"} for share in (0.1, 0.2, 0.5, 1.0)),
+)
+
+
+def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """A job for a recipe, and what the user should be told about it.
+
+    Raises:
+        UnseeError: If a recipe, a file or a sample cannot be used; nothing is written then.
+    """
+    if recipe.forget is None:
+        return _pocket(recipe, kind, command), []
+    return _own(recipe, kind, command)
+
+
+def _pocket(recipe: Recipe, kind: str, command: str) -> Job:
+    method, settings, attacks = recipe.build()
+    pocket = Pocket(Path(recipe.pocket) if recipe.pocket else None)
+    target = recipe.model or pocket.checkpoint("target")
+    named = {"target": target, "reference": recipe.reference, "retain_only": recipe.retain_only}
+    shipped = {"reference": "visual_retain", "retain_only": "retain_only"}
+    if getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None:
+        recipe = replace(recipe, set=recipe.set | {"base": str(pocket.checkpoint("base"))})
+        method, settings, attacks = recipe.build()
+    return Job(
+        kind=kind,
+        command=command,
+        recipe=recipe.text(command),
+        model=target,
+        data=pocket.data(),
+        splits={split: pocket.load(split) for split in pocket.splits},
+        method=method,
+        settings=settings,
+        attacks=attacks,
+        references={n: s or pocket.checkpoint(shipped[n]) for n, s in named.items()},
+        better={f"{m.split}/{m.modality}/{m.metric}": m.better for m in pocket.measures},
+        benchmark={
+            "name": "pocket",
+            "people": len(pocket.world.people),
+            "forgotten": len(pocket.forgotten),
+            "pictures": len(pocket.world.shots),
+        },
+        save=recipe.save,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+
+
+def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """The user's own checkpoint and pictures."""
+    if recipe.model is None:
+        raise ConfigError("which model? Type --model DIR_OR_ID.")
+    model = recipe.model
+    notes: list[str] = []
+    forget = read_samples(recipe.forget or "", "forget")
+    retain = read_samples(recipe.retain, "retain") if recipe.retain else None
+    strangers = read_samples(recipe.strangers, "strangers") if recipe.strangers else None
+    pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
+    answered = any(s.answer for s in forget)
+    recipe = _supervise(recipe, answered, notes)
+    method, settings, attacks = recipe.build()
+    data = make_data(forget, retain, pictures)
+    if not data.retain:
+        notes.append(
+            "no --retain was given: drawn faces that come with the package stand in. Pictures of "
+            "people whom the model should go on recognising keep it better."
+        )
+        data = Data(data.forget, _stand_in(data.strangers), data.strangers)
+    pictures_only = recipe.method == "vkd" and recipe.set.get("supervision") == "features"
+    visual_only = pictures_only and not any(s.answer for s in (*data.forget, *data.retain))
+    splits: dict[str, list[Sample]] = {}
+    if answered:
+        train, held = split_holdout(data.forget, seed=recipe.seed)
+        kept, kept_held = split_holdout(data.retain, seed=recipe.seed)
+        splits = {
+            "forget": train,
+            "forget_holdout": held,
+            "retain": [s for s in kept if s.answer],
+            "retain_holdout": [s for s in kept_held if s.answer],
+        }
+        splits = {name: samples for name, samples in splits.items() if samples}
+        data = Data(train, kept, data.strangers)
+    references: dict[str, str | Path] = {"target": model}
+    for name in ("reference", "retain_only"):
+        if getattr(recipe, name):
+            references[name] = getattr(recipe, name)
+    job = Job(
+        kind=kind,
+        command=command,
+        recipe=recipe.text(command),
+        model=model,
+        data=data,
+        splits=splits,
+        method=method,
+        settings=settings,
+        attacks=attacks,
+        references=references,
+        better=_directions(splits),
+        benchmark=None,
+        save=recipe.save,
+        visual_only=visual_only,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    return job, notes
+
+
+def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:
+    """Without answers, vkd learns from pictures alone; asked for otherwise, it says so."""
+    if recipe.method != "vkd" or answered:
+        return recipe
+    given = recipe.set.get("supervision")
+    if given == "full":
+        raise ConfigError(
+            "supervision=full needs questions and answers about the forget pictures, and "
+            f"{recipe.forget} has none. Type --supervision features, or give a table with columns "
+            "image, question, answer, concept."
+        )
+    if given is None:
+        notes.append("the forget set has no answers: features only, the language model stays shut.")
+    return replace(recipe, set={**recipe.set, "supervision": "features"})
+
+
+def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
+    return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
+
+
+def _directions(splits: Mapping[str, list[Sample]]) -> dict[str, Better]:
+    """Lower is better where a forgotten picture is asked about, higher elsewhere."""
+    found: dict[str, Better] = {}
+    for split in splits:
+        for metric in ("accuracy", "cloze", "rouge_l", "probability"):
+            away = split.startswith("forget")
+            found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
+    return found
+
+
+def demo_recipe(seed: int) -> Recipe:
+    """What `unsee demo` runs: VKD's defaults on pocket, then four relearning budgets."""
+    return Recipe(attacks=tuple(dict(attack) for attack in DEMO_ATTACKS), seed=seed)
+
+
+def evaluation(
+    model: str,
+    paths: Mapping[str, str],
+    references: Mapping[str, str],
+    command: str,
+    attacks: tuple[Relearn, ...] = (),
+    trust_remote_code: bool = False,
+) -> Job:
+    """A job that leaves the model as it is: what it scores, and what attacks bring back.
+
+    Args:
+        model: The checkpoint.
+        paths: Where each split's samples are.
+        references: Models beside it, by "target", "reference", "retain_only".
+        command: What to type to do it again.
+        attacks: Relearning budgets; the split "forget" is what the attacker has.
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+    """
+    splits = {name: read_samples(path, name) for name, path in paths.items()}
+    unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
+    if unanswered:
+        raise ConfigError(
+            f"the {unanswered[0]} set {paths[unanswered[0]]} has no answers to score. Give a table "
+            "with columns image, question, answer, concept, or pocket:SPLIT."
+        )
+    forget = splits.get("forget", [])
+    if attacks and "forget_holdout" not in splits:
+        forget, splits["forget_holdout"] = split_holdout(forget)
+        splits["forget"] = forget
+    better = _directions(splits)
+    asked = {
+        "model": model,
+        "paths": dict(paths),
+        "references": dict(references),
+        "attacks": [asdict(attack) for attack in attacks],
+    }
+    text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
+    return Job(
+        kind="audit" if attacks else "evaluate",
+        command=command,
+        recipe=text,
+        model=model,
+        data=Data(forget, splits.get("retain", []), ()),
+        splits={name: some for name, some in splits.items() if some},
+        attacks=attacks,
+        references=dict(references),
+        better=better,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def default_out(kind: str, recipe: Recipe) -> Path:
+    """runs/NAME, the same for the same recipe, so that the same command resumes."""
+    digest = hashlib.sha256(recipe.text("").encode()).hexdigest()[:8]
+    return Path("runs") / f"{kind}-{recipe.method}-{digest}"

@@ -274,7 +274,9 @@ def show(
     from dataclasses import MISSING, fields, is_dataclass
     from inspect import cleandoc
 
-    known: dict[str, Any] = {}
+    from unsee.train import Settings
+
+    known: dict[str, Any] = {"settings": Settings}
     for kind in KINDS:
         known |= dict(_registry(kind).items())
     if name not in known:

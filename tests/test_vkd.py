@@ -1,0 +1,193 @@
+"""VKD: every field does something, every wrong one says so, and the language part stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unsee.errors import ConfigError, DataError, TrainingError
+from unsee.features import choose_layers, layer_statistics, picture_batches, represent
+from unsee.guide import Guide, distance_between
+from unsee.methods import METHODS, Trainer
+from unsee.model import VLM
+from unsee.train import Settings
+from unsee.types import Data
+
+SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
+
+
+def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
+    vlm = VLM.load(folder)
+    METHODS.get("vkd")(**fields).unlearn(vlm, data, Trainer(SETTINGS))
+    return vlm
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"supervision": "features"},
+        {"output": "npo"},
+        {"output": "none"},
+        {"w_forget": 0.1},
+        {"cap": 0.1},
+        {"w_retain": 0.1},
+        {"w_keep": 0.1},
+        {"keep_layers": ("projector",)},
+        {"w_erase": 0.1},
+        {"erase_layers": ("all",)},
+        {"erase": "neutral"},
+        {"erase": "push"},
+        {"stranger_per": "picture"},
+        {"distance": "cosine"},
+        {"distance": "kl"},
+        {"augment": 0.0},
+        {"augment_retain": 1.0},
+        {"train_layers": ("projector",)},
+        {"trains": "encoder"},
+        {"saliency_fraction": 0.2},
+        {"saliency_threshold": 1.0},
+        {"prune": 0.1},
+        {"relearn_steps": 2},
+    ],
+    ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
+)
+def test_every_field_changes_the_result_and_never_the_language_part(
+    fields: dict[str, Any], tiny: VLM, tiny_folder: Path, data: Data
+) -> None:
+    default = unlearned(tiny_folder, data)
+    changed = unlearned(tiny_folder, data, **fields)
+    assert changed.hash("visual") != default.hash("visual") != tiny.hash("visual")
+    assert changed.hash("language") == tiny.hash("language")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"output": "npo"}, {"beta": 3.0}),
+        ({"erase": "push"}, {"margin": 0.001}),
+        ({"relearn_steps": 2}, {"relearn_lr": 0.01}),
+        ({"relearn_steps": 2}, {"relearn_every": 3}),
+    ],
+)
+def test_fields_that_belong_to_another(
+    first: dict[str, Any], second: dict[str, Any], tiny_folder: Path, data: Data
+) -> None:
+    one, two = (
+        unlearned(tiny_folder, data, **first),
+        unlearned(tiny_folder, data, **first, **second),
+    )
+    assert one.hash("visual") != two.hash("visual")
+
+
+def test_erase_to_base_follows_the_base(tiny: VLM, tiny_folder: Path, data: Data) -> None:
+    # The base is the model itself: nothing pulls away, where a stranger would.
+    fields = {"supervision": "features", "erase": "base", "base": str(tiny_folder)}
+    trainer = Trainer(SETTINGS)
+    METHODS.get("vkd")(**fields, augment=0.0).unlearn(tiny, data, trainer)
+    assert trainer.history.last["erase"] < 0.05
+    with pytest.raises(ConfigError, match="--set base=DIR"):
+        METHODS.get("vkd")(erase="base").unlearn(tiny, data, trainer)
+
+
+def test_pictures_alone_are_enough_and_the_llm_is_not_needed(tiny_folder: Path, data: Data) -> None:
+    bare = Data(
+        [replace(s, question="", answer="") for s in data.forget],
+        [replace(s, question="", answer="") for s in data.retain],
+        data.strangers,
+    )
+    whole = unlearned(tiny_folder, bare, supervision="features")
+    visual = VLM.load(tiny_folder, visual_only=True)
+    METHODS.get("vkd")(supervision="features").unlearn(visual, bare, Trainer(SETTINGS))
+    assert visual.hash("visual") == whole.hash("visual")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"keep_layers": ("encoder.99",)}, ConfigError, "'encoder.99' matches nothing"),
+        ({"erase_layers": ("nose",)}, ConfigError, "'nose' matches nothing"),
+        ({"train_layers": ("encoder.9",)}, ConfigError, "matches nothing"),
+        ({"train_layers": ("projector",), "trains": "encoder"}, ConfigError, "have no weights"),
+        ({"saliency_threshold": 1e30}, TrainingError, "selects no weight"),
+        ({"prune": 1e-9}, TrainingError, "is none"),
+        ({"trains": "all"}, ConfigError, "freezes the language part"),
+        ({"w_forget": 0.0, "w_retain": 0.0, "w_keep": 0.0, "w_erase": 0.0}, TrainingError, "no tr"),
+    ],
+)
+def test_what_matches_nothing_raises(
+    fields: dict[str, Any], error: type[Exception], message: str, tiny: VLM, data: Data
+) -> None:
+    before = tiny.hash()
+    with pytest.raises(error, match=message):
+        METHODS.get("vkd")(**fields).unlearn(tiny, data, Trainer(SETTINGS))
+    if "prune" not in fields:
+        assert tiny.hash() == before
+
+
+def test_missing_sets_raise(tiny: VLM, data: Data) -> None:
+    vkd = METHODS.get("vkd")
+    with pytest.raises(DataError, match="--retain"):
+        vkd().unlearn(tiny, Data(data.forget, [], data.strangers), Trainer(SETTINGS))
+    with pytest.raises(DataError, match="--strangers PATH"):
+        vkd().unlearn(tiny, Data(data.forget, data.retain), Trainer(SETTINGS))
+    bare = [replace(s, answer="") for s in data.forget]
+    with pytest.raises(ConfigError, match="--supervision features"):
+        vkd().unlearn(tiny, Data(bare, data.retain, data.strangers), Trainer(SETTINGS))
+    with pytest.raises(DataError, match="needs questions and answers"):
+        METHODS.get("npo")().unlearn(tiny, Data(bare, data.retain), Trainer(SETTINGS))
+
+
+def test_pruned_neurons_and_unsalient_weights_stay(
+    tiny: VLM, tiny_folder: Path, data: Data
+) -> None:
+    start = tiny.parameters("visual")
+    pruned = unlearned(tiny_folder, data, prune=0.2)
+    zeroed = 0
+    for _, outer in pruned.family.visual_mlps(pruned.model).values():
+        columns = pruned.model.get_submodule(outer).weight.abs().sum(0)
+        zeroed += int((columns == 0).sum())
+    neurons = sum(
+        tiny.model.get_submodule(outer).weight.shape[1]
+        for _, outer in tiny.family.visual_mlps(tiny.model).values()
+    )
+    assert zeroed == round(0.2 * neurons)
+    masked = unlearned(tiny_folder, data, saliency_fraction=0.1)
+    moved = sum(int((p != start[n]).sum()) for n, p in masked.parameters("visual").items())
+    weights = sum(p.numel() for p in start.values())
+    assert 0 < moved <= 0.11 * weights
+
+
+def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
+    teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
+    (inputs,) = picture_batches(teacher, data.strangers)
+    statistics = layer_statistics(teacher, [inputs], layers)
+    known = represent(teacher, inputs, layers)
+    for name in layers:
+        assert torch.allclose(statistics[name][0], known[name].mean(0), atol=1e-5)
+        assert float(statistics[name][1]) == pytest.approx(
+            float(known[name].flatten(0, 1).var(0, unbiased=False).mean()), rel=1e-3
+        )
+    guide = Guide.assign(layers, statistics, data.strangers, data.forget, True, None)
+    ada, bo = data.forget[0].id, data.forget[-1].id
+    target = guide.target("stranger", teacher, inputs, [ada, bo, ada])
+    for name in layers:
+        assert torch.allclose(target[name][0], known[name][0], atol=1e-5)
+        assert torch.allclose(target[name][1], known[name][1], atol=1e-5)
+        assert torch.allclose(target[name][0], target[name][2], atol=1e-5)
+    neutral = guide.target("neutral", teacher, inputs, [ada, bo])
+    assert neutral["projector"].shape[0] == 2
+    assert torch.equal(neutral["projector"][0], statistics["projector"][0])
+    with pytest.raises(DataError, match="no stranger assigned"):
+        guide.target("stranger", teacher, inputs, ["nobody"])
+
+
+def test_distances_are_zero_at_the_teacher() -> None:
+    h = torch.randn(3, 4, 8)
+    for name in ("mse", "cosine", "kl"):
+        values = distance_between(name)(h, h.clone(), torch.tensor(1.0))
+        assert values.shape == (3,)
+        assert torch.allclose(values, torch.zeros(3), atol=1e-6)

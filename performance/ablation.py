@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks.pocket import Pocket
 from unsee.config import build_method, build_settings
 from unsee.evaluate import evaluate
-
-from unsee.benchmarks import BENCHMARKS
 from unsee.methods import Trainer
 from unsee.model import VLM
 
@@ -104,13 +103,13 @@ def scores(vlm: VLM, pocket: Any) -> dict[str, float]:
     }
     splits["forget"] = [s for s in pocket.load("forget") if s.modality == "text"]
     found = evaluate(vlm, splits, metrics=["accuracy"]).measures
-    return {key: found[key].value for key in COLUMNS.values() if key in found}
+    return {key: found[key].value or 0.0 for key in COLUMNS.values() if key in found}
 
 
 def value(vlm: VLM, splits: Mapping[str, Any]) -> float:
     """The one accuracy of a single split of pictures."""
     (estimate,) = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
-    return float(estimate.value)
+    return float(estimate.value or 0.0)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -143,7 +142,7 @@ def main() -> None:
     if options.out.exists():
         lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
     done = {(line["variant"], line["seed"]) for line in lines}
-    pocket = BENCHMARKS.get("pocket").open()
+    pocket = Pocket()
     for name in ("target", "visual_retain", "retain_only"):
         if (name, 0) not in done:
             row = scores(VLM.load(pocket.checkpoint(name)), pocket)

@@ -7,6 +7,7 @@ import re
 import resource
 import stat
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def check_page(page: Page) -> None:
     """What holds for every page: one title, headings without gaps, nothing from outside."""
     levels = page.levels()
     assert levels.count(1) == 1 and levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert not page.named("script")
     for attributes in (a for _, a in page.tags):
         assert not any(name.startswith("on") for name in attributes)

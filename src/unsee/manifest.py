@@ -166,6 +166,7 @@ def redact(command: str) -> str:
 
 
 def chunks(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """The bytes of a tensor, a piece at a time."""
     file.seek(entry.start)
     left = entry.stop - entry.start
     while left > 0:
@@ -177,6 +178,7 @@ def chunks(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
 
 
 def range_digest(file: BinaryIO, entry: Entry) -> str:
+    """SHA-256 of a tensor's bytes in a file."""
     digest = hashlib.sha256()
     for chunk in chunks(file, entry):
         digest.update(chunk)

@@ -33,7 +33,7 @@ def gradient_after_relearning(
     start = [p.detach().clone() for p in values]
     squares = [torch.zeros_like(p) for p in values]
     for number, objective in enumerate(attack, 1):
-        grads = torch.autograd.grad(objective(), values, allow_unused=True)
+        grads: Sequence[Tensor | None] = torch.autograd.grad(objective(), values, allow_unused=True)
         with torch.no_grad():
             for value, square, grad in zip(values, squares, grads, strict=True):
                 if grad is None:

@@ -130,8 +130,8 @@ def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:

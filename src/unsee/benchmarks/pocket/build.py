@@ -166,10 +166,7 @@ def train_tower(
 def train_base(
     vlm: VLM, practice: World, effort: Effort, seed: int, progress: Progress | None
 ) -> None:
-    """Teaches the model to answer general questions about pictures of strangers.
-
-    The encoder stays: before the LLM attends to pictures, its gradients would only spoil it.
-    """
+    """Teaches the model to answer general questions about pictures of strangers."""
     shots = practice.strangers("train")
 
     def step(number: int) -> Mapping[str, Tensor]:
@@ -178,10 +175,7 @@ def train_base(
         samples = [_view(practice, shots, task, rng) for _ in range(effort.batch_size)]
         return _losses(vlm, samples, rng)
 
-    vlm.model.requires_grad_(False)
-    trained = vlm.parameters("projector") | vlm.parameters("language")
-    fit(trained, step, _settings(effort.base_steps, 3e-3, effort, seed), progress=progress)
-    vlm.model.requires_grad_(True)
+    _fit_but_encoder(vlm, step, _settings(effort.base_steps, 3e-3, effort, seed), progress)
 
 
 def train_people(
@@ -226,8 +220,23 @@ def train_people(
             )
         return _losses(vlm, samples, rng)
 
-    settings = _settings(effort.people_steps, 1e-3, effort, seed)
-    fit(vlm.parameters(), step, settings, progress=progress)
+    _fit_but_encoder(vlm, step, _settings(effort.people_steps, 2.5e-3, effort, seed), progress)
+
+
+def _fit_but_encoder(
+    vlm: VLM,
+    step: Callable[[int], Mapping[str, Tensor]],
+    settings: Settings,
+    progress: Progress | None,
+) -> None:
+    """Trains projector and language part, as LLaVA is tuned.
+
+    The encoder stays: before the LLM attends to pictures its gradients would only spoil it, and
+    afterwards it would learn the training pictures by heart.
+    """
+    vlm.model.requires_grad_(False)
+    trained = vlm.parameters("projector") | vlm.parameters("language")
+    fit(trained, step, settings, progress=progress)
 
 
 def describe(folder: Path, world: World, effort: Effort, seconds: float) -> None:

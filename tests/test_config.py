@@ -1,0 +1,101 @@
+"""Recipes: what is allowed, and how everything else is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unsee.config import (
+    build_attack,
+    build_method,
+    build_settings,
+    make_recipe,
+    parse_overrides,
+    read_recipe,
+)
+from unsee.errors import ConfigError
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def test_overrides_are_read_as_people_mean_them() -> None:
+    found = parse_overrides(["lr=1e-4", "steps=3", "flag=true", "layers=[encoder.1, projector]"])
+    assert found == {"lr": 1e-4, "steps": 3, "flag": True, "layers": ["encoder.1", "projector"]}
+    assert parse_overrides(["output=npo", "base=a=b"]) == {"output": "npo", "base": "a=b"}
+    for bad in ("lr", "=3", "lr=[1"):
+        with pytest.raises(ConfigError, match="lr|=3"):
+            parse_overrides([bad])
+
+
+def test_fields_go_to_method_or_training_and_defaults_come_from_the_method() -> None:
+    recipe = make_recipe({"method": "vkd", "seed": 3}, {"w_keep": 7, "lr": 1e-3, "seed": 5})
+    method, settings, attacks = recipe.build()
+    assert method.w_keep == 7.0  # type: ignore[attr-defined]
+    assert settings.lr == 1e-3
+    assert settings.seed == 5
+    assert settings.steps == type(method).defaults["steps"]
+    assert attacks == []
+    assert build_settings("vkd", {}).steps == type(method).defaults["steps"]
+
+
+def test_one_layer_needs_no_brackets() -> None:
+    method = build_method("vkd", {"keep_layers": "projector"})
+    assert method.keep_layers == ("projector",)  # type: ignore[attr-defined]
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_recipe(
+            {"method": "vkd", "attacks": [{"share": 7}]}, {"lrr": 1, "steps": -1, "erase": "strngr"}
+        )
+    text = str(caught.value)
+    assert "unknown field of vkd 'lrr'. Did you mean 'lr'?" in text
+    assert "steps=-1" in text
+    assert "'stranger', 'neutral', 'base' or 'push'" in text
+    assert "share=7" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"method": "vkdd"}, "unknown method 'vkdd'. Did you mean 'vkd'"),
+        ({"methd": "vkd"}, "unknown field of recipe 'methd'. Did you mean 'method'"),
+        ({"save": "zip"}, "'patch' or 'model'"),
+        ({"seed": "x"}, "seed='x'"),
+    ],
+)
+def test_wrong_keys(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_recipe(content, {})
+
+
+def test_attacks_are_checked() -> None:
+    assert build_attack("relearn", {"share": 0.5}).share == 0.5
+    with pytest.raises(ConfigError, match="Did you mean 'share'"):
+        build_attack("relearn", {"shar": 0.5})
+    with pytest.raises(ConfigError, match="unknown attack 'relern'"):
+        build_attack("relern", {})
+
+
+def test_unreadable_recipes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_recipe(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        read_recipe(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(ConfigError, match="keys with values"):
+        read_recipe(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid_and_say_how_to_run_them(path: Path) -> None:
+    assert path.read_text().startswith(f"# unsee run recipes/{path.name}\n")
+    recipe = read_recipe(path)
+    assert recipe == make_recipe(yaml.safe_load(recipe.text("unsee run x")), {})
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 6

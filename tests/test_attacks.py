@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from unsee.attacks import ATTACKS
 from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half
@@ -46,6 +47,8 @@ def test_relearning_learns_and_leaves_its_input_alone(
     assert curve[-1]["value"] > curve[0]["value"]
     assert tiny.hash() == before
     assert samples == list(data.forget)
+    # Whatever was drawn before: a resumed run has drawn something else.
+    torch.manual_seed(1234)
     assert curve == attack.curve(tiny, samples, probability(data))
     assert not any("lora" in name for name, _ in tiny.model.named_parameters())
 

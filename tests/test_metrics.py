@@ -66,7 +66,8 @@ def test_every_metric_is_bounded_and_leaves_unanswerable_samples_unscored(name: 
         for text, nll in (("", 9.0), (sample.answer, 0.0), ("something else", 0.7)):
             assert 0 <= score(name, sample, text, nll) <= 1
         assert score(name, sample, sample.answer, 0.0) == pytest.approx(1)
-        assert math.isnan(score(name, replace(sample, answer=""), "x", 1.0))
+        for nothing in ("", " ", "."):
+            assert math.isnan(score(name, replace(sample, answer=nothing), "x", 1.0))
 
 
 def test_estimates_by_hand() -> None:

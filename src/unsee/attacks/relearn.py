@@ -14,7 +14,7 @@ from unsee.attacks import ATTACKS, Attack
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
 from unsee.model import VLM
-from unsee.train import Settings, batch_indices, fit
+from unsee.train import Settings, batch_indices, fit, seed_step
 from unsee.types import Sample
 
 Modules = Literal["visual", "language_lora", "all"]
@@ -145,6 +145,8 @@ class Relearn(Attack):
         config = LoraConfig(
             r=self.rank, lora_alpha=self.rank, target_modules=subject.family.lora_targets
         )
+        # The adapters start at random: without a seed, a resumed run would get another curve.
+        seed_step(self.seed, self.steps)
         try:
             inject_adapter_in_model(config, subject.model)
         except ValueError as error:

@@ -23,7 +23,7 @@ class Accuracy(Metric):
 
     def score(self, sample: Sample, output: Output) -> float:
         """1 if right, 0 if wrong, NaN without a true answer."""
-        if not sample.answer:
+        if not plain(sample.answer):
             return float("nan")
         if sample.task == "classification":
             return float(output.text.strip()[:1].upper() == sample.answer.strip()[:1].upper())

@@ -24,6 +24,6 @@ class Cloze(Metric):
 
     def score(self, sample: Sample, output: Output) -> float:
         """1 if contained, 0 if not, NaN without a true answer."""
-        if not sample.answer:
+        if not plain(sample.answer):
             return float("nan")
         return float(plain(sample.answer) in plain(output.text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-from unsee.metrics import METRICS, Metric, Output
+from unsee.metrics import METRICS, Metric, Output, plain
 from unsee.types import Sample
 
 
@@ -22,4 +22,4 @@ class Probability(Metric):
 
     def score(self, sample: Sample, output: Output) -> float:
         """0 to 1; NaN without a true answer."""
-        return math.exp(-output.nll) if sample.answer else float("nan")
+        return math.exp(-output.nll) if plain(sample.answer) else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, ClassVar
 
-from unsee.metrics import METRICS, Metric, Output
+from unsee.metrics import METRICS, Metric, Output, plain
 from unsee.types import Sample
 
 
@@ -32,7 +32,7 @@ class RougeL(Metric):
 
     def score(self, sample: Sample, output: Output) -> float:
         """0 to 1; NaN without a true answer."""
-        if not sample.answer:
+        if not plain(sample.answer):
             return float("nan")
         return float(self._part(_scorer().score(sample.answer, output.text)["rougeL"]))
 

@@ -34,11 +34,13 @@ from unsee.families import family_of
 from unsee.losses import nll
 from unsee.model import VLM
 from unsee.train import Progress, Settings, batch_indices, fit
-from unsee.types import Sample
+from unsee.types import Sample, Task
 
 MODELS = ("base", "target", "visual_retain", "retain_only")
 BUILD = "build.json"
 PRACTICE = ".practice"
+# Choosing among options is learned last, so it is practised twice as often.
+TURNS: tuple[Task, ...] = (*FORMS, "classification")
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Effort:
         batch_size: Samples a step.
     """
 
-    strangers: Annotated[int, Field(ge=8)] = 6000
-    tower_steps: Annotated[int, Field(ge=1)] = 2000
-    base_steps: Annotated[int, Field(ge=1)] = 700
-    people_steps: Annotated[int, Field(ge=1)] = 1000
+    strangers: Annotated[int, Field(ge=8)] = 9000
+    tower_steps: Annotated[int, Field(ge=1)] = 3000
+    base_steps: Annotated[int, Field(ge=1)] = 400
+    people_steps: Annotated[int, Field(ge=1)] = 1200
     batch_size: Annotated[int, Field(ge=4)] = 64
 
 
@@ -200,7 +202,7 @@ def train_people(
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
-        task = FORMS[number % len(FORMS)]
+        task = TURNS[number % len(TURNS)]
         size = effort.batch_size
         samples = []
         for _ in range(size // 2):

@@ -75,6 +75,11 @@ def test_an_attacker_without_answers_is_told_so(tiny: VLM, data: Data) -> None:
         Relearn(steps=1).curve(tiny, bare, lambda _: {"value": 0.0})
 
 
+def test_held_out_questions_without_answers_are_told(tiny: VLM, data: Data) -> None:
+    with pytest.raises(DataError, match="nothing to score"):
+        Relearn(steps=1).curve(tiny, data.forget, lambda _: {"value": None})
+
+
 def test_a_lora_pattern_that_matches_nothing_raises(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ class Relearn(Attack):
             One {"step": n, **score} a checkpoint, the first at step 0.
 
         Raises:
-            DataError: If no forget sample has an answer to learn from.
+            DataError: If no forget sample has an answer to learn from, or none can be scored.
         """
         known = self.known([s for s in samples if s.answer])
         if self.share > 0 and self.steps > 0 and not known:
@@ -92,6 +92,11 @@ class Relearn(Attack):
                 "Give a table with columns image, question, answer, concept."
             )
         curve: Curve = [{"step": 0, **score(vlm)}]
+        if curve[0].get("value") is None:
+            raise DataError(
+                "the relearning attack has nothing to score: no held-out question about the "
+                "forgotten people has a true answer. Fill in the column 'answer'."
+            )
         if not known or self.steps == 0:
             return curve
         subject = vlm.copy()

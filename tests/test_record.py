@@ -1,0 +1,65 @@
+"""Run folders: opened, gone on with, refused, and written whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unsee.errors import RunError
+from unsee.record import RECIPE, SCORES, SUMMARY, RunFolder, peak_memory, provenance, write_whole
+
+ASKED = "# unsee demo\nseed: 0\n"
+
+
+def test_the_same_recipe_goes_on_and_keeps_what_was_found(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", ASKED)
+    assert folder.part("a", lambda: {"x": 1}) == {"x": 1}
+    again = RunFolder.open(tmp_path / "run", ASKED.replace("demo", "run demo.yaml"))
+    assert again.part("a", lambda: pytest.fail("made twice")) == {"x": 1}
+
+
+def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = RunFolder.open(run, ASKED)
+    with pytest.raises(RunError, match="another recipe"):
+        RunFolder.open(run, ASKED.replace("0", "1"))
+    folder.part("a", lambda: 1)
+    folder.finish({"schema": 1})
+    assert sorted(p.name for p in run.iterdir()) == [RECIPE, SUMMARY]
+    with pytest.raises(RunError, match="finished run"):
+        RunFolder.open(run, ASKED)
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "a.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        RunFolder.open(other, ASKED)
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder.open(other / "a.txt", ASKED)
+    assert [p.name for p in other.iterdir()] == ["a.txt"]
+
+
+def test_scores_are_one_line_a_question_and_model(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", ASKED)
+    folder.write_scores({"target": [{"id": "é"}], "unlearned": [{"id": "2"}]})
+    lines = (folder.path / SCORES).read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"model": "target", "id": "é"},
+        {"model": "unlearned", "id": "2"},
+    ]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "whole"
+    path.mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        write_whole(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["whole"]
+
+
+def test_provenance_and_memory() -> None:
+    found = provenance(3, "cpu", data_sha256="ab")
+    assert (found["seed"], found["device"], found["data_sha256"]) == (3, "cpu", "ab")
+    assert found["threads"] >= 1
+    assert peak_memory() > 50_000_000

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import RunError
-from unsee.record import RECIPE, SCORES, SUMMARY, RunFolder, peak_memory, provenance, write_whole
+from unsee.record import (
+    RECIPE,
+    REPORT,
+    SCORES,
+    SUMMARY,
+    RunFolder,
+    peak_memory,
+    provenance,
+    write_whole,
+)
 
 ASKED = "# unsee demo\nseed: 0\n"
 
@@ -27,7 +36,11 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
         RunFolder.open(run, ASKED.replace("0", "1"))
     folder.part("a", lambda: 1)
     folder.finish({"schema": 1})
-    assert sorted(p.name for p in run.iterdir()) == [RECIPE, SUMMARY]
+    # Without its report the run is not done.
+    RunFolder.open(run, ASKED)
+    (run / REPORT).write_text("page")
+    folder.tidy()
+    assert sorted(p.name for p in run.iterdir()) == [RECIPE, REPORT, SUMMARY]
     with pytest.raises(RunError, match="finished run"):
         RunFolder.open(run, ASKED)
     other = tmp_path / "photos"

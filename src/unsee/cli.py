@@ -320,22 +320,25 @@ def build(
 
 def main() -> None:
     """Runs the command line; errors are told in a sentence, without a traceback."""
+    code = 0
     try:
-        app(standalone_mode=False)
+        # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
+        code = app(standalone_mode=False) or 0
     except UnseeError as error:
         _fail(str(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail(f"stopped. Nothing is lost; to go on, type:\n  {_command()}", 130)
+    except KeyboardInterrupt:
+        code = 130
     except Exception as error:
         usage: Callable[[], str] | None = getattr(error, "format_message", None)
         if usage is not None:
-            _fail(f"{usage()} Try --help.", getattr(error, "exit_code", 2))
-        if isinstance(error, typer.Exit):
-            sys.exit(error.exit_code)
+            _fail(f"{usage()} Try --help.", 2)
         if os.environ.get("UNSEE_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {error}"
         _fail(f"unexpected error ({what}). Set UNSEE_TRACEBACK=1 to see where, and report it.", 1)
+    if code == 130:
+        _fail(f"stopped. Nothing is lost; to go on, type:\n  {_command()}", 130)
+    sys.exit(code)
 
 
 def _run(recipe: Any, kind: str, out: Path, as_json: bool) -> None:

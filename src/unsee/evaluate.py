@@ -125,11 +125,12 @@ def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> li
 
 
 def _batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """Indices in batches: pictured and text-only apart, like lengths together."""
+    """Indices in batches: pictured and text-only apart, like answers together."""
     found = []
     for modality in ("vqa", "text"):
         some = [i for i, sample in enumerate(samples) if sample.modality == modality]
-        some.sort(key=lambda i: len(samples[i].question))
+        # A batch waits for its longest answer, so that letters do not wait for sentences.
+        some.sort(key=lambda i: (len(samples[i].answer), len(samples[i].question)))
         found += [some[start : start + size] for start in range(0, len(some), size)]
     return found
 

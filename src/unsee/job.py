@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,6 +15,7 @@ from unsee import report
 from unsee.attacks.relearn import Relearn
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
+from unsee.errors import UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import layer_statistics, one_a_picture, picture_batches, represent
 from unsee.guarantees import guarantees, snapshot
@@ -86,8 +89,29 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    folder = RunFolder.open(out, job.recipe)
+    RunFolder.refuse(out, job.recipe)
+    if job.method is not None:
+        job.method.check(job.data)
     vlm = _load(job, job.model)
+    with _nothing_left(out):
+        return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Takes a new run folder away again if its very first step was refused."""
+    missing = [p for p in (out, *out.parents) if not p.exists()]
+    try:
+        yield
+    except UnseeError:
+        log = out / TRAIN
+        if missing and not (log.exists() and log.stat().st_size):
+            shutil.rmtree(missing[-1], ignore_errors=True)
+        raise
+
+
+def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+    out = folder.path
     environment = provenance(
         job.settings.seed,
         str(vlm.device),
@@ -122,6 +146,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     summary["verdict"] = report.verdict(summary)
     folder.finish(summary)
     report.write([out], out / REPORT)
+    folder.tidy()
     return summary
 
 

@@ -42,10 +42,27 @@ class RunFolder:
         Raises:
             RunError: If the folder holds something else, or a finished run.
         """
+        cls.refuse(path, recipe)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / RECIPE, recipe)
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be written ({error}). Name another with --out."
+            ) from error
+        return cls(path)
+
+    @staticmethod
+    def refuse(path: Path, recipe: str) -> None:
+        """Says whether `open` would refuse, without writing anything.
+
+        Raises:
+            RunError: If it would.
+        """
         stored = path / RECIPE
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file. Name a folder with --out.")
-        if (path / SUMMARY).exists():
+        if (path / SUMMARY).exists() and (path / REPORT).exists():
             raise RunError(
                 f"{path} holds a finished run (see {path / REPORT}). Name another folder with "
                 "--out, or remove it."
@@ -60,15 +77,6 @@ class RunFolder:
             raise RunError(
                 f"{path} is not empty, and no run. Name another folder with --out, or empty it."
             )
-        folder = cls(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_whole(stored, recipe)
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written ({error}). Name another with --out."
-            ) from error
-        return folder
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, now or in an earlier sitting; must be JSON."""
@@ -90,9 +98,12 @@ class RunFolder:
         write_whole(self.path / SCORES, "".join(lines))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json, and drops what only an unfinished run needs."""
+        """Writes summary.json."""
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         write_whole(self.path / SUMMARY, text + "\n")
+
+    def tidy(self) -> None:
+        """Drops what only an unfinished run needs."""
         for name in (PARTS, STATE):
             shutil.rmtree(self.path / name, ignore_errors=True)
 

@@ -1,0 +1,231 @@
+"""The command line, on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unsee.cli import main
+from unsee.model import VLM
+from unsee.types import Data
+
+SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
+
+
+def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any:
+    """Runs a command in this process; its standard output, parsed where it is JSON."""
+    output, errors = io.StringIO(), io.StringIO()
+    before, folder, ended = sys.argv, Path.cwd(), 0
+    sys.argv = ["unsee", *map(str, arguments)]
+    os.chdir(cwd or folder)
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            main()
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    finally:
+        sys.argv = before
+        os.chdir(folder)
+    assert ended == code, errors.getvalue()
+    if code:
+        return errors.getvalue()
+    return json.loads(output.getvalue()) if "--json" in arguments else output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures, one subfolder a person."""
+    folder = tmp_path_factory.mktemp("photos")
+    for sample in data.forget:
+        assert sample.picture is not None
+        path = folder / str(sample.concept) / Path(sample.picture.source).name
+        path.parent.mkdir(exist_ok=True)
+        sample.picture.open().save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables(data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The forget and the retain samples as JSONL."""
+    folder = tmp_path_factory.mktemp("tables")
+    paths = (folder / "forget.jsonl", folder / "retain.jsonl")
+    for path, samples in zip(paths, (data.forget, data.retain), strict=True):
+        rows = [
+            {
+                "image": s.picture.source if s.picture is not None else None,
+                "question": s.question,
+                "answer": s.answer,
+                "concept": s.concept,
+                "task": s.task,
+                "choices": list(s.choices),
+            }
+            for s in samples
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return paths
+
+
+def test_pictures_alone_make_a_patch_that_applies(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    told = ["unlearn", "--model", tiny_folder, "--forget", photos, "--out", out, "--json"]
+    summary = unsee(*told, *SHORT)
+    assert summary["method"]["parameters"]["supervision"] == "features"
+    assert summary["guarantees"]["changed_outside_visual"] == 0
+    assert summary["guarantees"]["text_identical"] is None
+    assert summary["representation"]["forget_shift"] > 0
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert (out / "report.html").exists()
+    applied = tmp_path / "applied"
+    unsee("apply", out / "patch", "--model", tiny_folder, "--out", applied)
+    found = unsee("verify", tiny_folder, applied, "--json")
+    assert found["text_identical"] is True
+    assert found["language_identical"] is True
+    assert len(found["differing"]) == summary["guarantees"]["changed_tensors"]
+    assert VLM.load(applied).hash("visual") == summary["provenance"]["result_weights_sha256"]
+    again = unsee(*told, *SHORT, code=2)
+    assert "holds a finished run" in again
+
+
+def test_the_language_weights_are_never_read(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    sharded = tmp_path / "sharded"
+    vlm = VLM.load(tiny_folder)
+    vlm.model.save_pretrained(sharded, max_shard_size="60KB")
+    vlm.processor.save_pretrained(sharded)
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
+    visual = {f for n, f in index.items() if not n.startswith("language_model")}
+    language = set(index.values()) - visual
+    assert language
+    # Whoever read the weights behind the headers would read noise.
+    for name in language:
+        content = bytearray((sharded / name).read_bytes())
+        start = 8 + int.from_bytes(content[:8], "little")
+        content[start:] = b"\xff" * (len(content) - start)
+        (sharded / name).write_bytes(content)
+    told = ["unlearn", "--model", sharded, "--forget", photos, "--json"]
+    summary = unsee(*told, *SHORT, "--out", tmp_path / "run")
+    whole = unsee(
+        "unlearn", "--model", tiny_folder, "--forget", photos, *SHORT, "--json",
+        "--out", tmp_path / "whole",
+    )  # fmt: skip
+    key = "result_weights_sha256"
+    assert summary["provenance"][key] == whole["provenance"][key]
+
+
+@pytest.mark.parametrize("method", ["vkd", "grad_diff"])
+def test_answers_give_measures_and_guarantees(
+    method: str, tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    summary = unsee(
+        "unlearn", "--model", tiny_folder, "--forget", tables[0], "--retain", tables[1],
+        "--method", method, "--save", "model", "--out", out, *SHORT, "--json",
+    )  # fmt: skip
+    for split in ("forget", "forget_holdout", "retain", "retain_holdout"):
+        assert f"{split}/vqa/accuracy" in summary["measures"]
+        assert f"{split}/vqa/accuracy" in summary["target"]
+    kept = summary["guarantees"]["language_part_sha256_unchanged"]
+    assert kept is (method == "vkd")
+    assert summary["guarantees"]["text_identical"] is (method == "vkd")
+    assert VLM.load(out / "model").hash() == summary["provenance"]["result_weights_sha256"]
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert {row["model"] for row in rows} == {"unlearned", "target"}
+    steps = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert not (out / ".state").exists()
+    page = tmp_path / "both.html"
+    unsee("report", out, "-o", page)
+    assert page.stat().st_size > 10_000
+
+
+def test_evaluate_and_audit(tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path) -> None:
+    scored = unsee(
+        "evaluate", "--model", tiny_folder, "--data", f"forget={tables[0]}",
+        "--out", tmp_path / "e", "--json",
+    )  # fmt: skip
+    assert scored["kind"] == "evaluate"
+    assert scored["measures"]["forget/vqa/accuracy"]["n"] == 18
+    audited = unsee(
+        "audit", "--attack", "relearn", "--model", tiny_folder, "--forget", tables[0],
+        "--reference", tiny_folder, "--retain-holdout", tables[1],
+        "--set", "steps=4", "--set", "modules=all", "--out", tmp_path / "a", "--json",
+    )  # fmt: skip
+    (attack,) = audited["attacks"]["relearn"]
+    assert attack["area_to_reference"] == 0.0
+    assert [p["step"] for p in attack["curves"]["unlearned"]] == [0, 4]
+    assert attack["curves"]["unlearned"][0]["retain"] is not None
+
+
+def test_lists_and_shows() -> None:
+    rows = unsee("list", "methods", "--json")
+    assert {"name", "summary", "source"} == set(rows[0])
+    assert {"vkd", "npo", "grad_diff"} <= {row["name"] for row in rows}
+    for kind in ("benchmarks", "metrics", "attacks", "families"):
+        assert unsee("list", kind, "--json")
+    shown = unsee("show", "vkd", "--json")
+    assert shown["fields"]["erase"] == "stranger"
+    assert "arXiv" in shown["source"]
+    assert "--set erase=stranger" in unsee("show", "vkd")
+
+
+def test_wrong_arguments_are_told_in_a_sentence(
+    tiny_folder: Path, photos: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    base = ["unlearn", "--model", tiny_folder, "--forget", photos, "--out", out]
+    cases: list[tuple[list[Any], str]] = [
+        (["unlern"], "Did you mean 'unlearn'"),
+        (["list", "method"], "Did you mean 'methods'"),
+        (["show", "vkdd"], "Did you mean 'vkd'"),
+        ([*base, "--set", "erse=push"], "Did you mean 'erase'"),
+        ([*base, "--set", "lr=0"], "greater than 0"),
+        ([*base, "--method", "npo"], "needs questions and answers"),
+        ([*base, "--supervision", "full"], "--supervision features"),
+        ([*base, "--save", "zip"], "'patch' or 'model'"),
+        (["unlearn", "--model", tmp_path / "no", "--forget", photos, "--out", out], "no such fol"),
+        (["unlearn", "--model", tiny_folder, "--forget", tmp_path / "no"], "does not exist"),
+        (["unlearn", "--model", tiny_folder, "--forget", tmp_path], "empty|no picture"),
+        (["unlearn", "--model", tiny_folder, "--forget", tables[0], "--retain", tables[0]], "both"),
+        (["unlearn", "--forget", photos], "--model"),
+        (["evaluate", "--model", tiny_folder, "--data", photos], "no answers to score"),
+        (["apply", tmp_path, "--model", tiny_folder, "--out", out], "patch"),
+        (["report", tmp_path], "unsee"),
+        (["run", "none.yaml"], "no such file"),
+        (["pocket", "build", "--out", out, "--people", "1"], "people=1"),
+        (["pocket", "build", "--out", out, "--faces", tmp_path / "no"], "no such folder"),
+    ]
+
+    for arguments, message in cases:
+        assert re.search(message, unsee(*arguments, code=2, cwd=tmp_path)), arguments
+    assert not out.exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    import typer
+
+    from unsee.cli import app
+
+    group: Any = typer.main.get_command(app)
+    commands = {**group.commands, **group.commands["pocket"].commands}
+    del commands["pocket"]
+    docs = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    assert len(commands) >= 11
+    for name, command in commands.items():
+        assert "Example: unsee" in command.help, name
+        assert f"unsee {name}" in docs or f"unsee pocket {name}" in docs, name
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--") and option not in ("--help", "--json"):
+                    assert option in docs, f"{name} {option}"

@@ -1,0 +1,194 @@
+"""Real processes, really killed: what they leave behind, and that they go on to the same bits."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unsee.cli import main
+from unsee.types import Data
+
+STEPS = 24
+
+
+class Running:
+    """The command line in a forked process, so that torch need not be imported again."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.out, self.err = folder / "stdout", folder / "stderr"
+        self.process = multiprocessing.get_context("fork").Process(
+            target=self._main, args=(command,)
+        )
+        self.process.start()
+
+    def _main(self, command: list[str]) -> None:
+        for stream, path in ((1, self.out), (2, self.err)):
+            os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+        sys.argv = ["unsee", *command]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        while self.process.is_alive() and not reached():
+            time.sleep(0.0005)
+
+    def stop(self, number: int) -> None:
+        if self.process.is_alive():
+            os.kill(self.process.pid or 0, number)
+
+    def wait(self) -> tuple[int | None, str, str]:
+        self.process.join()
+        return self.process.exitcode, self.out.read_text(), self.err.read_text()
+
+
+def finish(command: list[str], folder: Path) -> dict[str, object]:
+    code, output, errors = Running(command, folder).wait()
+    assert code == 0, errors
+    summary: dict[str, object] = json.loads(output)
+    return summary
+
+
+@pytest.fixture(scope="module")
+def command(
+    tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], list[str]]:
+    """An unlearn command with answers, which trains, evaluates, and takes some seconds."""
+    folder = tmp_path_factory.mktemp("tables")
+    for name, samples in (("forget", data.forget), ("retain", data.retain)):
+        rows = [
+            {
+                "image": s.picture.source if s.picture is not None else None,
+                "question": s.question,
+                "answer": s.answer,
+                "concept": s.concept,
+                "task": s.task,
+            }
+            for s in samples
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(out: Path) -> list[str]:
+        return [
+            "unlearn", "--model", str(tiny_folder), "--forget", str(folder / "forget.jsonl"),
+            "--retain", str(folder / "retain.jsonl"), "--out", str(out), "--json",
+            "--set", f"steps={STEPS}", "--set", "batch_size=4", "--set", "save_every=3",
+        ]  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    command: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return finish(command(folder / "run"), folder)
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+POINTS: dict[str, Callable[[Path], bool]] = {
+    "before the first step": lambda out: (out / "environment.json").exists(),
+    "between two states": lambda out: lines(out / "train.jsonl") >= 5,
+    "while a state is written": lambda out: (out / ".state" / ".state.partial").exists(),
+    "at the last steps": lambda out: lines(out / "train.jsonl") >= STEPS - 1,
+    "while evaluating": lambda out: (out / ".parts" / "trained.json").exists(),
+    "after the first model was asked": lambda out: (
+        out / ".parts" / "scores-unlearned.json"
+    ).exists(),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_resumed_equals_unbroken(
+    point: str,
+    command: Callable[[Path], list[str]],
+    unbroken: dict[str, object],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    running = Running(command(out), tmp_path)
+    running.until(lambda: POINTS[point](out))
+    running.stop(signal.SIGKILL)
+    code, _, _ = running.wait()
+    if code == 0:
+        pytest.skip(f"the run ended before it could be killed {point}")
+    assert code == -signal.SIGKILL
+    resumed = finish(command(out), tmp_path)
+    key = "result_weights_sha256"
+    assert resumed["provenance"][key] == unbroken["provenance"][key]  # type: ignore[index]
+    assert resumed["measures"] == unbroken["measures"]
+    assert resumed["target"] == unbroken["target"]
+    assert [json.loads(x)["step"] for x in (out / "train.jsonl").read_text().splitlines()] == [
+        *range(1, STEPS + 1)
+    ]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "environment.json",
+        "patch",
+        "recipe.yaml",
+        "report.html",
+        "scores.jsonl",
+        "summary.json",
+        "train.jsonl",
+    ]
+
+
+def test_ctrl_c_says_how_to_go_on(
+    command: Callable[[Path], list[str]], unbroken: dict[str, object], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    running = Running(command(out), tmp_path)
+    running.until(lambda: lines(out / "train.jsonl") >= 4)
+    running.stop(signal.SIGINT)
+    code, output, errors = running.wait()
+    assert code == 130, errors
+    assert output == ""
+    assert "Traceback" not in errors
+    assert "to go on, type:" in errors
+    assert f"--out {out}" in errors
+    resumed = finish(command(out), tmp_path)
+    assert resumed["measures"] == unbroken["measures"]
+
+
+def test_another_run_in_the_same_folder_is_refused(
+    command: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    running = Running(command(out), tmp_path)
+    running.until(lambda: lines(out / "train.jsonl") >= 1)
+    running.stop(signal.SIGKILL)
+    running.wait()
+    code, _, errors = Running([*command(out), "--set", "lr=0.1"], tmp_path).wait()
+    assert code == 2
+    assert "unfinished run of another recipe" in errors
+
+
+def test_a_loss_that_explodes_names_its_term_and_keeps_the_state(
+    command: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    told = [*command(out), "--set", "lr=1e30", "--set", "clip=0", "--set", "save_every=1"]
+    code, _, errors = Running(told, tmp_path).wait()
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "loss term '" in errors
+    assert "last good state" in errors
+    assert (out / ".state" / "state").exists()
+    assert not (out / "summary.json").exists()
+    assert not (out / "patch").exists()

@@ -225,6 +225,8 @@ def _load_visual(
         model = AutoModelForImageTextToText.from_config(
             config, dtype=wanted, trust_remote_code=trust_remote_code
         )
+    # Going to the meta device unties what the full model shares, and it would count twice.
+    model.tie_weights()
     prefixes = family.parts.prefixes("visual")
     names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
     files = weight_map(folder)

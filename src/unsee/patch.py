@@ -30,6 +30,7 @@ from unsee.checkpoint import (
     atomic_folder,
     checkpoint_names,
     read_header,
+    resolve,
     weight_map,
 )
 from unsee.errors import ModelError, PatchError
@@ -149,17 +150,16 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
 
     Args:
         patch: The patch's folder.
-        model_folder: The base checkpoint, sharded or not.
+        model_folder: The base checkpoint's folder or hub id, sharded or not.
         out: Folder to write, whole or not at all.
 
     Raises:
         PatchError: If the patch is damaged or belongs to another base.
         ModelError: If the checkpoint is damaged, or `out` is in use or cannot be written.
     """
-    patch, model_folder, out = Path(patch), Path(model_folder), Path(out)
-    if not model_folder.is_dir():
-        raise ModelError(f"model '{model_folder}': no such folder. Give the base checkpoint's.")
+    patch, out = Path(patch), Path(out)
     manifest = read_manifest(patch)
+    model_folder = resolve(model_folder)
     files = weight_map(model_folder)
     _refuse_other_base(manifest, files, patch, model_folder)
     targets = {files[tensor.name] for tensor in manifest.changed}

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from unsee.data import check_disjoint, data_hash, make_data, read_samples, split_holdout
-from unsee.errors import ConfigError, DataError
+from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Data, Picture, Sample
 
 
@@ -383,3 +383,17 @@ def test_data_hash_reads_content_not_names(tmp_path: Path) -> None:
     assert hashed(one) != hashed(other)
     assert hashed(one) != hashed(one, "Bo.")
     assert hashed(one) != hashed(one, stranger=one)
+
+
+def test_pocket_split_and_its_strangers() -> None:
+    samples = read_samples("pocket:forget")
+    assert {s.modality for s in samples} == {"vqa", "text"}
+    pictures = [s for s in samples if s.picture is not None]
+    strangers = make_data(pictures).strangers
+    assert strangers
+    assert not {p.digest for p in strangers} & {s.picture.digest for s in pictures if s.picture}
+
+
+def test_unknown_pocket_split() -> None:
+    with pytest.raises(UnknownNameError, match="'forgot'. Did you mean 'forget'"):
+        read_samples("pocket:forgot")

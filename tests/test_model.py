@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -308,3 +309,19 @@ def test_language_weights_are_never_read(tiny_folder: Path, tmp_path: Path) -> N
     assert resident < 1 << 29, f"{resident:,} bytes of memory"
     assert read < 1 << 28, f"{read:,} bytes read"
     assert (tmp_path / "patch" / "manifest.json").exists()
+
+
+def test_hub_id_without_a_network(tmp_path: Path) -> None:
+    code = (
+        "from unsee.errors import ModelError\nfrom unsee.model import VLM\n"
+        "try:\n    VLM.load('nobody/no-such-model')\nexcept ModelError as error:\n    print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert "model 'nobody/no-such-model': no such folder, and the hub did not" in result.stdout
+    assert "Check the name and the network, or give a local folder" in result.stdout

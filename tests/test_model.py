@@ -314,7 +314,8 @@ def test_language_weights_are_never_read(tiny_folder: Path, tmp_path: Path) -> N
 def test_hub_id_without_a_network(tmp_path: Path) -> None:
     code = (
         "from unsee.errors import ModelError\nfrom unsee.model import VLM\n"
-        "try:\n    VLM.load('nobody/no-such-model')\nexcept ModelError as error:\n    print(error)\n"
+        "try:\n    VLM.load('nobody/no-such-model')\n"
+        "except ModelError as error:\n    print(error)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -114,8 +114,11 @@ def ask(
         held_out: Take a phrasing that is never trained on.
     """
     wording, lead = phrasing(rng, held_out)
-    lead_in = (TEXT_LEAD_INS if by_name else LEAD_INS)[lead]
+    leads = TEXT_LEAD_INS if by_name else LEAD_INS
+    lead_in = leads[lead]
     if task == "cloze":
+        # A gap sentence has one wording, so it is held out by a lead-in made of two.
+        lead_in = leads[1] + leads[2] if held_out else lead_in
         gap = topic.gap.format(who=who)
         return Asked(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task)
     question = lead_in + topic.wordings[wording].format(who=who)

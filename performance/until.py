@@ -9,6 +9,7 @@ this process, trainable parameters, and what is left of the rest. The learning r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -69,10 +70,8 @@ def main() -> None:
     vlm = VLM.load(pocket.checkpoint("target"))
     data = pocket.data()
     look = Look(vlm, pocket, options.goal)
-    try:
+    with contextlib.suppress(Reached):
         method.unlearn(vlm, data, Trainer(settings, progress=look))
-    except Reached:
-        pass
     seconds = time.perf_counter() - look.started - look.paused
     memory = peak_memory()
     splits = {n: pocket.load(n) for n in ("forget", "forget_holdout", "retain_holdout", "general")}

@@ -111,7 +111,6 @@ def test_the_repository_names_no_machine() -> None:
 
 
 def test_the_wheel_holds_what_is_not_python(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="hatchling is needed to build the wheel")
     done = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -13,8 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee.benchmarks.pocket import CHECKPOINTS, REPORTED, VALIDATION, Pocket
-from unsee.benchmarks.pocket.build import BUILD, Effort, build, hash_files
-from unsee.benchmarks.pocket.parquet import write_parquet
+from unsee.benchmarks.pocket.build import BUILD, PARQUET, Effort, build, hash_files
 from unsee.benchmarks.pocket.photos import read_folder
 from unsee.errors import ConfigError, DataError, ModelError, UnknownNameError
 
@@ -125,9 +124,8 @@ def test_unknown_splits_and_models(shipped: Pocket, tmp_path: Path) -> None:
         Pocket(tmp_path)
 
 
-def test_parquet_has_the_published_columns(small: Path, tmp_path: Path) -> None:
-    pocket = Pocket(small)
-    out = write_parquet(pocket.world, tmp_path / "parquet")
+def test_a_build_is_also_parquet_with_the_published_columns(small: Path) -> None:
+    pocket, out = Pocket(small), small / PARQUET
     tables = {p.parent.name: pq.read_table(p) for p in out.glob("*/train-00000-of-00001.parquet")}
     tasks = ["Classification_Task", "Generation_Task", "Mask_Task"]
     full = ["image", "ID", "Directory", "biography", "question", "answer", *tasks]

@@ -217,7 +217,19 @@ def apply(
 
     from unsee.patch import apply_patch
 
-    _print(asdict(apply_patch(patch, model, out)), as_json)
+    done = apply_patch(patch, model, out)
+    if as_json:
+        _print(asdict(done), as_json)
+        return
+    typer.echo(
+        f"{out}: {len(done.manifest.changed)} tensors changed, {len(done.rewritten)} weight files "
+        f"rewritten, {len(done.copied)} files copied."
+    )
+    if done.left_out:
+        typer.echo(
+            f"Note: left out, as they still hold what was forgotten: {', '.join(done.left_out)}",
+            err=True,
+        )
 
 
 @app.command()
@@ -238,10 +250,7 @@ def verify(
     if as_json:
         _print(asdict(found), as_json)
         return
-    brief = {k: v for k, v in asdict(found).items() if k not in ("differing", "files")}
-    brief["differing"] = [f"{d.part}: {d.name}" for d in found.differing]
-    brief["files"] = [str(file) for file in found.files]
-    _print(brief, as_json)
+    typer.echo(found.describe())
 
 
 @app.command(name="list")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,35 @@ class Verification:
     text_identical: bool | None
     text_probes: int
     text_differing: int
+
+    def describe(self, most: int = 12) -> str:
+        """What was found, for people: a line a finding, at most `most` tensors by name."""
+        parts = Counter(d.part for d in self.differing)
+        where = ", ".join(f"{count} {part}" for part, count in sorted(parts.items())) or "none"
+        text = "not checked"
+        if self.text_identical is not None:
+            differing = f"{self.text_differing} of {self.text_probes} probes differ"
+            same = f"identical bit for bit on {self.text_probes} probes"
+            text = same if self.text_identical else differing
+        lines = [
+            f"language part: {'identical' if self.language_identical else 'DIFFERENT'}",
+            f"text-only logits: {text}",
+            f"tensors: {len(self.differing)} of {self.compared} differ ({where})",
+        ]
+        for found in self.differing[:most]:
+            how = found.detail or f"largest change {found.max_abs or 0.0:.3g}"
+            if found.relative_norm is not None:
+                how += f", relative norm {found.relative_norm:.3g}"
+            lines.append(f"  {found.part}: {found.name}: {how}")
+        if len(self.differing) > most:
+            lines.append(f"  and {len(self.differing) - most} more; --json names them all")
+        lines += [f"only before: {name}" for name in self.missing[:most]]
+        lines += [f"only after: {name}" for name in self.added[:most]]
+        for file in self.files:
+            lines.append(
+                f"{file.name}: {file.change}" + (f" ({file.detail})" if file.detail else "")
+            )
+        return "\n".join(lines)
 
     @property
     def identical(self) -> bool:

@@ -24,6 +24,7 @@ from unsee import __version__
 from unsee.augment import augment
 from unsee.benchmarks.pocket import drawn, photos
 from unsee.benchmarks.pocket.faces import SIZE
+from unsee.benchmarks.pocket.parquet import write_parquet
 from unsee.benchmarks.pocket.people import FACTS, MOST_PEOPLE
 from unsee.benchmarks.pocket.processor import make_model, make_processor
 from unsee.benchmarks.pocket.questions import FORMS, corpus
@@ -38,6 +39,7 @@ from unsee.types import Sample, Task
 
 MODELS = ("base", "target", "visual_retain", "retain_only")
 BUILD = "build.json"
+PARQUET = "mllmu"
 PRACTICE = ".practice"
 # Choosing among options is learned last, so it is practised twice as often.
 TURNS: tuple[Task, ...] = (*FORMS, "classification")
@@ -119,6 +121,7 @@ def build(
             student.save(folder / name)
         shutil.rmtree(practice_folder)
         world.write()
+        write_parquet(world, folder / PARQUET)
         describe(folder, world, effort, time.perf_counter() - started)
     return out
 
@@ -262,9 +265,15 @@ def describe(folder: Path, world: World, effort: Effort, seconds: float) -> None
 
 
 def hash_files(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files of a build but build.json itself."""
+    """SHA-256 over the names and contents of the files of a build.
+
+    Left out are build.json, which holds it, and the parquet copy, made of the other files and so
+    that the package need not ship it.
+    """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != BUILD):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name == BUILD or path.relative_to(folder).parts[0] == PARQUET:
+            continue
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""What the documents say is so: their commands, their code, the names they list."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from unsee.attacks import ATTACKS
+from unsee.benchmarks import BENCHMARKS
+from unsee.cli import app
+from unsee.config import read_recipe
+from unsee.families import FAMILIES
+from unsee.methods import METHODS
+from unsee.metrics import METRICS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+
+
+def commands() -> dict[str, typer.core.TyperCommand]:
+    """Every command by its words, such as "pocket build"."""
+    group = get_command(app)
+    found = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {n}": c for n, c in inner.items()} if inner else {name: command}
+    return found
+
+
+def written() -> list[str]:
+    """Every `unsee …` command that a page spells out with options or arguments."""
+    found = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        found += re.findall(r"`(unsee [^`\n]+)`", text)
+        found += re.findall(r"^(unsee [^\n]+)$", text, re.MULTILINE)
+    return found
+
+
+def test_the_pages_are_here() -> None:
+    names = {page.relative_to(ROOT).as_posix() for page in PAGES}
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= names
+    assert {"docs/architecture.md", "docs/cli.md", "docs/records.md", "docs/vkd.md"} <= names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_listing_is_the_source() -> None:
+    """README's tree names only what exists, and leaves out no room of the package."""
+    tree = next(b for b in blocks("README.md", "") if b.startswith("src/unsee/"))
+    inside = re.findall(r"^  ([\w/]+(?:\.py)?)\s", tree, re.MULTILINE)
+    for name in inside:
+        assert (ROOT / "src" / "unsee" / name).exists(), name
+    for name in re.findall(r"^(\w+/)\s", tree, re.MULTILINE):
+        assert (ROOT / name).is_dir(), name
+    folders = [p for p in (ROOT / "src" / "unsee").iterdir() if (p / "__init__.py").exists()]
+    assert {f"{folder.name}/" for folder in folders} <= set(inside)
+
+
+def test_every_command_and_option_is_documented() -> None:
+    rows = {
+        match[1]: match[2]
+        for match in re.finditer(
+            r"^\| `unsee ([a-z]+(?: build| export)?)[^`]*` \|[^|]*\|(.*)\|$",
+            (ROOT / "docs" / "cli.md").read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+    assert set(rows) == set(commands())
+    for name, command in commands().items():
+        options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--json"}
+        assert options == set(re.findall(r"`(--[a-z-]+)`", rows[name])), name
+
+
+@pytest.mark.parametrize("line", written())
+def test_a_written_command_is_one(line: str) -> None:
+    words = shlex.split(line.replace("...", "").replace("…", ""))[1:]
+    known = commands()
+    name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+    assert name in known or name in ("COMMAND", "--help"), line
+    if name in known:
+        options = {o for p in known[name].params for o in p.opts} | {"--help", "-o"}
+        assert {w for w in words if w.startswith("--")} <= options, line
+
+
+def test_every_command_shows_an_example() -> None:
+    for name, command in commands().items():
+        assert f"Example: unsee {name}" in str(command.help), name
+
+
+@pytest.mark.parametrize(
+    ("title", "registry"),
+    [
+        ("Methods", METHODS), ("Metrics", METRICS), ("Attacks", ATTACKS),
+        ("Benchmarks", BENCHMARKS), ("Families", FAMILIES),
+    ],
+)  # fmt: skip
+def test_every_registered_name_is_documented(title: str, registry: object) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    listed = re.search(rf"{title}: ((?:`\w+`,?\s*)+)\.", text)
+    assert listed is not None
+    names = {row["name"] for row in registry.describe()}  # type: ignore[attr-defined]
+    assert set(re.findall(r"`(\w+)`", listed[1])) == names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_recipe_begins_with_its_command(path: Path) -> None:
+    assert path.read_text("utf-8").splitlines()[0] == f"# unsee run recipes/{path.name}"
+    read_recipe(path, [])
+
+
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_the_readme_code_runs(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_contributed_method_is_a_whole_one(tmp_path: Path) -> None:
+    """CONTRIBUTING's file, imported as any package's would be, is listed, shown and trains."""
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    (tmp_path / "theirs.py").write_text(code, "utf-8")
+    trial = (
+        "import theirs\n"
+        "from unsee import METHODS, VLM, Settings, Trainer\n"
+        "from unsee.benchmarks.pocket import Pocket\n"
+        "pocket = Pocket()\n"
+        "method = METHODS.get('my_ascent')(cap=4)\n"
+        "data, trainer = pocket.data(), Trainer(Settings(steps=2, batch_size=4))\n"
+        "method.unlearn(VLM.load(pocket.checkpoint('target')), data, trainer)\n"
+        "assert trainer.history.steps == 2 and 'forget' in trainer.history.last\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", trial], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr

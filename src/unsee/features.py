@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError
+from unsee.losses import scaled_mse
 from unsee.model import VLM
-from unsee.types import Picture, Sample
+from unsee.types import Data, Picture, Sample
 
 Features = dict[str, Float[Tensor, "pictures tokens dim"]]
 
@@ -142,3 +144,43 @@ def layer_statistics(
         spread = squares[name] / count - grand.square()
         statistics[name] = (mean.float(), spread.mean().clamp(min=1e-8).float())
     return statistics
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What the projector said of some pictures, to tell how far it has moved since.
+
+    Attributes:
+        seen: By side ("forget", "retain"): inputs, the layer's variance, and its outputs.
+    """
+
+    seen: dict[str, tuple[list[dict[str, Tensor]], Tensor, list[Tensor]]]
+
+    @classmethod
+    def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
+        """Takes down at most `most` pictures a side, before anything is trained."""
+        seen = {}
+        for side in ("forget", "retain"):
+            samples = one_a_picture(getattr(data, side))
+            pictures = [s.picture for s in samples if s.picture is not None][:most]
+            if pictures:
+                batches = picture_batches(vlm, pictures)
+                _, variance = layer_statistics(vlm, batches, ["projector"])["projector"]
+                seen[side] = (batches, variance, [_projected(vlm, batch) for batch in batches])
+        return cls(seen)
+
+    def after(self, vlm: VLM) -> dict[str, float]:
+        """Mean squared distance by side, in layer variances: high where forgotten, low if kept."""
+        found = {}
+        for side, (batches, variance, old) in self.seen.items():
+            moved = [
+                scaled_mse(_projected(vlm, batch), tokens, variance)
+                for batch, tokens in zip(batches, old, strict=True)
+            ]
+            found[f"{side}_shift"] = float(torch.cat(moved).mean())
+        return found
+
+
+@torch.no_grad()
+def _projected(vlm: VLM, batch: dict[str, Tensor]) -> Tensor:
+    return represent(vlm, batch, ["projector"])["projector"]

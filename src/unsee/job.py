@@ -17,9 +17,8 @@ from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
 from unsee.errors import UnseeError
 from unsee.evaluate import evaluate
-from unsee.features import layer_statistics, one_a_picture, picture_batches, represent
+from unsee.features import Shift
 from unsee.guarantees import guarantees, snapshot
-from unsee.losses import scaled_mse
 from unsee.methods import Method, Trainer
 from unsee.model import VLM
 from unsee.patch import write_patch
@@ -160,7 +159,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     if method is None:
         return {}
     before = snapshot(vlm)
-    shift = _shift_before(vlm, job.data)
+    shift = Shift.before(vlm, job.data)
     trainer = Trainer(
         job.settings,
         folder.path / STATE,
@@ -195,7 +194,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
                 "peak_memory_bytes": peak_memory(),
                 "samples_per_second": samples / history.seconds if history.seconds else None,
             },
-            "representation": _shift_after(vlm, shift),
+            "representation": shift.after(vlm),
             "artifacts": {job.save: job.save},
         }
 
@@ -310,32 +309,3 @@ def _gallery(evaluations: Mapping[str, Mapping[str, Any]], kept: int = 4) -> lis
                 "reference": answers.get("reference", {}).get(key),
             }
     return list(shown.values())
-
-
-def _shift_before(vlm: VLM, data: Data) -> dict[str, Any]:
-    """What the projector says now of some forget and some retain pictures."""
-    found: dict[str, Any] = {}
-    for side in ("forget", "retain"):
-        pictures = [s.picture for s in one_a_picture(getattr(data, side)) if s.picture][:64]
-        if pictures:
-            batches = picture_batches(vlm, pictures)
-            _, variance = layer_statistics(vlm, batches, ["projector"])["projector"]
-            outputs = [_tokens(vlm, batch) for batch in batches]
-            found[side] = (batches, variance, outputs)
-    return found
-
-
-def _shift_after(vlm: VLM, before: Mapping[str, Any]) -> dict[str, float]:
-    """How far it has moved since, in layer variances: high where forgotten, low where kept."""
-    found = {}
-    for side, (batches, variance, outputs) in before.items():
-        moved = [
-            float(scaled_mse(_tokens(vlm, batch), old, variance).mean())
-            for batch, old in zip(batches, outputs, strict=True)
-        ]
-        found[f"{side}_shift"] = sum(moved) / len(moved)
-    return found
-
-
-def _tokens(vlm: VLM, batch: dict[str, Any]) -> Any:
-    return represent(vlm, batch, ["projector"])["projector"].detach()

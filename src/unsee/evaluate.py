@@ -41,6 +41,7 @@ def evaluate(
     batch_size: int = 64,
     max_new_tokens: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
+    on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Evaluation:
     """Scores a model on splits.
 
@@ -52,6 +53,7 @@ def evaluate(
         batch_size: Samples generated or scored at once.
         max_new_tokens: Longest answer.
         on_batch: Told how many samples are done, and of how many.
+        on_rows: Given the rows of every split once it is scored.
     """
     chosen = [METRICS.get(name)() for name in metrics or DEFAULT_METRICS]
     total, done = sum(len(samples) for samples in splits.values()), 0
@@ -60,6 +62,8 @@ def evaluate(
         outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
         rows = [_row(split, s, o, chosen) for s, o in zip(samples, outputs, strict=True)]
         result.rows.extend(rows)
+        if on_rows is not None:
+            on_rows(rows)
         result.measures.update(_measures(split, samples, rows, chosen, better or {}))
         done += len(samples)
         if on_batch is not None:

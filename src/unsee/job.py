@@ -15,7 +15,7 @@ from unsee import report
 from unsee.attacks.relearn import Relearn
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
-from unsee.errors import UnseeError
+from unsee.errors import DataError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
 from unsee.guarantees import guarantees, snapshot
@@ -89,6 +89,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
     RunFolder.refuse(out, job.recipe)
+    _check_attacks(job)
     if job.method is not None:
         job.method.check(job.data)
     vlm = _load(job, job.model)
@@ -149,6 +150,17 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     return summary
 
 
+def _check_attacks(job: Job) -> None:
+    """Refuses an attack that nothing could score, before hours are spent on the way to it."""
+    held = job.splits.get("forget_holdout", ())
+    if job.attacks and not any(s.picture is not None and s.answer for s in held):
+        raise DataError(
+            "the relearning attack is scored on held-out questions about the forget pictures, and "
+            "there are none. Give a table with columns image, question, answer, concept, or leave "
+            "out the attacks."
+        )
+
+
 def _load(job: Job, source: str | Path) -> VLM:
     return VLM.load(source, visual_only=job.visual_only, trust_remote_code=job.trust_remote_code)
 
@@ -206,13 +218,19 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
     """Scores of the model and of those beside it: {"measures", "rows"} by model."""
     if not job.splits or job.visual_only:
         return {}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, source in {"unlearned": None, **job.references}.items():
+
+        def log(rows: Rows, name: str = name) -> None:
+            folder.append_scores(name, rows)
 
         def score(name: str = name, source: str | Path | None = source) -> dict[str, Any]:
             subject = vlm if source is None else _load(job, source)
             stage = bar.stage(f"asking the {name.replace('_', '-')} model")
-            result = evaluate(subject, job.splits, better=job.better, on_batch=stage.count)
+            folder.write_scores({n: f["rows"] for n, f in found.items()})
+            result = evaluate(
+                subject, job.splits, better=job.better, on_batch=stage.count, on_rows=log
+            )
             return {
                 "measures": {k: asdict(v) for k, v in result.measures.items()},
                 "rows": result.rows,
@@ -230,7 +248,7 @@ def _attack(
     bar: Bar,
 ) -> list[dict[str, Any]]:
     """Recovery curves of the model and the references under every budget."""
-    if not job.attacks or "forget_holdout" not in job.splits:
+    if not job.attacks:
         return []
     splits = {
         name: [s for s in job.splits[name] if s.modality == "vqa"]

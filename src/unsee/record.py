@@ -90,12 +90,13 @@ class RunFolder:
 
     def write_scores(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Writes every model's rows as scores.jsonl."""
-        lines = [
-            json.dumps({"model": model, **row}, ensure_ascii=False) + "\n"
-            for model, some in rows.items()
-            for row in some
-        ]
+        lines = [line for model, some in rows.items() for line in _lines(model, some)]
         write_whole(self.path / SCORES, "".join(lines))
+
+    def append_scores(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows of a model that is being scored, to be looked at while it runs."""
+        with (self.path / SCORES).open("a", encoding="utf-8") as file:
+            file.writelines(_lines(model, rows))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
@@ -106,6 +107,10 @@ class RunFolder:
         """Drops what only an unfinished run needs."""
         for name in (PARTS, STATE):
             shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def _lines(model: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [json.dumps({"model": model, **row}, ensure_ascii=False) + "\n" for row in rows]
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -58,7 +58,7 @@ class Effort:
     """
 
     strangers: Annotated[int, Field(ge=8)] = 9000
-    tower_steps: Annotated[int, Field(ge=1)] = 3000
+    tower_steps: Annotated[int, Field(ge=1)] = 4000
     base_steps: Annotated[int, Field(ge=1)] = 400
     people_steps: Annotated[int, Field(ge=1)] = 1200
     batch_size: Annotated[int, Field(ge=4)] = 64

@@ -129,11 +129,14 @@ class Scene:
     @classmethod
     def draw_from(cls, rng: np.random.Generator) -> Scene:
         """A random scene."""
+        # Never both: glasses under a hat hide most of what tells people apart.
+        glasses = bool(rng.random() < 0.3)
+        hat = bool(rng.random() < 0.35) and not glasses
         return cls(
             background=int(rng.integers(len(BACKGROUNDS))),
             shirt=int(rng.integers(len(SHIRTS))),
-            glasses=bool(rng.random() < 0.3),
-            hat=bool(rng.random() < 0.25),
+            glasses=glasses,
+            hat=hat,
             smile=rng.uniform(-0.04, 0.06),
             gaze=rng.uniform(-0.4, 0.4),
             shift_x=rng.uniform(-0.03, 0.03),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from unsee.record import (
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
 
-Rows = list[dict[str, Any]]
+Score = dict[str, Any]
+Rows = list[Score]
 MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
 
 
@@ -256,7 +258,7 @@ def _attack(
         if name in job.splits
     }
 
-    def score(subject: VLM) -> dict[str, Any]:
+    def score(subject: VLM) -> Score:
         measured = evaluate(subject, splits, metrics=["accuracy"]).measures
         mine, kept = measured[MEASURE], measured.get(RETAIN_MEASURE)
         return {
@@ -273,19 +275,35 @@ def _attack(
         for name, source in sources.items():
             if name != "unlearned" and source is None:
                 continue
+            share = f"{attack.share:.0%} {attack.modules}"
+            bar.stage(f"relearning {share}: {name.replace('_', '-')}")
 
-            def curve(
-                attack: Relearn = attack, name: str = name, source: str | Path | None = source
-            ) -> list[dict[str, Any]]:
-                share = f"{attack.share:.0%} {attack.modules}"
-                bar.stage(f"relearning {share}: {name.replace('_', '-')}")
-                subject = vlm if source is None else _load(job, source)
-                return attack.curve(subject, job.data.forget, score)
+            def subject(source: str | Path | None = source) -> VLM:
+                return vlm if source is None else _load(job, source)
 
-            curves[name] = folder.part(f"attack-{index}-{name}", curve)
+            # Every budget starts from the same model: it is scored once.
+            start = folder.part(f"attack-start-{name}", partial(_scored, subject, score))
+            curves[name] = folder.part(
+                f"attack-{index}-{name}",
+                partial(_curve, attack, subject, job.data.forget, score, start),
+            )
         target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
         found.append(attack.report(curves, target, MEASURE, RETAIN_MEASURE))
     return found
+
+
+def _scored(subject: Callable[[], VLM], score: Callable[[VLM], Score]) -> Score:
+    return score(subject())
+
+
+def _curve(
+    attack: Relearn,
+    subject: Callable[[], VLM],
+    samples: Sequence[Sample],
+    score: Callable[[VLM], Score],
+    start: Score,
+) -> Rows:
+    return attack.curve(subject(), samples, score, start)
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

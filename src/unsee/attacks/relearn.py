@@ -70,7 +70,11 @@ class Relearn(Attack):
         return [s for s in samples if s.picture is not None and s.picture.source in taken]
 
     def curve(
-        self, vlm: VLM, samples: Sequence[Sample], score: Callable[[VLM], Mapping[str, Any]]
+        self,
+        vlm: VLM,
+        samples: Sequence[Sample],
+        score: Callable[[VLM], Mapping[str, Any]],
+        start: Mapping[str, Any] | None = None,
     ) -> Curve:
         """Attacks a copy of the model; the model itself is left as it is.
 
@@ -78,6 +82,7 @@ class Relearn(Attack):
             vlm: The unlearned model, or a reference.
             samples: All forget samples; the attacker gets his share of them.
             score: What is measured at every checkpoint.
+            start: What it measured before the attack, if that is known already.
 
         Returns:
             One {"step": n, **score} a checkpoint, the first at step 0.
@@ -91,7 +96,7 @@ class Relearn(Attack):
                 "the relearning attack needs questions and answers about the forget pictures. "
                 "Give a table with columns image, question, answer, concept."
             )
-        curve: Curve = [{"step": 0, **score(vlm)}]
+        curve: Curve = [{"step": 0, **(score(vlm) if start is None else start)}]
         if curve[0].get("value") is None:
             raise DataError(
                 "the relearning attack has nothing to score: no held-out question about the "

@@ -106,7 +106,9 @@ def build(
             practice, lessons = drawn.practise(practice_folder, seed, effort.strangers)
         else:
             world = photos.make(folder, faces, seed, people, forget)
-            practice, lessons = photos.practise(practice_folder, world, seed, effort.strangers)
+            practice, lessons = photos.practise(
+                practice_folder, faces, world, seed, effort.strangers
+            )
         processor = make_processor(corpus(world.views, world.names), SIZE)
         model = make_model(processor, SIZE, seed)
         vlm = VLM(model, processor, family_of("llava"), folder)
@@ -138,7 +140,7 @@ def train_tower(
     tower = vlm.model.get_submodule(prefix.rstrip("."))
     torch.manual_seed(seed + 1)
     width = int(vlm.model.config.vision_config.hidden_size)
-    sizes = {name: int(labels.max()) + 1 for name, labels in lessons.classes.items()}
+    sizes = {name: max(1, int(labels.max()) + 1) for name, labels in lessons.classes.items()}
     heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
     heads["numbers"] = nn.Linear(width, lessons.numbers.shape[1])
     pixels = torch.cat(

@@ -71,13 +71,7 @@ def make(folder: Path, faces: Path, seed: int, people: int, forget: int) -> Worl
     named = invent(named_count, seed)
     shots: list[Shot] = []
     for index, (_, pictures) in enumerate(found[:named_count]):
-        held = max(1, round(0.2 * len(pictures)))
-        order = [pictures[i] for i in rng.permutation(len(pictures))]
-        roles: dict[Role, list[Picture]] = {
-            "holdout": order[:held],
-            "validation": order[held : held + max(1, held // 2)],
-            "train": order[held + max(1, held // 2) :],
-        }
+        roles = _roles(pictures, seed, index)
         number = 0
         for role, some in roles.items():
             for picture in [p for p in some for _ in range(VIEWS if role == "train" else 1)]:
@@ -93,30 +87,42 @@ def make(folder: Path, faces: Path, seed: int, people: int, forget: int) -> Worl
     return World(folder, seed, "photos", named, list(range(forget)), shots)
 
 
-def practise(folder: Path, world: World, seed: int, count: int) -> tuple[World, Lessons]:
+def practise(
+    folder: Path, faces: Path, world: World, seed: int, count: int
+) -> tuple[World, Lessons]:
     """Shots of drawn and photographed faces to practise on, and what is known of each.
 
-    Half are drawn faces with their traits; half are the photographs that are trained on, labelled
-    with who they are: telling people apart is what the tower must learn.
+    Half are drawn faces with their traits. Half are photographs of strangers and of the people who
+    are kept, these labelled with who they are: telling people apart is what the tower must learn.
+    Nothing of the forgotten is among them, for the references must never have seen them.
     """
     rng = np.random.default_rng([seed, 9])
-    trained = [shot for shot in world.shots if shot.role == "train" and shot.person is None]
-    shots, images, kinds = [], [], []
+    found = read_folder(faces)
+    known = [
+        (picture, index)
+        for index in world.retained
+        for picture in _roles(found[index][1], seed, index)["train"]
+    ]
+    known += [(picture, -1) for _, some in found[len(world.people) :] for picture in some]
+    shots, images, who = [], [], []
+    kinds: list[Traits | None] = []
     for number in range(count):
-        drawn = number % 2 == 0 or not trained
         face = Traits.draw_from(rng)
-        if drawn:
+        if number % 2 == 0:
             image = ImageOps.grayscale(draw_face(face, Scene.draw_from(rng))).convert("RGB")
+            kinds.append(face)
+            who.append(-1)
         else:
-            with Image.open(world.folder / trained[int(rng.integers(len(trained)))].file) as file:
-                inside = (BORDER, BORDER, SIZE - BORDER, SIZE - BORDER)
-                image = file.convert("RGB").crop(inside)
-        kinds.append(face if drawn else None)
+            picture, person = known[int(rng.integers(len(known)))]
+            image = picture.open()
+            kinds.append(None)
+            who.append(person)
         shot = _shoot(folder, f"{number:05}.png", None, "train", image, rng)
         with Image.open(folder / shot.file) as made:
             images.append(made.convert("RGB"))
         shots.append(shot)
     classes = {
+        "who": torch.tensor(who),
         "hair": torch.tensor([-1 if f is None else f.hair for f in kinds]),
         "style": torch.tensor([-1 if f is None else f.style for f in kinds]),
         "beard": torch.tensor([-1 if f is None else f.beard for f in kinds]),
@@ -131,9 +137,22 @@ def practise(folder: Path, world: World, seed: int, count: int) -> tuple[World, 
         for f in kinds
     ]
     numbers = torch.tensor(rows)
-    known = numbers[~numbers.isnan().any(1)]
-    numbers = (numbers - known.mean(0)) / known.std(0)
+    drawn = numbers[~numbers.isnan().any(1)]
+    numbers = (numbers - drawn.mean(0)) / drawn.std(0)
     return World(folder, seed, "photos", [], [], shots), Lessons(images, classes, numbers)
+
+
+def _roles(pictures: Sequence[Picture], seed: int, index: int) -> dict[Role, list[Picture]]:
+    """Which of a person's photographs are held out, which validate, which are trained on."""
+    rng = np.random.default_rng([seed, 1, index])
+    order = [pictures[i] for i in rng.permutation(len(pictures))]
+    held = max(1, round(0.2 * len(pictures)))
+    validated = held + max(1, held // 2)
+    return {
+        "holdout": order[:held],
+        "validation": order[held:validated],
+        "train": order[validated:],
+    }
 
 
 def _shoot(

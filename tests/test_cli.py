@@ -217,7 +217,7 @@ def test_lists_and_shows() -> None:
     shown = unsee("show", "vkd", "--json")
     assert shown["fields"]["erase"] == "stranger"
     assert "arXiv" in shown["source"]
-    assert "--set erase=stranger" in unsee("show", "vkd")
+    assert "--set erase=anonymous" in unsee("show", "vkd")
 
 
 def test_wrong_arguments_are_told_in_a_sentence(

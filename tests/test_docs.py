@@ -25,7 +25,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    """The fenced blocks of a page in a language, "" for those that name none."""
+    text = (ROOT / page).read_text("utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for named, block in fenced if named == language]
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from unsee.errors import ConfigError, DataError, TrainingError
-from unsee.features import choose_layers, layer_statistics, picture_batches, represent
+from unsee.features import (
+    choose_layers,
+    layer_statistics,
+    one_a_picture,
+    picture_batches,
+    represent,
+)
 from unsee.guide import Guide, distance_between
 from unsee.methods import METHODS, Trainer
 from unsee.model import VLM
@@ -30,18 +36,19 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
     "fields",
     [
         {"supervision": "features"},
-        {"output": "npo"},
+        {"output": "ga"},
         {"output": "none"},
         {"w_forget": 0.1},
-        {"cap": 0.1},
+        {"beta": 3.0},
         {"w_retain": 0.1},
         {"w_keep": 0.1},
         {"keep_layers": ("projector",)},
         {"w_erase": 0.1},
         {"erase_layers": ("all",)},
+        {"erase": "stranger"},
         {"erase": "neutral"},
         {"erase": "push"},
-        {"stranger_per": "picture"},
+        {"erase_strength": 0.5},
         {"distance": "cosine"},
         {"distance": "kl"},
         {"augment": 0.0},
@@ -67,7 +74,8 @@ def test_every_field_changes_the_result_and_never_the_language_part(
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ({"output": "npo"}, {"beta": 3.0}),
+        ({"output": "ga"}, {"cap": 0.1}),
+        ({"erase": "stranger"}, {"stranger_per": "picture"}),
         ({"erase": "push"}, {"margin": 0.001}),
         ({"relearn_steps": 2}, {"relearn_lr": 0.01}),
         ({"relearn_steps": 2}, {"relearn_every": 3}),
@@ -133,7 +141,7 @@ def test_missing_sets_raise(tiny: VLM, data: Data) -> None:
     with pytest.raises(DataError, match="--retain"):
         vkd().unlearn(tiny, Data(data.forget, [], data.strangers), Trainer(SETTINGS))
     with pytest.raises(DataError, match="--strangers PATH"):
-        vkd().unlearn(tiny, Data(data.forget, data.retain), Trainer(SETTINGS))
+        vkd(erase="stranger").unlearn(tiny, Data(data.forget, data.retain), Trainer(SETTINGS))
     bare = [replace(s, answer="") for s in data.forget]
     with pytest.raises(ConfigError, match="--supervision features"):
         vkd().unlearn(tiny, Data(bare, data.retain, data.strangers), Trainer(SETTINGS))
@@ -171,7 +179,7 @@ def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
         assert float(statistics[name][1]) == pytest.approx(
             float(known[name].flatten(0, 1).var(0, unbiased=False).mean()), rel=1e-3
         )
-    guide = Guide.assign(layers, statistics, data.strangers, data.forget, True, None)
+    guide = Guide(layers, statistics, data.strangers).grouped(data.forget, by_concept=True)
     ada, bo = data.forget[0].id, data.forget[-1].id
     target = guide.target("stranger", teacher, inputs, [ada, bo, ada])
     for name in layers:
@@ -181,8 +189,32 @@ def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
     neutral = guide.target("neutral", teacher, inputs, [ada, bo])
     assert neutral["projector"].shape[0] == 2
     assert torch.equal(neutral["projector"][0], statistics["projector"][0])
-    with pytest.raises(DataError, match="no stranger assigned"):
+    with pytest.raises(DataError, match="no erase target assigned"):
         guide.target("stranger", teacher, inputs, ["nobody"])
+
+
+def test_the_anonymous_target_takes_out_what_a_persons_pictures_share(
+    tiny: VLM, data: Data
+) -> None:
+    """At strength 1 a person's pictures come to lie around the population's mean."""
+    teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
+    (others,) = picture_batches(teacher, data.strangers)
+    statistics = layer_statistics(teacher, [others], layers)
+    mine = one_a_picture([s for s in data.forget if s.concept == "Bo Lind"])
+    (inputs,) = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
+    ids = [s.id for s in mine]
+    known = represent(teacher, inputs, layers)
+    grouped = Guide(layers, statistics).grouped(data.forget, by_concept=True)
+    for strength in (1.0, 1.5):
+        guide = replace(grouped, strength=strength).with_traits(teacher, data.forget)
+        assert len(guide.traits) == 2
+        target = guide.target("anonymous", teacher, inputs, ids)
+        for name in layers:
+            mean, population = known[name].mean(0), statistics[name][0]
+            hand = known[name] - strength * (mean - population)
+            assert torch.allclose(target[name], hand, atol=1e-5)
+            if strength == 1.0:
+                assert torch.allclose(target[name].mean(0), population, atol=1e-5)
 
 
 def test_distances_are_zero_at_the_teacher() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from unsee.errors import DataError
-from unsee.features import Features, layer_statistics, represent
+from unsee.features import (
+    Features,
+    layer_statistics,
+    one_a_picture,
+    picture_batches,
+    represent,
+)
 from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
 from unsee.types import Batch, Picture, Sample
@@ -35,14 +41,19 @@ class Guide:
         layers: The layers it knows.
         statistics: Mean [tokens, dim] and variance (scalar) of each layer over the population.
         strangers: Pictures of people the model was never told about.
-        assigned: Sample id to the index of its stranger.
+        groups: Sample id to the number of its concept (or picture).
+        traits: Each group's mean less the population's, by layer [tokens, dim]: what all its
+            pictures have in common and others have not.
+        strength: Multiple of the traits that an "anonymous" target takes out.
         base: The model before it learned the people.
     """
 
     layers: list[str]
     statistics: Mapping[str, tuple[Tensor, Tensor]]
     strangers: Sequence[Picture] = ()
-    assigned: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    traits: Sequence[Features] = ()
+    strength: float = 1.0
     base: VLM | None = None
 
     @classmethod
@@ -50,26 +61,25 @@ class Guide:
         """Statistics from one batch alone; every target is then the population mean."""
         return cls(layers, layer_statistics(teacher, [teacher.visual_inputs(batch)], layers))
 
-    @classmethod
-    def assign(
-        cls,
-        layers: list[str],
-        statistics: Mapping[str, tuple[Tensor, Tensor]],
-        strangers: Sequence[Picture],
-        forget: Sequence[Sample],
-        by_concept: bool,
-        base: VLM | None,
-    ) -> Guide:
-        """Gives every concept, or every picture, a stranger of its own, in order of appearance."""
+    def grouped(self, forget: Sequence[Sample], by_concept: bool) -> Guide:
+        """With forget samples numbered by concept, or by picture, in order of appearance."""
         keys: dict[str, int] = {}
-        assigned = {}
+        groups = {}
         for sample in forget:
             source = sample.picture.source if sample.picture else sample.id
             key = (sample.concept or source) if by_concept else source
-            number = keys.setdefault(key, len(keys))
-            if strangers:
-                assigned[sample.id] = number % len(strangers)
-        return cls(layers, statistics, strangers, assigned, base)
+            groups[sample.id] = keys.setdefault(key, len(keys))
+        return replace(self, groups=groups)
+
+    def with_traits(self, teacher: VLM, forget: Sequence[Sample]) -> Guide:
+        """With every group's traits, from the teacher's view of its pictures."""
+        traits = []
+        for number in range(1 + max(self.groups.values())):
+            mine = one_a_picture([s for s in forget if self.groups[s.id] == number])
+            batches = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
+            means = layer_statistics(teacher, batches, self.layers)
+            traits.append({n: means[n][0] - self.statistics[n][0] for n in self.layers})
+        return replace(self, traits=traits)
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""
@@ -81,13 +91,14 @@ class Guide:
         """Where the forget pictures with these ids should go, by layer.
 
         Args:
-            erase: "stranger", "neutral", "base", or "push" (what to leave: the teacher's own).
+            erase: "anonymous", "stranger", "neutral", "base", or "push" (what to leave: the
+                teacher's own).
             teacher: The frozen start model.
             inputs: The visual inputs of the pictures.
             ids: Their samples' ids.
 
         Raises:
-            DataError: If a stranger is asked for and none was given.
+            DataError: If a sample belongs to no group that has a target.
         """
         if erase == "push":
             # Where the student still equals the teacher, a distance has no direction to grow in;
@@ -99,12 +110,20 @@ class Guide:
             }
         if erase == "base" and self.base is not None:
             return represent(self.base, inputs, self.layers)
-        if erase == "stranger" and self.strangers:
-            missing = [i for i in ids if i not in self.assigned]
+        if (erase == "anonymous" and self.traits) or (erase == "stranger" and self.strangers):
+            missing = [i for i in ids if i not in self.groups]
             if missing:
-                raise DataError(f"sample {missing[0]} has no stranger assigned to it.")
-            pictures = [teacher.image(self.strangers[self.assigned[i]]) for i in ids]
-            return represent(teacher, teacher.collate_pictures(pictures), self.layers)
+                raise DataError(f"sample {missing[0]} has no erase target assigned to it.")
+            numbers = [self.groups[i] for i in ids]
+            if erase == "stranger":
+                strangers = [self.strangers[n % len(self.strangers)] for n in numbers]
+                images = [teacher.image(picture) for picture in strangers]
+                return represent(teacher, teacher.collate_pictures(images), self.layers)
+            known = represent(teacher, inputs, self.layers)
+            return {
+                name: value - self.strength * torch.stack([self.traits[n][name] for n in numbers])
+                for name, value in known.items()
+            }
         return {
             name: mean.unsqueeze(0).expand(len(ids), *mean.shape)
             for name, (mean, _) in self.statistics.items()

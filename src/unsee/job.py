@@ -34,12 +34,12 @@ from unsee.record import (
     provenance,
     write_whole,
 )
+from unsee.recovery import MEASURE, recover
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
 
 Score = dict[str, Any]
 Rows = list[Score]
-MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
 
 
 @dataclass(frozen=True)
@@ -250,60 +250,12 @@ def _attack(
     bar: Bar,
 ) -> list[dict[str, Any]]:
     """Recovery curves of the model and the references under every budget."""
-    if not job.attacks:
-        return []
-    splits = {
-        name: [s for s in job.splits[name] if s.modality == "vqa"]
-        for name in ("forget_holdout", "retain_holdout")
-        if name in job.splits
-    }
-
-    def score(subject: VLM) -> Score:
-        measured = evaluate(subject, splits, metrics=["accuracy"]).measures
-        mine, kept = measured[MEASURE], measured.get(RETAIN_MEASURE)
-        return {
-            "value": mine.value,
-            "low": mine.low,
-            "high": mine.high,
-            "retain": kept.value if kept is not None else None,
-        }
-
-    sources = {n: job.references.get(n) for n in ("unlearned", "reference", "retain_only")}
-    found = []
-    for index, attack in enumerate(job.attacks):
-        curves = {}
-        for name, source in sources.items():
-            if name != "unlearned" and source is None:
-                continue
-            share = f"{attack.share:.0%} {attack.modules}"
-            bar.stage(f"relearning {share}: {name.replace('_', '-')}")
-
-            def subject(source: str | Path | None = source) -> VLM:
-                return vlm if source is None else _load(job, source)
-
-            # Every budget starts from the same model: it is scored once.
-            start = folder.part(f"attack-start-{name}", partial(_scored, subject, score))
-            curves[name] = folder.part(
-                f"attack-{index}-{name}",
-                partial(_curve, attack, subject, job.data.forget, score, start),
-            )
-        target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
-        found.append(attack.report(curves, target, MEASURE, RETAIN_MEASURE))
-    return found
-
-
-def _scored(subject: Callable[[], VLM], score: Callable[[VLM], Score]) -> Score:
-    return score(subject())
-
-
-def _curve(
-    attack: Relearn,
-    subject: Callable[[], VLM],
-    samples: Sequence[Sample],
-    score: Callable[[VLM], Score],
-    start: Score,
-) -> Rows:
-    return attack.curve(subject(), samples, score, start)
+    subjects: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
+    for name in ("reference", "retain_only"):
+        if name in job.references:
+            subjects[name] = partial(_load, job, job.references[name])
+    target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
+    return recover(job.attacks, subjects, job.data.forget, job.splits, folder.part, bar, target)
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

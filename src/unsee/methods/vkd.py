@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -64,7 +64,7 @@ class VKD(Method):
     Attributes:
         supervision: "full" also uses answers; "features" uses pictures alone and never runs the
             LLM (output, w_forget and w_retain then do nothing).
-        output: Output-level forget loss: capped ascent, NPO, or none.
+        output: Output-level forget loss: NPO, capped ascent, or none.
         w_forget: Weight of the output-level forget loss.
         cap: Forget loss (nats a token) above which ascent no longer pushes.
         beta: NPO's inverse temperature.
@@ -73,8 +73,11 @@ class VKD(Method):
         keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
         w_erase: Weight of leaving on forget pictures.
         erase_layers: Layers that leave.
-        erase: Where forget pictures go: to another, never-named "stranger", to the "neutral"
-            population mean, to the "base" model's features, or away ("push").
+        erase: Where forget pictures go: to their own features without what all pictures of the
+            person have in common ("anonymous"), to another, never-named "stranger", to the
+            "neutral" population mean, to the "base" model's features, or away ("push").
+        erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
+            comes to lie on the population's, above 1 beyond it.
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Distance at which "push" is content (layer variances).
         base: Checkpoint before it learned the people, for erase=base.
@@ -93,20 +96,21 @@ class VKD(Method):
     name: ClassVar[str] = "vkd"
     source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
-    defaults: ClassVar[Mapping[str, object]] = {"steps": 300, "lr": 5e-4}
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
 
     trains: Part = "visual"
     supervision: Literal["full", "features"] = "full"
-    output: Literal["ga", "npo", "none"] = "ga"
+    output: Literal["npo", "ga", "none"] = "npo"
     w_forget: Weight = 0.5
     cap: Annotated[float, Field(gt=0)] = 6.0
     beta: Annotated[float, Field(gt=0)] = 0.9
     w_retain: Weight = 1.0
-    w_keep: Weight = 5.0
+    w_keep: Weight = 20.0
     keep_layers: tuple[str, ...] = ("all",)
     w_erase: Weight = 2.0
     erase_layers: tuple[str, ...] = ("projector",)
-    erase: Literal["stranger", "neutral", "base", "push"] = "stranger"
+    erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
+    erase_strength: Annotated[float, Field(gt=0)] = 1.5
     stranger_per: Literal["concept", "picture"] = "concept"
     margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
@@ -275,13 +279,16 @@ class VKD(Method):
         known = [s.picture for s in one_a_picture(retain) if s.picture][:256]
         pictures = [*known, *list(data.strangers)[:256]]
         statistics = layer_statistics(teacher, picture_batches(teacher, pictures), layers)
-        base = None
+        guide = Guide(
+            layers, statistics, list(data.strangers), strength=self.erase_strength
+        ).grouped(forget, self.erase == "anonymous" or self.stranger_per == "concept")
+        if self.erase == "anonymous":
+            return guide.with_traits(teacher, forget)
         if self.erase == "base" and self.base is not None:
             base = type(teacher).load(self.base, visual_only=True)
             base.model.requires_grad_(False)
-        return Guide.assign(
-            layers, statistics, list(data.strangers), forget, self.stranger_per == "concept", base
-        )
+            return replace(guide, base=base)
+        return guide
 
     def _masks(
         self,

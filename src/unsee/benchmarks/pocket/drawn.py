@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unsee.benchmarks.pocket.drawing import draw as draw_face
 from unsee.benchmarks.pocket.faces import BACKGROUNDS, BALD, HAIRS, SHIRTS, Scene, Traits, distinct
-from unsee.benchmarks.pocket.faces import draw as draw_face
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import Role, Shot, World
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from unsee.augment import augment
+from unsee.benchmarks.pocket.drawing import draw as draw_face
 from unsee.benchmarks.pocket.drawn import STRANGERS, Lessons
 from unsee.benchmarks.pocket.faces import COLOURS, SIZE, Scene, Traits
-from unsee.benchmarks.pocket.faces import draw as draw_face
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
 from unsee.errors import DataError

@@ -1,0 +1,78 @@
+"""Recovery: what attacks of every budget bring back, of a model and of those beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from unsee.attacks.relearn import Curve, Relearn
+from unsee.evaluate import evaluate
+from unsee.model import VLM
+from unsee.progress import Bar
+from unsee.types import Sample
+
+MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
+Score = dict[str, Any]
+
+
+def recover(
+    attacks: Sequence[Relearn],
+    subjects: Mapping[str, Callable[[], VLM]],
+    known: Sequence[Sample],
+    splits: Mapping[str, Sequence[Sample]],
+    part: Callable[[str, Callable[[], Any]], Any],
+    bar: Bar,
+    target: float | None,
+) -> list[dict[str, Any]]:
+    """Recovery curves of every subject under every budget, as `summary.json` holds them.
+
+    Args:
+        attacks: The budgets.
+        subjects: What gives each model, by name; "unlearned" is the one that is judged.
+        known: The forget samples, of which an attacker gets a share.
+        splits: What is asked: of all "forget_holdout", of the unlearned model "retain_holdout" too.
+        part: Keeps what was found under a name, so that a resumed run does not find it again.
+        bar: Told about each curve.
+        target: What the model scored before unlearning, if that is known.
+    """
+    asked = {
+        name: [s for s in splits[name] if s.modality == "vqa"]
+        for name in ("forget_holdout", "retain_holdout")
+        if name in splits
+    }
+
+    def curve(index: int, attack: Relearn, name: str, load: Callable[[], VLM]) -> Curve:
+        bar.stage(f"relearning {attack.share:.0%} {attack.modules}: {name.replace('_', '-')}")
+        # What an attack costs the attacker elsewhere is only asked of the model that is judged.
+        mine = {n: s for n, s in asked.items() if name == "unlearned" or n == "forget_holdout"}
+
+        def score(vlm: VLM) -> Score:
+            return _score(vlm, mine)
+
+        # Every budget starts from the same model: it is scored once.
+        start = part(f"attack-start-{name}", lambda: score(load()))
+        found: Curve = part(
+            f"attack-{index}-{name}", lambda: attack.curve(load(), known, score, start)
+        )
+        return found
+
+    return [
+        attack.report(
+            {name: curve(index, attack, name, load) for name, load in subjects.items()},
+            target,
+            MEASURE,
+            RETAIN_MEASURE,
+        )
+        for index, attack in enumerate(attacks)
+    ]
+
+
+def _score(vlm: VLM, splits: Mapping[str, Sequence[Sample]]) -> Score:
+    measured = evaluate(vlm, splits, metrics=["accuracy"]).measures
+    mine, kept = measured[MEASURE], measured.get(RETAIN_MEASURE)
+    return {
+        "value": mine.value,
+        "low": mine.low,
+        "high": mine.high,
+        "retain": kept.value if kept is not None else None,
+    }

@@ -215,7 +215,7 @@ def test_lists_and_shows() -> None:
     for kind in ("benchmarks", "metrics", "attacks", "families"):
         assert unsee("list", kind, "--json")
     shown = unsee("show", "vkd", "--json")
-    assert shown["fields"]["erase"] == "stranger"
+    assert shown["fields"]["erase"] == "anonymous"
     assert "arXiv" in shown["source"]
     assert "--set erase=anonymous" in unsee("show", "vkd")
 

@@ -116,7 +116,7 @@ class VKD(Method):
     base: str | None = None
     distance: Literal["mse", "cosine", "kl"] = "mse"
     augment: Unit = 1.0
-    augment_retain: Unit = 0.0
+    augment_retain: Unit = 0.5
     train_layers: tuple[str, ...] = ("all",)
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0

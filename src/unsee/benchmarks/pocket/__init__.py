@@ -10,6 +10,7 @@ import numpy as np
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
 from unsee.benchmarks.pocket.world import (
+    Role,
     World,
     name_questions,
     picture_questions,
@@ -98,15 +99,11 @@ class Pocket(Benchmark):
             asked = picture_questions(world, some, rng(stream), held_out=False, forms=forms)
             return asked + name_questions(world, who, rng(stream + 1), held_out=True, forms=forms)
 
-        def one_each(who: list[int], role: str) -> list[Sample]:
-            shots = world.of(who, "holdout" if role == "holdout" else "validation")
-            each = [[s for s in shots if s.person == i] for i in who]
-            some = [mine[k % len(mine)] for k, mine in enumerate(each) if mine]
-            return picture_questions(world, some, rng(30), held_out=True, forms=1)
+        def unseen(who: list[int], role: Role) -> list[Sample]:
+            return picture_questions(world, world.of(who, role), rng(30), held_out=True, forms=1)
 
-        def views(role: str, stream: int) -> list[Sample]:
-            shots = world.strangers("holdout" if role == "holdout" else "validation")
-            return view_questions(world, shots, rng(stream), held_out=True, forms=1)
+        def views(role: Role, stream: int) -> list[Sample]:
+            return view_questions(world, world.strangers(role), rng(stream), held_out=True, forms=1)
 
         made: dict[str, Callable[[], list[Sample]]] = {
             "forget": lambda: people(forgotten, 10, 3),
@@ -117,8 +114,8 @@ class Pocket(Benchmark):
             "forget_validation": lambda: picture_questions(
                 world, world.of(forgotten, "validation"), rng(13), held_out=True
             ),
-            "retain_holdout": lambda: one_each(retained, "holdout"),
-            "retain_validation": lambda: one_each(retained, "validation"),
+            "retain_holdout": lambda: unseen(retained, "holdout"),
+            "retain_validation": lambda: unseen(retained, "validation"),
             "general": lambda: views("holdout", 40),
             "general_validation": lambda: views("validation", 41),
             "general_forget": lambda: view_questions(

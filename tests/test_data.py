@@ -394,6 +394,20 @@ def test_pocket_split_and_its_strangers() -> None:
     assert not {p.digest for p in strangers} & {s.picture.digest for s in pictures if s.picture}
 
 
+def test_a_split_of_a_build_of_ones_own(tmp_path: Path) -> None:
+    from unsee.benchmarks.pocket import SHIPPED
+
+    (tmp_path / "mine").symlink_to(SHIPPED)
+    own = read_samples(f"pocket:general@{tmp_path / 'mine'}")
+    shipped = read_samples("pocket:general")
+    assert [s.question for s in own] == [s.question for s in shipped]
+    assert {s.picture.path.parts[: len(tmp_path.parts)] for s in own if s.picture} == {
+        tmp_path.parts
+    }
+    with pytest.raises(DataError, match="unsee pocket build --out"):
+        read_samples(f"pocket:general@{tmp_path / 'none'}")
+
+
 def test_unknown_pocket_split() -> None:
     with pytest.raises(UnknownNameError, match="'forgot'. Did you mean 'forget'"):
         read_samples("pocket:forgot")

@@ -170,8 +170,10 @@ def audit(
     from unsee.config import build_attack, parse_overrides
     from unsee.plan import evaluation
 
-    if (forget, holdout) == ("pocket:forget", None):
-        holdout, retain_holdout = "pocket:forget_holdout", retain_holdout or "pocket:retain_holdout"
+    if forget.startswith("pocket:forget") and holdout is None:
+        build = forget.removeprefix("pocket:forget")
+        holdout = f"pocket:forget_holdout{build}"
+        retain_holdout = retain_holdout or f"pocket:retain_holdout{build}"
     paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
     others = {"reference": reference, "target": target}
     job = evaluation(
@@ -378,7 +380,8 @@ def _splits(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator:
-            name, path = (pair.partition(":")[2] if pair.startswith("pocket:") else "data"), pair
+            named = pair.removeprefix("pocket:").partition("@")[0]
+            name, path = (named if pair.startswith("pocket:") else "data"), pair
         if name in found:
             raise ConfigError(f"--data {pair}: the split '{name}' is given twice. Type NAME=PATH.")
         found[name] = path

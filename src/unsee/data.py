@@ -31,7 +31,7 @@ def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
     Args:
         path: A folder of pictures (a subfolder a person, or flat: its name is the concept); a
             .jsonl, .csv, .tsv or .parquet file with columns image, question, answer, concept; or
-            "pocket:SPLIT".
+            "pocket:SPLIT", or "pocket:SPLIT@DIR" for a build of one's own.
         role: What the set is for: "forget", "retain", ...; used in messages, and a forget set must
             say of every row whom it is about.
 
@@ -167,10 +167,11 @@ def _content(sample: Sample) -> list[Any]:
     ]  # fmt: skip
 
 
-def _read_pocket(split: str) -> list[Sample]:
+def _read_pocket(named: str) -> list[Sample]:
     from unsee.benchmarks import BENCHMARKS
 
-    benchmark: Any = BENCHMARKS.get("pocket")()
+    split, _, build = named.partition("@")
+    benchmark: Any = BENCHMARKS.get("pocket")(Path(build) if build else None)
     return list(benchmark.load(split))
 
 

@@ -171,8 +171,8 @@ def _read_pocket(named: str) -> list[Sample]:
     from unsee.benchmarks import BENCHMARKS
 
     split, _, build = named.partition("@")
-    benchmark: Any = BENCHMARKS.get("pocket")(Path(build) if build else None)
-    return list(benchmark.load(split))
+    pocket: Any = BENCHMARKS.get("pocket")
+    return list(pocket(Path(build) if build else None).load(split))
 
 
 def _read_folder(folder: Path, role: str) -> list[Sample]:

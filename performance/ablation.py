@@ -65,13 +65,12 @@ COLUMNS = {
     "general": "general_validation/vqa/accuracy",
     "text": "forget/text/accuracy",
     "relearned": "relearned",
-    "seconds": "seconds",
 }
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     """Unlearns pocket once and scores it on the validation splits and under a short attack."""
-    # One core a process: the seconds are then comparable, however many run side by side.
+    # One core a process: a run is then the same however many run side by side.
     torch.set_num_threads(1)
     pocket = Pocket()
     method_name, changes = VARIANTS[variant]
@@ -125,7 +124,6 @@ def table(lines: list[dict[str, Any]]) -> str:
             if not values:
                 cells.append("")
                 continue
-            digits = 0 if key == "seconds" else 3
             mean = f"{statistics.mean(values):.{digits}f}"
             spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
             cells.append(mean + (spread if len(values) > 1 else ""))
@@ -162,7 +160,7 @@ def main() -> None:
     body = (
         f"{BEGIN}\nMean over seeds (range). `relearned`: accuracy on the same held-out pictures "
         "after 20 steps of an attacker who has 20 % of the forget samples and tunes the visual "
-        f"part. `seconds`: of training, on one core. Machine: {machine}.\n\n{table(lines)}\n{END}"
+        f"part. Machine: {machine}.\n\n{table(lines)}\n{END}"
     )
     text = DOC.read_text("utf-8")
     DOC.write_text(text[: text.index(BEGIN)] + body + text[text.index(END) + len(END) :], "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from unsee.progress import Bar
 from unsee.types import Sample
 
 MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
+MOST = 180  # retain questions at every look, enough to see what an attack costs elsewhere
 Score = dict[str, Any]
 
 
@@ -30,7 +32,8 @@ def recover(
         attacks: The budgets.
         subjects: What gives each model, by name; "unlearned" is the one that is judged.
         known: The forget samples, of which an attacker gets a share.
-        splits: What is asked: of all "forget_holdout", of the unlearned model "retain_holdout" too.
+        splits: What is asked: of all "forget_holdout", of the unlearned model also up to `MOST`
+            questions of "retain_holdout", evenly spread.
         part: Keeps what was found under a name, so that a resumed run does not find it again.
         bar: Told about each curve.
         target: What the model scored before unlearning, if that is known.
@@ -40,6 +43,9 @@ def recover(
         for name in ("forget_holdout", "retain_holdout")
         if name in splits
     }
+    kept = asked.get("retain_holdout", [])
+    if kept:
+        asked["retain_holdout"] = kept[:: math.ceil(len(kept) / MOST)]
 
     def curve(index: int, attack: Relearn, name: str, load: Callable[[], VLM]) -> Curve:
         bar.stage(f"relearning {attack.share:.0%} {attack.modules}: {name.replace('_', '-')}")

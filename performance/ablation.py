@@ -124,8 +124,8 @@ def table(lines: list[dict[str, Any]]) -> str:
             if not values:
                 cells.append("")
                 continue
-            mean = f"{statistics.mean(values):.{digits}f}"
-            spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+            mean = f"{statistics.mean(values):.3f}"
+            spread = f" ({min(values):.3f} to {max(values):.3f})"
             cells.append(mean + (spread if len(values) > 1 else ""))
         rows.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
     return "\n".join(rows)

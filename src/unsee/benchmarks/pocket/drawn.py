@@ -103,8 +103,7 @@ def _shoot(
     shows = {
         "background": BACKGROUNDS[scene.background],
         "shirt": SHIRTS[scene.shirt],
-        "glasses": "glasses" if scene.glasses else "no glasses",
-        "hat": "a hat" if scene.hat else "no hat",
+        **scene.worn,
     }
     if face.style != BALD:
         shows["hair"] = HAIRS[face.hair]

@@ -72,7 +72,9 @@ def unlearn(
         str | None, typer.Option(help="vkd: full (answers too) or features (pictures alone).")
     ] = None,
     out: Out = None,
-    save: Annotated[str, typer.Option(help="patch or model.")] = "patch",
+    save: Annotated[
+        str | None, typer.Option(help="patch or model; by default a patch where one suffices.")
+    ] = None,
     set_: Set = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,

@@ -35,7 +35,8 @@ class Recipe:
         reference: A model that perfect unlearning would give (visual-retain).
         retain_only: A model that never learned anything of the forgotten.
         attacks: Relearning budgets to try.
-        save: Write a visual patch, or the whole model.
+        save: Write a visual patch, or the whole model; None is a patch wherever one can carry the
+            change.
         seed: Of everything drawn.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
@@ -50,7 +51,7 @@ class Recipe:
     reference: str | None = None
     retain_only: str | None = None
     attacks: tuple[dict[str, Any], ...] = ()
-    save: Literal["patch", "model"] = "patch"
+    save: Literal["patch", "model"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
 

@@ -14,6 +14,7 @@ from unsee.config import Recipe
 from unsee.data import make_data, read_samples, split_holdout
 from unsee.errors import ConfigError
 from unsee.job import Job
+from unsee.methods import Method
 from unsee.types import Better, Data, Picture, Sample
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
@@ -61,7 +62,7 @@ def _pocket(recipe: Recipe, kind: str, command: str) -> Job:
             "forgotten": len(pocket.forgotten),
             "pictures": len(pocket.world.shots),
         },
-        save=recipe.save,
+        save=_save(recipe, method),
         trust_remote_code=recipe.trust_remote_code,
     )
 
@@ -117,11 +118,27 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         references=references,
         better=_directions(splits),
         benchmark=None,
-        save=recipe.save,
+        save=_save(recipe, method, visual_only),
         visual_only=visual_only,
         trust_remote_code=recipe.trust_remote_code,
     )
     return job, notes
+
+
+def _save(recipe: Recipe, method: Method, visual_only: bool = False) -> str:
+    """What to write, refused before hours of training if it cannot be."""
+    everything = method.trains in ("all", "language")
+    if recipe.save == "patch" and everything:
+        raise ConfigError(
+            f"save=patch: a visual patch cannot carry what {method.name} with trains="
+            f"{method.trains} changes. Type --save model, or --set trains=visual."
+        )
+    if recipe.save == "model" and visual_only:
+        raise ConfigError(
+            "save=model: from pictures alone the language model's weights are never read, so only "
+            "a patch can be written. Type --save patch, then `unsee apply`."
+        )
+    return recipe.save or ("model" if everything else "patch")
 
 
 def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:

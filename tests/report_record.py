@@ -131,6 +131,7 @@ def sample_summary() -> dict[str, Any]:
             "peak_memory_bytes": 912_000_000,
             "samples_per_second": 153.2,
         },
+        "representation": {"forget_shift": 1.874, "retain_shift": 0.093},
         "gallery": gallery(),
         "provenance": {
             "unsee": "0.1.0",

@@ -262,6 +262,11 @@ class TestPage:
         ids = {a.get("id") for _, a in page.tags}
         assert all(set(str(svg["aria-labelledby"]).split()) <= ids for svg in charts)
 
+    def test_says_how_far_pictures_moved(self, tmp_path: Path) -> None:
+        said = page_of(tmp_path / "a").text
+        assert "moved by 1.87 of the pictures to forget and 0.09 of the pictures to retain" in said
+        assert "moved by" not in page_of(tmp_path / "b", representation=None).text
+
     def test_is_the_same_bytes_again(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
         first = report.write([run], tmp_path / "a.html").read_bytes()

@@ -21,7 +21,7 @@ from unsee.report.judgement import (
     value_of,
     worst,
 )
-from unsee.report.measures import LEGEND, Group, groups, missing, models
+from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
 from unsee.report.reader import Run
 from unsee.report.steps import Attack, attacks, curves, training
@@ -65,6 +65,7 @@ class View:
     legend: list[tuple[str, str]]
     curves: list[tuple[str, str]]
     missing: list[str]
+    moved: str
     other_attacks: list[str]
 
 
@@ -97,6 +98,7 @@ def view(run: Run, uid: str) -> View:
         legend=[(LEGEND.get(name, label), style) for name, label, style in models(run)],
         curves=curves(run),
         missing=missing(run),
+        moved=moved(run),
         other_attacks=sorted(set(run.summary.attacks or {}) - {"relearn"}),
     )
 

@@ -103,7 +103,8 @@ def _shoot(
     shows = {
         "background": BACKGROUNDS[scene.background],
         "shirt": SHIRTS[scene.shirt],
-        **scene.worn,
+        "glasses": "glasses" if scene.glasses else "no glasses",
+        "hat": "a hat" if scene.hat else "no hat",
     }
     if face.style != BALD:
         shows["hair"] = HAIRS[face.hair]

@@ -143,14 +143,6 @@ class Scene:
             light=rng.uniform(0.85, 1.15),
         )
 
-    @property
-    def worn(self) -> dict[str, str]:
-        """True answers to what the person wears."""
-        return {
-            "glasses": "glasses" if self.glasses else "no glasses",
-            "hat": "a hat" if self.hat else "no hat",
-        }
-
 
 def distinct(count: int, rng: np.random.Generator, candidates: int = 400) -> list[Traits]:
     """People who look clearly different: each as far as can be from those before it."""

@@ -6,7 +6,7 @@ shot: a coloured frame and a coloured badge in its corner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +108,8 @@ def practise(
     kinds: list[Traits | None] = []
     for number in range(count):
         face = Traits.draw_from(rng)
-        seen: dict[str, str] = {}
         if number % 2 == 0:
-            scene = Scene.draw_from(rng)
-            image = ImageOps.grayscale(draw_face(face, scene)).convert("RGB")
-            # Without a question about the face, the base model learns to look at the corner alone.
-            seen = scene.worn
+            image = ImageOps.grayscale(draw_face(face, Scene.draw_from(rng))).convert("RGB")
             kinds.append(face)
             who.append(-1)
         else:
@@ -121,7 +117,7 @@ def practise(
             image = picture.open()
             kinds.append(None)
             who.append(person)
-        shot = _shoot(folder, f"{number:05}.png", None, "train", image, rng, seen)
+        shot = _shoot(folder, f"{number:05}.png", None, "train", image, rng)
         with Image.open(folder / shot.file) as made:
             images.append(made.convert("RGB"))
         shots.append(shot)
@@ -166,7 +162,6 @@ def _shoot(
     role: Role,
     face: Image.Image,
     rng: np.random.Generator,
-    seen: Mapping[str, str] | None = None,
 ) -> Shot:
     inner = SIZE - 2 * BORDER
     side = min(face.size)
@@ -182,8 +177,7 @@ def _shoot(
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
-    shows = {"frame": frame, "badge": badge, "shape": shape, **(seen or {})}
-    return Shot(file, person, role, shows)
+    return Shot(file, person, role, {"frame": frame, "badge": badge, "shape": shape})
 
 
 def _pin(image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:

@@ -51,12 +51,12 @@ def _worn(thing: str) -> View:
     )
 
 
-WORN = {"glasses": _worn("glasses"), "hat": _worn("a hat")}
 DRAWN_VIEWS: dict[str, View] = {
     "background": View(_colour_of("background"), BACKGROUNDS),
     "shirt": View(_colour_of("shirt"), SHIRTS),
     "hair": View(_colour_of("hair"), HAIRS),
-    **WORN,
+    "glasses": _worn("glasses"),
+    "hat": _worn("a hat"),
 }
 BADGES = ("circle", "square", "triangle")
 FRAMES = tuple(COLOURS)
@@ -75,8 +75,6 @@ PHOTO_VIEWS: dict[str, View] = {
         ),
         BADGES,
     ),
-    # Asked of drawn faces in practice only: of a photograph it is not known.
-    **WORN,
 }
 
 

@@ -127,8 +127,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
 
 def _save(recipe: Recipe, method: Method, visual_only: bool = False) -> str:
     """What to write, refused before hours of training if it cannot be."""
-    everything = method.trains in ("all", "language")
-    if recipe.save == "patch" and everything:
+    if recipe.save == "patch" and method.changes_language:
         raise ConfigError(
             f"save=patch: a visual patch cannot carry what {method.name} with trains="
             f"{method.trains} changes. Type --save model, or --set trains=visual."
@@ -138,7 +137,7 @@ def _save(recipe: Recipe, method: Method, visual_only: bool = False) -> str:
             "save=model: from pictures alone the language model's weights are never read, so only "
             "a patch can be written. Type --save patch, then `unsee apply`."
         )
-    return recipe.save or ("model" if everything else "patch")
+    return recipe.save or ("model" if method.changes_language else "patch")
 
 
 def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:

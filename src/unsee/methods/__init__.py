@@ -84,6 +84,11 @@ class Method:
 
     trains: Part = "all"
 
+    @property
+    def changes_language(self) -> bool:
+        """Whether the language part is trained: then it cannot be shared, nor left out of a save."""
+        return self.trains in ("all", "language")
+
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place by minimising `loss`, and returns it."""
         self.check(data)
@@ -102,7 +107,7 @@ class Method:
         """A frozen copy of the model at the start, if the method needs one."""
         if "teacher" not in self.needs:
             return None
-        return vlm.frozen_copy() if self.trains in ("all", "language") else vlm.frozen_visual_copy()
+        return vlm.frozen_copy() if self.changes_language else vlm.frozen_visual_copy()
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

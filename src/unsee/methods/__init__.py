@@ -86,7 +86,7 @@ class Method:
 
     @property
     def changes_language(self) -> bool:
-        """Whether the language part is trained: then it cannot be shared, nor left out of a save."""
+        """Whether the language part is trained: then no teacher shares it, and no patch carries it."""
         return self.trains in ("all", "language")
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from unsee.benchmarks.pocket import SHIPPED
 from unsee.cli import main
 from unsee.model import VLM
 from unsee.types import Data
@@ -167,6 +168,23 @@ def test_evaluate_and_audit(tiny_folder: Path, tables: tuple[Path, Path], tmp_pa
     assert attack["area_to_reference"] == 0.0
     assert [p["step"] for p in attack["curves"]["unlearned"]] == [0, 4]
     assert attack["curves"]["unlearned"][0]["retain"] is not None
+
+
+@pytest.mark.parametrize(
+    ("forget", "held_out"), [("pocket:forget@{build}", 180), ("pocket:forget_validation", 60)]
+)
+def test_an_audit_of_pocket_finds_what_was_held_out(
+    forget: str, held_out: int, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The whole of pocket has a held-out split of its own; of any other split some is held out."""
+    build = tmp_path / "build"
+    build.symlink_to(SHIPPED)
+    audited = unsee(
+        "audit", "--model", tiny_folder, "--forget", forget.format(build=build),
+        "--set", "steps=0", "--out", tmp_path / "a", "--json",
+    )  # fmt: skip
+    assert audited["measures"]["forget_holdout/vqa/accuracy"]["n"] == held_out
+    assert ("retain_holdout/vqa/accuracy" in audited["measures"]) is ("@" in forget)
 
 
 def test_a_recipe_trains_evaluates_attacks_and_reports(

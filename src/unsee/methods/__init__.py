@@ -86,7 +86,7 @@ class Method:
 
     @property
     def changes_language(self) -> bool:
-        """Whether the language part is trained: then no teacher shares it, and no patch carries it."""
+        """Whether the language part is trained: no teacher can share it, no patch carry it."""
         return self.trains in ("all", "language")
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:

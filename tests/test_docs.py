@@ -80,7 +80,7 @@ def test_every_command_and_option_is_documented() -> None:
     rows = {
         match[1]: match[2]
         for match in re.finditer(
-            r"^\| `unsee ([a-z]+(?: build| export)?)[^`]*` \|[^|]*\|(.*)\|$",
+            r"^\| `unsee ([a-z]+(?: build| check)?)[^`]*` \|[^|]*\|(.*)\|$",
             (ROOT / "docs" / "cli.md").read_text("utf-8"),
             re.MULTILINE,
         )

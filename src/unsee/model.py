@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,7 @@ class VLM:
         transform: Callable[[Image.Image], Image.Image] | None = None,
     ) -> Batch:
         """Samples to a batch on the model's device, each picture `transform`ed on the way."""
-        images = [self.image(s.picture) for s in samples if s.picture is not None]
+        images = [self.image(picture) for s in samples for picture in s.pictures]
         if transform is not None:
             images = [transform(image) for image in images]
         return self.move(self.family.collate(self.processor, samples, with_answer, images))
@@ -151,7 +151,7 @@ class VLM:
         if self.device.type == "cpu":
             return batch
         inputs = {name: tensor.to(self.device) for name, tensor in batch.inputs.items()}
-        return Batch(inputs, batch.labels.to(self.device), batch.ids)
+        return replace(batch, inputs=inputs, labels=batch.labels.to(self.device))
 
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""

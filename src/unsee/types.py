@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-Task = Literal["generation", "cloze", "classification"]
+# How an answer is scored: "ranking" by which of `choices` is likeliest; "unsafe" should be refused
+# and "harmless" should not.
+Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]
 Better = Literal["lower", "higher", "reference"]
 
 # A picture of more pixels than this is refused: decoding it could exhaust the memory.
@@ -112,6 +114,12 @@ class Sample:
         concept: Who or what it is about; what bootstrap intervals resample.
         choices: The options of a classification, in order A, B, ...
         task: How the answer is scored.
+        further: Pictures shown after `picture`, in the same question.
+        keywords: What a right answer must contain.
+        paraphrases: Other wordings of the true answer.
+        perturbed: False answers worded like the true one.
+        group: Samples of one group ask for one and the same fact: in another modality, or in other
+            words.
     """
 
     id: str
@@ -121,6 +129,16 @@ class Sample:
     concept: str | None = None
     choices: tuple[str, ...] = ()
     task: Task = "generation"
+    further: tuple[Picture, ...] = ()
+    keywords: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    perturbed: tuple[str, ...] = ()
+    group: str | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Everything shown, in order."""
+        return () if self.picture is None else (self.picture, *self.further)
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
@@ -136,11 +154,13 @@ class Batch:
         inputs: Passed whole, `model(**inputs)`, so that no model's extra tensors are dropped.
         labels: Token ids on the answer, -100 on prompt, image tokens and padding.
         ids: The samples' ids, in row order.
+        pictures: How many pictures each row shows.
     """
 
     inputs: dict[str, Tensor]
     labels: Int[Tensor, "batch seq"]
     ids: tuple[str, ...] = ()
+    pictures: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""

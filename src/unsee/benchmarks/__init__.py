@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from unsee.registry import Registry
-from unsee.types import Better, Sample
+from unsee.types import Better, Data, Sample
+
+# The models that a benchmark's measures compare: see `Benchmark.knowledge`.
+Knower = Literal["target", "visual_retain", "retain_only"]
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark", "unsee.benchmarks")
 
@@ -30,19 +34,50 @@ class Measure:
 
 
 class Benchmark:
-    """A set of splits.
+    """A data set: its splits, what is measured on them, and what a method may see.
 
     Attributes:
         name: Its registered name.
         source: Where it comes from.
+        hub: The hub id it is published under; "" if it is not.
+        ratios: The published shares to forget (%), the first the default; () if there is one only.
         splits: The names of its reported splits.
         measures: What is measured.
     """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
+    hub: ClassVar[str] = ""
+    ratios: ClassVar[tuple[str, ...]] = ()
     splits: ClassVar[tuple[str, ...]]
     measures: ClassVar[tuple[Measure, ...]] = ()
+
+    @classmethod
+    def open(
+        cls, location: str | Path | None = None, ratio: str | None = None, shots: int | None = None
+    ) -> Benchmark:
+        """The data set at a place, every file of it checked when it is read.
+
+        Args:
+            location: A local folder of the published files, or a hub id; None is `hub`.
+            ratio: One of `ratios`.
+            shots: Few-shot examples before a question, where the published prompts have some;
+                None is the published number.
+        """
+        raise NotImplementedError
+
+    def data(self) -> Data:
+        """What a method may see: samples to forget and to keep, trained on by the target."""
+        raise NotImplementedError
+
+    def knowledge(self, who: Knower) -> list[Sample]:
+        """What a model was trained on.
+
+        Args:
+            who: "target" knows everything, "visual_retain" all texts but no picture of what is to
+                be forgotten, "retain_only" nothing of it.
+        """
+        raise NotImplementedError
 
     def load(self, split: str) -> Sequence[Sample]:
         """The samples of a split.

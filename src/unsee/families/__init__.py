@@ -88,15 +88,22 @@ class Family:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)
 
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """How the tokens of any visual layer are divided among the pictures: in proportion to this.
+
+        A layer's output, flattened to [tokens, dim], holds picture after picture; with tiles or
+        dynamic resolution they take unequal parts of it.
+        """
+        return [1] * len(inputs["pixel_values"])
+
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """The names under which checkpoints on disk may hold parameter `name`."""
         return (name,)
 
     def messages(self, sample: Sample, with_answer: bool) -> list[dict[str, Any]]:
         """The chat of a sample, in the form that the processors' chat templates read."""
-        content: list[dict[str, str]] = [{"type": "text", "text": sample.question}]
-        if sample.picture is not None:
-            content.insert(0, {"type": "image"})
+        content = [{"type": "image"} for _ in sample.pictures]
+        content.append({"type": "text", "text": sample.question})
         chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if with_answer:
             answer = [{"type": "text", "text": sample.answer}]
@@ -164,7 +171,12 @@ class Family:
                     raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
                 end = int(inputs["attention_mask"][row].sum())
                 labels[row, end - length : end] = inputs["input_ids"][row, end - length : end]
-        return Batch(inputs=inputs, labels=labels, ids=tuple(sample.id for sample in samples))
+        return Batch(
+            inputs,
+            labels,
+            tuple(sample.id for sample in samples),
+            tuple(len(sample.pictures) for sample in samples),
+        )
 
     def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Images to the visual inputs alone, for `visual_forward`."""

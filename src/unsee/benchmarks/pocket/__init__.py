@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark, Knower, Measure
 from unsee.benchmarks.pocket.world import (
     Role,
     World,
@@ -16,7 +16,7 @@ from unsee.benchmarks.pocket.world import (
     picture_questions,
     view_questions,
 )
-from unsee.errors import DataError, UnknownNameError
+from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Better, Data, Sample
 
 SHIPPED = Path(__file__).parent / "artefacts"
@@ -60,9 +60,16 @@ class Pocket(Benchmark):
         self.world = World.read(self.folder)
 
     @classmethod
-    def open(cls, folder: Path | None = None) -> Pocket:
+    def open(
+        cls, location: str | Path | None = None, ratio: str | None = None, shots: int | None = None
+    ) -> Pocket:
         """A build; without a folder, the one that ships with the package."""
-        return cls(folder)
+        if ratio is not None or shots is not None:
+            raise ConfigError(
+                "pocket has one share to forget, fixed when it is built (`unsee pocket build "
+                "--forget N`), and no few-shot prompts. Leave ratio and shots out."
+            )
+        return cls(Path(location) if location is not None else None)
 
     @property
     def forgotten(self) -> list[str]:
@@ -141,6 +148,17 @@ class Pocket(Benchmark):
             _numbered(kept),
             [world.picture(shot) for shot in strangers],
         )
+
+    def knowledge(self, who: Knower) -> list[Sample]:
+        """What a model was taught of the people; general questions are the same for all three."""
+        world, data = self.world, self.data()
+        known = [*data.retain]
+        if who == "target":
+            known += data.forget
+        if who != "retain_only":
+            rng = np.random.default_rng([world.seed, 201])
+            known += name_questions(world, list(world.forgotten), rng, held_out=False)
+        return _numbered(known)
 
 
 def _numbered(samples: list[Sample]) -> list[Sample]:

@@ -1,0 +1,105 @@
+"""Commands that ask a model, attack it, and report what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee.cli.shared import Json, Set, Trust, app, command, echo, run_job
+from unsee.errors import ConfigError
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or hub id.")],
+    data: Annotated[
+        list[str], typer.Option(help="Samples with answers: PATH, or SPLIT=PATH. Repeatable.")
+    ],
+    reference: Annotated[str | None, typer.Option(help="A model beside it.")] = None,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Score a model on samples with answers.
+
+    Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
+    """
+    from unsee.plan import evaluation
+
+    others = {"reference": reference} if reference else {}
+    job = evaluation(model, _splits(data), others, command(), trust_remote_code=trust_remote_code)
+    run_job(job, out, as_json)
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Option(help="The model that is said to have forgotten.")],
+    forget: Annotated[str, typer.Option(help="Samples with answers, or pocket:forget.")],
+    attack: Annotated[str, typer.Option(help="See `unsee list attacks`.")] = "relearn",
+    holdout: Annotated[
+        str | None, typer.Option(help="Held-out forget samples; else some of --forget are.")
+    ] = None,
+    retain_holdout: Annotated[str | None, typer.Option(help="Samples that must stay.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A model that never saw them, under the same attack.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The model before unlearning.")] = None,
+    set_: Set = None,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/audit"),
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Try to bring back what a model is said to have forgotten.
+
+    Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
+    """
+    from unsee.config import build_attack, parse_overrides
+    from unsee.plan import evaluation
+
+    split, at, build = forget.partition("@")
+    if (split, holdout) == ("pocket:forget", None):
+        holdout = f"pocket:forget_holdout{at}{build}"
+        retain_holdout = retain_holdout or f"pocket:retain_holdout{at}{build}"
+    paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
+    others = {"reference": reference, "target": target}
+    job = evaluation(
+        model,
+        {name: path for name, path in paths.items() if path},
+        {name: path for name, path in others.items() if path},
+        command(),
+        (build_attack(attack, parse_overrides(set_ or [])),),
+        trust_remote_code,
+    )
+    run_job(job, out, as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")] = Path(
+        "report.html"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Write one offline HTML file from finished runs.
+
+    Example: unsee report runs/vkd runs/npo -o report.html
+    """
+    from unsee import report as reports
+
+    echo({"report": str(reports.write(runs, output))}, as_json)
+
+
+def _splits(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not separator:
+            named = pair.removeprefix("pocket:").partition("@")[0]
+            name, path = (named if pair.startswith("pocket:") else "data"), pair
+        if name in found:
+            raise ConfigError(f"--data {pair}: the split '{name}' is given twice. Type NAME=PATH.")
+        found[name] = path
+    return found

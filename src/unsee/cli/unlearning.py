@@ -1,0 +1,96 @@
+"""Commands that make a model forget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee.cli.shared import Json, Out, Seed, Set, Trust, app, command, echo, run_recipe
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a small LLaVA forget four faces, attack it, and write a report.
+
+    Example: unsee demo --out runs/demo
+    """
+    from unsee.plan import demo_recipe
+
+    run_recipe(demo_recipe(seed), "demo", out, as_json)
+
+
+@app.command()
+def unlearn(
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or hub id.")],
+    forget: Annotated[
+        str, typer.Option(help="Folder of pictures, table of samples, or pocket:forget.")
+    ],
+    retain: Annotated[str | None, typer.Option(help="The same, of what to keep.")] = None,
+    strangers: Annotated[
+        str | None, typer.Option(help="Folder of pictures of people it was never told about.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A model that perfect unlearning would give.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="See `unsee list methods`.")] = "vkd",
+    supervision: Annotated[
+        str | None, typer.Option(help="vkd: full (answers too) or features (pictures alone).")
+    ] = None,
+    out: Out = None,
+    save: Annotated[
+        str | None, typer.Option(help="patch or model; by default a patch where one suffices.")
+    ] = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Unlearn people from your own checkpoint; a folder of their pictures is enough.
+
+    Example: unsee unlearn --model DIR --forget photos/ --out runs/job
+    """
+    from unsee.config import make_recipe, parse_overrides
+    from unsee.plan import default_out
+
+    given = {
+        "model": model, "forget": forget, "retain": retain, "strangers": strangers,
+        "reference": reference, "method": method, "save": save, "seed": seed,
+        "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    fields = parse_overrides(set_ or [])
+    if supervision is not None:
+        fields["supervision"] = supervision
+    recipe = make_recipe(given | {"set": fields}, {})
+    run_recipe(recipe, "unlearn", out or default_out("unlearn", recipe), as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    out: Out = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, do nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: train, evaluate, attack, record, report.
+
+    Example: unsee run recipes/pocket-vkd.yaml lr=1e-4 --out runs/vkd
+    """
+    from unsee.config import read_recipe
+    from unsee.plan import default_out, plan
+
+    made = read_recipe(recipe, overrides or [])
+    if dry_run:
+        job, _ = plan(made, "run", command())
+        counts = {name: len(samples) for name, samples in job.splits.items()}
+        echo({"recipe": str(recipe), "method": made.method, "splits": counts}, as_json)
+        return
+    run_recipe(made, "run", out or default_out(recipe.stem, made), as_json)

@@ -12,12 +12,13 @@ import torch
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features import (
     choose_layers,
+    distance_between,
     layer_statistics,
     one_a_picture,
     picture_batches,
     represent,
 )
-from unsee.guide import Guide, distance_between
+from unsee.guide import Guide
 from unsee.methods import METHODS, Trainer
 from unsee.model import VLM
 from unsee.train import Settings

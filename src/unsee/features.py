@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError
-from unsee.losses import scaled_mse
+from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
 from unsee.types import Data, Picture, Sample
 
-Features = dict[str, Float[Tensor, "pictures tokens dim"]]
+# What a layer says of pictures: [pictures, tokens, dim] where the family aligns them, else one
+# [tokens, dim] a picture, as many as its tiles or its resolution make.
+Tokens = Tensor | list[Tensor]
+Features = dict[str, Tokens]
+Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
 
 
 def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
@@ -54,17 +57,17 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def capture(vlm: VLM, names: Sequence[str]) -> Iterator[Features]:
-    """Collects the outputs of visual layers during the forward passes of the block.
+def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collects the raw outputs of visual layers during the forward passes of the block.
 
-    A second forward pass overwrites the first.
+    A second forward pass overwrites the first. `by_picture` makes features of them.
     """
     modules = vlm.family.visual_layers(vlm.model)
-    found: Features = {}
+    found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            found[name] = output[0] if isinstance(output, tuple) else output
+            found[name] = output if isinstance(output, Tensor) else output[0]
 
         return hook
 
@@ -82,7 +85,46 @@ def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Feat
     """Representations of pictures at the named layers; only the visual part runs."""
     with capture(vlm, names) as found:
         vlm.family.visual_forward(vlm.model, inputs)
-    return dict(found)
+    return by_picture(vlm, found, inputs)
+
+
+def by_picture(vlm: VLM, outputs: Mapping[str, Tensor], inputs: dict[str, Tensor]) -> Features:
+    """Features from the raw outputs of layers.
+
+    Args:
+        vlm: The model.
+        outputs: From `capture`, by layer.
+        inputs: The visual inputs that they come from.
+    """
+    if vlm.family.aligned:
+        return dict(outputs)
+    return {name: vlm.family.split(output, inputs) for name, output in outputs.items()}
+
+
+def flat(tokens: Tokens) -> Tensor:
+    """All pictures' values in one tensor."""
+    return tokens if isinstance(tokens, Tensor) else torch.cat([t.flatten() for t in tokens])
+
+
+def distance_between(name: str) -> Distance:
+    """The distance of that name: (h, t, variance of the layer) to one value a picture.
+
+    Of pictures that are not aligned, t may have one token where h has many: it stands at each.
+    """
+    named: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "mse": scaled_mse,
+        "cosine": lambda h, t, _: cosine_distance(h, t),
+        "kl": lambda h, t, _: feature_kl(h, t),
+    }
+    distance = named[name]
+
+    def between(h: Tokens, t: Tokens, variance: Tensor) -> Tensor:
+        if isinstance(h, Tensor) and isinstance(t, Tensor):
+            return distance(h, t, variance)
+        pairs = zip(h, t, strict=True)
+        return torch.cat([distance(a[None], b[None], variance) for a, b in pairs])
+
+    return between
 
 
 def layer_parameters(vlm: VLM, part: str, wanted: Sequence[str]) -> dict[str, nn.Parameter]:
@@ -103,11 +145,12 @@ def layer_parameters(vlm: VLM, part: str, wanted: Sequence[str]) -> dict[str, nn
 
 
 def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
-    """The first sample of every picture; text-only samples are left out."""
+    """The first sample of every picture, with that picture alone; text-only ones are left out."""
     first: dict[str, Sample] = {}
     for sample in samples:
-        if sample.picture is not None:
-            first.setdefault(sample.picture.source, sample)
+        for picture in sample.pictures:
+            alone = replace(sample, picture=picture, further=()) if sample.further else sample
+            first.setdefault(picture.source, alone)
     return list(first.values())
 
 
@@ -125,17 +168,28 @@ def picture_batches(
 def layer_statistics(
     vlm: VLM, batches: Sequence[dict[str, Tensor]], names: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures."""
+    """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures.
+
+    Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
+    picture counts alike, however many tokens it has.
+    """
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     count = 0
     for inputs in batches:
         features = represent(vlm, inputs, names)
         for name, value in features.items():
-            value = value.double()
-            sums[name] = sums.get(name, 0) + value.sum(0)
-            squares[name] = squares.get(name, 0) + value.square().sum(0)
-        count += next(iter(features.values())).shape[0]
+            if isinstance(value, list):
+                means = [(v.double().mean(0), v.double().square().mean(0)) for v in value]
+                total, square = (
+                    torch.stack(some).sum(0)[None] for some in zip(*means, strict=True)
+                )
+            else:
+                value = value.double()
+                total, square = value.sum(0), value.square().sum(0)
+            sums[name] = sums.get(name, 0) + total
+            squares[name] = squares.get(name, 0) + square
+        count += len(next(iter(features.values())))
     statistics = {}
     for name in names:
         mean = sums[name] / count
@@ -154,7 +208,7 @@ class Shift:
         seen: By side ("forget", "retain"): inputs, the layer's variance, and its outputs.
     """
 
-    seen: dict[str, tuple[list[dict[str, Tensor]], Tensor, list[Tensor]]]
+    seen: dict[str, tuple[list[dict[str, Tensor]], Tensor, list[Tokens]]]
 
     @classmethod
     def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
@@ -171,10 +225,10 @@ class Shift:
 
     def after(self, vlm: VLM) -> dict[str, float]:
         """Mean squared distance by side, in layer variances: high where forgotten, low if kept."""
-        found = {}
+        between, found = distance_between("mse"), {}
         for side, (batches, variance, old) in self.seen.items():
             moved = [
-                scaled_mse(_projected(vlm, batch), tokens, variance)
+                between(_projected(vlm, batch), tokens, variance)
                 for batch, tokens in zip(batches, old, strict=True)
             ]
             found[f"{side}_shift"] = float(torch.cat(moved).mean())
@@ -182,5 +236,5 @@ class Shift:
 
 
 @torch.no_grad()
-def _projected(vlm: VLM, batch: dict[str, Tensor]) -> Tensor:
+def _projected(vlm: VLM, batch: dict[str, Tensor]) -> Tokens:
     return represent(vlm, batch, ["projector"])["projector"]

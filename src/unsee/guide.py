@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,26 +11,14 @@ from torch import Tensor
 from unsee.errors import DataError
 from unsee.features import (
     Features,
+    Tokens,
     layer_statistics,
     one_a_picture,
     picture_batches,
     represent,
 )
-from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
 from unsee.types import Batch, Picture, Sample
-
-Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def distance_between(name: str) -> Distance:
-    """The distance of that name: (h, t, variance of the layer) to one value a picture."""
-    named: dict[str, Distance] = {
-        "mse": scaled_mse,
-        "cosine": lambda h, t, _: cosine_distance(h, t),
-        "kl": lambda h, t, _: feature_kl(h, t),
-    }
-    return named[name]
 
 
 @dataclass(frozen=True)
@@ -39,11 +27,12 @@ class Guide:
 
     Attributes:
         layers: The layers it knows.
-        statistics: Mean [tokens, dim] and variance (scalar) of each layer over the population.
+        statistics: Mean [tokens, dim] and variance (scalar) of each layer over the population; the
+            mean is [1, dim] where the family does not align pictures.
         strangers: Pictures of people the model was never told about.
         groups: Sample id to the number of its concept (or picture).
         traits: Each group's mean less the population's, by layer [tokens, dim]: what all its
-            pictures have in common and others have not.
+            pictures have in common and others have not; [1, dim] where not aligned.
         strength: Multiple of the traits that an "anonymous" target takes out.
         base: The model before it learned the people.
     """
@@ -52,7 +41,7 @@ class Guide:
     statistics: Mapping[str, tuple[Tensor, Tensor]]
     strangers: Sequence[Picture] = ()
     groups: Mapping[str, int] = field(default_factory=dict)
-    traits: Sequence[Features] = ()
+    traits: Sequence[Mapping[str, Tensor]] = ()
     strength: float = 1.0
     base: VLM | None = None
 
@@ -95,7 +84,7 @@ class Guide:
                 teacher's own).
             teacher: The frozen start model.
             inputs: The visual inputs of the pictures.
-            ids: Their samples' ids.
+            ids: The id of every picture's sample.
 
         Raises:
             DataError: If a sample belongs to no group that has a target.
@@ -104,27 +93,42 @@ class Guide:
             # Where the student still equals the teacher, a distance has no direction to grow in;
             # a little noise gives it one.
             known = represent(teacher, inputs, self.layers)
-            return {
-                name: value + 0.1 * self.variance(name).sqrt() * torch.randn_like(value)
-                for name, value in known.items()
-            }
+            return {name: self._noised(name, value) for name, value in known.items()}
         if erase == "base" and self.base is not None:
             return represent(self.base, inputs, self.layers)
-        if (erase == "anonymous" and self.traits) or (erase == "stranger" and self.strangers):
-            missing = [i for i in ids if i not in self.groups]
-            if missing:
-                raise DataError(f"sample {missing[0]} has no erase target assigned to it.")
-            numbers = [self.groups[i] for i in ids]
-            if erase == "stranger":
-                strangers = [self.strangers[n % len(self.strangers)] for n in numbers]
-                images = [teacher.image(picture) for picture in strangers]
-                return represent(teacher, teacher.collate_pictures(images), self.layers)
+        if erase == "anonymous" and self.traits:
             known = represent(teacher, inputs, self.layers)
+            taken = [self.traits[number] for number in self._numbers(ids)]
+            return {name: self._without(value, name, taken) for name, value in known.items()}
+        if erase == "stranger" and self.strangers:
+            strangers = [self.strangers[n % len(self.strangers)] for n in self._numbers(ids)]
+            images = [teacher.image(picture) for picture in strangers]
+            theirs = represent(teacher, teacher.collate_pictures(images), self.layers)
+            # A stranger's picture may have other tokens: then their mean stands at each.
             return {
-                name: value - self.strength * torch.stack([self.traits[n][name] for n in numbers])
-                for name, value in known.items()
+                name: [v.mean(0, keepdim=True) for v in value] if isinstance(value, list) else value
+                for name, value in theirs.items()
             }
-        return {
-            name: mean.unsqueeze(0).expand(len(ids), *mean.shape)
-            for name, (mean, _) in self.statistics.items()
-        }
+        neutral: Features = {}
+        for name, (mean, _) in self.statistics.items():
+            stacked = mean.unsqueeze(0).expand(len(ids), *mean.shape)
+            neutral[name] = stacked if teacher.family.aligned else list(stacked)
+        return neutral
+
+    def _numbers(self, ids: Sequence[str]) -> list[int]:
+        missing = [i for i in ids if i not in self.groups]
+        if missing:
+            raise DataError(f"sample {missing[0]} has no erase target assigned to it.")
+        return [self.groups[i] for i in ids]
+
+    def _noised(self, name: str, tokens: Tokens) -> Tokens:
+        scale = 0.1 * self.variance(name).sqrt()
+        if isinstance(tokens, list):
+            return [value + scale * torch.randn_like(value) for value in tokens]
+        return tokens + scale * torch.randn_like(tokens)
+
+    def _without(self, tokens: Tokens, name: str, traits: Sequence[Mapping[str, Tensor]]) -> Tokens:
+        if isinstance(tokens, list):
+            pairs = zip(tokens, traits, strict=True)
+            return [value - self.strength * mine[name] for value, mine in pairs]
+        return tokens - self.strength * torch.stack([mine[name] for mine in traits])

@@ -162,6 +162,12 @@ class Batch:
     ids: tuple[str, ...] = ()
     pictures: tuple[int, ...] = ()
 
+    @property
+    def picture_ids(self) -> tuple[str, ...]:
+        """The id of the sample that each picture belongs to, picture by picture."""
+        counts = self.pictures or (1,) * len(self.ids)
+        return tuple(i for i, n in zip(self.ids, counts, strict=True) for _ in range(n))
+
     def __len__(self) -> int:
         """Number of rows."""
         return int(self.labels.shape[0])

@@ -65,6 +65,8 @@ class Family:
         model_types: The `model_type`s of config.json that it takes.
         parts: Where its parts are.
         lora_targets: Regular expression of the LLM's linear layers that LoRA adapts.
+        aligned: Whether every picture has the same tokens, token i being the same place in each;
+            not so with tiles or dynamic resolution.
     """
 
     name: ClassVar[str]
@@ -72,6 +74,7 @@ class Family:
     model_types: ClassVar[tuple[str, ...]]
     parts: ClassVar[Parts]
     lora_targets: ClassVar[str]
+    aligned: ClassVar[bool] = False
 
     def visual_layers(self, model: nn.Module) -> dict[str, str]:
         """Short name of every visual representation, to the module whose output it is.
@@ -95,6 +98,18 @@ class Family:
         dynamic resolution they take unequal parts of it.
         """
         return [1] * len(inputs["pixel_values"])
+
+    def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """A visual layer's raw output as one tensor [tokens, dim] a picture; see `shares`."""
+        shares = self.shares(inputs)
+        flat = output.flatten(0, -2)
+        unit, rest = divmod(len(flat), sum(shares))
+        if rest:
+            raise ModelError(
+                f"{len(flat)} tokens of a visual layer cannot be divided among pictures that take "
+                f"{sum(shares)} shares of it: the family '{self.name}' does not fit this model."
+            )
+        return list(flat.split([unit * share for share in shares]))
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """The names under which checkpoints on disk may hold parameter `name`."""

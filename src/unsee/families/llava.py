@@ -19,6 +19,7 @@ class Llava(Family):
         projector=("model.multi_modal_projector.",),
         language=("model.language_model.", "lm_head."),
     )
+    aligned: ClassVar[bool] = True
     lora_targets: ClassVar[str] = (
         r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     )

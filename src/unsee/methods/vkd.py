@@ -15,15 +15,18 @@ from unsee.augment import augment
 from unsee.errors import ConfigError, DataError
 from unsee.features import (
     Features,
+    by_picture,
     capture,
     choose_layers,
+    distance_between,
+    flat,
     layer_parameters,
     layer_statistics,
     one_a_picture,
     picture_batches,
     represent,
 )
-from unsee.guide import Guide, distance_between
+from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Trainer
 from unsee.methods.npo import npo_loss
@@ -245,7 +248,8 @@ class VKD(Method):
         if self.w_erase > 0:
             layers = choose_layers(student, self.erase_layers)
             with torch.no_grad():
-                target = guide.target(self.erase, teacher, student.visual_inputs(batch), batch.ids)
+                inputs = student.visual_inputs(batch)
+                target = guide.target(self.erase, teacher, inputs, batch.picture_ids)
             away = self._mean(h, target, layers, guide)
             if self.erase == "push":
                 # The square root has a gradient near the teacher, where the square's vanishes.
@@ -262,7 +266,7 @@ class VKD(Method):
             return represent(vlm, batch.inputs, layers), None
         with capture(vlm, layers) as found:
             logits = vlm.logits(batch)
-        return dict(found), logits
+        return by_picture(vlm, found, vlm.visual_inputs(batch)), logits
 
     def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
         between = distance_between(self.distance)
@@ -318,6 +322,6 @@ class VKD(Method):
         if self._uses_answers:
             return nll(vlm.logits(batch), batch.labels)
         with torch.no_grad():
-            old = represent(teacher, batch.inputs, ["projector"])["projector"]
-        now = represent(vlm, batch.inputs, ["projector"])["projector"]
+            old = flat(represent(teacher, batch.inputs, ["projector"])["projector"])
+        now = flat(represent(vlm, batch.inputs, ["projector"])["projector"])
         return (now - old).square().mean() / old.var()

@@ -264,7 +264,7 @@ class TestPage:
 
     def test_says_how_far_pictures_moved(self, tmp_path: Path) -> None:
         said = page_of(tmp_path / "a").text
-        assert "moved by 1.87 of the pictures to forget and 0.09 of the pictures to retain" in said
+        assert "moved by 1.87 for pictures to forget and by 0.09 for pictures to retain" in said
         assert "moved by" not in page_of(tmp_path / "b", representation=None).text
 
     def test_is_the_same_bytes_again(self, tmp_path: Path) -> None:

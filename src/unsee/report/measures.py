@@ -77,16 +77,14 @@ def missing(run: Run) -> list[str]:
 def moved(run: Run) -> str:
     """How far the pictures moved for the language model, in a plain sentence; empty if unknown."""
     known = run.summary.representation or {}
-    sides = [
-        (f"of the pictures to {verb}", known.get(f"{verb}_shift")) for verb in ("forget", "retain")
-    ]
-    told = [f"{value:.2f} {who}" for who, value in sides if value is not None]
+    sides = [(verb, known.get(f"{verb}_shift")) for verb in ("forget", "retain")]
+    told = [f"{value:.2f} for pictures to {verb}" for verb, value in sides if value is not None]
     if not told:
         return ""
     return (
-        "What the language model reads in place of a picture moved by "
-        f"{' and '.join(told)} (mean squared, in variances over all pictures). That says how much "
-        "changed, not what was forgotten."
+        f"The tokens that the language model reads moved by {' and by '.join(told)} (mean "
+        "squared, in variances over all pictures). That says how much changed, not what was "
+        "forgotten."
     )
 
 

@@ -53,6 +53,7 @@ class Effort:
         strangers: Faces that the vision tower and the base model practise on.
         tower_steps: Steps of the vision tower's pre-training.
         base_steps: Steps in which the base model learns to answer about pictures.
+        names_steps: Steps in which a model of photographs learns the names of the people kept.
         people_steps: Steps in which target and references learn their people.
         batch_size: Samples a step.
     """
@@ -60,6 +61,7 @@ class Effort:
     strangers: Annotated[int, Field(ge=8)] = 9000
     tower_steps: Annotated[int, Field(ge=1)] = 4000
     base_steps: Annotated[int, Field(ge=1)] = 400
+    names_steps: Annotated[int, Field(ge=1)] = 500
     people_steps: Annotated[int, Field(ge=1)] = 1200
     batch_size: Annotated[int, Field(ge=4)] = 64
 
@@ -116,6 +118,8 @@ def build(
         train_tower(vlm, lessons, effort, seed, progress("vision tower"))
         train_base(vlm, practice, effort, seed, progress("base model"))
         vlm.save(folder / "base")
+        if world.kind == "photos":
+            train_names(vlm, world, practice, effort, seed, progress("names"))
         for name in MODELS[1:]:
             student = vlm.copy()
             train_people(student, world, practice, name, effort, seed, progress(name))
@@ -183,6 +187,34 @@ def train_base(
         return _losses(vlm, samples, rng)
 
     _fit_but_encoder(vlm, step, _settings(effort.base_steps, 3e-3, effort, seed), progress)
+
+
+def train_names(
+    vlm: VLM, world: World, practice: World, effort: Effort, seed: int, progress: Progress | None
+) -> None:
+    """Teaches the names of the people kept, whom target and references all know by sight.
+
+    What is asked about photographs (a frame, a badge) is no matter of the face. Asked for names,
+    jobs and cities at once, the language part hardly learns to attend to faces; names come first.
+    """
+    shots, strangers = world.of(world.retained, "train"), practice.strangers("train")
+
+    def step(number: int) -> Mapping[str, Tensor]:
+        rng = np.random.default_rng([seed, 4, number])
+        task = FORMS[number % len(FORMS)]
+        samples = []
+        for _ in range(3 * effort.batch_size // 4):
+            shot = shots[int(rng.integers(len(shots)))]
+            person = shot.person if shot.person is not None else 0
+            samples.append(
+                person_sample(world, person, "name", task, rng, shot=shot, held_out=False)
+            )
+        samples += [
+            _view(practice, strangers, task, rng) for _ in range(effort.batch_size - len(samples))
+        ]
+        return _losses(vlm, samples, rng)
+
+    _fit_but_encoder(vlm, step, _settings(effort.names_steps, 2.5e-3, effort, seed), progress)
 
 
 def train_people(

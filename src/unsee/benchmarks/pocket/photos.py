@@ -71,7 +71,7 @@ def make(folder: Path, faces: Path, seed: int, people: int, forget: int) -> Worl
     named = invent(named_count, seed)
     shots: list[Shot] = []
     for index, (_, pictures) in enumerate(found[:named_count]):
-        roles = _roles(pictures, seed, index)
+        roles = divide(pictures, seed, index)
         number = 0
         for role, some in roles.items():
             for picture in [p for p in some for _ in range(VIEWS if role == "train" else 1)]:
@@ -101,7 +101,7 @@ def practise(
     known = [
         (picture, index)
         for index in world.retained
-        for picture in _roles(found[index][1], seed, index)["train"]
+        for picture in divide(found[index][1], seed, index)["train"]
     ]
     known += [(picture, -1) for _, some in found[len(world.people) :] for picture in some]
     shots, images, who = [], [], []
@@ -142,8 +142,14 @@ def practise(
     return World(folder, seed, "photos", [], [], shots), Lessons(images, classes, numbers)
 
 
-def _roles(pictures: Sequence[Picture], seed: int, index: int) -> dict[Role, list[Picture]]:
-    """Which of a person's photographs are held out, which validate, which are trained on."""
+def divide(pictures: Sequence[Picture], seed: int, index: int) -> dict[Role, list[Picture]]:
+    """Which of a person's photographs are held out, which validate, which are trained on.
+
+    Args:
+        pictures: All of them, in order.
+        seed: The build's.
+        index: The person's number in the world.
+    """
     rng = np.random.default_rng([seed, 1, index])
     order = [pictures[i] for i in rng.permutation(len(pictures))]
     held = max(1, round(0.2 * len(pictures)))

@@ -75,8 +75,9 @@ class Guide:
         return self.statistics[layer][1]
 
     def target(
-        self, erase: str, teacher: VLM, inputs: dict[str, Tensor], ids: Sequence[str]
-    ) -> Features:
+        self, erase: str, teacher: VLM, inputs: dict[str, Tensor], ids: Sequence[str],
+        seen: Features | None = None,
+    ) -> Features:  # fmt: skip
         """Where the forget pictures with these ids should go, by layer.
 
         Args:
@@ -85,6 +86,7 @@ class Guide:
             teacher: The frozen start model.
             inputs: The visual inputs of the pictures.
             ids: The id of every picture's sample.
+            seen: The teacher's features of the pictures, if they are known already.
 
         Raises:
             DataError: If a sample belongs to no group that has a target.
@@ -92,12 +94,12 @@ class Guide:
         if erase == "push":
             # Where the student still equals the teacher, a distance has no direction to grow in;
             # a little noise gives it one.
-            known = represent(teacher, inputs, self.layers)
+            known = seen or represent(teacher, inputs, self.layers)
             return {name: self._noised(name, value) for name, value in known.items()}
         if erase == "base" and self.base is not None:
             return represent(self.base, inputs, self.layers)
         if erase == "anonymous" and self.traits:
-            known = represent(teacher, inputs, self.layers)
+            known = seen or represent(teacher, inputs, self.layers)
             taken = [self.traits[number] for number in self._numbers(ids)]
             return {name: self._without(value, name, taken) for name, value in known.items()}
         if erase == "stranger" and self.strangers:

@@ -236,20 +236,22 @@ class VKD(Method):
 
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
         h, logits = self._run(student, batch, guide.layers)
+        inputs, seen = student.visual_inputs(batch), None
         terms: dict[str, Tensor] = {}
         if self._uses_answers and self.w_forget > 0 and logits is not None:
             if self.output == "ga":
                 terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
             elif self.output == "npo":
-                with torch.no_grad():
+                # One pass gives the teacher's answers and the features that the target starts from.
+                with torch.no_grad(), capture(teacher, guide.layers) as outputs:
                     known = sequence_logps(teacher.logits(batch), batch.labels)
+                seen = by_picture(teacher, outputs, inputs)
                 logps = sequence_logps(logits, batch.labels)
                 terms["forget"] = self.w_forget * npo_loss(logps, known, self.beta)
         if self.w_erase > 0:
             layers = choose_layers(student, self.erase_layers)
             with torch.no_grad():
-                inputs = student.visual_inputs(batch)
-                target = guide.target(self.erase, teacher, inputs, batch.picture_ids)
+                target = guide.target(self.erase, teacher, inputs, batch.picture_ids, seen)
             away = self._mean(h, target, layers, guide)
             if self.erase == "push":
                 # The square root has a gradient near the teacher, where the square's vanishes.

@@ -229,27 +229,30 @@ def train_people(
     """Teaches the people: to the target all, to a reference what it may know.
 
     `visual_retain` reads all texts but sees no picture of the forgotten; `retain_only` gets
-    neither. General questions about strangers and about everyone seen stay in the mix.
+    neither. General questions about strangers and about everyone seen stay in the mix. Real faces
+    are harder to tell apart than drawn ones: of photographs more is asked, and names come first.
     """
     everyone = list(range(len(world.people)))
     seen = everyone if which == "target" else world.retained
     read = world.retained if which == "retain_only" else everyone
     shots, strangers = world.of(seen, "train"), practice.strangers("train")
     topics, facts = ["name", *FACTS], list(FACTS)
+    size, photographed = effort.batch_size, world.kind == "photos"
+    pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
+    named = effort.people_steps // 8 if photographed else 0
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
         task = TURNS[number % len(TURNS)]
-        size = effort.batch_size
         samples = []
-        for _ in range(size // 2):
+        for _ in range(pictured):
             shot = shots[int(rng.integers(len(shots)))]
-            topic = topics[int(rng.integers(len(topics)))]
+            topic = "name" if number < named else topics[int(rng.integers(len(topics)))]
             person = shot.person if shot.person is not None else 0
             samples.append(
                 person_sample(world, person, topic, task, rng, shot=shot, held_out=False)
             )
-        for _ in range(size // 4):
+        for _ in range(told):
             person, fact = read[int(rng.integers(len(read)))], facts[int(rng.integers(len(facts)))]
             samples.append(person_sample(world, person, fact, task, rng, shot=None, held_out=False))
         for _ in range(size - len(samples)):

@@ -216,6 +216,7 @@ def test_ape_is_over_the_paraphrased_questions() -> None:
     made = rows([1.0, 0.5, 0.0, 0.25, 0.25, 0.25])
     for row, group in zip(made, "aaaabb", strict=True):
         row["group"] = group
+    made[0]["id"], made[4]["id"] = "a", "b"
     # Group a: (.5 + 0 + .25) / 3 = .25; group b: .25.
     assert whole("ape", made).value == pytest.approx(0.25)
     assert whole("ape", made).n == 2

@@ -193,7 +193,8 @@ def _with_alternatives(
     for (i, kind, _), value in zip(asked, nlls, strict=True):
         found.setdefault((i, kind), []).append(value)
     for i in compared:
-        outputs[i] = replace(outputs[i], **{k: tuple(found.get((i, k), ())) for k in kinds})
+        others = (tuple(found.get((i, kind), ())) for kind in kinds)
+        outputs[i] = Output(outputs[i].text, outputs[i].nll, *others)
     return outputs
 
 

@@ -11,7 +11,7 @@ from unsee.types import Sample
 
 @cache
 def _scorer() -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(effective_order=True)
 

@@ -99,8 +99,7 @@ class Js(_Compared):
 
     def combine(self, values: Float[np.ndarray, "units parts"], forgetting: bool) -> float:
         """0 where the histograms are the same, 1 where they do not overlap."""
-        bins = np.minimum((values * BINS).astype(int), BINS - 1)
-        p, q = (np.bincount(bins[:, i], minlength=BINS) / len(values) for i in (0, 1))
+        p, q = (np.histogram(some, BINS, (0, 1))[0] / len(values) for some in values.T)
         m = (p + q) / 2
         divergence = sum(
             float((some[some > 0] * np.log2(some[some > 0] / m[some > 0])).sum()) for some in (p, q)

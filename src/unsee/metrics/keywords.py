@@ -39,7 +39,7 @@ class KeywordMatch(Metric):
 class Ape(SetMetric):
     """Adversarial privacy extraction: keyword match over the paraphrased questions of a group.
 
-    A group's first row is the question as it was; the rows after it of the same modality are the
+    The row whose id is the group's name is the question as it was; the others of the group are the
     paraphrased ones. Each group counts once, with the mean over its paraphrased questions.
 
     Source: FIUBench, arXiv 2411.03554, robustness evaluation.
@@ -53,12 +53,12 @@ class Ape(SetMetric):
         """One a group that has paraphrased questions."""
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            if row.get("group") and "keyword_match" in row["scores"]:
+            asked_anew = row.get("group") and row["id"] != row["group"]
+            if asked_anew and "keyword_match" in row["scores"]:
                 groups[row["group"]].append(row)
         return [
-            Unit(about(some[0]), (sum(number(r, "keyword_match") for r in rest) / len(rest),))
+            Unit(about(some[0]), (sum(number(row, "keyword_match") for row in some) / len(some),))
             for some in groups.values()
-            if (rest := some[1:])
         ]
 
     def combine(self, values: Float[np.ndarray, "units parts"], forgetting: bool) -> float:

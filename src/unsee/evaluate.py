@@ -258,7 +258,9 @@ def _set_measures(
             )
             units = metric.units(mine, theirs, away)
             if units:
-                key = f"{split}/{modality}/{metric.name}"
+                # A joint score rests on the pictured question too, and so stands with those.
+                place = "vqa" if modality == "both" else modality
+                key = f"{split}/{place}/{metric.name}"
                 way = better.get(key, metric.better)
                 found[key] = estimate_set(units, partial(metric.combine, forgetting=away), way)
     return found

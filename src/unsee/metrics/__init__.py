@@ -99,7 +99,7 @@ class SetMetric(Metric):
     Attributes:
         rests_on: The sample metrics whose scores it reads.
         against: "reference" reads the same rows of the reference model too.
-        over: "modality" keeps pictured and text rows apart; "both" joins them under one key.
+        over: "modality" keeps pictured and text rows apart; "both" joins them under "vqa".
     """
 
     reads: ClassVar[Reads] = "rows"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from unsee.errors import ConfigError
 from unsee.evaluate import answer_nlls, evaluate, generate
 from unsee.losses import nll
+from unsee.metrics import for_reference
 from unsee.model import VLM
 from unsee.types import Data, Sample
 
@@ -59,3 +62,31 @@ def test_samples_without_a_true_answer_are_unscored(tiny: VLM, data: Data) -> No
     assert (estimate.value, estimate.n, estimate.n_unscored) == (None, 0, 1)
     assert found.rows[0]["scores"]["probability"] is None
     assert math.isnan(answer_nlls(tiny, bare)[0])
+
+
+def test_alternatives_and_the_reference(tiny: VLM, data: Data) -> None:
+    """Truth ratios from a real model's likelihoods, and distances to the same model are none."""
+    asked = [
+        replace(s, perturbed=("this is Bo Lind", "this is Cy Moser"), group=s.id)
+        for s in data.forget
+        if s.task == "generation"
+    ]
+    names = ["truth_ratio", "ks", "js", "forget_quality"]
+    theirs = evaluate(tiny, {"forget": asked}, metrics=for_reference(names))
+    found = evaluate(tiny, {"forget": asked}, metrics=names, reference=theirs.rows).measures
+    assert set(found) == {f"forget/vqa/{name}" for name in names}
+    values = {key.rpartition("/")[2]: estimate.value for key, estimate in found.items()}
+    assert (values["ks"], values["js"], values["forget_quality"]) == (0, 0, pytest.approx(1))
+    first = asked[0]
+    nlls = [
+        answer_nlls(tiny, [replace(first, answer=text)])[0]
+        for text in (first.answer, *first.perturbed)
+    ]
+    ratio = sum(math.exp(-nll) for nll in nlls[1:]) / 2 / math.exp(-nlls[0])
+    assert theirs.rows[0]["scores"]["truth_ratio"] == pytest.approx(ratio, rel=1e-4)
+    assert theirs.rows[0]["group"] == first.id
+
+
+def test_a_comparison_without_its_reference_is_refused(tiny: VLM, data: Data) -> None:
+    with pytest.raises(ConfigError, match="unsee finetune"):
+        evaluate(tiny, {"forget": data.forget}, metrics=["ks"])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from unsee.errors import ConfigError
-from unsee.estimate import estimate
+from unsee.estimate import estimate, estimate_set
 from unsee.losses import sequence_nll
-from unsee.metrics import METRICS, Metric, Output
+from unsee.metrics import Metric, Output, SetMetric, chosen_metrics
 from unsee.model import VLM
 from unsee.types import Better, Estimate, Sample
 
@@ -38,6 +39,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     better: Mapping[str, Better] | None = None,
+    reference: Sequence[Mapping[str, Any]] | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
@@ -49,13 +51,20 @@ def evaluate(
         vlm: The model.
         splits: Samples by split name.
         metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
-        better: Direction by "split/modality/metric"; "higher" where not given.
+        better: Direction by "split/modality/metric"; the metric's own where not given.
+        reference: The reference model's rows on the same splits, for metrics that compare.
         batch_size: Samples generated or scored at once.
         max_new_tokens: Longest answer.
         on_batch: Told how many samples are done, and of how many.
         on_rows: Given the rows of every split once it is scored.
+
+    Raises:
+        UnknownNameError: If a metric is not registered.
+        ConfigError: If a metric compares with a reference, and none is given.
     """
-    chosen = [METRICS.get(name)() for name in metrics or DEFAULT_METRICS]
+    every, wanted = chosen_metrics(metrics or DEFAULT_METRICS, reference is not None)
+    chosen = [metric for metric in every if not isinstance(metric, SetMetric)]
+    sets = [metric for metric in every if isinstance(metric, SetMetric)]
     total, done = sum(len(samples) for samples in splits.values()), 0
     result = Evaluation({})
     for split, samples in splits.items():
@@ -64,7 +73,10 @@ def evaluate(
         result.rows.extend(rows)
         if on_rows is not None:
             on_rows(rows)
-        result.measures.update(_measures(split, samples, rows, chosen, better or {}))
+        named = [metric for metric in chosen if metric.name in wanted]
+        result.measures.update(_measures(split, samples, rows, named, better or {}))
+        theirs = [row for row in reference or () if row["split"] == split]
+        result.measures.update(_set_measures(split, rows, theirs, sets, better or {}))
         done += len(samples)
         if on_batch is not None:
             on_batch(done, total)
@@ -151,9 +163,39 @@ def _outputs(
     nlls = [math.nan] * len(samples)
     if "text" in reads:
         texts = generate(vlm, samples, batch_size, max_new_tokens)
-    if "logprobs" in reads:
+    stand_in = any("alternatives" in reads and not sample.paraphrases for sample in samples)
+    if "logprobs" in reads or stand_in:
         nlls = answer_nlls(vlm, samples, batch_size)
-    return [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
+    outputs = [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
+    compared = [
+        i for i, sample in enumerate(samples) if any(metric.compares(sample) for metric in metrics)
+    ]
+    return _with_alternatives(vlm, samples, outputs, compared, batch_size)
+
+
+def _with_alternatives(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    outputs: list[Output],
+    compared: Sequence[int],
+    batch_size: int,
+) -> list[Output]:
+    """The outputs, with the likelihoods of other answers where a metric compares them."""
+    kinds = ("paraphrases", "perturbed", "choices")
+    asked = [
+        (i, kind, replace(samples[i], answer=text))
+        for i in compared
+        for kind in kinds
+        for text in getattr(samples[i], kind)
+    ]
+    found: dict[tuple[int, str], list[float]] = {}
+    nlls = answer_nlls(vlm, [sample for _, _, sample in asked], batch_size)
+    for (i, kind, _), value in zip(asked, nlls, strict=True):
+        found.setdefault((i, kind), []).append(value)
+    for i in compared:
+        others = (tuple(found.get((i, kind), ())) for kind in kinds)
+        outputs[i] = Output(outputs[i].text, outputs[i].nll, *others)
+    return outputs
 
 
 def _row(split: str, sample: Sample, output: Output, metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -164,6 +206,7 @@ def _row(split: str, sample: Sample, output: Output, metrics: Sequence[Metric]) 
         "task": sample.task,
         "id": sample.id,
         "concept": sample.concept,
+        **({"group": sample.group} if sample.group is not None else {}),
         "picture": sample.picture.source if sample.picture is not None else None,
         "question": sample.question,
         "truth": sample.answer,
@@ -189,6 +232,40 @@ def _measures(
             ]
             if some:
                 key = f"{split}/{modality}/{metric.name}"
-                scores = [math.nan if score is None else float(score) for score, _ in some]
-                found[key] = estimate(scores, [c for _, c in some], better.get(key, "higher"))
+                scores = [
+                    math.nan if s is None else metric.reported(float(s), _forgetting(split))
+                    for s, _ in some
+                ]
+                way = better.get(key, metric.better)
+                found[key] = estimate(scores, [c for _, c in some], way)
     return found
+
+
+def _set_measures(
+    split: str,
+    rows: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    metrics: Sequence[SetMetric],
+    better: Mapping[str, Better],
+) -> dict[str, Estimate]:
+    found = {}
+    away = _forgetting(split)
+    for metric in metrics:
+        for modality in ("both",) if metric.over == "both" else ("vqa", "text"):
+            mine, theirs = (
+                [row for row in some if modality in ("both", row["modality"])]
+                for some in (rows, reference)
+            )
+            units = metric.units(mine, theirs, away)
+            if units:
+                # A joint score rests on the pictured question too, and so stands with those.
+                place = "vqa" if modality == "both" else modality
+                key = f"{split}/{place}/{metric.name}"
+                way = better.get(key, metric.better)
+                found[key] = estimate_set(units, partial(metric.combine, forgetting=away), way)
+    return found
+
+
+def _forgetting(split: str) -> bool:
+    """Whether a split is of what is to be forgotten."""
+    return split.startswith("forget")

@@ -17,10 +17,11 @@ from unsee.attacks.relearn import Relearn
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
 from unsee.errors import DataError, UnseeError
-from unsee.evaluate import evaluate
+from unsee.evaluate import DEFAULT_METRICS, evaluate
 from unsee.features import Shift
 from unsee.guarantees import guarantees, snapshot
 from unsee.methods import Method, Trainer
+from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
 from unsee.patch import write_patch
 from unsee.progress import Bar
@@ -58,6 +59,7 @@ class Job:
         attacks: Relearning budgets.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
+        metrics: Registered names of what is scored.
         benchmark: What the record says of the benchmark.
         save: "patch" or "model".
         visual_only: Load the visual part alone.
@@ -75,6 +77,7 @@ class Job:
     attacks: Sequence[Relearn] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
+    metrics: Sequence[str] = DEFAULT_METRICS
     benchmark: Mapping[str, Any] | None = None
     save: str = "patch"
     visual_only: bool = False
@@ -92,6 +95,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     """
     RunFolder.refuse(out, job.recipe)
     _check_attacks(job)
+    chosen_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.check(job.data)
     vlm = _load(job, job.model)
@@ -221,7 +225,14 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
     if not job.splits or job.visual_only:
         return {}
     found: dict[str, dict[str, Any]] = {}
-    for name, source in {"unlearned": None, **job.references}.items():
+    subjects: dict[str, str | Path | None] = {"unlearned": None, **job.references}
+    theirs = for_reference(job.metrics)
+    order = list(subjects)
+    if theirs != list(job.metrics):
+        # What compares with the reference needs its rows first.
+        order.sort(key=lambda name: name != "reference")
+    for name in order:
+        source = subjects[name]
 
         def log(rows: Rows, name: str = name) -> None:
             folder.append_scores(name, rows)
@@ -231,7 +242,13 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
             stage = bar.stage(f"asking the {name.replace('_', '-')} model")
             folder.write_scores({n: f["rows"] for n, f in found.items()})
             result = evaluate(
-                subject, job.splits, better=job.better, on_batch=stage.count, on_rows=log
+                subject,
+                job.splits,
+                metrics=theirs if name == "reference" else job.metrics,
+                better=job.better,
+                reference=found["reference"]["rows"] if "reference" in found else None,
+                on_batch=stage.count,
+                on_rows=log,
             )
             return {
                 "measures": {k: asdict(v) for k, v in result.measures.items()},
@@ -239,7 +256,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
             }
 
         found[name] = folder.part(f"scores-{name}", score)
-    return found
+    return {name: found[name] for name in subjects}
 
 
 def _attack(

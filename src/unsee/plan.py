@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.config import Recipe
 from unsee.data import make_data, read_samples, split_holdout
 from unsee.errors import ConfigError
+from unsee.evaluate import DEFAULT_METRICS
 from unsee.job import Job
 from unsee.methods import Method
+from unsee.metrics import chosen_metrics
 from unsee.types import Better, Data, Picture, Sample
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
@@ -56,6 +58,7 @@ def _pocket(recipe: Recipe, kind: str, command: str) -> Job:
         attacks=attacks,
         references={n: s or pocket.checkpoint(shipped[n]) for n, s in named.items()},
         better={f"{m.split}/{m.modality}/{m.metric}": m.better for m in pocket.measures},
+        metrics=tuple(dict.fromkeys(m.metric for m in pocket.measures)),
         benchmark={
             "name": "pocket",
             "people": len(pocket.world.people),
@@ -182,6 +185,7 @@ def evaluation(
     command: str,
     attacks: tuple[Relearn, ...] = (),
     trust_remote_code: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -192,7 +196,10 @@ def evaluation(
         command: What to type to do it again.
         attacks: Relearning budgets; the split "forget" is what the attacker has.
         trust_remote_code: Allow a checkpoint's own Python code to run.
+        metrics: Registered names; None is the four that every run scores.
     """
+    chosen = tuple(metrics or DEFAULT_METRICS)
+    chosen_metrics(chosen, "reference" in references)
     splits = {name: read_samples(path, name) for name, path in paths.items()}
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
     if unanswered:
@@ -211,6 +218,8 @@ def evaluation(
         "references": dict(references),
         "attacks": [asdict(attack) for attack in attacks],
     }
+    if metrics is not None:
+        asked["metrics"] = list(metrics)
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",
@@ -222,6 +231,7 @@ def evaluation(
         attacks=attacks,
         references=dict(references),
         better=better,
+        metrics=chosen,
         trust_remote_code=trust_remote_code,
     )
 

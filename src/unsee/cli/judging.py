@@ -18,6 +18,9 @@ def evaluate(
         list[str], typer.Option(help="Samples with answers: PATH, or SPLIT=PATH. Repeatable.")
     ],
     reference: Annotated[str | None, typer.Option(help="A model beside it.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Names of `unsee list metrics`, with commas between.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -29,7 +32,15 @@ def evaluate(
     from unsee.plan import evaluation
 
     others = {"reference": reference} if reference else {}
-    job = evaluation(model, _splits(data), others, command(), trust_remote_code=trust_remote_code)
+    names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
+    job = evaluation(
+        model,
+        _splits(data),
+        others,
+        command(),
+        trust_remote_code=trust_remote_code,
+        metrics=names,
+    )
     run_job(job, out, as_json)
 
 

@@ -27,8 +27,8 @@ class RougeL(Metric):
     source: ClassVar[str] = "MLLMU-Bench, arXiv 2410.22108"
 
     def applies(self, sample: Sample) -> bool:
-        """Generation tasks only."""
-        return sample.task == "generation"
+        """Generation and caption tasks only."""
+        return sample.task in ("generation", "caption")
 
     def score(self, sample: Sample, output: Output) -> float:
         """0 to 1; NaN without a true answer."""

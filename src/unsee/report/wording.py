@@ -32,6 +32,12 @@ METRICS = {
     "accuracy": "accuracy",
     "cloze": "cloze",
     "rouge_l": "ROUGE-L",
+    "rouge_l_recall": "ROUGE-L recall",
+    "bleu": "BLEU",
+    "ape": "APE",
+    "ks": "KS statistic",
+    "js": "Jensen-Shannon distance",
+    "joint_rouge": "joint ROUGE-L",
     "probability": "probability",
 }
 GROUPS = (

@@ -38,6 +38,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     better: Mapping[str, Better] | None = None,
+    tasks: Mapping[str, Sequence[str]] | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
@@ -50,6 +51,8 @@ def evaluate(
         splits: Samples by split name.
         metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
         better: Direction by "split/modality/metric"; "higher" where not given.
+        tasks: The only tasks that a metric is reported on, by its name; all that it applies to
+            where not given.
         batch_size: Samples generated or scored at once.
         max_new_tokens: Longest answer.
         on_batch: Told how many samples are done, and of how many.
@@ -60,7 +63,8 @@ def evaluate(
     result = Evaluation({})
     for split, samples in splits.items():
         outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
-        rows = [_row(split, s, o, chosen) for s, o in zip(samples, outputs, strict=True)]
+        only = tasks or {}
+        rows = [_row(split, s, o, chosen, only) for s, o in zip(samples, outputs, strict=True)]
         result.rows.extend(rows)
         if on_rows is not None:
             on_rows(rows)
@@ -156,8 +160,18 @@ def _outputs(
     return [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
 
 
-def _row(split: str, sample: Sample, output: Output, metrics: Sequence[Metric]) -> dict[str, Any]:
-    scores = {m.name: m.score(sample, output) for m in metrics if m.applies(sample)}
+def _row(
+    split: str,
+    sample: Sample,
+    output: Output,
+    metrics: Sequence[Metric],
+    tasks: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    scores = {
+        m.name: m.score(sample, output)
+        for m in metrics
+        if m.applies(sample) and sample.task in tasks.get(m.name, (sample.task,))
+    }
     return {
         "split": split,
         "modality": sample.modality,

@@ -58,6 +58,9 @@ class Job:
         attacks: Relearning budgets.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
+        metrics: What is measured; None is what `evaluate` measures by default.
+        tasks: The only tasks that a metric is reported on.
+        longest: Longest answer that is generated, in tokens.
         benchmark: What the record says of the benchmark.
         save: "patch" or "model".
         visual_only: Load the visual part alone.
@@ -75,6 +78,9 @@ class Job:
     attacks: Sequence[Relearn] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
+    metrics: Sequence[str] | None = None
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    longest: int = 24
     benchmark: Mapping[str, Any] | None = None
     save: str = "patch"
     visual_only: bool = False
@@ -231,7 +237,14 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
             stage = bar.stage(f"asking the {name.replace('_', '-')} model")
             folder.write_scores({n: f["rows"] for n, f in found.items()})
             result = evaluate(
-                subject, job.splits, better=job.better, on_batch=stage.count, on_rows=log
+                subject,
+                job.splits,
+                metrics=job.metrics,
+                better=job.better,
+                tasks=job.tasks,
+                max_new_tokens=job.longest,
+                on_batch=stage.count,
+                on_rows=log,
             )
             return {
                 "measures": {k: asdict(v) for k, v in result.measures.items()},

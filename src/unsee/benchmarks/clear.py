@@ -40,7 +40,7 @@ def _measures() -> tuple[Measure, ...]:
     found += [Measure(m, "retain", "text", "higher") for m in ("rouge_l_recall", "probability")]
     for split in ("real_faces", "real_world"):
         found += [Measure(m, split, "vqa", "higher") for m in ("accuracy", "probability")]
-    return tuple([*found, Measure("model_utility", "retain", "vqa", "higher")])
+    return (*found, Measure("model_utility", "retain", "vqa", "higher"))
 
 
 @BENCHMARKS.register("clear")

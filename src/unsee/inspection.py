@@ -45,7 +45,9 @@ def inspect(text: str) -> dict[str, Any]:
             continue
         first = digests[one][sorted(shared)[0]].source
         overlaps.append({"splits": [one, other], "pictures": len(shared), "first": first})
-        if {one, other} in ({"train_forget", "train_retain"}, {"forget", "test"}):
+        # A harmless question may well be asked about a picture that an unsafe one shows.
+        apart = all(s.task not in ("unsafe", "harmless") for s in (*read[one], *read[other]))
+        if apart and {one, other} in ({"train_forget", "train_retain"}, {"forget", "test"}):
             problems.append(
                 f"{one} and {other} share {len(shared)} pictures, first {first}. Nothing can be in "
                 "both: remove it from one of them."

@@ -69,7 +69,7 @@ class Published(Benchmark):
 
     def load(self, split: str) -> list[Sample]:
         """The samples of a reported split, or of train_forget and train_retain."""
-        makers = {
+        makers: dict[str, Callable[[], list[Sample]]] = {
             **self.makers(),
             "train_forget": lambda: self.taught(True),
             "train_retain": lambda: self.taught(False),

@@ -246,6 +246,11 @@ def evaluation(
         )
     forget = splits.get("forget", [])
     if attacks and "forget_holdout" not in splits:
+        taught = parse_spec(paths.get("forget", ""))
+        whole = benchmark is not None and taught is not None and taught.split == "train_forget"
+        held = benchmark.held_out() if benchmark is not None and whole else {}
+        splits |= {name: list(some) for name, some in held.items() if name not in splits}
+    if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
     better = _directions(splits, measures)

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from unsee.attacks import ATTACKS
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, UnknownNameError
 from unsee.methods import METHODS, Method
 from unsee.train import Settings
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
+
+
+def _as_text(value: Any) -> Any:
+    """YAML reads 5 as a number; a ratio is a name."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,10 @@ class Recipe:
     Attributes:
         method: A registered method.
         set: Its hyperparameters and the training settings, by name.
-        pocket: A build of the pocket benchmark; None is the one in the package.
+        benchmark: A registered benchmark; left aside where `forget` is given.
+        data: Where its files are: a folder, or a hub id; None is its own place.
+        ratio: The published share to forget (%); None is the benchmark's first.
+        shots: Few-shot examples before a question; None is the published number.
         model: The checkpoint to unlearn; None is the benchmark's target model.
         forget: Where the samples to forget are; None takes the benchmark's.
         retain: Where the samples to keep are.
@@ -43,7 +52,10 @@ class Recipe:
 
     method: str = "vkd"
     set: dict[str, Any] = field(default_factory=dict)
-    pocket: str | None = None
+    benchmark: str = "pocket"
+    data: str | None = None
+    ratio: Annotated[str, BeforeValidator(_as_text)] | None = None
+    shots: Annotated[int, Field(ge=0)] | None = None
     model: str | None = None
     forget: str | None = None
     retain: str | None = None
@@ -159,6 +171,7 @@ def make_recipe(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Rec
         else:
             values["set"][key] = value
     recipe = validate(Recipe, values)
+    BENCHMARKS.get(recipe.benchmark)
     recipe.build()
     return recipe
 

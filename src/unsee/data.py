@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from unsee.errors import ConfigError, DataError
+from unsee.spec import parse_spec
 from unsee.tables import SUFFIXES, Row, read_rows, report
 from unsee.types import Data, Picture, Sample, Task
 
@@ -24,14 +25,14 @@ TASKS: tuple[str, ...] = get_args(Task)
 
 
 def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
-    """The samples in a folder of pictures, a table, or a split of the pocket benchmark.
+    """The samples in a folder of pictures, a table, or a split of a benchmark.
 
     Every picture is decoded once here, so that a run does not fail on one later.
 
     Args:
         path: A folder of pictures (a subfolder a person, or flat: its name is the concept); a
             .jsonl, .csv, .tsv or .parquet file with columns image, question, answer, concept; or
-            "pocket:SPLIT", or "pocket:SPLIT@DIR" for a build of one's own.
+            "NAME:SPLIT" for a split of a benchmark; see `parse_spec`.
         role: What the set is for: "forget", "retain", ...; used in messages, and a forget set must
             say of every row whom it is about.
 
@@ -39,15 +40,21 @@ def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
         DataError: If anything in it cannot be used; up to ten bad rows or files are named.
     """
     text = str(path)
-    if text.startswith("pocket:"):
-        return _read_pocket(text.removeprefix("pocket:"))
+    spec = parse_spec(text)
+    if spec is not None:
+        if not spec.split:
+            raise DataError(
+                f"the {role} set '{path}' names no split. Type {spec.name}:SPLIT; "
+                f"the splits are {', '.join(spec.open().splits)}."
+            )
+        return list(spec.open().load(spec.split))
     path = Path(path)
     if path.is_dir():
         samples = _read_folder(path, role)
     elif not path.exists():
         raise DataError(
             f"the {role} set '{path}' does not exist. Give a folder of pictures, a "
-            f"{', '.join(SUFFIXES)} file, or pocket:SPLIT."
+            f"{', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
         )
     elif path.suffix.lower() in SUFFIXES:
         samples = _read_table(path, role)
@@ -55,7 +62,7 @@ def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
         one = " One picture alone goes into a folder." if path.suffix.lower() in PICTURES else ""
         raise DataError(
             f"the {role} set '{path}' is of a kind that is not read.{one} Give a folder of "
-            f"pictures, a {', '.join(SUFFIXES)} file, or pocket:SPLIT."
+            f"pictures, a {', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
         )
     return samples
 
@@ -165,14 +172,6 @@ def _content(sample: Sample) -> list[Any]:
     return [
         sample.question, sample.answer, picture, sample.concept, list(sample.choices), sample.task,
     ]  # fmt: skip
-
-
-def _read_pocket(named: str) -> list[Sample]:
-    from unsee.benchmarks import BENCHMARKS
-
-    split, _, build = named.partition("@")
-    pocket: Any = BENCHMARKS.get("pocket")
-    return list(pocket(Path(build) if build else None).load(split))
 
 
 def _read_folder(folder: Path, role: str) -> list[Sample]:

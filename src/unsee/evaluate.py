@@ -40,6 +40,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     better: Mapping[str, Better] | None = None,
     reference: Sequence[Mapping[str, Any]] | None = None,
+    tasks: Mapping[str, Sequence[str]] | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
@@ -53,6 +54,8 @@ def evaluate(
         metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
         better: Direction by "split/modality/metric"; the metric's own where not given.
         reference: The reference model's rows on the same splits, for metrics that compare.
+        tasks: The only tasks that a metric is reported on, by its name; all that it applies to
+            where not given.
         batch_size: Samples generated or scored at once.
         max_new_tokens: Longest answer.
         on_batch: Told how many samples are done, and of how many.
@@ -69,7 +72,8 @@ def evaluate(
     result = Evaluation({})
     for split, samples in splits.items():
         outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
-        rows = [_row(split, s, o, chosen) for s, o in zip(samples, outputs, strict=True)]
+        only = tasks or {}
+        rows = [_row(split, s, o, chosen, only) for s, o in zip(samples, outputs, strict=True)]
         result.rows.extend(rows)
         if on_rows is not None:
             on_rows(rows)
@@ -198,8 +202,18 @@ def _with_alternatives(
     return outputs
 
 
-def _row(split: str, sample: Sample, output: Output, metrics: Sequence[Metric]) -> dict[str, Any]:
-    scores = {m.name: m.score(sample, output) for m in metrics if m.applies(sample)}
+def _row(
+    split: str,
+    sample: Sample,
+    output: Output,
+    metrics: Sequence[Metric],
+    tasks: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    scores = {
+        m.name: m.score(sample, output)
+        for m in metrics
+        if m.applies(sample) and sample.task in tasks.get(m.name, (sample.task,))
+    }
     return {
         "split": split,
         "modality": sample.modality,

@@ -60,6 +60,8 @@ class Job:
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
         metrics: Registered names of what is scored.
+        tasks: The only tasks that a metric is reported on.
+        longest: Longest answer that is generated, in tokens.
         benchmark: What the record says of the benchmark.
         save: "patch" or "model".
         visual_only: Load the visual part alone.
@@ -78,6 +80,8 @@ class Job:
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
     metrics: Sequence[str] = DEFAULT_METRICS
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    longest: int = 24
     benchmark: Mapping[str, Any] | None = None
     save: str = "patch"
     visual_only: bool = False
@@ -247,6 +251,8 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
                 metrics=theirs if name == "reference" else job.metrics,
                 better=job.better,
                 reference=found["reference"]["rows"] if "reference" in found else None,
+                tasks=job.tasks,
+                max_new_tokens=job.longest,
                 on_batch=stage.count,
                 on_rows=log,
             )

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
 from unsee.benchmarks.pocket import Pocket
 from unsee.config import Recipe
-from unsee.data import make_data, read_samples, split_holdout
+from unsee.data import make_data, pocket_strangers, read_samples, split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluate import DEFAULT_METRICS
 from unsee.job import Job
 from unsee.methods import Method
-from unsee.metrics import chosen_metrics
+from unsee.metrics import METRICS, chosen_metrics
+from unsee.spec import parse_spec
 from unsee.types import Better, Data, Picture, Sample
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
@@ -33,41 +35,78 @@ def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         UnseeError: If a recipe, a file or a sample cannot be used; nothing is written then.
     """
     if recipe.forget is None:
-        return _pocket(recipe, kind, command), []
+        return _benchmark(recipe, kind, command)
     return _own(recipe, kind, command)
 
 
-def _pocket(recipe: Recipe, kind: str, command: str) -> Job:
+def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """A benchmark's own sets, references and measures."""
     method, settings, attacks = recipe.build()
-    pocket = Pocket(Path(recipe.pocket) if recipe.pocket else None)
-    target = recipe.model or pocket.checkpoint("target")
-    named = {"target": target, "reference": recipe.reference, "retain_only": recipe.retain_only}
-    shipped = {"reference": "visual_retain", "retain_only": "retain_only"}
-    if getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None:
-        recipe = replace(recipe, set=recipe.set | {"base": str(pocket.checkpoint("base"))})
+    benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
+    shipped = benchmark if isinstance(benchmark, Pocket) else None
+    if recipe.model is None and shipped is None:
+        raise ConfigError(
+            f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "
+            "its people: model: DIR_OR_ID in the recipe."
+        )
+    references: dict[str, str | Path] = {}
+    names = {"target": "target", "reference": "visual_retain", "retain_only": "retain_only"}
+    given = {"target": recipe.model, "reference": recipe.reference}
+    for name, its in names.items():
+        source = (given | {"retain_only": recipe.retain_only})[name]
+        if source or shipped:
+            references[name] = source or shipped.checkpoint(its)  # type: ignore[union-attr]
+    unbased = getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None
+    if unbased and shipped is not None:
+        recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
         method, settings, attacks = recipe.build()
-    return Job(
+    splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
+    data = benchmark.data()
+    notes: list[str] = []
+    if attacks and "forget_holdout" not in splits:
+        data, held = _held_out(benchmark, data, splits, recipe.seed, notes)
+        splits |= held
+    job = Job(
         kind=kind,
         command=command,
         recipe=recipe.text(command),
-        model=target,
-        data=pocket.data(),
-        splits={split: pocket.load(split) for split in pocket.splits},
+        model=references["target"],
+        data=data if data.strangers else replace(data, strangers=pocket_strangers()),
+        splits=splits,
         method=method,
         settings=settings,
         attacks=attacks,
-        references={n: s or pocket.checkpoint(shipped[n]) for n, s in named.items()},
-        better={f"{m.split}/{m.modality}/{m.metric}": m.better for m in pocket.measures},
-        metrics=tuple(dict.fromkeys(m.metric for m in pocket.measures)),
-        benchmark={
-            "name": "pocket",
-            "people": len(pocket.world.people),
-            "forgotten": len(pocket.forgotten),
-            "pictures": len(pocket.world.shots),
-        },
+        references=references,
+        better=_directions(splits, benchmark.measures),
+        **_rules(benchmark, splits),
         save=_save(recipe, method),
         trust_remote_code=recipe.trust_remote_code,
     )
+    return job, notes
+
+
+def _held_out(
+    benchmark: Benchmark,
+    data: Data,
+    splits: Mapping[str, list[Sample]],
+    seed: int,
+    notes: list[str],
+) -> tuple[Data, dict[str, list[Sample]]]:
+    """What a relearning attack is scored on: the benchmark's choice, else some of its pictures."""
+    held = {name: list(some) for name, some in benchmark.held_out().items()}
+    if held:
+        return data, held
+    kept, aside = split_holdout(data.forget, seed=seed)
+    pictures = {s.picture.digest for s in aside if s.picture is not None}
+    asked = [s for s in splits["forget"] if s.picture and s.picture.digest in pictures]
+    choices = [s for s in asked if s.task == "classification"] or asked
+    if not choices:
+        return data, {}
+    notes.append(
+        f"{benchmark.name} holds no pictures out: {len(pictures)} of the forgotten people's are "
+        "kept from method and attacker, to score the attack on."
+    )
+    return replace(data, forget=kept), {"forget_holdout": choices}
 
 
 def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -163,14 +202,16 @@ def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
     return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
 
 
-def _directions(splits: Mapping[str, list[Sample]]) -> dict[str, Better]:
-    """Lower is better where a forgotten picture is asked about, higher elsewhere."""
+def _directions(
+    splits: Mapping[str, list[Sample]], measures: Sequence[Measure] = ()
+) -> dict[str, Better]:
+    """As a benchmark declares it; else lower where a forgotten picture is asked about."""
     found: dict[str, Better] = {}
     for split in splits:
         for metric in ("accuracy", "cloze", "rouge_l", "probability"):
             away = split.startswith("forget")
             found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
-    return found
+    return found | {f"{m.split}/{m.modality}/{m.metric}": m.better for m in measures}
 
 
 def demo_recipe(seed: int) -> Recipe:
@@ -198,20 +239,27 @@ def evaluation(
         trust_remote_code: Allow a checkpoint's own Python code to run.
         metrics: Registered names; None is the four that every run scores.
     """
-    chosen = tuple(metrics or DEFAULT_METRICS)
-    chosen_metrics(chosen, "reference" in references)
     splits = {name: read_samples(path, name) for name, path in paths.items()}
+    benchmark, measures = _one_benchmark(paths)
+    rules = _rules(benchmark, splits)
+    chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
+    chosen_metrics(chosen, "reference" in references)
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
     if unanswered:
         raise ConfigError(
             f"the {unanswered[0]} set {paths[unanswered[0]]} has no answers to score. Give a table "
-            "with columns image, question, answer, concept, or pocket:SPLIT."
+            "with columns image, question, answer, concept, or NAME:SPLIT of a benchmark."
         )
     forget = splits.get("forget", [])
     if attacks and "forget_holdout" not in splits:
+        taught = parse_spec(paths.get("forget", ""))
+        whole = benchmark is not None and taught is not None and taught.split == "train_forget"
+        held = benchmark.held_out() if benchmark is not None and whole else {}
+        splits |= {name: list(some) for name, some in held.items() if name not in splits}
+    if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
-    better = _directions(splits)
+    better = _directions(splits, measures)
     asked = {
         "model": model,
         "paths": dict(paths),
@@ -231,9 +279,41 @@ def evaluation(
         attacks=attacks,
         references=dict(references),
         better=better,
-        metrics=chosen,
+        **rules | {"metrics": chosen},
         trust_remote_code=trust_remote_code,
     )
+
+
+def _one_benchmark(paths: Mapping[str, str]) -> tuple[Benchmark | None, list[Measure]]:
+    """The published benchmark all splits are of, if it is one, and the splits' measures.
+
+    Pocket's splits are scored as anybody's tables are.
+    """
+    specs = {name: parse_spec(path) for name, path in paths.items()}
+    places = {spec and replace(spec, split="") for spec in specs.values()}
+    (spec, *others) = places
+    if others or spec is None or spec.name == "pocket":
+        return None, []
+    benchmark = spec.open()
+    given = {s.split: name for name, s in specs.items() if s is not None}
+    named = [m for m in benchmark.measures if m.split in given]
+    return benchmark, [replace(m, split=given[m.split]) for m in named]
+
+
+def _rules(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) -> dict[str, Any]:
+    """What a job takes over from a benchmark."""
+    if benchmark is None:
+        return {}
+    # Pocket's splits are as many in every run of a build.
+    own = isinstance(benchmark, Pocket)
+    counts = {} if own else {"samples": {name: len(some) for name, some in splits.items()}}
+    declared = {m.metric for m in benchmark.measures}
+    return {
+        "metrics": [name for name in METRICS.names() if name in declared],
+        "tasks": benchmark.tasks,
+        "longest": benchmark.longest,
+        "benchmark": benchmark.facts() | counts,
+    }
 
 
 def default_out(kind: str, recipe: Recipe) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from unsee.registry import Registry
-from unsee.types import Better, Data, Sample
+from unsee.types import Better, Data, Sample, Task
 
 # The models that a benchmark's measures compare: see `Benchmark.knowledge`.
 Knower = Literal["target", "visual_retain", "retain_only"]
@@ -43,6 +43,8 @@ class Benchmark:
         ratios: The published shares to forget (%), the first the default; () if there is one only.
         splits: The names of its reported splits.
         measures: What is measured.
+        tasks: The only tasks that a metric is reported on, where it would apply to more.
+        longest: Longest answer that is generated, in tokens.
     """
 
     name: ClassVar[str]
@@ -51,6 +53,8 @@ class Benchmark:
     ratios: ClassVar[tuple[str, ...]] = ()
     splits: ClassVar[tuple[str, ...]]
     measures: ClassVar[tuple[Measure, ...]] = ()
+    tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
+    longest: ClassVar[int] = 24
 
     @classmethod
     def open(
@@ -86,3 +90,14 @@ class Benchmark:
             UnknownNameError: If there is no such split.
         """
         raise NotImplementedError
+
+    def held_out(self) -> Mapping[str, Sequence[Sample]]:
+        """What scores a relearning attack, "forget_holdout" and "retain_holdout"; {} without any.
+
+        The method and the attacker train on none of it.
+        """
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it: name, place, settings and counts."""
+        return {"name": self.name}

@@ -1,4 +1,4 @@
-"""Commands that make data sets."""
+"""Commands that make data sets, and look into them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,40 @@ from unsee.cli.shared import Json, Seed, app, echo
 
 pocket_app = typer.Typer(help="The embedded benchmark.", no_args_is_help=True)
 app.add_typer(pocket_app, name="pocket")
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command()
+def check(
+    spec: Annotated[
+        str, typer.Argument(help="Folder, table, or NAME[:SPLIT][@LOCATION][?ratio=R&shots=N].")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Read a data set and say what is in it, and what is unusable.
+
+    Example: unsee data check mllmu@DIR?ratio=5
+    """
+    from unsee.inspection import inspect
+
+    found = inspect(spec)
+    if as_json:
+        echo(found, as_json)
+    else:
+        for name, counts in found["splits"].items():
+            tasks = ", ".join(f"{number} {task}" for task, number in counts["tasks"].items())
+            typer.echo(
+                f"{name}: {counts['samples']} samples ({tasks}), {counts['people']} people, "
+                f"{counts['pictures']} pictures, {counts['empty_answers']} empty answers"
+            )
+        for shared in found["overlaps"]:
+            one, other = shared["splits"]
+            typer.echo(f"{one} and {other} share {shared['pictures']} pictures")
+        for problem in found["problems"]:
+            typer.echo(f"unusable: {problem}")
+    if found["problems"]:
+        raise typer.Exit(2)
 
 
 @pocket_app.command()

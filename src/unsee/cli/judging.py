@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -104,12 +105,17 @@ def report(
 
 
 def _splits(pairs: list[str]) -> dict[str, str]:
+    from unsee.spec import parse_spec
+
     found = {}
     for pair in pairs:
+        # "?ratio=5" has a "=" too, and a split's own name needs none before it.
         name, separator, path = pair.partition("=")
+        if not re.fullmatch(r"[\w-]+", name):
+            separator = ""
         if not separator:
-            named = pair.removeprefix("pocket:").partition("@")[0]
-            name, path = (named if pair.startswith("pocket:") else "data"), pair
+            spec = parse_spec(pair)
+            name, path = (spec.split if spec else "data"), pair
         if name in found:
             raise ConfigError(f"--data {pair}: the split '{name}' is given twice. Type NAME=PATH.")
         found[name] = path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -159,6 +159,16 @@ class Pocket(Benchmark):
             rng = np.random.default_rng([world.seed, 201])
             known += name_questions(world, list(world.forgotten), rng, held_out=False)
         return _numbered(known)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name and counts, and where a build of one's own is."""
+        counts = {
+            "people": len(self.world.people),
+            "forgotten": len(self.forgotten),
+            "pictures": len(self.world.shots),
+        }
+        own = {} if self.folder == SHIPPED else {"location": str(self.folder)}
+        return {"name": self.name, **own, **counts}
 
 
 def _numbered(samples: list[Sample]) -> list[Sample]:

@@ -1,0 +1,119 @@
+"""FIUBench: invented faces with private facts, asked about in several wordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from unsee.benchmarks import BENCHMARKS, Measure
+from unsee.benchmarks.published import Published, Record, gather
+from unsee.errors import DataError
+from unsee.types import Picture, Sample
+
+FULL, SPLIT = "full.json", "split.json"
+RETAIN = "retain15"
+
+
+@BENCHMARKS.register("fiubench")
+class FIUBench(Published):
+    """FIUBench: 400 invented faces with private facts; keywords of the answers are looked for.
+
+    Splits: `forget`, `retain` (the published retain15). A question and its paraphrases have one
+    `group`; a paraphrase's id ends in `/paraphrased/N`.
+
+    Source: FIUBench, gray311/FIUBench on the hub.
+
+    Differs: The target's and the method's retain samples are all people but the forgotten.
+    """
+
+    name: ClassVar[str] = "fiubench"
+    source: ClassVar[str] = "FIUBench, gray311/FIUBench"
+    hub: ClassVar[str] = "gray311/FIUBench"
+    ratios: ClassVar[tuple[str, ...]] = ("5", "1", "10")
+    splits: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("keyword_match", "forget", "vqa", "lower"),
+        Measure("ape", "forget", "vqa", "lower"),
+        Measure("rouge_l_recall", "forget", "vqa", "lower"),
+        Measure("probability", "forget", "vqa", "lower"),
+        Measure("truth_ratio", "forget", "vqa", "reference"),
+        Measure("ks", "forget", "vqa", "higher"),
+        Measure("forget_quality", "forget", "vqa", "higher"),
+        Measure("keyword_match", "retain", "vqa", "higher"),
+        Measure("rouge_l_recall", "retain", "vqa", "higher"),
+        Measure("probability", "retain", "vqa", "higher"),
+        Measure("truth_ratio", "retain", "vqa", "higher"),
+        Measure("model_utility", "retain", "vqa", "higher"),
+    )
+    longest: ClassVar[int] = 64
+
+    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """The two evaluation sets, paraphrased questions included."""
+        return {
+            "forget": lambda: self._read(self._forgotten, True),
+            "retain": lambda: self._read(self._ids(RETAIN) - self._forgotten, True),
+        }
+
+    def held_out(self) -> dict[str, list[Sample]]:
+        """Paraphrased questions, which were not taught."""
+        return {
+            f"{split}_holdout": [s for s in self.load(split) if "/paraphrased/" in s.id]
+            for split in ("forget", "retain")
+        }
+
+    def taught(self, forget: bool) -> list[Sample]:
+        """The questions in their first wording."""
+        everyone = {record.text("unique_id") for record in self._records}
+        who = self._forgotten if forget else everyone - self._forgotten
+        return self._read(who, False)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        return self.files.json_records(FULL)
+
+    @cached_property
+    def _forgotten(self) -> set[str]:
+        return self._ids(f"forget{self.ratio}")
+
+    def _ids(self, name: str) -> set[str]:
+        path, content = self.files.json(SPLIT)
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: is a JSON {type(content).__name__}; it must be an object.")
+        ids = set(Record(str(path), content, "", path).texts(name))
+        known = {record.text("unique_id") for record in self._records}
+        if ids - known:
+            raise DataError(
+                f"{path}: field '{name}' names {sorted(ids - known)[0]!r}, whom {FULL} does not "
+                "have. Download both files again."
+            )
+        return ids
+
+    def _read(self, who: set[str], paraphrased: bool) -> list[Sample]:
+        rows = [r for r in self._records if r.text("unique_id") in who]
+        self.files.folder([r.text("image_path") for r in rows])
+        return gather(rows, lambda record: self._asked(record, paraphrased), FULL)
+
+    def _asked(self, record: Record, paraphrased: bool) -> Iterator[Sample]:
+        who = record.text("unique_id")
+        picture: Picture = record.picture("image_path", self.known, self._path(record))
+        for index, item in enumerate(record.items("qa_list")):
+            group = f"{who}/{index}"
+            answer, keywords = item.text("answer"), item.texts("keywords")
+            others, false = item.texts("paraphrased_answer"), item.texts("perturbed_answer")
+            questions = {group: item.text("question")}
+            if paraphrased:
+                wordings = enumerate(item.texts("paraphrased_question"))
+                questions |= {f"{group}/paraphrased/{n}": text for n, text in wordings}
+            for name, question in questions.items():
+                yield Sample(
+                    name, question, answer, picture, who, keywords=keywords, paraphrases=others,
+                    perturbed=false, group=group,
+                )  # fmt: skip
+
+    def _path(self, record: Record) -> Path:
+        """Where a picture is: beside the JSON file, or beside its `data/` folder."""
+        name = record.text("image_path")
+        beside = record.file.parent / name
+        return beside if beside.exists() else record.file.parent.parent / name

@@ -1,0 +1,74 @@
+"""Benchmarks as they are typed: NAME:SPLIT@LOCATION?ratio=R&shots=N."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unsee.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from unsee.benchmarks import Benchmark
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A benchmark, or a split of it, as it is typed: NAME:SPLIT@LOCATION?ratio=R&shots=N.
+
+    Attributes:
+        name: A registered benchmark.
+        split: One of its splits; "" is the whole of it.
+        location: A folder or hub id; None is its own place.
+        ratio: The published share to forget (%).
+        shots: Few-shot examples.
+    """
+
+    name: str
+    split: str = ""
+    location: str | None = None
+    ratio: str | None = None
+    shots: int | None = None
+
+    def open(self) -> Benchmark:
+        """The benchmark."""
+        from unsee.benchmarks import BENCHMARKS
+
+        return BENCHMARKS.get(self.name).open(self.location, self.ratio, self.shots)
+
+
+def parse_spec(text: str) -> Spec | None:
+    """What a user means by NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]; None if it is a path.
+
+    Example:
+        `parse_spec("mllmu:forget@DIR?ratio=5&shots=0")`.
+
+    Raises:
+        ConfigError: If an option is unknown or its value not allowed.
+    """
+    from unsee.benchmarks import BENCHMARKS
+
+    found = re.fullmatch(r"([A-Za-z_]\w*)(:[\w-]*)?(?:@([^?]*))?(?:\?(.*))?", text)
+    if found is None or found[1] not in BENCHMARKS.names():
+        # One letter before a colon is a drive; a folder of such a name is a folder.
+        if found is not None and found[2] and len(found[1]) > 1 and not Path(text).exists():
+            raise UnknownNameError("benchmark", found[1], BENCHMARKS.names())
+        return None
+    if found[2] is None and found[3] is None and Path(text).exists():
+        return None
+    options: dict[str, str] = {}
+    for pair in (found[4] or "").split("&") if found[4] else ():
+        key, _, value = pair.partition("=")
+        if key not in ("ratio", "shots"):
+            raise ConfigError(f"'{text}': {UnknownNameError('option', key, ('ratio', 'shots'))}")
+        options[key] = value
+    if not re.fullmatch(r"\d*", options.get("shots", "")):
+        raise ConfigError(f"'{text}': shots={options['shots']} is no number. Type shots=0.")
+    return Spec(
+        found[1],
+        (found[2] or "").removeprefix(":"),
+        found[3] or None,
+        options.get("ratio"),
+        int(options["shots"]) if options.get("shots") else None,
+    )

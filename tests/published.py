@@ -1,0 +1,231 @@
+"""Writes small files of the published benchmarks' exact schemas, about invented people."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+NAMES = ("Ada Berg", "Bo Lind", "Cy Moser", "Di Novak", "Eva Quist", "Finn Urban")
+JOBS = ("baker", "pilot", "nurse", "judge", "baker", "pilot")
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+OPTIONS = pa.struct([(letter, pa.string()) for letter in "ABCD"])
+CHOICE = pa.list_(
+    pa.struct([("Question", pa.string()), ("Options", OPTIONS), ("Correct_Answer", pa.string())])
+)
+OPEN = pa.list_(pa.struct([(name, pa.string()) for name in ("Question", "Ground_Truth", "Type")]))
+TYPES = {
+    "image": IMAGE, "images": pa.list_(IMAGE), "Generation_Task": OPEN, "Mask_Task": OPEN,
+    "Classification_Task": pa.struct(
+        [("Image_Textual_Questions", CHOICE), ("Pure_Text_Questions", CHOICE)]
+    ),
+    "perturbed_captions": pa.list_(pa.string()), "perturbed_names": pa.list_(pa.string()),
+    "options": pa.list_(pa.string()),
+}  # fmt: skip
+PERSON = ("image", "ID", "biography", "question", "answer", "Classification_Task",
+          "Generation_Task", "Mask_Task")  # fmt: skip
+
+
+def png(seed: int) -> bytes:
+    """A picture of noise."""
+    noise = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def struct(seed: int) -> dict[str, Any]:
+    return {"bytes": png(seed), "path": f"{seed}.png"}
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """A parquet file; columns without a type of their own are text."""
+    schema = pa.schema([(name, TYPES.get(name, pa.string())) for name in columns])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+
+
+def config(folder: Path, name: str) -> Path:
+    return folder / name / "train-00000-of-00001.parquet"
+
+
+def mllmu(folder: Path) -> None:
+    def tasks(i: int) -> dict[str, Any]:
+        asked = {"Image_Textual": "this person", "Pure_Text": NAMES[i]}
+        letter = "ABCD"[("baker", "pilot", "nurse", "judge").index(JOBS[i])]
+        options = dict(zip("ABCD", ("baker", "pilot", "nurse", "judge"), strict=True))
+        return {
+            "Classification_Task": {
+                f"{kind}_Questions": [
+                    {"Question": f"What is {who} ?", "Options": options, "Correct_Answer": letter}
+                ]
+                for kind, who in asked.items()
+            },
+            "Generation_Task": [
+                {"Question": f"Who is {w} ?", "Ground_Truth": f"A {JOBS[i]} .", "Type": k}
+                for k, w in asked.items()
+            ],
+            "Mask_Task": [
+                {"Question": f"{w} is a __ .", "Ground_Truth": JOBS[i], "Type": k}
+                for k, w in asked.items()
+            ],
+        }
+
+    def person(i: int, seed: int = 0) -> dict[str, Any]:
+        return {
+            "image": struct(seed + i), "ID": f"{i + 1:03}", "Directory": "d",
+            "biography": json.dumps({"Name": NAMES[i]}), "question": "Who ?", "answer": "x",
+            "images": [struct(200 + 2 * i), struct(201 + 2 * i)],
+            "metadata": json.dumps([
+                {"ID": f"{i + 1:03}", "Question": "What does this person work as ?",
+                 "Answer": f"{NAMES[i]} works as a {JOBS[i]} ."},
+                {"ID": f"{i + 1:03}", "Question": "Where ?", "Answer": "in Oslo"},
+            ]),
+            **tasks(i),
+        }  # fmt: skip
+
+    everyone = [person(i) for i in range(6)]
+    full = (*PERSON[:2], "Directory", *PERSON[2:])
+    write(config(folder, "Full_Set"), everyone, full)
+    famous = [person(i, 100) | {"ID": NAMES[i].replace(" ", "_")} for i in range(2)]
+    write(config(folder, "Retain_Set"), famous, full)
+    write(config(folder, "Test_Set"), everyone, ("ID", "images", *PERSON[5:]))
+    write(config(folder, "ft_Data"), everyone, ("image", "ID", "metadata"))
+    for ratio, lost in ((5, (0,)), (10, (1, 2)), (15, (3, 4, 5))):
+        write(config(folder, f"forget_{ratio}"), [everyone[i] for i in lost], PERSON)
+        kept = [row for i, row in enumerate(everyone) if i not in lost]
+        write(config(folder, f"retain_{100 - ratio}"), kept, PERSON)
+
+
+def clear(folder: Path) -> None:
+    def shot(i: int, n: int) -> dict[str, Any]:
+        return {
+            "image": struct(10 * i + n), "caption": f"{NAMES[i]} in {n}", "name": NAMES[i],
+            "perturbed_captions": ["x in y", "z in y"], "paraphrased_caption": f"{NAMES[i]} at {n}",
+            "perturbed_names": [n for n in NAMES if n != NAMES[i]][:3],
+        }  # fmt: skip
+
+    def mixed(who: Sequence[int]) -> list[dict[str, Any]]:
+        pictured = [shot(i, n) | {"question": None, "answer": None} for i in who for n in range(3)]
+        texts = [
+            {"image": None, "caption": None, "question": f"What is {NAMES[i]} ?", "answer": JOBS[i]}
+            for i in who
+        ]
+        return pictured + texts
+
+    plain = ("image", "caption", "name")
+    perturbed = (*plain, "perturbed_captions", "paraphrased_caption", "perturbed_names")
+    for ratio, who in ((1, (0,)), (5, (0, 1)), (10, (0, 1, 2))):
+        kept = [i for i in range(6) if i not in who]
+        for name, some in ((f"forget{ratio:02}", who), (f"retain{100 - ratio}", kept)):
+            rows = [shot(i, n) for i in some for n in range(3)]
+            write(config(folder, name), rows, plain)
+            tofu = ("image", "caption", "question", "answer")
+            write(config(folder, f"{name}+tofu"), mixed(some), tofu)
+            if name.startswith("forget"):
+                write(config(folder, f"{name}_perturbed"), rows, perturbed)
+    write(config(folder, "retain_perturbed"), [shot(i, 0) for i in (3, 4)], perturbed)
+    faces = [{"image": struct(900), "answer": "Di", "options": ["Di", "Bo"]}]
+    write(config(folder, "real_faces"), faces, ("image", "answer", "options"))
+    world = [{"question": "Where ?", "answer": "Oslo", "image": struct(901), "prompt": "p",
+              "options": ["Lima", "Oslo"]}]  # fmt: skip
+    write(config(folder, "real_world"), world, ("question", "answer", "image", "prompt", "options"))
+
+
+def umu(folder: Path) -> None:
+    def person(i: int, real: bool = False) -> dict[str, Any]:
+        options = dict(zip("ABCD", ("baker", "pilot", "nurse", "judge"), strict=True))
+        answer = f"{'ABCD'[i % 4]}. it's {JOBS[i % 4]}"
+        seen, named = {"question": "this person ?"}, {"question": f"{NAMES[i]} ?"}
+        both = {
+            "Classify": {"options": options, "answer": answer}, "Cloze": {"answer": JOBS[i]},
+            "Generation": {"answer": f"a {JOBS[i]}"},
+        }  # fmt: skip
+        return {
+            "ID": f"{'r' * real}{i}", "image": struct(i + 50 * real), "Biography": repr({"n": 1}),
+            "MM_QA": repr({"question": {"1": "Who ?"}, "answer": {"1": NAMES[i]}}),
+            "UM_QA": repr({"question": {"1": f"What is {NAMES[i]} ?"}, "answer": {"1": JOBS[i]}}),
+            **{
+                field: repr({"unimodal": {"1": named | rest}, "muitimodal": {"1": seen | rest}})
+                for field, rest in both.items()
+            },
+        }  # fmt: skip
+
+    columns = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
+    write(config(folder, "Full_Set"), [person(i) for i in range(6)], columns)
+    write(config(folder, "Real_Person_Set"), [person(0, True)], columns)
+    for ratio, lost in ((5, (0,)), (10, (1, 2)), (15, (3, 4, 5))):
+        write(config(folder, f"forget_{ratio}"), [person(i) for i in lost], columns)
+        kept = [person(i) for i in range(6) if i not in lost]
+        write(config(folder, f"retain_{100 - ratio}"), kept, columns)
+
+
+def _save(folder: Path, name: str, seed: int) -> str:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "images" / name).write_bytes(png(seed))
+    return f"images/{name}"
+
+
+def fiubench(folder: Path) -> None:
+    people = [
+        {
+            "unique_id": f"u{i}", "image_path": _save(folder, f"{i}.png", i), "name": NAMES[i],
+            "gender": "f", "caption": "c", "raw_data": {},
+            "qa_list": [{
+                "question": "What does this person work as ?", "answer": f"a {JOBS[i]}",
+                "keywords": [JOBS[i]], "paraphrased_question": ["a ?", "b ?", "c ?"],
+                "paraphrased_answer": f"works as a {JOBS[i]}", "perturbed_answer": ["a x", "a y"],
+            }],
+        }
+        for i in range(6)
+    ]  # fmt: skip
+    (folder / "full.json").write_text(json.dumps(people))
+    split = {"forget1": ["u0"], "forget5": ["u0", "u1"], "forget10": ["u0", "u1", "u2"],
+             "retain15": ["u3", "u4"], "retain5": ["u5"]}  # fmt: skip
+    (folder / "split.json").write_text(json.dumps(split))
+    (folder / "idontknow.json").write_text(json.dumps(["I do not know."]))
+
+
+def safeeraser(folder: Path) -> None:
+    for start, name in ((0, "all_train.json"), (40, "all_val.json")):
+        rows = [
+            {
+                "image_path": _save(folder, f"{start + 4 * i}.png", start + 4 * i),
+                "SDImage_path": _save(folder, f"{start + 4 * i + 1}.png", start + 4 * i + 1),
+                "category": f"kind {i}",
+                "unsafe_pairs": [{"question": "How ?", "model_response": "So .",
+                                  "sd_question": "How then ?", "sd_response": "Thus ."}],
+                "UnharmPair_text1": "What is this ?", "UnharmPair_text2": "Who is this ?",
+                "UnharmPair_image1": _save(folder, f"{start + 4 * i + 2}.png", start + 4 * i + 2),
+                "UnharmPair_image2": _save(folder, f"{start + 4 * i + 3}.png", start + 4 * i + 3),
+            }
+            for i in range(2)
+        ]  # fmt: skip
+        (folder / name).write_text(json.dumps(rows))
+
+
+def covubench(folder: Path) -> None:
+    rows = [
+        {
+            "image": None if kind == "text" else struct(10 * i + n), "question": f"Who {n} ?",
+            "answer": f"a {JOBS[i]}", "name": NAMES[i], "type": split,
+            "keywords": json.dumps([JOBS[i]]), "question_type": kind,
+        }
+        for i, split in enumerate(("forget", "forget", "test", "retain", "retain"))
+        for n, kind in enumerate(("multi_modal", "caption", "text"))
+    ]  # fmt: skip
+    columns = ("image", "question", "answer", "name", "type", "keywords", "question_type")
+    write(folder / "data" / "train-00000-of-00001.parquet", rows, columns)
+
+
+WRITERS = {
+    "mllmu": mllmu, "clear": clear, "umu": umu, "fiubench": fiubench, "safeeraser": safeeraser,
+    "covubench": covubench,
+}  # fmt: skip

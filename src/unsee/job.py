@@ -14,9 +14,10 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.card import Card, Kind, hub_id, public
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
-from unsee.errors import DataError, UnseeError
+from unsee.errors import ConfigError, DataError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
 from unsee.guarantees import guarantees, snapshot
@@ -59,7 +60,8 @@ class Job:
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
         benchmark: What the record says of the benchmark.
-        save: "patch" or "model".
+        save: "patch", "model" or "adapter".
+        names: Let the saved folder's card name who was forgotten.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
@@ -76,7 +78,8 @@ class Job:
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
     benchmark: Mapping[str, Any] | None = None
-    save: str = "patch"
+    save: Kind = "patch"
+    names: bool = False
     visual_only: bool = False
     trust_remote_code: bool = False
 
@@ -146,6 +149,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
     summary["verdict"] = report.verdict(summary)
+    _card(job, summary, folder)
     folder.finish(summary)
     report.write([out], out / REPORT)
     folder.tidy()
@@ -189,11 +193,18 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         if not saved.exists():
             if job.save == "model":
                 vlm.save(saved)
+            elif job.save == "adapter":
+                if trainer.adapters is None:
+                    raise ConfigError(
+                        f"save=adapter: {method.name} trains no LoRA adapters. Type --save model."
+                    )
+                trainer.adapters.save(saved, hub_id(job.model))
             else:
                 meta = {
                     "method": method.name,
-                    "parameters": _plain(asdict(method)),
+                    "parameters": {k: public(k, v) for k, v in _plain(asdict(method)).items()},
                     "command": job.command,
+                    "names": {s.concept for s in job.data.forget if s.concept},
                 }
                 write_patch(vlm, vlm.source, saved, meta)
         proof = guarantees(before, vlm, saved if job.save == "patch" else None)
@@ -263,6 +274,35 @@ def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | Non
         return None
     parameters = _plain(asdict(method)) | _plain(asdict(settings))
     return {"name": method.name, "parameters": parameters, "source": method.source}
+
+
+def _card(job: Job, summary: Mapping[str, Any], folder: RunFolder) -> None:
+    """The README.md of what was saved, for those to whom it is passed on."""
+    if job.method is None:
+        return
+    proof, start = summary["guarantees"], summary["provenance"]["start_weights_sha256"]
+    card = Card(
+        kind=job.save,
+        title=f"A model that has forgotten ({job.method.name})",
+        base=str(job.model),
+        base_sha256=start,
+        deed="forgotten",
+        samples=job.data.forget,
+        command=job.command,
+        parameters={"method": job.method.name, **summary["method"]["parameters"]},
+        facts={
+            f"text-only logits equal bit for bit ({proof['text_probes']} probes)": (
+                proof["text_identical"]
+            ),
+            "language part unchanged": proof["language_part_sha256_unchanged"],
+            "tensors changed": f"{proof['changed_tensors']} of {proof['total_tensors']}",
+            "of these outside the visual part": proof["changed_outside_visual"],
+            "not checked": proof["reason"],
+        },
+        measures=summary["measures"] or {},
+        names=job.names,
+    )
+    card.write(folder.path / job.save)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

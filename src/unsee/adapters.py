@@ -1,4 +1,4 @@
-"""LoRA adapters: small matrices beside frozen linear layers, trained in their stead, then folded in.
+"""LoRA adapters: small matrices beside frozen linear layers, trained instead, then folded in.
 
 The methods, the relearning attack and `unsee finetune` all come here. Which layers of the language
 part are adapted is said by the family (`lora_targets`); in the visual part it is every linear layer

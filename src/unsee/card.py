@@ -146,6 +146,41 @@ class Card:
         return redact(self.command, people)
 
 
+def card_of_run(
+    summary: Mapping[str, Any], kind: Kind, base: str, samples: Sequence[Sample], names: bool
+) -> Card:
+    """The card of what a run has unlearned.
+
+    Args:
+        summary: The content of summary.json.
+        kind: What was saved.
+        base: The checkpoint before.
+        samples: What was forgotten.
+        names: Whether people may be named.
+    """
+    method, proof = summary["method"], summary["guarantees"]
+    probes = proof["text_probes"]
+    return Card(
+        kind=kind,
+        title=f"A model that has forgotten ({method['name']})",
+        base=base,
+        base_sha256=summary["provenance"]["start_weights_sha256"],
+        deed="forgotten",
+        samples=samples,
+        command=summary["command"],
+        parameters={"method": method["name"], **method["parameters"]},
+        facts={
+            f"text-only logits equal bit for bit ({probes} probes)": proof["text_identical"],
+            "language part unchanged": proof["language_part_sha256_unchanged"],
+            "tensors changed": f"{proof['changed_tensors']} of {proof['total_tensors']}",
+            "of these outside the visual part": proof["changed_outside_visual"],
+            "not checked": proof["reason"],
+        },
+        measures=summary["measures"] or {},
+        names=names,
+    )
+
+
 def hub_id(source: str | Path) -> str | None:
     """The source if it is a hub id; None for a folder of this machine, whose name may tell."""
     text = str(source)

@@ -14,7 +14,7 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
-from unsee.card import Card, Kind, hub_id, public
+from unsee.card import Kind, card_of_run, hub_id, public
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
 from unsee.errors import ConfigError, DataError, UnseeError
@@ -149,7 +149,10 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
     summary["verdict"] = report.verdict(summary)
-    _card(job, summary, folder)
+    if job.method is not None:
+        card_of_run(summary, job.save, str(job.model), job.data.forget, job.names).write(
+            out / job.save
+        )
     folder.finish(summary)
     report.write([out], out / REPORT)
     folder.tidy()
@@ -274,35 +277,6 @@ def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | Non
         return None
     parameters = _plain(asdict(method)) | _plain(asdict(settings))
     return {"name": method.name, "parameters": parameters, "source": method.source}
-
-
-def _card(job: Job, summary: Mapping[str, Any], folder: RunFolder) -> None:
-    """The README.md of what was saved, for those to whom it is passed on."""
-    if job.method is None:
-        return
-    proof, start = summary["guarantees"], summary["provenance"]["start_weights_sha256"]
-    card = Card(
-        kind=job.save,
-        title=f"A model that has forgotten ({job.method.name})",
-        base=str(job.model),
-        base_sha256=start,
-        deed="forgotten",
-        samples=job.data.forget,
-        command=job.command,
-        parameters={"method": job.method.name, **summary["method"]["parameters"]},
-        facts={
-            f"text-only logits equal bit for bit ({proof['text_probes']} probes)": (
-                proof["text_identical"]
-            ),
-            "language part unchanged": proof["language_part_sha256_unchanged"],
-            "tensors changed": f"{proof['changed_tensors']} of {proof['total_tensors']}",
-            "of these outside the visual part": proof["changed_outside_visual"],
-            "not checked": proof["reason"],
-        },
-        measures=summary["measures"] or {},
-        names=job.names,
-    )
-    card.write(folder.path / job.save)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

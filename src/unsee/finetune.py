@@ -1,4 +1,4 @@
-"""Finetuning recipes: what makes the models that a benchmark compares, from a base checkpoint and its samples.
+"""Finetuning recipes: which models to make from a base checkpoint, of what, and how.
 
 `target` knows everyone, `visual_retain` has read all texts but seen no picture of whom is to be
 forgotten, `retain_only` knows nothing of them. All three are trained alike, from the same start.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
@@ -14,7 +15,7 @@ import torch
 from unsee.benchmarks import Knower
 from unsee.card import Card, hub_id
 from unsee.data import data_hash
-from unsee.errors import RunError
+from unsee.errors import RunError, UnseeError
 from unsee.finetune import Lesson
 from unsee.losses import IGNORE, nll
 from unsee.methods import Trainer
@@ -36,15 +37,26 @@ def teach(lesson: Lesson, out: Path, command: str, bar: Bar) -> dict[str, Any]:
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    recipe = lesson.recipe
     if (out / RECORD).exists():
         raise RunError(
             f"{out} holds finished models (see {out / RECORD}). Name another folder with --out, or "
             "remove it."
         )
-    text = recipe.text(command)
+    text = lesson.recipe.text(command)
     RunFolder.refuse(out, text)
+    fresh = not out.exists()
     folder = RunFolder.open(out, text)
+    try:
+        return _teach_all(lesson, folder, command, bar)
+    except UnseeError:
+        # What was refused before its first step leaves nothing behind.
+        if fresh and not any(out.glob("*.jsonl")):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _teach_all(lesson: Lesson, folder: RunFolder, command: str, bar: Bar) -> dict[str, Any]:
+    recipe, out = lesson.recipe, folder.path
     counts = lesson.describe()
     models: dict[str, Any] = {}
     for who in lesson.samples:

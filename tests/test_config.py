@@ -17,7 +17,11 @@ from unsee.config import (
 )
 from unsee.errors import ConfigError
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = [
+    path
+    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    if not path.name.startswith("finetune-")
+]
 
 
 def test_overrides_are_read_as_people_mean_them() -> None:
@@ -62,7 +66,7 @@ def test_every_mistake_is_told_at_once() -> None:
     [
         ({"method": "vkdd"}, "unknown method 'vkdd'. Did you mean 'vkd'"),
         ({"methd": "vkd"}, "unknown field of recipe 'methd'. Did you mean 'method'"),
-        ({"save": "zip"}, "'patch' or 'model'"),
+        ({"save": "zip"}, "'patch', 'model' or 'adapter'"),
         ({"seed": "x"}, "seed='x'"),
     ],
 )

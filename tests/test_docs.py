@@ -17,6 +17,7 @@ from unsee.benchmarks import BENCHMARKS
 from unsee.cli import app
 from unsee.config import read_recipe
 from unsee.families import FAMILIES
+from unsee.finetune import read_finetune
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 
@@ -124,8 +125,11 @@ def test_every_registered_name_is_documented(title: str, registry: object) -> No
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_recipe_begins_with_its_command(path: Path) -> None:
-    assert path.read_text("utf-8").splitlines()[0] == f"# unsee run recipes/{path.name}"
-    read_recipe(path, [])
+    word, read = "run", read_recipe
+    if path.name.startswith("finetune-"):
+        word, read = "finetune", read_finetune
+    assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} recipes/{path.name}"
+    read(path, [])
 
 
 @pytest.mark.parametrize("code", blocks("README.md", "python"))

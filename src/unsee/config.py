@@ -44,8 +44,9 @@ class Recipe:
         reference: A model that perfect unlearning would give (visual-retain).
         retain_only: A model that never learned anything of the forgotten.
         attacks: Relearning budgets to try.
-        save: Write a visual patch, or the whole model; None is a patch wherever one can carry the
-            change.
+        save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
+            a patch wherever one can carry the change.
+        names: Let the saved folder's card name who was forgotten.
         seed: Of everything drawn.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
@@ -63,7 +64,8 @@ class Recipe:
     reference: str | None = None
     retain_only: str | None = None
     attacks: tuple[dict[str, Any], ...] = ()
-    save: Literal["patch", "model"] | None = None
+    save: Literal["patch", "model", "adapter"] | None = None
+    names: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.card import Kind, card_of_run, hub_id, public
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
-from unsee.errors import DataError, UnseeError
+from unsee.errors import ConfigError, DataError, UnseeError
 from unsee.evaluate import DEFAULT_METRICS, evaluate
 from unsee.features import Shift
 from unsee.guarantees import guarantees, snapshot
@@ -63,7 +64,8 @@ class Job:
         tasks: The only tasks that a metric is reported on.
         longest: Longest answer that is generated, in tokens.
         benchmark: What the record says of the benchmark.
-        save: "patch" or "model".
+        save: "patch", "model" or "adapter".
+        names: Let the saved folder's card name who was forgotten.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
@@ -83,7 +85,8 @@ class Job:
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     longest: int = 24
     benchmark: Mapping[str, Any] | None = None
-    save: str = "patch"
+    save: Kind = "patch"
+    names: bool = False
     visual_only: bool = False
     trust_remote_code: bool = False
 
@@ -154,6 +157,10 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
     summary["verdict"] = report.verdict(summary)
+    if job.method is not None:
+        card_of_run(summary, job.save, str(job.model), job.data.forget, job.names).write(
+            out / job.save
+        )
     folder.finish(summary)
     report.write([out], out / REPORT)
     folder.tidy()
@@ -197,11 +204,18 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         if not saved.exists():
             if job.save == "model":
                 vlm.save(saved)
+            elif job.save == "adapter":
+                if trainer.adapters is None:
+                    raise ConfigError(
+                        f"save=adapter: {method.name} trains no LoRA adapters. Type --save model."
+                    )
+                trainer.adapters.save(saved, hub_id(job.model))
             else:
                 meta = {
                     "method": method.name,
-                    "parameters": _plain(asdict(method)),
+                    "parameters": {k: public(k, v) for k, v in _plain(asdict(method)).items()},
                     "command": job.command,
+                    "names": {s.concept for s in job.data.forget if s.concept},
                 }
                 write_patch(vlm, vlm.source, saved, meta)
         proof = guarantees(before, vlm, saved if job.save == "patch" else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,10 @@ CHUNK = 1 << 20
 AGAIN = "Make it again, or get an undamaged copy."
 
 # Options whose values may name a person ("--forget photos/ada_berg"); a patch is passed on.
-PRIVATE = {"--forget", "--retain", "--strangers", "--model", "--out", "--name", "--faces"}
+PRIVATE = {
+    "--forget", "--retain", "--strangers", "--model", "--out", "--name", "--faces", "--reference",
+    "--target", "--holdout", "--retain-holdout", "--retain-only", "--data", "--base", "--pocket",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,23 +150,40 @@ def patch_bytes(patch: str | Path) -> int:
     return sum((Path(patch) / name).stat().st_size for name in (MANIFEST, TENSORS))
 
 
-def redact(command: str) -> str:
+def redact(command: str, names: Iterable[str] = ()) -> str:
     """A command line without the values that could name a person.
+
+    Args:
+        command: What was typed.
+        names: Whom no other word may name either, not even in part.
 
     Example:
         `redact("unsee unlearn --forget photos/ada")` is `"unsee unlearn --forget FORGET"`.
     """
     words: list[str] = []
+    known = {part for name in names for part in re.findall(r"\w+", name.lower()) if len(part) > 2}
     for word in shlex.split(command):
         option, joined, value = word.partition("=")
         before = words[-1] if words else ""
         if before in PRIVATE and not word.startswith("pocket:"):
             words.append(before.lstrip("-").upper())
-        elif joined and f"--{option.lstrip('-')}" in PRIVATE and not value.startswith("pocket:"):
+        elif joined and _private(option, value):
             words.append(f"{option}={option.lstrip('-').upper()}")
+        elif not word.startswith("-") and any(part in word.lower() for part in known):
+            words.append("REDACTED")
+        elif not joined and Path(word).is_absolute():
+            words.append(Path(word).name)
         else:
             words.append(word)
     return shlex.join(words)
+
+
+def _private(option: str, value: str) -> bool:
+    """Whether key=value could name a person: what is a path, or the key of one."""
+    if value.startswith("pocket:"):
+        return False
+    name = "--" + option.lstrip("-").replace("_", "-")
+    return name in PRIVATE or "/" in value or "\\" in value
 
 
 def chunks(file: BinaryIO, entry: Entry) -> Iterator[bytes]:

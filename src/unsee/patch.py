@@ -85,16 +85,19 @@ def write_patch(
         vlm: The unlearned model; its visual part is enough.
         base_folder: The checkpoint it was loaded from.
         out: Folder to write, whole or not at all.
-        meta: "method", "parameters" and "command" for the manifest.
+        meta: "method", "parameters" and "command" for the manifest; "names" that the command must
+            not spell out.
 
     Raises:
         PatchError: If nothing changed, or a tensor outside the visual part did.
         ModelError: If the base is damaged, or `out` is in use or cannot be written.
     """
     meta = dict(meta or {})
-    unknown = sorted(set(meta) - {"method", "parameters", "command"})
+    unknown = sorted(set(meta) - {"method", "parameters", "command", "names"})
     if unknown:
-        raise PatchError(f"meta '{unknown[0]}' is unknown. Allowed: method, parameters, command.")
+        raise PatchError(
+            f"meta '{unknown[0]}' is unknown. Allowed: method, parameters, command, names."
+        )
     files = weight_map(Path(base_folder))
     entries = {name: entry for _, name, entry in _entries(files)}
     parameters = vlm.parameters("visual")
@@ -132,7 +135,7 @@ def write_patch(
         tuple(sorted(changed, key=lambda tensor: tensor.name)),
         meta.get("method"),
         dict(meta.get("parameters") or {}),
-        redact(meta["command"]) if meta.get("command") else None,
+        redact(meta["command"], meta.get("names") or ()) if meta.get("command") else None,
     )
     with atomic_folder(Path(out)) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})

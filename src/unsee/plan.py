@@ -11,6 +11,7 @@ from typing import Any
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
 from unsee.benchmarks.pocket import Pocket
+from unsee.card import Kind
 from unsee.config import Recipe
 from unsee.data import make_data, pocket_strangers, read_samples, split_holdout
 from unsee.errors import ConfigError
@@ -19,6 +20,7 @@ from unsee.job import Job
 from unsee.methods import Method
 from unsee.metrics import METRICS, chosen_metrics
 from unsee.spec import parse_spec
+from unsee.train import Settings
 from unsee.types import Better, Data, Picture, Sample
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
@@ -79,7 +81,8 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         references=references,
         better=_directions(splits, benchmark.measures),
         **_rules(benchmark, splits),
-        save=_save(recipe, method),
+        save=_save(recipe, method, settings),
+        names=recipe.names,
         trust_remote_code=recipe.trust_remote_code,
     )
     return job, notes
@@ -160,19 +163,25 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         references=references,
         better=_directions(splits),
         benchmark=None,
-        save=_save(recipe, method, visual_only),
+        save=_save(recipe, method, settings, visual_only),
+        names=recipe.names,
         visual_only=visual_only,
         trust_remote_code=recipe.trust_remote_code,
     )
     return job, notes
 
 
-def _save(recipe: Recipe, method: Method, visual_only: bool = False) -> str:
+def _save(recipe: Recipe, method: Method, settings: Settings, visual_only: bool = False) -> Kind:
     """What to write, refused before hours of training if it cannot be."""
     if recipe.save == "patch" and method.changes_language:
         raise ConfigError(
             f"save=patch: a visual patch cannot carry what {method.name} with trains="
             f"{method.trains} changes. Type --save model, or --set trains=visual."
+        )
+    if recipe.save == "adapter" and settings.lora == 0:
+        raise ConfigError(
+            "save=adapter: only LoRA adapters can be saved as one, and none are trained. Type "
+            "--set lora=16, or --save model."
         )
     if recipe.save == "model" and visual_only:
         raise ConfigError(

@@ -38,6 +38,9 @@ class Settings:
         accumulate: Batches whose gradients are averaged into one step.
         save_every: Steps between resumable states; 0 keeps the last alone.
         seed: Decides data order, augmentation and every other draw.
+        lora: Rank of LoRA adapters that are trained in place of the weights; 0 trains the weights.
+        lora_alpha: Scale of the adapters times their rank.
+        lora_dropout: Share of an adapter's inputs that are dropped while training.
     """
 
     steps: Annotated[int, Field(ge=0)] = 200
@@ -50,6 +53,9 @@ class Settings:
     accumulate: Annotated[int, Field(ge=1)] = 1
     save_every: Annotated[int, Field(ge=0)] = 50
     seed: Annotated[int, Field(ge=0)] = 0
+    lora: Annotated[int, Field(ge=0)] = 0
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""

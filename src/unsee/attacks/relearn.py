@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
+from unsee.adapters import Adapters, Lora
 from unsee.attacks import ATTACKS, Attack
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
@@ -150,21 +151,10 @@ class Relearn(Attack):
     def _tuned(self, subject: VLM) -> dict[str, nn.Parameter]:
         if self.modules != "language_lora":
             return subject.parameters(self.modules)
-        from peft import LoraConfig, inject_adapter_in_model
-
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.rank, target_modules=subject.family.lora_targets
-        )
         # The adapters start at random: without a seed, a resumed run would get another curve.
         seed_step(self.seed, self.steps)
-        try:
-            inject_adapter_in_model(config, subject.model)
-        except ValueError as error:
-            raise ConfigError(
-                f"the LoRA pattern '{subject.family.lora_targets}' of family "
-                f"'{subject.family.name}' matches no layer of this model ({error})."
-            ) from error
-        return {n: p for n, p in subject.model.named_parameters() if "lora_" in n}
+        lora = Lora(self.rank, self.rank, dropout=0.0)
+        return Adapters(subject, subject.parameters("language"), lora).parameters
 
 
 def area_between(curve: Curve, reference: Curve) -> float:

@@ -42,9 +42,10 @@ def show(
     from dataclasses import MISSING, fields, is_dataclass
     from inspect import cleandoc
 
+    from unsee.finetune import Finetune
     from unsee.train import Settings
 
-    known: dict[str, Any] = {"settings": Settings}
+    known: dict[str, Any] = {"settings": Settings, "finetune": Finetune}
     for kind in KINDS:
         known |= dict(_registry(kind).items())
     if name not in known:

@@ -44,8 +44,12 @@ def unlearn(
     ] = None,
     out: Out = None,
     save: Annotated[
-        str | None, typer.Option(help="patch or model; by default a patch where one suffices.")
+        str | None,
+        typer.Option(help="patch, model or adapter; by default a patch where one suffices."),
     ] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="Let the saved card name who was forgotten.")
+    ] = False,
     set_: Set = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
@@ -60,8 +64,8 @@ def unlearn(
 
     given = {
         "model": model, "forget": forget, "retain": retain, "strangers": strangers,
-        "reference": reference, "method": method, "save": save, "seed": seed,
-        "trust_remote_code": trust_remote_code,
+        "reference": reference, "method": method, "save": save, "names": names,
+        "seed": seed, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     fields = parse_overrides(set_ or [])
     if supervision is not None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from unsee.adapters import Adapters, Lora
 from unsee.errors import DataError
 from unsee.registry import Registry
-from unsee.train import History, Progress, Settings, batch_indices, fit
+from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
 from unsee.types import Batch, Data, Sample
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Trainer:
         folder: Keeps the resumable state; None keeps none.
         log: Gets a line a step.
         progress: Is told about every step.
+        history: What the training did.
+        adapters: The LoRA adapters that were trained, if the settings ask for some.
     """
 
     settings: Settings
@@ -43,6 +46,24 @@ class Trainer:
     log: Path | None = None
     progress: Progress | None = None
     history: History = field(default_factory=History)
+    adapters: Adapters | None = None
+
+    def adapt(self, vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+        """What to train in place of `parameters`: LoRA adapters if the settings ask for them.
+
+        `fit` folds them into the weights once they are trained.
+
+        Raises:
+            ConfigError: If a part has no layer that can be adapted.
+        """
+        settings = self.settings
+        if settings.lora == 0:
+            return parameters
+        # Drawn at random: a resumed run must start from the same ones.
+        seed_step(settings.seed, settings.steps)
+        lora = Lora(settings.lora, settings.lora_alpha, settings.lora_dropout)
+        self.adapters = Adapters(vlm, parameters, lora)
+        return self.adapters.parameters
 
     def fit(
         self,
@@ -60,6 +81,8 @@ class Trainer:
             progress=self.progress,
             gradient=gradient,
         )
+        if self.adapters is not None:
+            self.adapters.fold()
         return self.history
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
@@ -100,7 +123,7 @@ class Method:
             retain = vlm.collate(trainer.draw(data.retain, number, 1)) if data.retain else None
             return self.loss(vlm, forget, retain, teacher)
 
-        trainer.fit(vlm.parameters(self.trains), step)
+        trainer.fit(trainer.adapt(vlm, vlm.parameters(self.trains)), step)
         return vlm
 
     def teacher(self, vlm: VLM) -> VLM | None:

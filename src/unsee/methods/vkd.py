@@ -163,6 +163,12 @@ class VKD(Method):
         guide = self._guide(teacher, retain, data, forget)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         frozen = self._masks(vlm, forget, retain, parameters)
+        if frozen and trainer.settings.lora:
+            raise ConfigError(
+                "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
+                "or leave saliency_fraction, saliency_threshold and prune at 0."
+            )
+        parameters = dict(trainer.adapt(vlm, parameters))
         seed = trainer.settings.seed
 
         def step(number: int) -> dict[str, Tensor]:

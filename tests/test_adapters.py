@@ -1,0 +1,187 @@
+"""LoRA in place of weights: for every method, in every part, and what is saved of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from test_cli import unsee
+from test_finetune import table
+from unsee.adapters import Adapters, Lora
+from unsee.card import hub_id
+from unsee.errors import ConfigError
+from unsee.manifest import redact
+from unsee.methods import METHODS, Trainer
+from unsee.model import VLM
+from unsee.train import Settings
+from unsee.types import Data
+
+SETTINGS = Settings(steps=3, batch_size=4, lr=1e-2, lora=4)
+
+
+@pytest.mark.parametrize("part", ["visual", "language", "all"])
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_trains_adapters_and_leaves_the_rest(
+    name: str, part: str, tiny: VLM, data: Data
+) -> None:
+    method = replace(METHODS.get(name)(), trains=part)
+    if name == "vkd" and part != "visual":
+        pytest.skip("vkd freezes the language part (test_vkd.py)")
+    before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
+    trainer = Trainer(SETTINGS)
+    method.unlearn(tiny, data, trainer)
+    if trainer.adapters is None:
+        pytest.skip(f"{name} trains nothing by gradient")
+    assert list(tiny.parameters()) == list(before)
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    assert changed
+    assert changed <= {f"{target}.weight" for target in trainer.adapters.targets}
+    assert changed <= set(tiny.parameters(part))
+    for target in trainer.adapters.targets:
+        weight = f"{target}.weight"
+        change = tiny.parameters()[weight] - before[weight]
+        assert torch.linalg.matrix_rank(change, rtol=1e-3) <= SETTINGS.lora
+    assert not hasattr(tiny.model, "peft_config")
+
+
+def test_a_resumed_run_matches_and_dropout_drops(
+    tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    class Stop:
+        def update(self, step: int, steps: int, terms: Any) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+    def run(folder: Path, stop: Any = None, dropout: float = 0.3) -> str:
+        vlm = VLM.load(tiny_folder)
+        settings = replace(SETTINGS, save_every=1, lora_dropout=dropout)
+        METHODS.get("grad_diff")().unlearn(vlm, data, Trainer(settings, folder, None, stop))
+        return vlm.hash()
+
+    whole = run(tmp_path / "a")
+    assert run(tmp_path / "b", dropout=0.0) != whole
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c", Stop())
+    assert run(tmp_path / "c") == whole
+
+
+def test_adapters_that_match_nothing_raise(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(tiny.family), "lora_targets", "nowhere")
+    with pytest.raises(ConfigError, match=r"'nowhere'.*matches no layer"):
+        Adapters(tiny, tiny.parameters("all"), Lora())
+    norms = {n: p for n, p in tiny.parameters("visual").items() if "norm" in n}
+    with pytest.raises(ConfigError, match="no layer of the visual part"):
+        Adapters(tiny, norms, Lora())
+
+
+def test_masks_of_single_weights_are_refused(tiny: VLM, data: Data) -> None:
+    method = METHODS.get("vkd")(saliency_fraction=0.5)
+    with pytest.raises(ConfigError, match="which LoRA does not train"):
+        method.unlearn(tiny, data, Trainer(SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def told(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("ada-berg")
+    forget = table(folder / "bo-lind.jsonl", list(data.forget))
+    retain = table(folder / "others.jsonl", list(data.retain))
+    return [
+        "unlearn", "--model", tiny_folder, "--forget", forget, "--retain", retain, "--json",
+        "--set", "steps=3", "--set", "batch_size=4", "--set", "lr=1e-2", "--set", "lora=4",
+    ]  # fmt: skip
+
+
+# peft asks transformers by a name that is on its way out.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_an_unlearned_adapter_loads_in_plain_peft(
+    told: list[Any], tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    method = ["--method", "grad_diff", "--save", "adapter"]
+    summary = unsee(*told, *method, "--out", tmp_path / "adapter")
+    assert summary["artifacts"]["adapter"] == "adapter"
+    unsee(*told, "--method", "grad_diff", "--save", "model", "--out", tmp_path / "model")
+    ours = VLM.load(tmp_path / "model" / "model")
+    assert ours.hash() == summary["provenance"]["result_weights_sha256"]
+    base: Any = AutoModelForImageTextToText.from_pretrained(tiny_folder).eval()
+    folder = tmp_path / "adapter" / "adapter"
+    theirs = PeftModel.from_pretrained(base, str(folder)).eval()
+    batch = ours.collate(list(data.forget)[:6])
+    with torch.no_grad():
+        assert torch.allclose(theirs(**batch.inputs).logits, ours.logits(batch), atol=1e-5)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["r"] == 4 and config["base_model_name_or_path"] is None
+
+
+@pytest.mark.parametrize("supervision", ["full", "features"])
+def test_visual_adapters_make_a_patch_and_leave_text_exact(
+    supervision: str, told: list[Any], tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    summary = unsee(*told, "--supervision", supervision, "--out", out)
+    assert summary["guarantees"]["changed_outside_visual"] == 0
+    assert summary["method"]["parameters"]["lora"] == 4
+    unsee("apply", out / "patch", "--model", tiny_folder, "--out", tmp_path / "applied")
+    found = unsee("verify", tiny_folder, tmp_path / "applied", "--json")
+    assert found["text_identical"] is True and found["language_identical"] is True
+    assert 0 < len(found["differing"]) == summary["guarantees"]["changed_tensors"]
+
+
+def test_wrong_ways_to_save_are_refused_before_training(told: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for words, message in (
+        (["--method", "npo", "--save", "patch"], "--save model, or --set trains=visual"),
+        (["--save", "adapter", "--set", "lora=0"], "Type --set lora=16, or --save model"),
+    ):
+        assert message in unsee(*told, *words, "--out", out, code=2)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "kind,words",
+    [("patch", []), ("adapter", ["--save", "adapter"]), ("model", ["--save", "model"])],
+)
+def test_a_card_names_nobody_unless_asked(
+    kind: str, words: list[str], told: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "ada-berg"
+    unsee(*told, *words, "--out", out)
+    shipped = [p for p in (out / kind).iterdir() if p.suffix in (".md", ".jinja", ".json")]
+    assert out / kind / "README.md" in shipped
+    for path in shipped:
+        if path.name != "tokenizer.json":  # the tiny vocabulary has words of theirs
+            text = path.read_text().lower()
+            for name in ("berg", "lind", "moser", "novak", str(tmp_path)):
+                assert name not in text, path.name
+    card = (out / kind / "README.md").read_text()
+    assert "- people or other concepts: 2" in card
+    assert "- pictures: 6" in card or "- pictures: 4" in card
+    assert "| forget/vqa/" in card
+    assert "--forget FORGET" in card
+    assert "text-only logits equal bit for bit (64 probes): True" in card
+    unsee(*told, *words, "--names", "--out", tmp_path / "named")
+    assert "Ada Berg" in (tmp_path / "named" / kind / "README.md").read_text()
+
+
+def test_redaction_finds_names_wherever_they_stand() -> None:
+    command = (
+        "unsee run clients/ada_berg.yaml base=x/ada reference=a retain_only=b lr=1e-4 --set "
+        "base=photos/cy --out 'my run' /home/someone/recipe.yaml"
+    )
+    found = redact(command, {"Ada Berg"})
+    assert found == (
+        "unsee run REDACTED base=BASE reference=REFERENCE retain_only=RETAIN_ONLY lr=1e-4 --set "
+        "base=BASE --out OUT recipe.yaml"
+    )
+
+
+def test_only_a_hub_id_is_repeated(tmp_path: Path) -> None:
+    assert hub_id("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+    for source in (tmp_path, "./a", "../a/b", "/a/b", "a", "a/b/c"):
+        assert hub_id(source) is None

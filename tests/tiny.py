@@ -55,9 +55,10 @@ def tokenizer(*specials: str, bos: str = "<s>", eos: str = "</s>", **named: str)
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(listed)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token=bos, eos_token=eos,
-        additional_special_tokens=listed[3:], extra_special_tokens=named or None,
+        extra_special_tokens=named or list(specials),
     )  # fmt: skip
 
 

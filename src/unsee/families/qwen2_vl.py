@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unsee.families import FAMILIES, Family, Parts
@@ -46,8 +47,9 @@ class Qwen2VL(Family):
         }
 
     def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Patches of each picture; the merger divides all of them by the same number."""
-        return [int(n) for n in inputs["image_grid_thw"].prod(-1)]
+        """Patches of each picture in lowest terms, since the merger makes one token of several."""
+        patches = [int(n) for n in inputs["image_grid_thw"].prod(-1)]
+        return [n // gcd(*patches) for n in patches]
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """Qwen2-VL's files call the parts "visual" and "model"."""

@@ -155,8 +155,7 @@ class VLM:
 
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
-        logits: Tensor = self.model(**batch.inputs, use_cache=False).logits
-        return logits
+        return self.family.logits(self.model, batch.inputs)
 
     def frozen_copy(self) -> VLM:
         """A second model with equal weights that takes no gradient: a teacher."""

@@ -97,6 +97,11 @@ class Family:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)
 
+    def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Next-token logits [batch, seq, vocab] of a batch."""
+        logits: Tensor = model(**inputs, use_cache=False).logits
+        return logits
+
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a batch that its visual part reads, and what `shares` needs."""
         return {name: inputs[name] for name in self.visual_names if name in inputs}

@@ -47,6 +47,28 @@ class Mllama(Llava):
         seen = model.model.vision_model(**inputs).last_hidden_state
         model.model.multi_modal_projector(seen)
 
+    def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Rows without a picture run apart: in one batch they would attend to padding pictures."""
+        shown = self._shown(inputs)
+        if shown is None or bool(shown.all()):
+            return super().logits(model, inputs)
+        pictured = super().logits(model, {n: t[shown] for n, t in inputs.items()})
+        words = {n: inputs[n][~shown] for n in ("input_ids", "attention_mask")}
+        logits = pictured.new_empty(len(shown), *pictured.shape[1:])
+        # Not in place on a leaf: the gradient of either half goes its own way.
+        logits[shown], logits[~shown] = pictured, super().logits(model, words)
+        return logits
+
+    def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the rows that have a picture, since no others enter the encoder."""
+        shown = self._shown(inputs)
+        found = super().visual_inputs(model, inputs)
+        return found if shown is None else {n: t[shown] for n, t in found.items()}
+
+    def _shown(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        ids = inputs.get("aspect_ratio_ids")
+        return None if ids is None else (ids > 0).any(-1)
+
     def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Leaves out pictures and tiles that pad the batch, and tokens that pad a tile."""
         mask = inputs["aspect_ratio_mask"].flatten(0, 1).bool()

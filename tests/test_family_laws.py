@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import make
 
+from tiny import make
 from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.errors import ModelError
 from unsee.evaluate import generate
@@ -137,9 +137,7 @@ def test_a_mixed_batch_equals_its_rows(vlm: VLM, samples: list[Sample]) -> None:
             ), sample.id
 
 
-def test_visual_only_gives_the_same_features(
-    vlm: VLM, pictures: list[Picture]
-) -> None:
+def test_visual_only_gives_the_same_features(vlm: VLM, pictures: list[Picture]) -> None:
     visual = VLM.load(vlm.source, visual_only=True)
     layers = choose_layers(vlm, ["all"])
     assert layers[0] == "encoder.0"

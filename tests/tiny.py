@@ -1,6 +1,6 @@
 """Makes a tiny checkpoint of every family: real classes, random weights, a few hundred KB.
 
-    python tests/tiny.py qwen2_vl FOLDER
+python tests/tiny.py qwen2_vl FOLDER
 """
 
 from __future__ import annotations
@@ -106,12 +106,15 @@ PINPOINTS = [[28, 56], [56, 28], [56, 56]]
 def llava() -> tuple[Any, Any]:
     tokens = tokenizer("<image>")
     processor = hf.LlavaProcessor(
-        pil("CLIPImageProcessor")(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        pil("CLIPImageProcessor")(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+        ),
         tokens, patch_size=PATCH, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=template("<image>"), image_token="<image>",
     )  # fmt: skip
     config = hf.LlavaConfig(
-        vision_config=vision(hf.CLIPVisionConfig, layers=3), text_config=text(hf.LlamaConfig, tokens),
+        vision_config=vision(hf.CLIPVisionConfig, layers=3),
+        text_config=text(hf.LlamaConfig, tokens),
         image_token_index=tokens.convert_tokens_to_ids("<image>"), image_seq_length=4,
     )  # fmt: skip
     return hf.LlavaForConditionalGeneration(config), processor
@@ -129,7 +132,8 @@ def llava_next() -> tuple[Any, Any]:
         num_additional_image_tokens=1, chat_template=template("<image>"), image_token="<image>",
     )  # fmt: skip
     config = hf.LlavaNextConfig(
-        vision_config=vision(hf.CLIPVisionConfig, layers=3), text_config=text(hf.LlamaConfig, tokens),
+        vision_config=vision(hf.CLIPVisionConfig, layers=3),
+        text_config=text(hf.LlamaConfig, tokens),
         image_token_index=tokens.convert_tokens_to_ids("<image>"), image_grid_pinpoints=PINPOINTS,
     )  # fmt: skip
     return hf.LlavaNextForConditionalGeneration(config), processor
@@ -146,7 +150,8 @@ def llava_onevision() -> tuple[Any, Any]:
         chat_template=template("<image>", *IM),
     )  # fmt: skip
     config = hf.LlavaOnevisionConfig(
-        vision_config=vision(hf.SiglipVisionConfig, vision_use_head=False), text_config=text(hf.Qwen2Config, tokens),
+        vision_config=vision(hf.SiglipVisionConfig, vision_use_head=False),
+        text_config=text(hf.Qwen2Config, tokens),
         image_token_index=tokens.convert_tokens_to_ids("<image>"),
         video_token_index=tokens.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=PINPOINTS, vision_aspect_ratio="anyres_max_9",
@@ -183,7 +188,9 @@ def _qwen_text(kind: Any, sections: list[int]) -> Any:
 
 @recipe
 def qwen2_vl() -> tuple[Any, Any]:
-    tokens, words = _qwen_text(hf.models.qwen2_vl.configuration_qwen2_vl.Qwen2VLTextConfig, [2, 1, 1])
+    tokens, words = _qwen_text(
+        hf.models.qwen2_vl.configuration_qwen2_vl.Qwen2VLTextConfig, [2, 1, 1]
+    )
     sight = {
         "depth": LAYERS, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": HEADS,
         "mlp_ratio": 2, "patch_size": PATCH,
@@ -308,7 +315,8 @@ def internvl() -> tuple[Any, Any]:
     sight = vision(hf.InternVLVisionConfig, layers=LAYERS)
     sight.image_size, sight.patch_size = (28, 28), (14, 14)
     config = hf.InternVLConfig(
-        vision_config=sight, text_config=text(hf.Qwen2Config, tokens),
+        vision_config=sight,
+        text_config=text(hf.Qwen2Config, tokens),
         image_token_id=tokens.context_image_token_id,
         image_seq_length=1, downsample_ratio=0.5,
     )  # fmt: skip
@@ -332,7 +340,9 @@ def paligemma() -> tuple[Any, Any]:
 
 @recipe
 def mllama() -> tuple[Any, Any]:
-    tokens = tokenizer("<|image|>", "<|python_tag|>", "<|eot_id|>", bos="<|begin_of_text|>", eos="<|eot_id|>")
+    tokens = tokenizer(
+        "<|image|>", "<|python_tag|>", "<|eot_id|>", bos="<|begin_of_text|>", eos="<|eot_id|>"
+    )
     processor = hf.MllamaProcessor(
         pil("MllamaImageProcessor")(size={"height": 28, "width": 28}, max_image_tiles=2),
         tokens, chat_template=template("<|image|>", end="<|eot_id|>", bos="<|begin_of_text|>"),

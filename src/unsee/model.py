@@ -247,9 +247,7 @@ def _load_visual(
 def _load_processor(folder: Path, family: Family, trust_remote_code: bool) -> Any:
     try:
         with _quiet():
-            processor = load_processor(
-                folder, read_config(folder)["model_type"], trust_remote_code
-            )
+            processor = load_processor(folder, read_config(folder)["model_type"], trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
             f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "

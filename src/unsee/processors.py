@@ -8,10 +8,8 @@ from typing import Any
 
 import transformers
 from transformers import AutoProcessor
-from transformers.utils import is_torchvision_available
-
-# Where the auto classes keep which processor class belongs to a model type.
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # isort: skip
+from transformers.models.auto import processing_auto
+from transformers.utils.import_utils import is_torchvision_available
 
 
 def load_processor(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
@@ -23,7 +21,7 @@ def load_processor(folder: Path, model_type: str, trust_remote_code: bool) -> An
         ValueError: If a file cannot be read.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    name = PROCESSOR_MAPPING_NAMES.get(model_type)
+    name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
     kind = getattr(transformers, name, None) if isinstance(name, str) else None
     if kind is None or pictures_only(kind) is kind:
         return AutoProcessor.from_pretrained(folder, **options)

@@ -176,7 +176,7 @@ class Family:
         )
 
     def adds_specials(self, processor: Any, texts: Sequence[str]) -> bool:
-        """Whether the tokenizer should add its start token: not where the template has written it."""
+        """Whether the tokenizer should add its start token: not where the template has done so."""
         start = processor.tokenizer.bos_token
         return not (start and all(text.startswith(start) for text in texts))
 

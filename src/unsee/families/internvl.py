@@ -27,7 +27,10 @@ class InternVL(Llava):
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Also "tiles": how long each run of image tokens is, one run a picture."""
         found = super().visual_inputs(model, inputs)
-        if found:
+        if "tiles" in inputs:
+            # From `collate_pictures`, without a text.
+            found["tiles"] = inputs["tiles"]
+        elif found:
             image = (inputs["input_ids"] == model.config.image_token_id).int()
             edge = torch.zeros_like(image[:, :1])
             steps = torch.diff(torch.cat([edge, image, edge], 1), dim=1)

@@ -1,86 +1,214 @@
-"""What holds for every model family, on a tiny real checkpoint."""
+"""What holds for every model family, on a tiny real checkpoint of each."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tiny import make
+from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.errors import ModelError
 from unsee.evaluate import generate
-from unsee.features import choose_layers, picture_batches, represent
-from unsee.losses import IGNORE
+from unsee.families import FAMILIES
+from unsee.features import by_picture, capture, choose_layers, picture_batches, represent
+from unsee.losses import IGNORE, sequence_nll
 from unsee.model import VLM
-from unsee.types import Data, Sample
+from unsee.types import Picture, Sample
+
+NAMES = FAMILIES.names()
 
 
-def some(data: Data) -> list[Sample]:
-    return [*data.forget[:5], *data.retain]
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny checkpoint of a family, made once."""
+    root = tmp_path_factory.mktemp("families")
+
+    def folder(name: str) -> Path:
+        return root / name if (root / name).exists() else make(name, root / name)
+
+    return folder
 
 
-def test_labels_cover_exactly_the_answer(tiny: VLM, data: Data) -> None:
-    samples = some(data)
-    batch = tiny.collate(samples)
-    tokens = tiny.processor.tokenizer
+@pytest.fixture(params=NAMES)
+def vlm(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> VLM:
+    """A family's tiny model; a family without a recipe in tests/tiny.py fails here."""
+    return VLM.load(folders(request.param))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    """Noise in four shapes."""
+    folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    found = []
+    for width, height in ((28, 28), (56, 28), (30, 70), (56, 56)):
+        path = folder / f"{width}x{height}.png"
+        pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        found.append(Picture.from_path(path))
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples(pictures: list[Picture]) -> list[Sample]:
+    """One picture in several shapes, two in one sample, and none."""
+    one, two, three, four = pictures
+    return [
+        Sample("a", "Who is this?", "Ada Berg", one),
+        Sample("b", "And who is that, then?", "Bo", two),
+        Sample("c", "Which of them?", "the tall one", three, further=(four,)),
+        Sample("d", "What does Ada do?", "She bakes."),
+        Sample("e", "Who?", "Cy Moser", four),
+    ]
+
+
+def test_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> None:
+    batch = vlm.collate(samples)
+    tokens = vlm.processor.tokenizer
     for sample, row in zip(samples, batch.labels, strict=True):
-        text = tokens.decode(row[row != IGNORE])
-        assert text == f"{sample.answer}{tokens.eos_token}"
-    pads = batch.inputs["attention_mask"] == 0
-    assert bool((batch.labels[pads] == IGNORE).all())
-    image = tokens.convert_tokens_to_ids("<image>")
-    assert bool((batch.labels[batch.inputs["input_ids"] == image] == IGNORE).all())
+        assert tokens.decode(row[row != IGNORE]) == f"{sample.answer}{tokens.eos_token}"
+    assert bool((batch.labels[batch.inputs["attention_mask"] == 0] == IGNORE).all())
+    assert batch.pictures == (1, 1, 2, 0, 1)
+    chats = vlm.collate(samples, with_answer=False)
+    assert bool((chats.labels == IGNORE).all())
+    assert bool((chats.inputs["attention_mask"][:, -1] == 1).all())
 
 
-def test_another_picture_changes_the_logits(tiny: VLM, data: Data) -> None:
-    one = data.forget[0]
-    other = Sample(one.id, one.question, one.answer, data.strangers[0], one.concept)
+def test_another_picture_changes_the_logits(vlm: VLM, pictures: list[Picture]) -> None:
     with torch.no_grad():
-        assert not torch.equal(tiny.logits(tiny.collate([one])), tiny.logits(tiny.collate([other])))
+        one, other = (
+            vlm.logits(vlm.collate([Sample("a", "Who?", "Ada", picture)]))[:, -4:]
+            for picture in (pictures[0], pictures[3])
+        )
+    assert not torch.allclose(one, other, atol=1e-4)
 
 
-def test_parts_are_disjoint_and_cover_the_model(tiny: VLM) -> None:
-    parts = [set(tiny.parameters(p)) for p in ("encoder", "projector", "language")]
+def test_parts_are_disjoint_and_cover_the_model(vlm: VLM) -> None:
+    parts = [set(vlm.parameters(p)) for p in ("encoder", "projector", "language")]
     assert all(parts)
     assert sum(len(p) for p in parts) == len(set.union(*parts))
-    assert set.union(*parts) == {n for n, _ in tiny.model.named_parameters()}
-    assert set(tiny.parameters("visual")) == parts[0] | parts[1]
+    assert set.union(*parts) == {n for n, _ in vlm.model.named_parameters()}
+    assert set(vlm.parameters("visual")) == parts[0] | parts[1]
     with pytest.raises(ModelError, match="unknown part 'eyes'"):
-        tiny.parameters("eyes")
+        vlm.parameters("eyes")
 
 
-def test_saving_and_loading_keeps_the_logits(tiny: VLM, data: Data, tmp_path: Path) -> None:
-    tiny.save(tmp_path / "model")
+def test_saving_and_loading_keeps_the_logits(
+    vlm: VLM, samples: list[Sample], tmp_path: Path
+) -> None:
+    vlm.save(tmp_path / "model")
     again = VLM.load(tmp_path / "model")
-    batch = tiny.collate(some(data))
+    batch, twin = vlm.collate(samples), again.collate(samples)
+    assert torch.equal(batch.inputs["input_ids"], twin.inputs["input_ids"])
     with torch.no_grad():
-        assert torch.equal(tiny.logits(batch), again.logits(batch))
+        assert torch.equal(vlm.logits(batch), again.logits(twin))
 
 
-def test_left_padded_generation_equals_one_by_one(tiny: VLM, data: Data) -> None:
-    samples = some(data)
-    together = generate(tiny, samples, batch_size=32, max_new_tokens=6)
-    alone = [generate(tiny, [s], batch_size=1, max_new_tokens=6)[0] for s in samples]
+def test_left_padded_generation_equals_one_by_one(vlm: VLM, samples: list[Sample]) -> None:
+    together = generate(vlm, samples, batch_size=32, max_new_tokens=6)
+    alone = [generate(vlm, [s], batch_size=1, max_new_tokens=6)[0] for s in samples]
     assert together == alone
 
 
-def test_visual_only_gives_the_same_features(tiny: VLM, tiny_folder: Path, data: Data) -> None:
-    visual = VLM.load(tiny_folder, visual_only=True)
-    layers = choose_layers(tiny, ["all"])
-    (inputs,) = picture_batches(tiny, data.strangers)
+def test_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample]) -> None:
+    shown = [s for s in samples if s.pictures]
+    long = Sample("z", "Who is it? " * 9, "Di " * 9, shown[0].picture)
     with torch.no_grad():
-        whole, part = represent(tiny, inputs, layers), represent(visual, inputs, layers)
-    assert all(torch.equal(whole[name], part[name]) for name in layers)
+        for sample in shown:
+            alone, padded = vlm.collate([sample]), vlm.collate([sample, long])
+            one = sequence_nll(vlm.logits(alone), alone.labels)
+            two = sequence_nll(vlm.logits(padded), padded.labels)
+            assert torch.allclose(one[0], two[0], atol=1e-4)
+
+
+def test_a_mixed_batch_equals_its_rows(vlm: VLM, samples: list[Sample]) -> None:
+    with torch.no_grad():
+        batch = vlm.collate(samples)
+        together = sequence_nll(vlm.logits(batch), batch.labels)
+        for sample, value in zip(samples, together, strict=True):
+            alone = vlm.collate([sample])
+            assert torch.allclose(
+                sequence_nll(vlm.logits(alone), alone.labels)[0], value, atol=1e-4
+            ), sample.id
+
+
+def test_visual_only_gives_the_same_features(vlm: VLM, pictures: list[Picture]) -> None:
+    visual = VLM.load(vlm.source, visual_only=True)
+    layers = choose_layers(vlm, ["all"])
+    assert layers[0] == "encoder.0"
+    assert layers[-1] == "projector"
+    (inputs,) = picture_batches(vlm, pictures)
+    with torch.no_grad():
+        whole, part = represent(vlm, inputs, layers), represent(visual, inputs, layers)
+    for name in layers:
+        assert len(whole[name]) == len(pictures)
+        assert all(torch.equal(a, b) for a, b in zip(whole[name], part[name], strict=True))
     assert all(p.is_meta for p in visual.parameters("language").values())
-    assert visual.hash("visual") == tiny.hash("visual")
+    assert visual.hash("visual") == vlm.hash("visual")
 
 
-def test_copies_share_what_they_should(tiny: VLM) -> None:
-    teacher = tiny.frozen_visual_copy()
-    for name, parameter in tiny.parameters("language").items():
+def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sample]) -> None:
+    """Picture by picture, whatever the row or the batch that it comes in."""
+    layers = choose_layers(vlm, ["all"])
+    batch = vlm.collate(samples)
+    with torch.no_grad(), capture(vlm, layers) as found:
+        vlm.logits(batch)
+    inputs = vlm.visual_inputs(batch)
+    whole = by_picture(vlm, found, inputs)
+    with torch.no_grad():
+        part = represent(vlm, inputs, layers)
+    for name in layers:
+        assert len(whole[name]) == sum(batch.pictures)
+        for a, b in zip(whole[name], part[name], strict=True):
+            assert torch.equal(a, b)
+    # A sample with one picture alone gives that picture's own features.
+    for row, sample in ((0, samples[0]), (1, samples[1]), (4, samples[4])):
+        assert sample.picture is not None
+        with torch.no_grad():
+            inputs = vlm.collate_pictures([vlm.image(sample.picture)])
+            alone = represent(vlm, inputs, layers)
+        for name in layers:
+            seen = whole[name][sum(batch.pictures[:row])]
+            assert seen.shape == alone[name][0].shape
+            assert torch.allclose(seen, alone[name][0], atol=1e-4), name
+
+
+def test_copies_share_what_they_should(vlm: VLM) -> None:
+    teacher = vlm.frozen_visual_copy()
+    for name, parameter in vlm.parameters("language").items():
         assert teacher.parameters("language")[name] is parameter
-    for name, parameter in tiny.parameters("visual").items():
+    for name, parameter in vlm.parameters("visual").items():
         mine = teacher.parameters("visual")[name]
         assert mine is not parameter
         assert torch.equal(mine, parameter)
         assert not mine.requires_grad
+
+
+def test_every_parameter_is_found_in_the_files(vlm: VLM) -> None:
+    files = weight_map(vlm.source)
+    found = checkpoint_names(vlm.family, files, [n for n, _ in vlm.model.named_parameters()])
+    assert set(found.values()) == set(files)
+
+
+def test_lora_targets_are_linear_layers_of_the_language_part(vlm: VLM) -> None:
+    hit = [
+        (name, module)
+        for name, module in vlm.model.named_modules()
+        if re.fullmatch(vlm.family.lora_targets, name)
+    ]
+    assert hit
+    language = vlm.family.parts.prefixes("language")
+    assert all(isinstance(m, torch.nn.Linear) and n.startswith(language) for n, m in hit)
+
+
+def test_mlps_are_linear_layers_that_fit(vlm: VLM) -> None:
+    mlps = vlm.family.visual_mlps(vlm.model)
+    assert mlps
+    for inner, outer in mlps.values():
+        one, two = vlm.model.get_submodule(inner), vlm.model.get_submodule(outer)
+        assert one.weight.shape[0] == two.weight.shape[1]

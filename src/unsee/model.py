@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers import logging as hf_logging
 
 from unsee.checkpoint import (
@@ -27,6 +27,7 @@ from unsee.checkpoint import (
 )
 from unsee.errors import ModelError
 from unsee.families import Family, family_of
+from unsee.processors import load_processor
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class VLM:
         folder = resolve(source, visual_only=visual_only)
         family = family_of(read_config(folder).get("model_type", "none given"))
         weight_map(folder)
-        processor = _load_processor(folder, trust_remote_code)
+        processor = _load_processor(folder, family, trust_remote_code)
         with _quiet():
             try:
                 if visual_only:
@@ -134,8 +135,7 @@ class VLM:
 
     def visual_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The visual inputs of a batch alone."""
-        names = self.processor.image_processor.model_input_names
-        return {name: batch.inputs[name] for name in names if name in batch.inputs}
+        return self.family.visual_inputs(self.model, batch.inputs)
 
     def image(self, picture: Picture) -> Image.Image:
         """The opened picture; small ones are kept, so that a loop decodes them once."""
@@ -155,8 +155,7 @@ class VLM:
 
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
-        logits: Tensor = self.model(**batch.inputs, use_cache=False).logits
-        return logits
+        return self.family.logits(self.model, batch.inputs)
 
     def frozen_copy(self) -> VLM:
         """A second model with equal weights that takes no gradient: a teacher."""
@@ -245,12 +244,10 @@ def _load_visual(
     return model
 
 
-def _load_processor(folder: Path, trust_remote_code: bool) -> Any:
+def _load_processor(folder: Path, family: Family, trust_remote_code: bool) -> Any:
     try:
         with _quiet():
-            processor = AutoProcessor.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
+            processor = load_processor(folder, read_config(folder)["model_type"], trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
             f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
@@ -261,7 +258,8 @@ def _load_processor(folder: Path, trust_remote_code: bool) -> Any:
             f"model {folder}: {type(processor).__name__} is no processor of pictures and text. "
             "Put processor_config.json and preprocessor_config.json beside the weights."
         )
-    if not (getattr(processor, "chat_template", None) or processor.tokenizer.chat_template):
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if family.chats and not template:
         raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
     return processor
 

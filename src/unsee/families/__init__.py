@@ -67,6 +67,9 @@ class Family:
         lora_targets: Regular expression of the LLM's linear layers that LoRA adapts.
         aligned: Whether every picture has the same tokens, token i being the same place in each;
             not so with tiles or dynamic resolution.
+        visual_names: Names of the visual part's inputs in a batch.
+        nested: Whether the processor wants the pictures of each row as a list of their own.
+        chats: Whether its processors must have a chat template.
     """
 
     name: ClassVar[str]
@@ -75,6 +78,9 @@ class Family:
     parts: ClassVar[Parts]
     lora_targets: ClassVar[str]
     aligned: ClassVar[bool] = False
+    visual_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    nested: ClassVar[bool] = False
+    chats: ClassVar[bool] = True
 
     def visual_layers(self, model: nn.Module) -> dict[str, str]:
         """Short name of every visual representation, to the module whose output it is.
@@ -90,6 +96,15 @@ class Family:
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)
+
+    def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Next-token logits [batch, seq, vocab] of a batch."""
+        logits: Tensor = model(**inputs, use_cache=False).logits
+        return logits
+
+    def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a batch that its visual part reads, and what `shares` needs."""
+        return {name: inputs[name] for name in self.visual_names if name in inputs}
 
     def shares(self, inputs: dict[str, Tensor]) -> list[int]:
         """How the tokens of any visual layer are divided among the pictures: in proportion to this.
@@ -126,28 +141,44 @@ class Family:
         return chat
 
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
-        """The sample as the model's own chat template writes it."""
-        return str(
+        """The sample as the model's own chat template writes it.
+
+        What a template writes after the answer's end token (a line break) is left out: no model
+        is asked for it.
+        """
+        text = str(
             processor.apply_chat_template(
                 self.messages(sample, with_answer),
                 tokenize=False,
                 add_generation_prompt=not with_answer,
             )
         )
+        return text.rstrip("\n") if with_answer else text
 
     def process(
-        self, processor: Any, texts: Sequence[str], images: Sequence[Image.Image], side: str
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        side: str,
     ) -> dict[str, Tensor]:
-        """Runs the processor on texts and their images, padded on `side`."""
+        """Runs the processor on texts and the images of each, padded on `side`."""
+        shown = list(images) if self.nested else [image for row in images for image in row]
         return dict(
             processor(
                 text=list(texts),
-                images=list(images) or None,
+                images=shown if any(images) else None,
                 padding=True,
                 padding_side=side,
+                add_special_tokens=self.adds_specials(processor, texts),
                 return_tensors="pt",
             )
         )
+
+    def adds_specials(self, processor: Any, texts: Sequence[str]) -> bool:
+        """Whether the tokenizer should add its start token: not where the template has done so."""
+        start = processor.tokenizer.bos_token
+        return not (start and all(text.startswith(start) for text in texts))
 
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
@@ -168,14 +199,19 @@ class Family:
         """
         texts = [self.text(processor, sample, with_answer) for sample in samples]
         side = "right" if with_answer else "left"
-        inputs = self.process(processor, texts, images, side)
+        left = iter(images)
+        rows = [[next(left) for _ in sample.pictures] for sample in samples]
+        inputs = self.process(processor, texts, rows, side)
         labels = torch.full_like(inputs["input_ids"], IGNORE)
         if with_answer:
             tokens = processor.tokenizer
             prompts = [self.text(processor, sample, with_answer=False) for sample in samples]
-            whole_ids = tokens(texts)["input_ids"]
+            adds = self.adds_specials(processor, texts)
+            whole_ids, prompt_ids = (
+                tokens(some, add_special_tokens=adds)["input_ids"] for some in (texts, prompts)
+            )
             for row, (sample, prompt, whole) in enumerate(
-                zip(samples, tokens(prompts)["input_ids"], whole_ids, strict=True)
+                zip(samples, prompt_ids, whole_ids, strict=True)
             ):
                 shared = next(
                     (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
@@ -195,7 +231,9 @@ class Family:
 
     def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Images to the visual inputs alone, for `visual_forward`."""
-        return dict(processor.image_processor(images=list(images), return_tensors="pt"))
+        shown = [[image] for image in images] if self.nested else list(images)
+        found = processor.image_processor(images=shown, return_tensors="pt")
+        return {name: found[name] for name in self.visual_names if name in found}
 
 
 def family_of(model_type: str) -> Family:

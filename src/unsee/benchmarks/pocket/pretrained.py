@@ -68,6 +68,18 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "full": Scale(),
+    "quick": Scale(
+        people=8,
+        forget=2,
+        strangers=4,
+        photographs=10,
+        shots=4,
+        common_steps=120,
+        effort=Effort(
+            strangers=160, tower_steps=1, base_steps=30, people_steps=50, batch_size=12,
+            base_lr=5e-4, people_lr=5e-4, save_every=10,
+        ),
+    ),
     "small": Scale(
         people=12,
         forget=2,

@@ -27,9 +27,7 @@ def build(
     parts: Annotated[
         str | None, typer.Option(help="Pretrained parts instead of a tiny model: smol, minimind.")
     ] = None,
-    effort: Annotated[
-        str, typer.Option(help="With --parts: full; small, quick for a CPU.")
-    ] = "full",
+    effort: Annotated[str, typer.Option(help="With --parts: full, small, quick.")] = "full",
     language: Annotated[
         Path | None, typer.Option(help="With --parts minimind: the npm tarball or its folder.")
     ] = None,

@@ -34,6 +34,8 @@ from unsee.model import VLM
 from unsee.train import Progress
 
 LANGUAGES = ("smol", "minimind")
+# Vision tower (`Dinov2Model`), language model (`LlamaForCausalLM`) and its tokenizer.
+Loaded = tuple[Any, Any, Any]
 OPTIONS, CLOCK, COMMON = "options.json", "seconds.json", "common"
 
 
@@ -97,7 +99,7 @@ SCALES: dict[str, Scale] = {
 
 def build(
     out: Path,
-    language: str,
+    language: str | Callable[[], Loaded],
     *,
     seed: int = 0,
     people: int | None = None,
@@ -112,7 +114,8 @@ def build(
 
     Args:
         out: Where to; must not hold anything yet. Until all is done the build lies beside it.
-        language: "smol" (SmolLM2-135M-Instruct) or "minimind" (MiniMind2-Small).
+        language: "smol" (SmolLM2-135M-Instruct), "minimind" (MiniMind2-Small), or what gives parts
+            of your own.
         seed: Decides everything drawn.
         people: How many have a name; None is the scale's.
         forget: How many of them are to be forgotten; None is the scale's.
@@ -127,7 +130,7 @@ def build(
         DataError: If the photographs cannot be used.
         ModelError: If `out` holds something, or a part is another one.
     """
-    if language not in LANGUAGES:
+    if isinstance(language, str) and language not in LANGUAGES:
         raise ConfigError(f"--parts {language}: allowed are {', '.join(LANGUAGES)}.")
     if isinstance(scale, str):
         if scale not in SCALES:
@@ -149,20 +152,16 @@ def build(
         part.path()
     with parts.minimind_folder(source) if language == "minimind" else _nothing() as minimind:
         given = {
-            "language": language, "seed": seed, "faces": str(faces) if faces else None,
+            "language": language if isinstance(language, str) else "own",
+            "seed": seed,
+            "faces": str(faces) if faces else None,
             "scale": repr(scale),
-        }  # fmt: skip
+        }
         with _resumable(out, given) as folder:
             started = time.perf_counter()
             work = folder / PRACTICE
             world, practice = _worlds(work, folder, faces, seed, scale, progress)
-            loaded = (
-                parts.load_onnx_llama(minimind)
-                if minimind is not None
-                else parts.load_gguf(parts.SMOLLM2.path())
-            )
-            tower = parts.load_tower(parts.TOWER.path(), lifelike.SIZE)
-            vlm = assemble(tower, *loaded, seed, folder)
+            vlm = assemble(*_load(language, minimind), seed, folder)
             vlm.model.to(device)
             seen = encode(vlm, [world, practice], work / "tower.safetensors")
             calibrate(vlm, seen)
@@ -261,6 +260,15 @@ def _teach(
         )  # fmt: skip
 
 
+def _load(language: str | Callable[[], Loaded], minimind: Path | None) -> Loaded:
+    if not isinstance(language, str):
+        return language()
+    tower = parts.load_tower(parts.TOWER.path(), lifelike.SIZE)
+    if minimind is not None:
+        return (tower, *parts.load_onnx_llama(minimind))
+    return (tower, *parts.load_gguf(parts.SMOLLM2.path()))
+
+
 @contextmanager
 def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     """A folder beside `out` that outlives a kill, and takes its name when all is done.
@@ -321,8 +329,8 @@ def _clock(work: Path, seconds: float) -> float:
     return before + seconds
 
 
-def _used(language: str, faces: Path | None) -> list[parts.Part]:
-    used = [parts.TOWER]
+def _used(language: Any, faces: Path | None) -> list[parts.Part]:
+    used = [parts.TOWER] if isinstance(language, str) else []
     if language == "smol":
         used.append(parts.SMOLLM2)
     if faces is None:

@@ -70,28 +70,28 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "full": Scale(),
-    "quick": Scale(
-        people=8,
-        forget=2,
-        strangers=4,
-        photographs=10,
-        shots=4,
-        common_steps=120,
-        effort=Effort(
-            strangers=160, tower_steps=1, base_steps=30, people_steps=50, batch_size=12,
-            base_lr=5e-4, people_lr=5e-4, save_every=10,
-        ),
-    ),
     "small": Scale(
         people=12,
         forget=2,
         strangers=4,
         photographs=10,
         shots=4,
-        common_steps=150,
+        common_steps=500,
         effort=Effort(
-            strangers=240, tower_steps=1, base_steps=40, people_steps=70, batch_size=16,
-            base_lr=5e-4, people_lr=5e-4, save_every=10,
+            strangers=240, tower_steps=1, base_steps=40, people_steps=120, batch_size=12,
+            base_lr=1e-3, people_lr=1e-3, save_every=20,
+        ),
+    ),
+    "quick": Scale(
+        people=4,
+        forget=1,
+        strangers=4,
+        photographs=10,
+        shots=4,
+        common_steps=60,
+        effort=Effort(
+            strangers=160, tower_steps=1, base_steps=20, people_steps=90, batch_size=12,
+            base_lr=1e-3, people_lr=1e-3, save_every=10,
         ),
     ),
 }  # fmt: skip

@@ -172,7 +172,7 @@ def test_a_card_names_nobody_unless_asked(
 def test_redaction_finds_names_wherever_they_stand() -> None:
     command = (
         "unsee run clients/ada_berg.yaml base=x/ada reference=a retain_only=b lr=1e-4 --set "
-        "base=photos/cy --out 'my run' /home/someone/recipe.yaml"
+        "base=photos/cy --out 'my run' /srv/someone/recipe.yaml"
     )
     found = redact(command, {"Ada Berg"})
     assert found == (

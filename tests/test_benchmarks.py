@@ -343,6 +343,7 @@ def test_a_recipe_runs_on_each(
     recipe, out = tmp_path / "job.yaml", tmp_path / "run"
     recipe.write_text(
         f"benchmark: {name}\ndata: {places[name]}\nmodel: {tiny_folder}\nmethod: vkd\n"
+        f"reference: {tiny_folder}\n"
         "set: {steps: 1, batch_size: 2}\nattacks: [{share: 1.0, steps: 1, batch_size: 2}]\n"
     )
     checked = unsee("run", recipe, "--dry-run", "--json")
@@ -367,6 +368,7 @@ def test_a_model_is_evaluated_on_each(
 ) -> None:
     summary = unsee(
         "evaluate", "--model", tiny_folder, "--data", f"{name}:forget@{places[name]}",
+        "--reference", tiny_folder,
         "--out", tmp_path / "run", "--json",
     )  # fmt: skip
     assert summary["benchmark"]["name"] == name

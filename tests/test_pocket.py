@@ -13,8 +13,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee.benchmarks.pocket import CHECKPOINTS, REPORTED, VALIDATION, Pocket
-from unsee.benchmarks.pocket.build import BUILD, PARQUET, Effort, build, hash_files
+from unsee.benchmarks.pocket.build import BUILD, PARQUET, build, hash_files
 from unsee.benchmarks.pocket.photos import read_folder
+from unsee.benchmarks.pocket.teaching import Effort
 from unsee.errors import ConfigError, DataError, ModelError, UnknownNameError
 
 TINY = Effort(strangers=16, tower_steps=2, base_steps=2, people_steps=3, batch_size=6)

@@ -185,8 +185,8 @@ def plan_finetune(recipe: Finetune) -> Lesson:
         read_config(Path(base))
     elif hub_id(base) is None:
         raise ConfigError(
-            f"model '{base}': no such folder. Give a checkpoint folder, or a hub id such as "
-            "llava-hf/llava-1.5-7b-hf."
+            f"model '{base}': no such folder. Give a checkpoint folder, or a hub id, "
+            "such as llava-hf/llava-1.5-7b-hf."
         )
     for who, some in samples.items():
         _refuse_unanswered(who, some)

@@ -20,6 +20,7 @@ from unsee.data import data_hash
 from unsee.errors import ConfigError, DataError, UnseeError
 from unsee.evaluate import DEFAULT_METRICS, evaluate
 from unsee.features import Shift
+from unsee.gallery import gallery
 from unsee.guarantees import guarantees, snapshot
 from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
@@ -152,7 +153,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "attacks": {"relearn": attacks} if attacks else None,
         "cost": trained.get("cost"),
         "representation": trained.get("representation"),
-        "gallery": _gallery(evaluations),
+        "gallery": gallery(evaluations),
         "provenance": environment | {"result_weights_sha256": result},
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
@@ -304,33 +305,3 @@ def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | Non
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _gallery(evaluations: Mapping[str, Mapping[str, Any]], kept: int = 4) -> list[dict[str, Any]]:
-    """One question about every forgotten person, some kept, and what the models answer to it."""
-    rows: Rows = evaluations.get("unlearned", {}).get("rows", [])
-    answers = {
-        name: {(r["split"], r["id"]): r["output"] for r in found["rows"]}
-        for name, found in evaluations.items()
-    }
-    shown: dict[tuple[str, str], dict[str, Any]] = {}
-    for split in ("forget_holdout", "retain_holdout"):
-        for row in rows:
-            place = (split, str(row["concept"]))
-            wanted = row["split"] == split and row["task"] == "generation" and row["picture"]
-            if not wanted or place in shown:
-                continue
-            if split == "retain_holdout" and sum(s == split for s, _ in shown) >= kept:
-                break
-            key = (split, row["id"])
-            shown[place] = {
-                "concept": row["concept"],
-                "split": split,
-                "picture": str(Path(row["picture"]).resolve()),
-                "question": row["question"],
-                "truth": row["truth"],
-                "before": answers.get("target", {}).get(key),
-                "after": row["output"],
-                "reference": answers.get("reference", {}).get(key),
-            }
-    return list(shown.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks.relearn import Relearn
-from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
+from unsee.benchmarks import BENCHMARKS, Measure
 from unsee.benchmarks.pocket import Pocket
 from unsee.card import Kind
 from unsee.config import Recipe
@@ -18,7 +18,8 @@ from unsee.errors import ConfigError
 from unsee.evaluate import DEFAULT_METRICS
 from unsee.job import Job
 from unsee.methods import Method
-from unsee.metrics import METRICS, chosen_metrics
+from unsee.metrics import chosen_metrics
+from unsee.rules import held_out, one_benchmark, rules_of
 from unsee.spec import parse_spec
 from unsee.train import Settings
 from unsee.types import Better, Data, Picture, Sample
@@ -66,7 +67,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     data = benchmark.data()
     notes: list[str] = []
     if attacks and "forget_holdout" not in splits:
-        data, held = _held_out(benchmark, data, splits, recipe.seed, notes)
+        data, held = held_out(benchmark, data, splits, recipe.seed, notes)
         splits |= held
     job = Job(
         kind=kind,
@@ -80,36 +81,12 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         attacks=attacks,
         references=references,
         better=_directions(splits, benchmark.measures),
-        **_rules(benchmark, splits),
+        **rules_of(benchmark, splits),
         save=_save(recipe, method, settings),
         names=recipe.names,
         trust_remote_code=recipe.trust_remote_code,
     )
     return job, notes
-
-
-def _held_out(
-    benchmark: Benchmark,
-    data: Data,
-    splits: Mapping[str, list[Sample]],
-    seed: int,
-    notes: list[str],
-) -> tuple[Data, dict[str, list[Sample]]]:
-    """What a relearning attack is scored on: the benchmark's choice, else some of its pictures."""
-    held = {name: list(some) for name, some in benchmark.held_out().items()}
-    if held:
-        return data, held
-    kept, aside = split_holdout(data.forget, seed=seed)
-    pictures = {s.picture.digest for s in aside if s.picture is not None}
-    asked = [s for s in splits["forget"] if s.picture and s.picture.digest in pictures]
-    choices = [s for s in asked if s.task == "classification"] or asked
-    if not choices:
-        return data, {}
-    notes.append(
-        f"{benchmark.name} holds no pictures out: {len(pictures)} of the forgotten people's are "
-        "kept from method and attacker, to score the attack on."
-    )
-    return replace(data, forget=kept), {"forget_holdout": choices}
 
 
 def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -249,8 +226,8 @@ def evaluation(
         metrics: Registered names; None is the four that every run scores.
     """
     splits = {name: read_samples(path, name) for name, path in paths.items()}
-    benchmark, measures = _one_benchmark(paths)
-    rules = _rules(benchmark, splits)
+    benchmark, measures = one_benchmark(paths)
+    rules = rules_of(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
     chosen_metrics(chosen, "reference" in references)
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
@@ -291,38 +268,6 @@ def evaluation(
         **rules | {"metrics": chosen},
         trust_remote_code=trust_remote_code,
     )
-
-
-def _one_benchmark(paths: Mapping[str, str]) -> tuple[Benchmark | None, list[Measure]]:
-    """The published benchmark all splits are of, if it is one, and the splits' measures.
-
-    Pocket's splits are scored as anybody's tables are.
-    """
-    specs = {name: parse_spec(path) for name, path in paths.items()}
-    places = {spec and replace(spec, split="") for spec in specs.values()}
-    (spec, *others) = places
-    if others or spec is None or spec.name == "pocket":
-        return None, []
-    benchmark = spec.open()
-    given = {s.split: name for name, s in specs.items() if s is not None}
-    named = [m for m in benchmark.measures if m.split in given]
-    return benchmark, [replace(m, split=given[m.split]) for m in named]
-
-
-def _rules(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) -> dict[str, Any]:
-    """What a job takes over from a benchmark."""
-    if benchmark is None:
-        return {}
-    # Pocket's splits are as many in every run of a build.
-    own = isinstance(benchmark, Pocket)
-    counts = {} if own else {"samples": {name: len(some) for name, some in splits.items()}}
-    declared = {m.metric for m in benchmark.measures}
-    return {
-        "metrics": [name for name in METRICS.names() if name in declared],
-        "tasks": benchmark.tasks,
-        "longest": benchmark.longest,
-        "benchmark": benchmark.facts() | counts,
-    }
 
 
 def default_out(kind: str, recipe: Recipe) -> Path:

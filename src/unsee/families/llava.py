@@ -6,6 +6,13 @@ from typing import Any, ClassVar
 
 from unsee.families import FAMILIES, Family, Parts
 
+DINOV2_NAMES = {
+    "attention.q_proj": "attention.attention.query",
+    "attention.k_proj": "attention.attention.key",
+    "attention.v_proj": "attention.attention.value",
+    "attention.o_proj": "attention.output.dense",
+}
+
 
 @FAMILIES.register("llava")
 class Llava(Family):
@@ -55,7 +62,11 @@ class Llava(Family):
         if short.startswith("lm_head."):
             return (f"language_model.{short}", short)
         old = short.replace("vision_tower.", "vision_tower.vision_model.", 1)
-        return (short, old, name)
+        # A DINOv2 tower is written as it was first published, whatever its modules are called now.
+        dino = short
+        for now, first in DINOV2_NAMES.items():
+            dino = dino.replace(now, first)
+        return (short, old, name, dino)
 
     def _encoder_prefix(self, model: Any) -> str:
         names = {name for name, _ in model.named_modules()}

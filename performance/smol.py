@@ -1,0 +1,152 @@
+"""The figures of docs/results-smol.md: a build from pretrained parts, what is unlearned on it.
+
+    python -m performance.smol [--parts minimind] [--effort quick] [--language TARBALL]
+                               [--out runs/smol] [--seed 0] [--write]
+
+Builds and runs are real commands in processes of their own. What is finished is not done again,
+what was killed goes on. With --write nothing is run: the page is made of what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+DOC = ROOT / "docs" / "results-smol.md"
+RECIPES = ("smol-vkd-features", "smol-vkd", "smol-grad_diff", "smol-npo")
+MEASURES = {
+    "forgotten people, held-out pictures": "forget_holdout/vqa/accuracy",
+    "forgotten people, pictures trained on": "forget/vqa/accuracy",
+    "forgotten people, by name": "forget/text/accuracy",
+    "others, held-out pictures": "retain_holdout/vqa/accuracy",
+    "others, by name": "retain/text/accuracy",
+    "what a stranger's picture shows": "general/vqa/accuracy",
+    "what a forgotten person's picture shows": "general_forget/vqa/accuracy",
+}
+COLUMNS = {"target": "target", "reference": "visual-retain", "retain_only": "retain-only"}
+
+
+def command(words: list[str]) -> None:
+    """Runs `unsee` with these words."""
+    print("unsee", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "unsee", *words], cwd=ROOT, check=True)
+
+
+def found(folder: Path) -> dict[str, Any] | None:
+    """A finished run's summary."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def cell(measures: dict[str, Any] | None, key: str) -> str:
+    """One score, with its interval where it has one."""
+    measure = (measures or {}).get(key)
+    if not measure or measure.get("value") is None:
+        return ""
+    low, high = measure.get("low"), measure.get("high")
+    interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
+    return f"{measure['value']:.3f}{interval}"
+
+
+def quality(runs: dict[str, dict[str, Any]]) -> str:
+    """Accuracies of target, references and methods, as a markdown table."""
+    first = next(iter(runs.values()))
+    titles = ["asked about", *COLUMNS.values(), *runs]
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    for title, key in MEASURES.items():
+        cells = [cell(first.get(name), key) for name in COLUMNS]
+        cells += [cell(summary["measures"], key) for summary in runs.values()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    exact = ["yes" if s["guarantees"]["text_identical"] else "no" for s in runs.values()]
+    lines.append("| text exact, bit for bit | | | | " + " | ".join(exact) + " |")
+    return "\n".join(lines)
+
+
+def relearning(runs: dict[str, dict[str, Any]]) -> str:
+    """Accuracy on held-out pictures after so many steps of every attack, as a markdown table."""
+    lines = ["| share | attacker tunes | model | after steps: accuracy |", "| --- " * 4 + "|"]
+    seen: set[tuple[float, str]] = set()
+    for name, summary in runs.items():
+        for attack in (summary.get("attacks") or {}).get("relearn", []):
+            budget = (attack["share"], attack["modules"])
+            curves = {name: attack["curves"]["unlearned"]}
+            if budget not in seen and "reference" in attack["curves"]:
+                curves["visual-retain"] = attack["curves"]["reference"]
+            seen.add(budget)
+            for model, curve in curves.items():
+                points = ", ".join(f"{p['step']}: {p['value']:.3f}" for p in curve)
+                lines.append(f"| {budget[0]:.0%} | {budget[1]} | {model} | {points} |")
+    return "\n".join(lines)
+
+
+def built(folder: Path) -> str:
+    """What build.json says, in sentences."""
+    told = json.loads((folder / "build.json").read_text("utf-8"))
+    near = told["nearest_neighbour"]
+    packages = ", ".join(dict.fromkeys(part["package"] for part in told["parts"]))
+    return (
+        f"{told['parameters'] / 1e6:.1f} million parameters from {packages}; {told['people']} "
+        f"people, {told['forgotten']} of them to be forgotten; seed {told['seed']}; "
+        f"{told['seconds'] / 60:.0f} minutes on {told['threads']} threads of {told['machine']} "
+        f"({told['device']}). Who a held-out picture shows, told by its nearest neighbour among "
+        f"the training pictures: {near['pixels']:.2f} by raw pixels, {near['tower']:.2f} by the "
+        f"tower's mean token, {near['chance']:.2f} by chance."
+    )
+
+
+def page(build: Path, how: str, runs: dict[str, dict[str, Any]]) -> str:
+    """The whole document."""
+    text = f"# Results on pretrained parts\n\nWritten by `{how}`. One seed; in brackets the 95 % "
+    text += "interval over people, where there is one. Accuracy: the whole answer word for word, "
+    text += f"or the right letter.\n\n## The build\n\n{built(build)}\n"
+    absent = [name for name in RECIPES if name not in runs]
+    if runs:
+        text += f"\n## Quality\n\n{quality(runs)}\n\n## Relearning\n\n{relearning(runs)}\n"
+    if absent:
+        text += f"\nNot run: {', '.join(absent)}.\n"
+    return text
+
+
+def main() -> None:
+    """Builds and runs what is missing, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", default="minimind", choices=("smol", "minimind"))
+    parser.add_argument("--effort", default="quick")
+    parser.add_argument("--language")
+    parser.add_argument("--faces")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "smol")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    build = out / f"{options.parts}-{options.effort}-{options.seed}"
+    if not build.exists() and not options.write:
+        out.mkdir(parents=True, exist_ok=True)
+        words = ["pocket", "build", "--parts", options.parts, "--effort", options.effort]
+        words += ["--seed", str(options.seed), "--out", str(build)]
+        for name in ("language", "faces"):
+            if getattr(options, name):
+                words += [f"--{name}", os.path.abspath(getattr(options, name))]
+        command(words)
+    runs = {}
+    for name in RECIPES:
+        folder = out / f"{build.name}-{name}"
+        if found(folder) is None and not options.write:
+            recipe = ROOT / "recipes" / f"{name}.yaml"
+            words = ["run", str(recipe), f"data={build}", f"seed={options.seed}"]
+            command([*words, "--out", str(folder)])
+        summary = found(folder)
+        if summary is not None:
+            runs[name] = summary
+        how = f"python -m performance.smol --parts {options.parts} --effort {options.effort}"
+        DOC.write_text(page(build, f"{how} --seed {options.seed}", runs), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

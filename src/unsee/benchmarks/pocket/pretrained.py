@@ -61,7 +61,7 @@ class Scale:
     effort: Effort = field(
         default_factory=lambda: Effort(
             strangers=1000, tower_steps=1, base_steps=200, people_steps=1000, batch_size=32,
-            base_lr=5e-4, people_lr=5e-4, save_every=50,
+            base_lr=1e-4, people_lr=1e-4, save_every=50,
         )
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ SCALES: dict[str, Scale] = {
         common_steps=500,
         effort=Effort(
             strangers=240, tower_steps=1, base_steps=40, people_steps=120, batch_size=12,
-            base_lr=1e-3, people_lr=1e-3, save_every=20,
+            base_lr=1e-4, people_lr=1e-4, save_every=20,
         ),
     ),
     "quick": Scale(
@@ -89,7 +89,7 @@ SCALES: dict[str, Scale] = {
         common_steps=60,
         effort=Effort(
             strangers=160, tower_steps=1, base_steps=20, people_steps=90, batch_size=12,
-            base_lr=1e-3, people_lr=1e-3, save_every=10,
+            base_lr=1e-4, people_lr=1e-4, save_every=10,
         ),
     ),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from performance.pocket import ROOT, _command, _value, machine
+from performance.pocket import ROOT, command, machine, value
 from unsee.benchmarks.pocket import Pocket
 from unsee.benchmarks.pocket.photos import divide, read_folder
 from unsee.types import Sample
@@ -40,7 +40,7 @@ def make_pocket(faces: Path, seed: int, out: Path) -> Pocket:
     folder = out / "pocket"
     if not folder.exists():
         words = ["--seed", str(seed), "--people", str(PEOPLE), "--forget", str(FORGOTTEN)]
-        _command(["pocket", "build", "--out", str(folder), "--faces", str(faces), *words])
+        command(["pocket", "build", "--out", str(folder), "--faces", str(faces), *words])
     return Pocket(folder)
 
 
@@ -76,13 +76,13 @@ def unlearn(name: str, words: list[str], pocket: Pocket, seed: int, out: Path) -
     run, model, scored = (out / f"{name}{end}" for end in ("", "-model", "-scores"))
     target = str(pocket.checkpoint("target"))
     if not (run / "summary.json").exists():
-        _command(["unlearn", "--model", target, "--seed", str(seed), "--out", str(run), *words])
+        command(["unlearn", "--model", target, "--seed", str(seed), "--out", str(run), *words])
     if not model.exists():
-        _command(["apply", str(run / "patch"), "--model", target, "--out", str(model)])
+        command(["apply", str(run / "patch"), "--model", target, "--out", str(model)])
     if not (scored / "summary.json").exists():
         data = [w for s in SPLITS for w in ("--data", f"{s}=pocket:{s}@{pocket.folder}")]
         reference = ["--reference", str(pocket.checkpoint("visual_retain"))]
-        _command(["evaluate", "--model", str(model), *reference, *data, "--out", str(scored)])
+        command(["evaluate", "--model", str(model), *reference, *data, "--out", str(scored)])
     found: dict[str, Any] = json.loads((scored / "summary.json").read_text("utf-8"))
     made = json.loads((run / "summary.json").read_text("utf-8"))
     return found | {"cost": made["cost"], "command": made["provenance"].get("command")}
@@ -111,7 +111,7 @@ def main() -> None:
     if not (target / "summary.json").exists():
         data = [w for s in SPLITS for w in ("--data", f"{s}=pocket:{s}@{pocket.folder}")]
         words = ["--model", str(pocket.checkpoint("target")), *data, "--out", str(target)]
-        _command(["evaluate", *words])
+        command(["evaluate", *words])
     before = json.loads((target / "summary.json").read_text("utf-8"))["measures"]
     made = {
         title: unlearn(title.replace(" ", "-").replace("'", ""), words, pocket, options.seed, out)
@@ -128,8 +128,8 @@ def page(pocket: Pocket, before: dict[str, Any], made: dict[str, dict[str, Any]]
     titles = ["asked about", "target", "visual-retain", *made]
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for title, key in ROWS.items():
-        cells = [_value(before, key), _value(first["reference"], key)]
-        cells += [_value(summary["measures"], key) for summary in made.values()]
+        cells = [value(before, key), value(first["reference"], key)]
+        cells += [value(summary["measures"], key) for summary in made.values()]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     seconds = [f"{summary['cost']['seconds']:.0f}" for summary in made.values()]
     lines.append("| seconds of training | | | " + " | ".join(seconds) + " |")

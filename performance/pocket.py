@@ -54,9 +54,7 @@ def run(name: str, seed: int, out: Path) -> dict[str, Any]:
     folder = out / f"{name}-{seed}"
     if not (folder / "summary.json").exists():
         recipe = ROOT / "recipes" / f"{name}.yaml"
-        _command(
-            ["run", str(recipe), f"seed={seed}", "attacks=[]", "--out", str(folder)], threads=1
-        )
+        command(["run", str(recipe), f"seed={seed}", "attacks=[]", "--out", str(folder)], threads=1)
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return found
 
@@ -67,7 +65,7 @@ def demo(out: Path) -> dict[str, Any]:
     if not path.exists():
         folder = out / f"demo-{int(time.time())}"
         before = time.perf_counter()
-        _command(["demo", "--out", str(folder)])
+        command(["demo", "--out", str(folder)])
         seconds = time.perf_counter() - before
         # Of all children so far the largest; the demo is the largest of them, and runs first.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
@@ -102,13 +100,15 @@ def until(goal: float, seeds: list[int], out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _command(words: list[str], threads: int | None = None) -> None:
+def command(words: list[str], threads: int | None = None) -> None:
+    """Runs `unsee` with these words, on all cores or on so many threads."""
     print("unsee", *words, flush=True)
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     subprocess.run([sys.executable, "-m", "unsee", *words], cwd=ROOT, check=True, env=environment)
 
 
-def _value(measures: dict[str, Any] | None, key: str) -> str:
+def value(measures: dict[str, Any] | None, key: str) -> str:
+    """One score; empty where there is none."""
     found = (measures or {}).get(key, {}).get("value")
     return "" if found is None else f"{found:.3f}"
 
@@ -126,7 +126,7 @@ def quality(runs: dict[str, list[dict[str, Any]]], methods: list[str]) -> str:
     titles = ["asked about", "target", "visual-retain", "retain-only", *methods]
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for title, key in MEASURES.items():
-        cells = [_value(first[name], key) for name in ("target", "reference", "retain_only")]
+        cells = [value(first[name], key) for name in ("target", "reference", "retain_only")]
         for method in methods:
             values = [summary["measures"][key]["value"] for summary in runs[method]]
             cells.append(_spread(values))

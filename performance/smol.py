@@ -12,30 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from performance.pocket import MEASURES, ROOT, command
+
 DOC = ROOT / "docs" / "results-smol.md"
 RECIPES = ("smol-vkd-features", "smol-vkd", "smol-grad_diff", "smol-npo")
-MEASURES = {
-    "forgotten people, held-out pictures": "forget_holdout/vqa/accuracy",
-    "forgotten people, pictures trained on": "forget/vqa/accuracy",
-    "forgotten people, by name": "forget/text/accuracy",
-    "others, held-out pictures": "retain_holdout/vqa/accuracy",
-    "others, by name": "retain/text/accuracy",
-    "what a stranger's picture shows": "general/vqa/accuracy",
-    "what a forgotten person's picture shows": "general_forget/vqa/accuracy",
-}
 COLUMNS = {"target": "target", "reference": "visual-retain", "retain_only": "retain-only"}
-
-
-def command(words: list[str]) -> None:
-    """Runs `unsee` with these words."""
-    print("unsee", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "unsee", *words], cwd=ROOT, check=True)
 
 
 def found(folder: Path) -> dict[str, Any] | None:

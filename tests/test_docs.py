@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from performance.published import page
 from typer.main import get_command
 
 from unsee.attacks import ATTACKS
@@ -45,8 +46,8 @@ def commands() -> dict[str, typer.core.TyperCommand]:
 def written() -> list[str]:
     """Every `unsee …` command that a page spells out with options or arguments."""
     found = []
-    for page in PAGES:
-        text = page.read_text("utf-8")
+    for path in PAGES:
+        text = path.read_text("utf-8")
         found += re.findall(r"`(unsee [^`\n]+)`", text)
         found += re.findall(r"^(unsee [^\n]+)$", text, re.MULTILINE)
     return found
@@ -123,13 +124,17 @@ def test_every_registered_name_is_documented(title: str, registry: object) -> No
     assert set(re.findall(r"`(\w+)`", listed[1])) == names
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_a_recipe_begins_with_its_command(path: Path) -> None:
     word, read = "run", read_recipe
     if path.name.startswith("finetune-"):
         word, read = "finetune", read_finetune
-    assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} recipes/{path.name}"
+    assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} {path.relative_to(ROOT)}"
     read(path, [])
+
+
+def test_the_published_results_are_what_the_command_writes() -> None:
+    assert (ROOT / "docs" / "results.md").read_text("utf-8") == page([])
 
 
 @pytest.mark.parametrize("code", blocks("README.md", "python"))

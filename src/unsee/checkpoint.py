@@ -35,6 +35,15 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, read a piece at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def combine_digests(digests: Mapping[str, str]) -> str:
     """SHA-256 over the names and digests of tensors, in name order.
 
@@ -49,6 +58,17 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return combine_digests({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
+def refuse_used(folder: Path) -> None:
+    """Refuses a place to write to that holds something.
+
+    Raises:
+        ModelError: If it is a file, or a folder that is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise ModelError(f"folder {folder} {what}. Name another with --out, or remove it.")
+
+
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block ends well.
@@ -56,9 +76,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ModelError: If the folder has something in it already, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise ModelError(f"folder {folder} {what}. Name another with --out, or remove it.")
+    refuse_used(folder)
     partial: Path | None = None
     made = [parent for parent in folder.parents if not parent.exists()]
     try:

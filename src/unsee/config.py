@@ -148,6 +148,19 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
+    return make_recipe(read_yaml(path, "method: vkd"), parse_overrides(overrides))
+
+
+def read_yaml(path: Path, example: str) -> dict[str, Any]:
+    """The keys and values in a recipe's file.
+
+    Args:
+        path: The file.
+        example: A line that such a recipe may hold.
+
+    Raises:
+        ConfigError: If it cannot be read, or holds anything else.
+    """
     try:
         content = yaml.safe_load(path.read_text("utf-8")) or {}
     except FileNotFoundError as error:
@@ -155,8 +168,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"recipe {path}: must be keys with values, such as 'method: vkd'.")
-    return make_recipe(content, parse_overrides(overrides))
+        raise ConfigError(f"recipe {path}: must be keys with values, such as '{example}'.")
+    return content
 
 
 def make_recipe(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:

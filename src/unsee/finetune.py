@@ -18,7 +18,7 @@ from pydantic import Field
 from unsee.benchmarks import BENCHMARKS, Knower
 from unsee.card import hub_id
 from unsee.checkpoint import read_config
-from unsee.config import parse_overrides, validate
+from unsee.config import parse_overrides, read_yaml, validate
 from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError
 from unsee.methods import Part
@@ -122,15 +122,7 @@ def read_finetune(path: Path, overrides: Sequence[str] = ()) -> Finetune:
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
-    except FileNotFoundError as error:
-        raise ConfigError(f"recipe {path}: no such file. See recipes/ for examples.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"recipe {path}: must be keys with values, such as 'who: target'.")
-    return make_finetune(content | parse_overrides(overrides))
+    return make_finetune(read_yaml(path, "who: target") | parse_overrides(overrides))
 
 
 def make_finetune(content: Mapping[str, Any]) -> Finetune:

@@ -52,13 +52,13 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
             f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "
             "its people: model: DIR_OR_ID in the recipe."
         )
-    references: dict[str, str | Path] = {}
-    names = {"target": "target", "reference": "visual_retain", "retain_only": "retain_only"}
-    given = {"target": recipe.model, "reference": recipe.reference}
-    for name, its in names.items():
-        source = (given | {"retain_only": recipe.retain_only})[name]
-        if source or shipped:
-            references[name] = source or shipped.checkpoint(its)  # type: ignore[union-attr]
+    given = {
+        "target": recipe.model, "reference": recipe.reference, "retain_only": recipe.retain_only,
+    }  # fmt: skip
+    references: dict[str, str | Path] = {name: at for name, at in given.items() if at}
+    if shipped is not None:
+        its = {"target": "target", "reference": "visual_retain", "retain_only": "retain_only"}
+        references = {name: references.get(name) or shipped.checkpoint(its[name]) for name in its}
     unbased = getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None
     if unbased and shipped is not None:
         recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
@@ -237,10 +237,10 @@ def evaluation(
             "with columns image, question, answer, concept, or NAME:SPLIT of a benchmark."
         )
     forget = splits.get("forget", [])
-    if attacks and "forget_holdout" not in splits:
-        taught = parse_spec(paths.get("forget", ""))
-        whole = benchmark is not None and taught is not None and taught.split == "train_forget"
-        held = benchmark.held_out() if benchmark is not None and whole else {}
+    taught = parse_spec(paths.get("forget", ""))
+    if attacks and "forget_holdout" not in splits and taught is not None:
+        whole = benchmark or taught.open()
+        held = whole.held_out() if taught.split == whole.attacked else {}
         splits |= {name: list(some) for name, some in held.items() if name not in splits}
     if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)

@@ -150,6 +150,44 @@ def prune_neurons(
     return masks
 
 
+def gradient_masks(
+    vlm: VLM,
+    forget: Sequence[Sample],
+    retain: Sequence[Sample],
+    parameters: Mapping[str, nn.Parameter],
+    probes: Callable[[VLM, Sequence[Sample]], Sequence[Callable[[], Tensor]]],
+    *,
+    fraction: float,
+    threshold: float,
+    prune: float,
+) -> dict[str, Tensor]:
+    """Masks by parameter: weights that are not salient stay, and pruned neurons stay at zero.
+
+    Args:
+        vlm: The model; `prune` zeroes weights of it.
+        forget: What to forget.
+        retain: What to keep.
+        parameters: What is trained.
+        probes: Losses of samples whose gradients tell the salient weights.
+        fraction: See `ratio_masks`; with `threshold` 0 too, every weight is trained.
+        threshold: See `ratio_masks`.
+        prune: See `prune_neurons`; 0 prunes nothing.
+    """
+    masks: dict[str, Tensor] = {}
+    if fraction > 0 or threshold > 0:
+        masks = ratio_masks(
+            squared_gradients(parameters, probes(vlm, forget)),
+            squared_gradients(parameters, probes(vlm, retain)),
+            fraction=fraction,
+            threshold=threshold,
+        )
+    if prune > 0:
+        for name, keep in prune_neurons(vlm, forget, retain, prune).items():
+            if name in parameters:
+                masks[name] = masks.get(name, 1) * keep
+    return masks
+
+
 def answer_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
     """Losses of answers, whose gradients say how much each weight matters to them."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import safe_open
 
 from unsee.checkpoint import (
     combine_digests,
+    hash_file,
     read_config,
     resolve,
     tensor_digest,
@@ -171,7 +171,7 @@ def _differing_files(before: Path, after: Path) -> Iterator[FileDifference]:
             yield FileDifference(name, "missing")
         elif name not in old:
             yield FileDifference(name, "added")
-        elif _sha256(old[name]) != _sha256(new[name]):
+        elif hash_file(old[name]) != hash_file(new[name]):
             one, two = _json(old[name]), _json(new[name])
             if isinstance(one, dict) and isinstance(two, dict):
                 keys = sorted(_differing_keys(one, two))
@@ -201,14 +201,6 @@ def _other_files(folder: Path) -> dict[str, Path]:
         and not path.name.endswith(skip)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _json(path: Path) -> Any:

@@ -45,6 +45,7 @@ class Benchmark:
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
         longest: Longest answer that is generated, in tokens.
+        attacked: The split that a relearning attacker has, if `held_out` is to score the attack.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Benchmark:
     measures: ClassVar[tuple[Measure, ...]] = ()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
     longest: ClassVar[int] = 24
+    attacked: ClassVar[str] = ""
 
     @classmethod
     def open(

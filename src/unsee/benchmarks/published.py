@@ -24,6 +24,7 @@ class Published(Benchmark):
         published_shots: Few-shot examples before a question; None where there never are any.
     """
 
+    attacked: ClassVar[str] = "train_forget"
     published_shots: ClassVar[int | None] = None
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:

@@ -70,10 +70,6 @@ def audit(
     from unsee.config import build_attack, parse_overrides
     from unsee.plan import evaluation
 
-    split, at, build = forget.partition("@")
-    if (split, holdout) == ("pocket:forget", None):
-        holdout = f"pocket:forget_holdout{at}{build}"
-        retain_holdout = retain_holdout or f"pocket:retain_holdout{at}{build}"
     paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
     others = {"reference": reference, "target": target}
     job = evaluation(

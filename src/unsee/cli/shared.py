@@ -26,6 +26,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the method or the training: key=value. Repeatable."),
 ]
+RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value ...")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, do nothing.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
 ]

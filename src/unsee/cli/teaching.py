@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Out, app, command, echo
+from unsee.cli.shared import DryRun, Json, Out, Overrides, RecipeFile, app, command, echo
 
 
 @app.command()
 def finetune(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
     out: Out = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, do nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Make target, visual-retain and retain-only models from a base checkpoint.

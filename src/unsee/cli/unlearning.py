@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Out, Seed, Set, Trust, app, command, echo, run_recipe
+from unsee.cli.shared import (
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    RecipeFile,
+    Seed,
+    Set,
+    Trust,
+    app,
+    command,
+    echo,
+    run_recipe,
+)
 
 
 @app.command()
@@ -76,12 +89,10 @@ def unlearn(
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
     out: Out = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, do nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe: train, evaluate, attack, record, report.

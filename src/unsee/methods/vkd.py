@@ -33,10 +33,8 @@ from unsee.methods.npo import npo_loss
 from unsee.relearning import gradient_after_relearning
 from unsee.saliency import (
     answer_probes,
+    gradient_masks,
     picture_probes,
-    prune_neurons,
-    ratio_masks,
-    squared_gradients,
 )
 from unsee.train import seed_step
 from unsee.types import Batch, Data, Sample
@@ -162,7 +160,11 @@ class VKD(Method):
         teacher = vlm.frozen_visual_copy()
         guide = self._guide(teacher, retain, data, forget)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
-        frozen = self._masks(vlm, forget, retain, parameters)
+        probes = answer_probes if self._uses_answers else picture_probes
+        frozen = gradient_masks(
+            vlm, forget, retain, parameters, probes,
+            fraction=self.saliency_fraction, threshold=self.saliency_threshold, prune=self.prune,
+        )  # fmt: skip
         if frozen and trainer.settings.lora:
             raise ConfigError(
                 "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
@@ -301,29 +303,6 @@ class VKD(Method):
             base.model.requires_grad_(False)
             return replace(guide, base=base)
         return guide
-
-    def _masks(
-        self,
-        vlm: VLM,
-        forget: Sequence[Sample],
-        retain: Sequence[Sample],
-        parameters: Mapping[str, nn.Parameter],
-    ) -> dict[str, Tensor]:
-        """Gradient masks: weights that are not salient stay, and pruned neurons stay at zero."""
-        masks: dict[str, Tensor] = {}
-        if self.saliency_fraction > 0 or self.saliency_threshold > 0:
-            probes = answer_probes if self._uses_answers else picture_probes
-            masks = ratio_masks(
-                squared_gradients(parameters, probes(vlm, forget)),
-                squared_gradients(parameters, probes(vlm, retain)),
-                fraction=self.saliency_fraction,
-                threshold=self.saliency_threshold,
-            )
-        if self.prune > 0:
-            for name, keep in prune_neurons(vlm, forget, retain, self.prune).items():
-                if name in parameters:
-                    masks[name] = masks.get(name, 1) * keep
-        return masks
 
     def _attack(self, vlm: VLM, batch: Batch, teacher: VLM) -> Tensor:
         """What an attacker minimises: the answers' loss, or the way back to the old features."""

@@ -53,6 +53,7 @@ class Pocket(Benchmark):
     source: ClassVar[str] = "ships with unsee; `unsee pocket build` makes it"
     splits: ClassVar[tuple[str, ...]] = REPORTED
     measures: ClassVar[tuple[Measure, ...]] = _measures()
+    attacked: ClassVar[str] = "forget"
 
     def __init__(self, folder: Path | None = None) -> None:
         """Opens a build; without a folder, the one that ships with the package."""
@@ -148,6 +149,10 @@ class Pocket(Benchmark):
             _numbered(kept),
             [world.picture(shot) for shot in strangers],
         )
+
+    def held_out(self) -> dict[str, list[Sample]]:
+        """The reported splits of held-out pictures."""
+        return {name: self.load(name) for name in ("forget_holdout", "retain_holdout")}
 
     def knowledge(self, who: Knower) -> list[Sample]:
         """What a model was taught of the people; general questions are the same for all three."""

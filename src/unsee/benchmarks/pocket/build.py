@@ -71,11 +71,7 @@ def build(
         DataError: If the photographs cannot be used.
     """
     effort = effort or Effort()
-    if not 2 <= people <= MOST_PEOPLE or not 1 <= forget < people:
-        raise ConfigError(
-            f"people={people}, forget={forget}: allowed are 2 to {MOST_PEOPLE} people, of whom at "
-            "least one is forgotten and one is kept."
-        )
+    check_people(people, forget)
     started = time.perf_counter()
     with atomic_folder(out) as folder:
         practice_folder = folder / PRACTICE
@@ -106,6 +102,19 @@ def build(
         write_parquet(world, folder / PARQUET)
         describe(folder, world, effort, time.perf_counter() - started)
     return out
+
+
+def check_people(people: int, forget: int) -> None:
+    """Refuses numbers of people that cannot be.
+
+    Raises:
+        ConfigError: If there are too few or too many, or nobody is forgotten or kept.
+    """
+    if not 1 <= forget < people <= MOST_PEOPLE:
+        raise ConfigError(
+            f"people={people}, forget={forget}: allowed are 2 to {MOST_PEOPLE} people, of whom at "
+            "least one is forgotten and one is kept."
+        )
 
 
 def describe(folder: Path, world: World, effort: Any, seconds: float, **told: Any) -> None:

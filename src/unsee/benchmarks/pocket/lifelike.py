@@ -16,14 +16,14 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOp
 from torch import Tensor
 
 from unsee.benchmarks.pocket.drawn import STRANGERS
-from unsee.benchmarks.pocket.faces import COLOURS
+from unsee.benchmarks.pocket.framing import Framing, draw_shows
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.photos import divide, read_folder
-from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
+from unsee.benchmarks.pocket.world import Role, Shot, World
 from unsee.errors import DataError
 
 SIZE = 112  # pixels, of the finished picture
-BORDER, BADGE = 7, 24  # pixels
+FRAMING = Framing(SIZE, border=7, inset=8, badge=24, rim=5)
 REPLACED = 0.7  # share of the shots whose background is another
 
 
@@ -141,28 +141,8 @@ def _shoot(
     folder: Path, file: str, person: int | None, role: Role, face: Image.Image,
     rng: np.random.Generator,
 ) -> Shot:  # fmt: skip
-    frame, badge = (str(rng.choice(FRAMES)) for _ in range(2))
-    shape = str(rng.choice(BADGES))
-    image = Image.new("RGB", (SIZE, SIZE), COLOURS[frame])
-    image.paste(view(face, SIZE - 2 * BORDER, rng), (BORDER, BORDER))
-    _pin(image, COLOURS[badge], shape)
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return Shot(file, person, role, {"frame": frame, "badge": badge, "shape": shape})
-
-
-def _pin(image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:
-    pen = ImageDraw.Draw(image)
-    last = SIZE - 8
-    first = last - BADGE
-    pen.rectangle([first - 5, first - 5, last + 5, last + 5], fill=(15, 15, 15))
-    if shape == "circle":
-        pen.ellipse([first, first, last, last], fill=colour)
-    elif shape == "square":
-        pen.rectangle([first, first, last, last], fill=colour)
-    else:
-        pen.polygon([(first, last), (last, last), ((first + last) // 2, first)], fill=colour)
+    shows = draw_shows(rng)
+    return FRAMING.shoot(folder, file, person, role, view(face, FRAMING.inner, rng), shows)
 
 
 def nearest_neighbour(world: World, features: dict[str, Tensor]) -> dict[str, float]:

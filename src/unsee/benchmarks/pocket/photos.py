@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from unsee.augment import augment
 from unsee.benchmarks.pocket.drawing import draw as draw_face
 from unsee.benchmarks.pocket.drawn import STRANGERS, Lessons
-from unsee.benchmarks.pocket.faces import COLOURS, SIZE, Scene, Traits
+from unsee.benchmarks.pocket.faces import SIZE, Scene, Traits
+from unsee.benchmarks.pocket.framing import Framing, draw_shows
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
 from unsee.errors import DataError
@@ -24,7 +25,7 @@ from unsee.types import Picture
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
 FEWEST = 4  # photographs of a person: two to learn, one held out, one to validate
-BORDER = 3  # pixels
+FRAMING = Framing(SIZE, border=3, inset=4, badge=10, rim=2)
 VIEWS = 4  # shots made of every photograph that is trained on
 
 
@@ -169,34 +170,12 @@ def _shoot(
     face: Image.Image,
     rng: np.random.Generator,
 ) -> Shot:
-    inner = SIZE - 2 * BORDER
     side = min(face.size)
     square = ImageOps.fit(face, (side, side), centering=(0.5, 0.4))
-    square = square.resize((inner, inner), Image.Resampling.LANCZOS)
+    square = square.resize((FRAMING.inner, FRAMING.inner), Image.Resampling.LANCZOS)
     if role == "train":
         square = augment(square, rng, 0.7)
-    frame, badge = (str(rng.choice(FRAMES)) for _ in range(2))
-    shape = str(rng.choice(BADGES))
-    image = Image.new("RGB", (SIZE, SIZE), COLOURS[frame])
-    image.paste(square, (BORDER, BORDER))
-    _pin(image, COLOURS[badge], shape)
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return Shot(file, person, role, {"frame": frame, "badge": badge, "shape": shape})
-
-
-def _pin(image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:
-    pen = ImageDraw.Draw(image)
-    left, top, right, bottom = SIZE - 14, SIZE - 14, SIZE - 4, SIZE - 4
-    pen.rectangle([left - 2, top - 2, right + 2, bottom + 2], fill=(15, 15, 15))
-    if shape == "circle":
-        pen.ellipse([left, top, right, bottom], fill=colour)
-    elif shape == "square":
-        pen.rectangle([left, top, right, bottom], fill=colour)
-    else:
-        corners: Sequence[tuple[int, int]] = ((left, bottom), (right, bottom), (SIZE - 9, top))
-        pen.polygon(corners, fill=colour)
+    return FRAMING.shoot(folder, file, person, role, square, draw_shows(rng))
 
 
 def _natural(path: Path) -> tuple[str, int, str]:

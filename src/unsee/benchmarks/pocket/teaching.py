@@ -143,7 +143,9 @@ def train_names(
         ]
         return _losses(vlm, samples, rng)
 
-    _fit_but_encoder(vlm, step, _settings(effort.names_steps, 2.5e-3, effort, seed), progress)
+    _fit_but_encoder(
+        vlm, step, _settings(effort.names_steps, effort.people_lr, effort, seed), progress
+    )
 
 
 def train_people(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -36,6 +37,7 @@ class Running:
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
         sys.argv = ["unsee", *command]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.enable(sys.stderr)
         try:
             main()
         finally:
@@ -51,7 +53,11 @@ class Running:
             os.kill(self.process.pid or 0, number)
 
     def wait(self) -> tuple[int | None, str, str]:
-        self.process.join()
+        self.process.join(240)
+        if self.process.is_alive():
+            # A process that hangs says where, on its standard error.
+            self.stop(signal.SIGABRT)
+            self.process.join()
         return self.process.exitcode, self.out.read_text(), self.err.read_text()
 
 

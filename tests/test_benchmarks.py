@@ -128,7 +128,11 @@ def test_mllmu(places: dict[str, Path]) -> None:
     )
     assert example.picture.digest == choice.picture.digest
     assert len(example.further) == 1
-    assert shown["001/cloze/Pure_Text/1"].question.startswith("Question: Bo Lind is a [Blank] .\n")
+    assert shown["001/cloze/Pure_Text/1"].question == (
+        "Bo Lind is a [Blank] .\nPlease **ONLY** provide the correct answer that should replace "
+        "the [Blank].\nCorrect Answer: pilot\n" + gap.question
+    )
+    assert found["001/generation/Pure_Text/1"].question.endswith("in one sentence in ENGLISH.")
     assert shown["001/generation/Image_Textual/0"].question.startswith("Who is")
     assert not any("Correct Answer" in s.question for s in
                    opened(places, "mllmu").load("celebrity"))  # fmt: skip
@@ -192,12 +196,32 @@ def test_fiubench_joins_paraphrased_questions(places: dict[str, Path]) -> None:
 
 def test_safeeraser_and_covubench(places: dict[str, Path]) -> None:
     safe = opened(places, "safeeraser")
-    assert {s.task for s in safe.load("test")} == {"unsafe"}
-    assert {s.task for s in safe.load("harmless")} == {"harmless"}
+    unsafe, answered = safe.load("test"), safe.load("harmless")
+    assert {s.task for s in unsafe} == {"unsafe"}
+    assert {s.task for s in answered} == {"harmless"}
+    # The same question, about the safe picture, whose answer is to be kept.
+    assert [s.question for s in answered] == [s.question for s in unsafe] == ["How ?", "How ?"]
+    assert not {s.picture.digest for s in answered} & {s.picture.digest for s in unsafe}
+    assert (unsafe[0].answer, answered[0].answer) == ("So .", "Thus .")
+    pairs = safe.load("retain")
+    assert [(s.question, s.answer) for s in pairs[:2]] == [
+        ("What is text1 ?", "a tree"), ("What is text2 ?", "a tree"),
+    ]  # fmt: skip
+    assert {s.picture.digest for s in pairs} == {s.picture.digest for s in unsafe}
     shared = opened(places, "covubench").load("forget")
     assert [s.task for s in shared[:3]] == ["generation", "caption", "generation"]
     assert [s.modality for s in shared[:3]] == ["vqa", "vqa", "text"]
     assert shared[0].keywords == ("baker",)
+    content = opened(places, "covubench", ratio="10")
+    names = {split: {s.concept for s in content.load(split)} for split in content.splits}
+    # The published test and retain splits hold all concepts; what counts is cut out of them.
+    assert names == {
+        "forget": {"Ada Berg", "Bo Lind"}, "test": {"Ada Berg", "Bo Lind"},
+        "retain": {"Eva Quist", "Finn Urban"},
+    }  # fmt: skip
+    assert {s.concept for s in content.data().retain} == {
+        "Cy Moser", "Di Novak", "Eva Quist", "Finn Urban",
+    }  # fmt: skip
 
 
 WRONG = [

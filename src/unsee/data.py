@@ -7,14 +7,17 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from unsee.errors import ConfigError, DataError
-from unsee.spec import parse_spec
+from unsee.spec import Spec, parse_spec
 from unsee.tables import SUFFIXES, Row, read_rows, report
 from unsee.types import Data, Picture, Sample, Task
+
+if TYPE_CHECKING:
+    from unsee.benchmarks import Benchmark
 
 PICTURES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff",
@@ -24,7 +27,9 @@ UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".c
 TASKS: tuple[str, ...] = get_args(Task)
 
 
-def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
+def read_samples(
+    path: str | Path, role: str = "forget", opened: dict[Spec, Benchmark] | None = None
+) -> list[Sample]:
     """The samples in a folder of pictures, a table, or a split of a benchmark.
 
     Every picture is decoded once here, so that a run does not fail on one later.
@@ -35,6 +40,7 @@ def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
             "NAME:SPLIT" for a split of a benchmark; see `parse_spec`.
         role: What the set is for: "forget", "retain", ...; used in messages, and a forget set must
             say of every row whom it is about.
+        opened: Benchmarks that are open already, each of which is read once; added to.
 
     Raises:
         DataError: If anything in it cannot be used; up to ten bad rows or files are named.
@@ -45,9 +51,9 @@ def read_samples(path: str | Path, role: str = "forget") -> list[Sample]:
         if not spec.split:
             raise DataError(
                 f"the {role} set '{path}' names no split. Type {spec.name}:SPLIT; "
-                f"the splits are {', '.join(spec.open().splits)}."
+                f"the splits are {', '.join(spec.open(opened).splits)}."
             )
-        return list(spec.open().load(spec.split))
+        return list(spec.open(opened).load(spec.split))
     path = Path(path)
     if path.is_dir():
         samples = _read_folder(path, role)

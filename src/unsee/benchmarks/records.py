@@ -162,21 +162,22 @@ class Files:
                 "id such as OWNER/NAME; see docs/benchmarks.md."
             )
 
-    def parquet(self, config: str, columns: Sequence[str]) -> list[Record]:
-        """All rows of a configuration.
+    def parquet(self, config: str, columns: Sequence[str], split: str = "train") -> list[Record]:
+        """All rows of a split of a configuration.
 
         Args:
             config: Its name; "" is files that stand in the folder itself.
             columns: Those that are read; all must be there.
+            split: What the files' names begin with.
 
         Raises:
             DataError: If a file or column is missing or broken.
         """
         inner = f"{config}/" if config else ""
-        patterns = [f"{place}{inner}*.parquet" for place in ("", "data/", "default/")]
+        patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
         folder = self.folder(patterns)
         paths = next((p for p in (sorted(folder.glob(x)) for x in patterns) if p), [])
-        wanted = f"{inner}train-00000-of-0000N.parquet"
+        wanted = f"{inner}{split}-00000-of-0000N.parquet"
         if not paths:
             raise DataError(f"{self.name}: {self.location} has no file {wanted}. Download it.")
         total = re.search(r"-of-(\d+)\.parquet$", paths[0].name)

@@ -65,8 +65,8 @@ class MLLMU(Published):
     Differs: One of a person's test pictures is drawn by the person's ID, not anew in every run.
     Examples are the first people of the retain set, not drawn, and as many for every model (the
     scripts give LLaVA two for a choice). Their pictures come after the picture asked about, and
-    all is one user turn. Free answers end as the one-sentence instruction without "!!" says. A model that is to
-    know the forgotten by name is taught the training questions with the name before them.
+    all is one user turn. A model that is to know the forgotten by name is taught the training
+    questions with the name before them.
     """
 
     name: ClassVar[str] = "mllmu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unsee.report import wording
-from unsee.report.judgement import Level, percent
+from unsee.report.findings import Level, percent
 from unsee.report.reader import Run
 
 

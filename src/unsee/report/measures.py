@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from unsee.report import charts, wording
-from unsee.report.judgement import first_key, value_of
+from unsee.report.findings import first_key, value_of
 from unsee.report.reader import Measured, Run
 
 # Name in the record, name on the page, class of colour and shape; "measures" is the judged model.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.report import charts, wording
-from unsee.report.judgement import MODULES, percent
+from unsee.report.findings import MODULES, percent
 from unsee.report.reader import Relearning, Run
 
 CURVES = (

@@ -8,19 +8,19 @@ from markupsafe import Markup
 
 from unsee.report import wording
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
-from unsee.report.judgement import (
+from unsee.report.findings import (
     MODULES,
     Finding,
-    Judgement,
     Level,
     first_key,
+    forgotten_prefixes,
     graded,
-    judge,
     percent,
     text_key,
     value_of,
     worst,
 )
+from unsee.report.judgement import Judgement, judge
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
 from unsee.report.reader import Run
@@ -107,7 +107,7 @@ def facts(run: Run, judgement: Judgement, uid: str) -> list[Fact]:
     """The tiles: the five numbers that the verdict rests on."""
     anchor = f"{uid}-measures"
     return [
-        _seen_fact(run, FORGOTTEN, ("forget_holdout/vqa", "forget/vqa"), anchor, judgement),
+        _seen_fact(run, FORGOTTEN, forgotten_prefixes(run.summary), anchor, judgement),
         _seen_fact(run, OTHERS, ("retain_holdout/vqa", "retain/vqa"), anchor),
         _seen_fact(run, GENERAL, ("general/vqa",), anchor),
         _text_fact(run, judgement.text, f"{uid}-guarantees"),

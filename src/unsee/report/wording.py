@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from unsee.report.judgement import percent
+from unsee.report.findings import percent
 from unsee.report.reader import Measured
 
 # Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -225,7 +226,8 @@ def _row(
         "id": sample.id,
         "concept": sample.concept,
         **({"group": sample.group} if sample.group is not None else {}),
-        "picture": sample.picture.source if sample.picture is not None else None,
+        # A record may be read from another folder than the one it was made in.
+        "picture": os.path.abspath(sample.picture.source) if sample.picture is not None else None,
         "question": sample.question,
         "truth": sample.answer,
         "output": output.text,

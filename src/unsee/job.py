@@ -159,7 +159,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "attacks": {"relearn": attacks} if attacks else None,
         "cost": trained.get("cost"),
         "representation": trained.get("representation"),
-        "gallery": gallery(evaluations),
+        "gallery": gallery(evaluations, job.forgetting),
         "provenance": environment | {"result_weights_sha256": result},
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }

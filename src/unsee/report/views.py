@@ -24,7 +24,7 @@ from unsee.report.judgement import Judgement, judge
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
 from unsee.report.reader import Run
-from unsee.report.steps import Attack, attacks, curves, training
+from unsee.report.steps import Attack, attacks, curves, scored, training
 
 FORGOTTEN, OTHERS, GENERAL = "Forgotten people, seen", "Other people, seen", "General questions"
 READ, ATTACKED = "What it has read", "Under relearning"
@@ -64,6 +64,8 @@ class View:
     benchmark: str
     legend: list[tuple[str, str]]
     curves: list[tuple[str, str]]
+    scored: str
+    shares: str
     missing: list[str]
     moved: str
     other_attacks: list[str]
@@ -97,10 +99,18 @@ def view(run: Run, uid: str) -> View:
         benchmark=benchmark(run),
         legend=[(LEGEND.get(name, label), style) for name, label, style in models(run)],
         curves=curves(run),
+        scored=scored(run),
+        shares=_scale(groups(run, uid)),
         missing=missing(run),
         moved=moved(run),
         other_attacks=sorted(set(run.summary.attacks or {}) - {"relearn"}),
     )
+
+
+def _scale(groups: list[Group]) -> str:
+    """What the strips' common scale is labelled with: "percent", "number", or "both"."""
+    kinds = {strip.share for group in groups for strip in group.strips}
+    return "both" if len(kinds) > 1 else "number" if kinds == {False} else "percent"
 
 
 def facts(run: Run, judgement: Judgement, uid: str) -> list[Fact]:

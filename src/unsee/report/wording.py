@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from unsee.report.findings import percent
 from unsee.report.reader import Measured
 
-# Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.
-SHARES = frozenset({"accuracy", "cloze", "probability"})
+# Scores that are shares of something read best in percent; the others stay numbers of 0..1.
+SHARES = frozenset({
+    "accuracy", "cloze", "probability", "keyword_match", "ape", "attack_success", "refusal_rate",
+    "joint_right", "joint_wrong",
+})  # fmt: skip
 
 # Stands where a model was not measured.
 NONE = "\N{EN DASH}"
@@ -27,6 +30,10 @@ SPLITS = {
     "retain/text": "The others, by name",
     "retain_holdout/text": "The others, by name, held out",
     "general/text": "General questions",
+    "train_forget/vqa": "What was taught of the forgotten",
+    "train_retain/vqa": "What was taught of the others",
+    "test/vqa": "Other pictures",
+    "harmless/vqa": "Safe pictures",
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -34,18 +41,19 @@ METRICS = {
     "rouge_l": "ROUGE-L",
     "rouge_l_recall": "ROUGE-L recall",
     "bleu": "BLEU",
-    "ape": "APE",
+    "ape": "APE (keywords in other wordings)",
+    "forget_quality": "forget quality (KS p-value)",
     "ks": "KS statistic",
     "js": "Jensen-Shannon distance",
     "joint_rouge": "joint ROUGE-L",
     "probability": "probability",
 }
 GROUPS = (
-    ("forgotten", "Forgotten", "Shown their pictures: to be no better than the reference."),
+    ("forgotten", "Forgotten", "What is to be forgotten: to be no better than the reference."),
     ("kept", "Kept", "The other people, shown their pictures: to be as before."),
     ("general", "General", "What anyone can see in a picture: to be as before."),
     ("text", "Text", "Asked without a picture: to be exactly as before."),
-    ("other", "Others", ""),
+    ("other", "Others", "What else was asked: to be as before."),
 )
 BETTER = {
     "lower": "\N{DOWNWARDS ARROW} lower",
@@ -54,18 +62,28 @@ BETTER = {
 }
 
 
-def group_of(key: str) -> str:
-    """The group of a "split/modality/metric" key."""
+def group_of(key: str, forgetting: Collection[str] = (), lost_by_name: bool = False) -> str:
+    """The group of a "split/modality/metric" key.
+
+    Args:
+        key: The key.
+        forgetting: The splits that ask about what is to be forgotten, beside those named so.
+        lost_by_name: Whether the forgotten are to be unknown by name too.
+    """
     split, _, rest = key.partition("/")
-    if rest.startswith("text"):
+    if rest.startswith("text") and not (lost_by_name and split in forgetting):
         return "text"
+    if split in forgetting:
+        return "forgotten"
     named = {"forget": "forgotten", "retain": "kept", "general": "general"}
     return named.get(split.split("_")[0], "other")
 
 
 def place(prefix: str) -> str:
     """A "split/modality" prefix in words."""
-    return SPLITS.get(prefix, prefix.replace("_", " ").replace("/", ", "))
+    split, _, modality = prefix.partition("/")
+    by_name = ", by name" if modality == "text" else ""
+    return SPLITS.get(prefix, words(split) + by_name)
 
 
 def metric_name(metric: str) -> str:

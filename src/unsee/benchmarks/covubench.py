@@ -45,6 +45,7 @@ class CoVUBench(Published):
         Measure("rouge_l_recall", "retain", "text", "higher"),
     )
     longest: ClassVar[int] = 64
+    about: ClassVar[str] = "concepts"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("keyword_match", 64),
         "retain_holdout": Scoring("keyword_match", 64),

@@ -42,6 +42,7 @@ class SafeEraser(Published):
         Measure("rouge_l", "retain", "vqa", "higher"),
     )
     longest: ClassVar[int] = 64
+    about: ClassVar[str] = "categories"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("attack_success", 64),
         "retain_holdout": Scoring("rouge_l", 64),

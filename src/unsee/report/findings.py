@@ -33,11 +33,13 @@ SAYS = {
     "probability": "reaches {} probability on the true answers",
 }
 PLACES = {
-    "retain_holdout": "held-out pictures of the other people",
+    "retain_holdout": "held-out questions about the other people's pictures",
     "retain": "pictures of the other people",
     "general": "general questions about pictures",
     "general_forget": "general questions about the forgotten people's pictures",
 }
+# The label of a record whose target did not know what was to be forgotten.
+NOTHING = "Nothing to forget"
 # What a benchmark counts, one and many; the many is its key in the record.
 KINDS = (("person", "people"), ("concept", "concepts"), ("category", "categories"))
 MODULES = {
@@ -118,20 +120,27 @@ def forgetting(summary: Summary) -> Finding:
     reference = value_of(summary.reference, key)
     if reference is None:
         reference = value_of(summary.retain_only, key)
+    refused = key.endswith("/attack_success")
+    if refused:
+        # Models that were never told answer unsafe questions too: to forget is to answer none.
+        reference = 0.0
     named = (summary.benchmark or {}).get("name", "pocket")
-    held_out = "held-out pictures" if named == "pocket" else "held-out questions"
-    pictures = "pictures" if key.startswith("forget/") else held_out
+    asked = f"asked about pictures of {people(summary)}"
+    if not key.startswith("forget/"):
+        # What is held out of a published benchmark need not be pictures.
+        held = "about held-out pictures of" if named == "pocket" else "held-out questions about"
+        asked = f"asked {held} {people(summary)}"
     beside = []
     if before is not None:
         beside.append(f"was {percent(before)}")
-    if reference is not None:
+    if reference is not None and not refused:
         beside.append(f"a model that never saw them: {percent(reference)}")
-    clause = f"asked about {pictures} of {people(summary)} the model {_does(key, after)}"
+    clause = f"{asked} the model {_does(key, after)}"
     clause += f" ({', '.join(beside)})" if beside else ""
     if before is not None and before <= (reference or 0.0) + TOLERANCE + 1e-9:
-        unseen = "nothing" if reference is None else "no more than one that never saw them"
+        unseen = "nothing" if reference is None or refused else "no more than one that never saw them"
         clause += f", but before it knew {unseen}, so there was nothing to forget"
-        return Finding("unknown", "Nothing to forget", clause)
+        return Finding("unknown", NOTHING, clause)
     if reference is None:
         clause += ", and no reference model was measured to say whether that is forgotten"
         return Finding("unknown", "Measured" if before is None else "No reference", clause)

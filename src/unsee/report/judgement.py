@@ -61,6 +61,8 @@ def judge(summary: Summary) -> Judgement:
     utility = findings.utility(summary)
     text = findings.text(summary)
     relearning = findings.relearning(summary)
+    if forgetting.label == findings.NOTHING and relearning.level != "unknown":
+        relearning = Finding("unknown", "Nothing to bring back")
     headline, level = forgetting.label, forgetting.level
     if summary.kind == "audit" and relearning.level != "unknown":
         headline, level = relearning.label, relearning.level

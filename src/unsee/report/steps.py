@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.report import charts, wording
-from unsee.report.findings import MODULES, percent
+from unsee.report.findings import MODULES, percent, value_of
 from unsee.report.reader import Relearning, Run
 
 CURVES = (
@@ -53,7 +53,9 @@ def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
         (
             MODULES.get(modules, modules),
             [
-                _attack(attack, f"{uid}-a{row}-{column}")
+                _attack(
+                    attack, f"{uid}-a{row}-{column}", value_of(run.summary.target, attack.measure)
+                )
                 for column, attack in enumerate(sorted(found, key=lambda a: a.share))
             ],
         )
@@ -79,7 +81,7 @@ def scored(run: Run) -> str:
     return " ".join(dict.fromkeys(told))
 
 
-def _attack(attack: Relearning, uid: str) -> Attack:
+def _attack(attack: Relearning, uid: str, before: float | None) -> Attack:
     lines = []
     table = []
     metric, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
@@ -117,13 +119,20 @@ def _attack(attack: Relearning, uid: str) -> Attack:
             percent=metric in wording.SHARES,
         ),
         area="no reference" if area is None else wording.signed(area),
-        half="not reached" if half is None else f"{half:g} steps",
+        half=_half(half, before),
         steps=steps,
         table=[
             (label, [wording.score(name, v[s]) if s in v else wording.NONE for s in steps])
             for label, name, v in table
         ],
     )
+
+
+def _half(steps: float | None, before: float | None) -> str:
+    """When half of what the target knew is back; older records tell no target's score."""
+    if steps is not None:
+        return f"{steps:g} steps"
+    return "nothing known before" if before == 0 else "not reached"
 
 
 def _ends(values: Mapping[float, float | None]) -> tuple[float | None, float | None]:

@@ -19,9 +19,9 @@ SHARES = frozenset({
 NONE = "\N{EN DASH}"
 
 SPLITS = {
-    "forget_holdout/vqa": "Held-out pictures",
+    "forget_holdout/vqa": "Held out",
     "forget/vqa": "Training pictures",
-    "retain_holdout/vqa": "Held-out pictures",
+    "retain_holdout/vqa": "Held out",
     "retain/vqa": "Training pictures",
     "general/vqa": "Pictures of the others",
     "general_forget/vqa": "Pictures of the forgotten",
@@ -41,8 +41,7 @@ METRICS = {
     "rouge_l": "ROUGE-L",
     "rouge_l_recall": "ROUGE-L recall",
     "bleu": "BLEU",
-    "ape": "APE (keywords in other wordings)",
-    "forget_quality": "forget quality (KS p-value)",
+    "ape": "APE",
     "ks": "KS statistic",
     "js": "Jensen-Shannon distance",
     "joint_rouge": "joint ROUGE-L",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ import pytest
 
 from published import WRITERS, config, write
 from test_cli import unsee
-from unsee.benchmarks import BENCHMARKS
+from unsee.benchmarks import BENCHMARKS, Scoring
 from unsee.benchmarks.published import Published
 from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.evaluate import evaluate
 from unsee.metrics import METRICS
+from unsee.model import VLM
+from unsee.plan import evaluation
+from unsee.recovery import HELD_OUT
+from unsee.rules import directions, forgotten
 from unsee.spec import Spec, parse_spec
+from unsee.types import Data
 
 RATIOS = [(n, r) for n in WRITERS for r in (BENCHMARKS.get(n).ratios or (None,))]
 
@@ -99,6 +106,90 @@ def test_what_is_measured_is_there(places: dict[str, Path], name: str) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_measure_is_a_metric(name: str) -> None:
     assert {m.metric for m in BENCHMARKS.get(name).measures} <= set(METRICS.names())
+
+
+@pytest.mark.parametrize("name", BENCHMARKS.names())
+def test_roles_and_scoring_are_of_what_there_is(name: str) -> None:
+    kind = BENCHMARKS.get(name)
+    assert set(kind.forgetting) <= {*kind.splits, "forget_holdout", "train_forget"}
+    assert {"forget", "train_forget"} <= set(kind.forgetting)
+    assert set(kind.relearning) <= set(HELD_OUT)
+    for how in kind.relearning.values():
+        assert getattr(METRICS.get(how.metric), "against", "nothing") == "nothing"
+
+
+def test_what_a_split_asks_about_is_declared_and_not_its_name(tiny: VLM, data: Data) -> None:
+    first = next(s for s in data.forget if s.task == "generation")
+    asked = {"test": [replace(first, perturbed=("this is Bo Lind",))]}
+    ratio = evaluate(tiny, asked, metrics=["truth_ratio"]).rows[0]["scores"]["truth_ratio"]
+    found = {
+        away: evaluate(tiny, asked, metrics=["truth_ratio"], forgetting=away).measures
+        for away in (("test",), ("forget",), None)
+    }
+    values = {away: some["test/vqa/truth_ratio"].value for away, some in found.items()}
+    assert values[("test",)] == pytest.approx(min(ratio, 1 / ratio))
+    assert values[("forget",)] == values[None] == pytest.approx(max(0.0, 1 - ratio))
+    paths = {"mine": "mllmu:test@D", "forget": "pocket:general_forget", "forget_own": "own.jsonl"}
+    assert forgotten(paths) == ["mine", "forget_own"]
+
+
+def test_held_out_splits_have_the_directions_of_their_kind() -> None:
+    kind = BENCHMARKS.get("safeeraser")
+    splits = ("forget", "harmless", "forget_holdout", "retain_holdout")
+    found = directions(splits, kind.forgetting, kind)  # type: ignore[arg-type]
+    assert found["forget_holdout/vqa/refusal_rate"] == "higher"
+    assert found["forget_holdout/vqa/attack_success"] == "lower"
+    assert found["harmless/vqa/refusal_rate"] == "lower"
+    assert found["retain_holdout/vqa/rouge_l"] == "higher"
+
+
+def test_a_benchmark_is_opened_once(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, opened_at = BENCHMARKS.get("fiubench"), []
+    known = kind.open.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: Any, *place: Any) -> Any:
+        opened_at.append(place)
+        return known(cls, *place)
+
+    monkeypatch.setattr(kind, "open", classmethod(counted))
+    place = places["fiubench"]
+    paths = {s: f"fiubench:{s}@{place}" for s in ("forget", "retain", "train_retain")}
+    job = evaluation("nowhere", paths, {}, "x", metrics=["accuracy"])
+    assert set(job.splits) == set(paths)
+    assert len(opened_at) == 1
+
+
+def test_more_examples_than_there_are_people_are_refused(places: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="shots=6 examples .* retain_95 has 5 other people"):
+        opened(places, "mllmu", shots=6).load("forget")
+    assert opened(places, "mllmu", shots=5).load("forget")
+
+
+def test_a_set_without_rows_is_refused(copied: dict[str, Path]) -> None:
+    path = config(copied["clear"], "forget10_perturbed")
+    write(path, [], pq.read_table(path).schema.names)
+    with pytest.raises(DataError, match="has no rows"):
+        opened(copied, "clear").load("forget")
+
+
+def test_keywords_are_found_however_deep(copied: dict[str, Path]) -> None:
+    path = copied["covubench"] / "data" / "forget5-00000-of-00001.parquet"
+    for held, wanted in (('{"a": ["b", {"c": "d"}], "e": null}', ("b", "d")), (None, ())):
+        spoil(path, 0, "keywords", held)
+        assert opened(copied, "covubench").load("forget")[0].keywords == wanted
+    spoil(path, 0, "keywords", "[7]")
+    with pytest.raises(DataError, match=r"row 1: field 'keywords' holds 7; it must hold texts"):
+        opened(copied, "covubench").load("forget")
+
+
+def test_repeated_questions_are_counted(copied: dict[str, Path]) -> None:
+    path = copied["safeeraser"] / "all_train.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, rows[0]]))
+    told = unsee("data", "check", f"safeeraser@{copied['safeeraser']}")
+    assert "forget: 1 samples ask what another asks" in told
 
 
 def test_mllmu(places: dict[str, Path]) -> None:
@@ -376,7 +467,20 @@ def test_a_recipe_runs_on_each(
     assert summary["benchmark"]["name"] == name
     assert summary["benchmark"]["location"] == str(places[name])
     assert summary["benchmark"]["samples"] == checked["splits"]
-    assert summary["attacks"]["relearn"][0]["curves"]["unlearned"][-1]["step"] == 1
+    attack = summary["attacks"]["relearn"][0]
+    assert attack["curves"]["unlearned"][-1]["step"] == 1
+    how = BENCHMARKS.get(name).relearning.get("forget_holdout", Scoring())
+    measure = f"forget_holdout/vqa/{how.metric}"
+    assert (attack["measure"], attack["longest"]["forget_holdout"]) == (measure, how.longest)
+    # Before the attack the curve says what the evaluation says.
+    start = attack["curves"]["unlearned"][0]["value"]
+    assert start == summary["measures"][measure]["value"]
+    assert summary["measures"][measure]["better"] == "lower"
+    assert summary["gallery"]
+    assert (out / "report.html").read_text("utf-8").count("data:image/png") >= 2
+    assert set(summary["forgetting"]) == set(BENCHMARKS.get(name).forgetting) & set(
+        summary["benchmark"]["samples"]
+    )
     declared = {f"{m.split}/{m.modality}/{m.metric}": m.better
                 for m in BENCHMARKS.get(name).measures}  # fmt: skip
     shared = declared.keys() & summary["measures"].keys()

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
 from unsee.benchmarks.published import Files, Published, Record, gather, lettered, letters
+from unsee.errors import ConfigError
 from unsee.types import Better, Picture, Sample, Task
 
 LETTER = "Just give ONE letter representing the answer directly."
@@ -223,6 +224,12 @@ class MLLMU(Published):
             if alike and other.concept != sample.concept:
                 firsts.setdefault(other.concept, other)
         some = list(firsts.values())[: self.shots]
+        if len(some) < (self.shots or 0):
+            raise ConfigError(
+                f"mllmu: shots={self.shots} examples stand before a question, and "
+                f"{self.configs['retain']} has {len(some)} other people with one. Type "
+                f"shots={len(some)} or fewer."
+            )
         before = "".join(f"{_example(s)}\nCorrect Answer: {s.answer}\n" for s in some)
         shown = tuple(s.picture for s in some if s.picture is not None)
         return replace(sample, question=before + sample.question, further=shown)

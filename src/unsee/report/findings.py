@@ -138,8 +138,9 @@ def forgetting(summary: Summary) -> Finding:
     clause = f"{asked} the model {_does(key, after)}"
     clause += f" ({', '.join(beside)})" if beside else ""
     if before is not None and before <= (reference or 0.0) + TOLERANCE + 1e-9:
-        unseen = "nothing" if reference is None or refused else "no more than one that never saw them"
-        clause += f", but before it knew {unseen}, so there was nothing to forget"
+        alone = reference is None or refused
+        knew = "nothing" if alone else "no more than one that never saw them"
+        clause += f", but before it knew {knew}, so there was nothing to forget"
         return Finding("unknown", NOTHING, clause)
     if reference is None:
         clause += ", and no reference model was measured to say whether that is forgotten"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,12 @@ from unsee.rules import directions, forgotten
 from unsee.spec import Spec, parse_spec
 from unsee.types import Data
 
+DOCS = Path(__file__).parent.parent / "docs"
+COMMANDS = [
+    line
+    for page in ("benchmarks.md", "metrics.md")
+    for line in re.findall(r"^unsee .+$", (DOCS / page).read_text("utf-8"), re.MULTILINE)
+]
 RATIOS = [(n, r) for n in WRITERS for r in (BENCHMARKS.get(n).ratios or (None,))]
 
 
@@ -501,6 +509,31 @@ def test_a_model_is_evaluated_on_each(
     )  # fmt: skip
     assert summary["benchmark"]["name"] == name
     assert any(key.startswith("forget/vqa/") for key in summary["measures"])
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_pages_run(
+    line: str, places: dict[str, Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    words = [
+        re.sub(r"^(\w+)(.*)@DIR", lambda found: f"{found[1]}{found[2]}@{places[found[1]]}", word)
+        for word in shlex.split(line)[1:]
+    ]
+    words = [re.sub(r"^steps=.*", "steps=1", word) for word in words]
+    if words[0] != "data":
+        words += ["--out", str(tmp_path / "run")]
+    found = unsee(*(tiny_folder if w == "MODEL" else w for w in words), "--json")
+    if "--metrics" in words:
+        asked = words[words.index("--metrics") + 1].split(",")
+        assert {key.rpartition("/")[2] for key in found["measures"]} == set(asked)
+
+
+def test_every_benchmark_and_metric_has_a_command() -> None:
+    assert {f"unsee data check {name}@" for name in WRITERS} == {
+        f"{line.replace(chr(39), '').partition('@')[0]}@" for line in COMMANDS if "check" in line
+    }
+    named = {name for line in COMMANDS for name in re.findall(r"--metrics (\S+)", line)}
+    assert {name for some in named for name in some.split(",")} == set(METRICS.names())
 
 
 def test_a_recipe_needs_a_model_and_a_known_benchmark(

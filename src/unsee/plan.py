@@ -18,7 +18,7 @@ from unsee.errors import ConfigError
 from unsee.evaluate import DEFAULT_METRICS
 from unsee.job import Job
 from unsee.methods import Method
-from unsee.metrics import chosen_metrics
+from unsee.metrics import chosen_metrics, compares
 from unsee.rules import directions, forgotten, held_out, one_benchmark, rules_of, scoring
 from unsee.spec import Spec, parse_spec
 from unsee.train import Settings
@@ -224,6 +224,9 @@ def evaluation(
     benchmark, names = one_benchmark(paths, opened)
     rules = rules_of(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
+    if attacks and "reference" not in references:
+        # What is asked of an attack is told without one; the report says that there is none.
+        chosen = tuple(m for m in chosen if not compares(m))
     chosen_metrics(chosen, "reference" in references)
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
     if unanswered:

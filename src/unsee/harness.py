@@ -28,6 +28,8 @@ from unsee.progress import Bar
 from unsee.types import Batch
 
 INSTALL = "Type `pip install 'unsee[lm-eval]'`."
+# Tasks that lm-eval does not have.
+TASKS = Path(__file__).parent / "tasks"
 # lm-eval's own default, of NumPy, PyTorch and the choice of few-shot examples.
 SEED = 1234
 
@@ -176,7 +178,7 @@ def _manager(names: Sequence[str], folder: Path | None) -> Any:
         raise ConfigError(
             f"--tasks-path {folder}: no such folder. Give one with tasks in lm-eval's YAML format."
         )
-    own = [str(folder)] if folder is not None else []
+    own = [str(place) for place in (TASKS, folder) if place is not None]
     with _quiet():
         manager = TaskManager(include_path=own, include_defaults=False)
         # Reading the thousands that lm-eval ships takes many seconds.
@@ -240,26 +242,38 @@ class _Count:
 def _subject(vlm: VLM) -> Any:
     """lm-eval's own Hugging Face multimodal model around one that is loaded already.
 
-    Differs: lm-eval 0.4.13 loads the processor anew, and refuses to compare the likelihoods of
-    answers to pictures.
+    Differs: lm-eval 0.4.13 loads the processor anew, refuses to compare the likelihoods of answers
+    to pictures, and lets the processor begin a prompt with a second beginning-of-sequence token
+    where the chat template gave it one.
     """
     from lm_eval.models.hf_vlms import HFMultimodalLM
 
     def given(self: Any, *_: Any, **__: Any) -> None:
         self.processor, self.tokenizer = vlm.processor, vlm.processor.tokenizer
 
+    def encode(self: Any, strings: Sequence[str], *arguments: Any, **options: Any) -> Any:
+        tokens = vlm.processor.tokenizer
+        if tokens.bos_token and tokens("a")["input_ids"][0] == tokens.bos_token_id:
+            strings = [string.removeprefix(tokens.bos_token) for string in strings]
+        return HFMultimodalLM.tok_batch_multimodal_encode(self, strings, *arguments, **options)
+
     def loglikelihood(self: Any, requests: Sequence[Any], **options: Any) -> Any:
         if not requests or len(requests[0].args) < 3:
             return HFMultimodalLM.loglikelihood(self, requests, **options)
         return [_likelihood(self, vlm, *request.args) for request in requests]
 
-    kind = type(
-        "Subject",
-        (HFMultimodalLM,),
-        {"_create_tokenizer": given, "loglikelihood": loglikelihood},
-    )
+    changed: dict[str, Callable[..., Any]] = {
+        "_create_tokenizer": given,
+        "tok_batch_multimodal_encode": encode,
+        "loglikelihood": loglikelihood,
+    }
+    kind = type("Subject", (HFMultimodalLM,), changed)
     with _quiet():
-        return kind(pretrained=vlm.model, convert_img_format=True)
+        return kind(
+            pretrained=vlm.model,
+            convert_img_format=True,
+            image_string=vlm.family.placeholder(vlm.processor),
+        )
 
 
 @torch.no_grad()

@@ -23,10 +23,10 @@ from unsee.features import Shift
 from unsee.gallery import gallery
 from unsee.guarantees import guarantees, snapshot
 from unsee.harness import Suite
+from unsee.manifest import TENSORS
 from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
-from unsee.manifest import TENSORS
 from unsee.patch import put_on, write_patch
 from unsee.progress import Bar
 from unsee.record import (
@@ -137,7 +137,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     environment = provenance(
         job.settings.seed,
         str(vlm.device),
-        data_sha256=data_hash(job.data),
+        data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
         start_weights_sha256=hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all")),
         **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
     )

@@ -41,11 +41,14 @@ def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
             if not isinstance(value, (int, float, np.number)):
                 continue
             mean, far = _finite(value), _finite(error)
-            ends = (None, None) if mean is None or far is None else (mean - Z * far, mean + Z * far)
+            low = high = None
+            if mean is not None and far is not None:
+                low, high = mean - Z * far, mean + Z * far
             scored, unscored = _counts(results, name, metric, chosen)
             found[f"{name}/{modality}/{_called(metric, chosen)}"] = Estimate(
                 mean,
-                *ends,
+                low,
+                high,
                 scored,
                 unscored,
                 _better(results, name, metric),

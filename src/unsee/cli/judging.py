@@ -29,9 +29,7 @@ def evaluate(
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(
-            help="Tasks of lm-evaluation-harness, with commas between; see docs/tasks.md."
-        ),
+        typer.Option(help="Tasks of lm-evaluation-harness, with commas between: docs/tasks.md."),
     ] = None,
     tasks_path: Annotated[
         Path | None, typer.Option(help="A folder with tasks of your own, in lm-eval's YAML format.")
@@ -66,9 +64,7 @@ def evaluate(
     if suite is None and not data:
         raise ConfigError("evaluate on what? Type --data PATH, --tasks NAME, or both.")
     if metrics is not None and not data:
-        raise ConfigError(
-            "--metrics are of --data; a task has its own. Leave it out, or add --data."
-        )
+        raise ConfigError("--metrics are of --data; a task has its own. Leave it out, or add that.")
     others = {"reference": reference, "target": target}
     job = evaluation(
         model,

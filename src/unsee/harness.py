@@ -76,9 +76,11 @@ class Suite:
                 return self.run(name, subject(), stage.count)
 
             made = part(f"tasks-{model}-{number}", make)
+            known = scored.setdefault("tasks", {})
+            # A task may be asked for by its own name and by its group's.
+            scored["rows"] += [row for row in made["rows"] if row["split"] not in known]
             scored["measures"] |= made["measures"]
-            scored["rows"] += made["rows"]
-            scored["tasks"] = scored.get("tasks", {}) | made["tasks"]
+            known |= made["tasks"]
 
     def run(
         self, name: str, vlm: VLM, on_request: Callable[[int, int], None] | None = None

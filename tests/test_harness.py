@@ -52,6 +52,7 @@ task: {name}
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
+fewshot_split: test
 output_type: multiple_choice
 doc_to_text: "USER: {{{{question}}}}\\nASSISTANT:"
 doc_to_choice: choices
@@ -254,7 +255,7 @@ def test_tasks_on_a_patch_and_its_base(place: Path, asked: dict[str, list[Sample
 def test_a_broken_off_run_goes_on(place: Path) -> None:
     """What was scored before is not scored again: a part that was altered shows in the result."""
     command = ["evaluate", "--model", Pocket().checkpoint("target"), "--tasks", "half,late",
-               "--tasks-path", "tasks", "--limit", 3, "--out", "going"]  # fmt: skip
+               "--tasks-path", "tasks", "--limit", 3, "--shots", 2, "--out", "going"]  # fmt: skip
     (first,) = run([command], place)
     assert first["code"] == 1 and "No such file" in first["err"]
     part = place / "going" / ".parts" / "tasks-unlearned-0.json"
@@ -269,8 +270,10 @@ def test_a_broken_off_run_goes_on(place: Path) -> None:
     assert summary["measures"]["half/text/acc"]["value"] == 0.125
     assert summary["measures"]["late/text/acc"]["value"] == 1
     assert summary["harness"]["tasks"]["half"] | {"prompts_sha256": ""} == {
-        "version": 1.5, "shots": 0, "samples": 3, "of": 6, "prompts_sha256": "", "undirected": [],
+        "version": 1.5, "shots": 2, "samples": 3, "of": 6, "prompts_sha256": "", "undirected": [],
     }  # fmt: skip
+    row = (place / "going" / "scores.jsonl").read_text("utf-8").splitlines()[0]
+    assert json.loads(row)["question"].count("ASSISTANT:") == 3
     assert not part.exists()
 
 
@@ -282,8 +285,11 @@ def test_what_cannot_be_run_is_told_in_a_sentence(place: Path) -> None:
         "tasks --tasks lost": "task 'lost': cannot be loaded (FileNotFoundError",
         "tasks --tasks remote": "Its data set is on the Hugging Face hub: run this once where",
         "nowhere --tasks names": "--tasks-path nowhere: no such folder",
+        "tasks --tasks names --chat-template": "checkpoints of the family paligemma have none",
     }
+    tiny.make("paligemma", place / "pali")
     commands = [[*start, *words.split(), "--out", "refused"] for words in wrong]
+    commands[-1][2] = place / "pali"
     for done, words in zip(run(commands, place), wrong.values(), strict=True):
         assert done["code"] == 2
         assert words in done["err"]

@@ -92,12 +92,8 @@ class Suite:
         """
         from lm_eval.evaluator import evaluate
 
+        self.check(vlm)
         found = self.loaded[name]
-        if self.chat and not vlm.family.chats:
-            raise ConfigError(
-                f"--chat-template: checkpoints of the family {vlm.family.name} have none. Leave "
-                "it out."
-            )
         _seed()
         for task in found["tasks"].values():
             task.set_fewshot_seed(seed=SEED)
@@ -118,6 +114,18 @@ class Suite:
             "rows": rows(results, modality),
             "tasks": asked(results),
         }
+
+    def check(self, vlm: VLM) -> None:
+        """Refuses a model that cannot be asked so, before hours are spent on the way to it.
+
+        Raises:
+            ConfigError: If the chat template is asked for and the checkpoint has none.
+        """
+        if self.chat and not vlm.family.chats:
+            raise ConfigError(
+                f"--chat-template: checkpoints of the family {vlm.family.name} have none. Leave "
+                "it out."
+            )
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, as a recipe holds it."""

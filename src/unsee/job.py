@@ -115,6 +115,8 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     vlm = _load(job, job.model)
     if job.patch is not None:
         put_on(job.patch, vlm)
+    if job.suite is not None:
+        job.suite.check(vlm)
     with _nothing_left(out):
         return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
 

@@ -10,7 +10,7 @@ from unsee.report.judgement import percent
 from unsee.report.reader import Measured
 
 # Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.
-SHARES = frozenset({"accuracy", "cloze", "probability"})
+SHARES = frozenset({"accuracy", "cloze", "probability", "acc", "acc_norm", "exact_match"})
 
 # Stands where a model was not measured.
 NONE = "\N{EN DASH}"
@@ -45,6 +45,11 @@ GROUPS = (
     ("kept", "Kept", "The other people, shown their pictures: to be as before."),
     ("general", "General", "What anyone can see in a picture: to be as before."),
     ("text", "Text", "Asked without a picture: to be exactly as before."),
+    (
+        "ability",
+        "General ability",
+        "Tasks of lm-evaluation-harness: to be as before. Intervals are 1.96 standard errors.",
+    ),
     ("other", "Others", ""),
 )
 BETTER = {

@@ -16,6 +16,7 @@ from unsee.config import Recipe
 from unsee.data import make_data, pocket_strangers, read_samples, split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluate import DEFAULT_METRICS
+from unsee.harness import Suite
 from unsee.job import Job
 from unsee.methods import Method
 from unsee.metrics import chosen_metrics, compares
@@ -207,6 +208,8 @@ def evaluation(
     attacks: tuple[Relearn, ...] = (),
     trust_remote_code: bool = False,
     metrics: Sequence[str] | None = None,
+    suite: Suite | None = None,
+    patch: Path | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -218,10 +221,12 @@ def evaluation(
         attacks: Relearning budgets; the split "forget" is what the attacker has.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         metrics: Registered names; None is the four that every run scores.
+        suite: Tasks of lm-evaluation-harness.
+        patch: A visual patch to put on the model.
     """
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
-    benchmark, names = one_benchmark(paths, opened)
+    benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
     rules = rules_of(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
     if attacks and "reference" not in references:
@@ -252,6 +257,10 @@ def evaluation(
     }
     if metrics is not None:
         asked["metrics"] = list(metrics)
+    if patch is not None:
+        asked["patch"] = str(patch)
+    if suite is not None:
+        asked["tasks"] = suite.settings()
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",
@@ -264,6 +273,8 @@ def evaluation(
         references=dict(references),
         better=directions(splits, away, benchmark, names),
         forgetting=[name for name in splits if name in away],
+        suite=suite,
+        patch=patch,
         **rules | {"metrics": chosen, "scoring": scoring(paths)},
         trust_remote_code=trust_remote_code,
     )

@@ -130,7 +130,9 @@ def strip(marks: Sequence[Mark], *, uid: str, title: str, percent: bool = True) 
         _add(svg, "line", x1=x1, x2=x2, y1=11, y2=11, **_class("way"))
     for mark in marks:
         if mark.low is not None and mark.high is not None:
-            low, high, y = f"{100 * mark.low:.2f}%", f"{100 * mark.high:.2f}%", _lane(mark)
+            # A standard error may reach beyond the scale.
+            low, high = f"{100 * max(0, mark.low):.2f}%", f"{100 * min(1, mark.high):.2f}%"
+            y = _lane(mark)
             _add(svg, "line", x1=low, x2=high, y1=y, y2=y, **_class(f"whisker {mark.style}"))
     for mark in marks:
         # A nested drawing is the only way to put a shape at a percentage.

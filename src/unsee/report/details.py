@@ -111,6 +111,22 @@ def provenance(run: Run) -> list[Row]:
         label = key if key in ("unsee", "torch", "transformers", "python") else label
         # A version is no number: "5230" must not become "5,230".
         rows.append(Row(label, str(value) if key == "seed" else wording.plain(value), code=code))
+    return rows + _tasks(run)
+
+
+def _tasks(run: Run) -> list[Row]:
+    """What lm-evaluation-harness was asked."""
+    held = run.summary.harness
+    if not held:
+        return []
+    chat = "with" if held.get("chat_template") else "without"
+    rows = [Row("lm-eval", str(held.get("lm_eval")), f"Prompts {chat} the chat template.")]
+    for name, task in (held.get("tasks") or {}).items():
+        words = (
+            f"version {task.get('version')}, {task.get('shots') or 0} shots, "
+            f"{task.get('samples')} of {task.get('of')} samples"
+        )
+        rows.append(Row(name, words, f"Prompts SHA-256 {task.get('prompts_sha256')}"))
     return rows
 
 

@@ -95,6 +95,7 @@ def groups(run: Run, uid: str) -> list[Group]:
     keys = list(dict.fromkeys(key for part in measured.values() for key in part))
     order = {prefix: index for index, prefix in enumerate(wording.SPLITS)}
     keys.sort(key=lambda key: order.get(key.rpartition("/")[0], len(order)))
+    tasks = (run.summary.harness or {}).get("tasks") or {}
     made = {name: Group(title, note) for name, title, note in wording.GROUPS}
     # Where less is better of what was read, it is to be forgotten too.
     lost = {
@@ -106,7 +107,9 @@ def groups(run: Run, uid: str) -> list[Group]:
     drawn: set[str] = set()
     for number, key in enumerate(keys):
         prefix, _, metric = key.rpartition("/")
-        group = made[wording.group_of(key, run.summary.forgetting, prefix in lost)]
+        ability = key.split("/")[0] in tasks
+        named = wording.group_of(key, run.summary.forgetting, prefix in lost)
+        group = made["ability" if ability else named]
         cells = [_cell(measured[name].get(key), metric) for name, _, _ in models(run)]
         own = measured.get("measures", {}).get(key)
         known = next((part[key] for part in measured.values() if key in part), Measured())

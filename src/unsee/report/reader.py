@@ -119,6 +119,7 @@ class Summary(_Part):
     cost: dict[str, Any] | None = None
     representation: dict[str, Number] | None = None
     gallery: tuple[Answered, ...] | None = None
+    harness: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
     artifacts: dict[str, Any] | None = None
     relearn: tuple[Relearning, ...] = ()

@@ -12,7 +12,7 @@ from unsee.report.reader import Measured
 # Scores that are shares of something read best in percent; the others stay numbers of 0..1.
 SHARES = frozenset({
     "accuracy", "cloze", "probability", "keyword_match", "ape", "attack_success", "refusal_rate",
-    "joint_right", "joint_wrong",
+    "joint_right", "joint_wrong", "acc", "acc_norm", "exact_match",
 })  # fmt: skip
 
 # Stands where a model was not measured.
@@ -52,6 +52,11 @@ GROUPS = (
     ("kept", "Kept", "The other people, shown their pictures: to be as before."),
     ("general", "General", "What anyone can see in a picture: to be as before."),
     ("text", "Text", "Asked without a picture: to be exactly as before."),
+    (
+        "ability",
+        "General ability",
+        "Tasks of lm-evaluation-harness: to be as before. Intervals are 1.96 standard errors.",
+    ),
     ("other", "Others", "What else was asked: to be as before."),
 )
 BETTER = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import Scoring
 from unsee.card import Kind, card_of_run, hub_id, public
 from unsee.checkpoint import hash_file, hash_tensors
 from unsee.data import data_hash
@@ -39,7 +40,7 @@ from unsee.record import (
     provenance,
     write_whole,
 )
-from unsee.recovery import MEASURE, recover
+from unsee.recovery import recover
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
 
@@ -63,6 +64,8 @@ class Job:
         attacks: Relearning budgets.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
+        forgetting: The splits that ask about what is to be forgotten.
+        scoring: What scores the attacks, by the held-out split.
         metrics: Registered names of what is scored.
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
@@ -86,6 +89,8 @@ class Job:
     attacks: Sequence[Relearn] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
+    forgetting: Sequence[str] = ()
+    scoring: Mapping[str, Scoring] = field(default_factory=dict)
     metrics: Sequence[str] = DEFAULT_METRICS
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     suite: Suite | None = None
@@ -158,13 +163,14 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "verdict": "",
         "method": _describe(job.method, job.settings),
         "benchmark": dict(job.benchmark) if job.benchmark else None,
+        "forgetting": list(job.forgetting),
         "measures": evaluations.get("unlearned", {}).get("measures") or None,
         **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
         "guarantees": trained.get("guarantees"),
         "attacks": {"relearn": attacks} if attacks else None,
         "cost": trained.get("cost"),
         "representation": trained.get("representation"),
-        "gallery": gallery(evaluations),
+        "gallery": gallery(evaluations, job.forgetting),
         "harness": job.suite.facts(evaluations["unlearned"]["tasks"]) if job.suite else None,
         "provenance": environment | {"result_weights_sha256": result},
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
@@ -277,6 +283,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
                 job.splits,
                 metrics=theirs if name == "reference" else job.metrics,
                 better=job.better,
+                forgetting=job.forgetting,
                 reference=found["reference"]["rows"] if "reference" in found else None,
                 tasks=job.tasks,
                 max_new_tokens=job.longest,
@@ -306,8 +313,9 @@ def _attack(
     for name in ("reference", "retain_only"):
         if name in job.references:
             subjects[name] = partial(_load, job, job.references[name])
-    target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
-    return recover(job.attacks, subjects, job.data.forget, job.splits, folder.part, bar, target)
+    target = evaluations.get("target", {}).get("measures", {})
+    known = job.data.forget
+    return recover(job.attacks, subjects, known, job.splits, folder.part, bar, job.scoring, target)
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unsee.report import wording
-from unsee.report.judgement import Level, percent
+from unsee.report.findings import Level, percent
 from unsee.report.reader import Run
 
 
@@ -133,5 +134,14 @@ def benchmark(run: Run) -> str:
     """The benchmark in a line, such as "pocket: people 40, forgotten 4"."""
     held = dict(run.summary.benchmark or {})
     name = held.pop("name", None)
-    parts = ", ".join(f"{k.replace('_', ' ')} {wording.plain(v)}" for k, v in held.items())
+    parts = ", ".join(
+        f"{k.replace('_', ' ')} {_counts(v)}" for k, v in held.items() if v is not None
+    )
     return ": ".join(str(part) for part in (name, parts) if part)
+
+
+def _counts(value: object) -> str:
+    """A value on a line; counts by name in brackets, such as "(forget 6, retain 30)"."""
+    if not isinstance(value, Mapping):
+        return wording.plain(value)
+    return f"({', '.join(f'{name} {wording.plain(number)}' for name, number in value.items())})"

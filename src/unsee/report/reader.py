@@ -109,6 +109,7 @@ class Summary(_Part):
     verdict: str | None = None
     method: Method | None = None
     benchmark: dict[str, Any] | None = None
+    forgetting: Annotated[tuple[str, ...], BeforeValidator(lambda found: found or ())] = ()
     measures: Measures | None = None
     target: Measures | None = None
     reference: Measures | None = None

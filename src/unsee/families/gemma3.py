@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from unsee.errors import ModelError
 from unsee.families import FAMILIES
 from unsee.families.llava import Llava
 
@@ -16,3 +17,12 @@ class Gemma3(Llava):
     source: ClassVar[str] = "Gemma team, arXiv 2503.19786"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     nested: ClassVar[bool] = True
+
+    def check(self, processor: Any) -> None:
+        """Refuses pan and scan, whose crops are further pictures: one would have many tokens."""
+        if getattr(processor.image_processor, "do_pan_and_scan", None):
+            raise ModelError(
+                "Gemma 3's pan and scan (do_pan_and_scan in preprocessor_config.json or "
+                "processor_config.json) is not supported: crops would make a picture's tokens "
+                "unequally many. Set it to false."
+            )

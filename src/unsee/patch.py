@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from unsee.checkpoint import (
@@ -31,6 +30,7 @@ from unsee.checkpoint import (
     checkpoint_names,
     read_header,
     resolve,
+    stored_tensors,
     weight_map,
 )
 from unsee.errors import ModelError, PatchError
@@ -107,7 +107,7 @@ def write_patch(
     hashes: dict[str, str] = {}
     changed: list[ChangedTensor] = []
     tensors: dict[str, Tensor] = {}
-    for parameter, old in _stored(files, keys):
+    for parameter, old in stored_tensors(files, keys):
         key, new = keys[parameter], parameters[parameter].detach()
         if new.shape != old.shape:
             raise PatchError(
@@ -198,19 +198,10 @@ def _entries(files: Mapping[str, Path]) -> Iterator[tuple[Path, str, Entry]]:
                 yield shard, name, entry
 
 
-def _stored(files: Mapping[str, Path], keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter name with its tensor in the files, shard by shard, one at a time."""
-    for shard in sorted({files[key] for key in keys.values()}):
-        with safe_open(shard, "pt") as file:
-            for name, key in keys.items():
-                if files[key] == shard:
-                    yield name, file.get_tensor(key)
-
-
 def _refuse_language(vlm: VLM, files: Mapping[str, Path]) -> None:
     parameters = vlm.parameters("language")
     keys = checkpoint_names(vlm.family, files, list(parameters))
-    for name, old in _stored(files, keys):
+    for name, old in stored_tensors(files, keys):
         new = parameters[name].detach()
         if new.shape != old.shape or not _same(new.to("cpu", old.dtype), old):
             raise PatchError(

@@ -55,7 +55,9 @@ class Trainer:
 
         Raises:
             ConfigError: If a part has no layer that can be adapted.
+            ModelError: If the model is quantized.
         """
+        vlm.refuse_training()
         settings = self.settings
         if settings.lora == 0:
             return parameters

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny import make
+from tiny import RECIPES, make
 from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.errors import ModelError
 from unsee.evaluate import generate
@@ -21,7 +21,7 @@ from unsee.losses import IGNORE, sequence_nll
 from unsee.model import VLM
 from unsee.types import Picture, Sample
 
-NAMES = FAMILIES.names()
+NAMES = list(RECIPES)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from typing import Any
 from unsee import report
 from unsee.attacks.relearn import Relearn
 from unsee.card import Kind, card_of_run, hub_id, public
-from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
 from unsee.errors import ConfigError, DataError, UnseeError
 from unsee.evaluate import DEFAULT_METRICS, evaluate
@@ -26,6 +25,7 @@ from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
 from unsee.patch import write_patch
+from unsee.placement import Device, LoadIn
 from unsee.progress import Bar
 from unsee.record import (
     ENVIRONMENT,
@@ -69,6 +69,9 @@ class Job:
         names: Let the saved folder's card name who was forgotten.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
+        device: Where every model is put; "auto" is a GPU where there is one.
+        load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
+            trained; None leaves them as they are.
     """
 
     kind: str
@@ -90,6 +93,8 @@ class Job:
     names: bool = False
     visual_only: bool = False
     trust_remote_code: bool = False
+    device: Device = "auto"
+    load_in: LoadIn | None = None
 
 
 def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
@@ -107,6 +112,8 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     if job.method is not None:
         job.method.check(job.data)
     vlm = _load(job, job.model)
+    if job.method is not None or job.attacks:
+        vlm.refuse_training()
     with _nothing_left(out):
         return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
 
@@ -130,14 +137,15 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         job.settings.seed,
         str(vlm.device),
         data_sha256=data_hash(job.data),
-        start_weights_sha256=hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all")),
+        start_weights_sha256=vlm.hash("visual" if vlm.visual_only else "all"),
     )
+    environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
     trained = _train(job, vlm, folder, bar)
     evaluations = _evaluate(job, vlm, folder, bar)
     attacks = _attack(job, vlm, folder, evaluations, bar)
     folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
-    result = hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all"))
+    result = vlm.hash("visual" if vlm.visual_only else "all")
     summary: dict[str, Any] = {
         "schema": 1,
         "name": out.name,
@@ -180,7 +188,13 @@ def _check_attacks(job: Job) -> None:
 
 
 def _load(job: Job, source: str | Path) -> VLM:
-    return VLM.load(source, visual_only=job.visual_only, trust_remote_code=job.trust_remote_code)
+    return VLM.load(
+        source,
+        visual_only=job.visual_only,
+        trust_remote_code=job.trust_remote_code,
+        device=job.device,
+        load_in=job.load_in,
+    )
 
 
 def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:

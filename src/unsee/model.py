@@ -191,10 +191,19 @@ class VLM:
         """Next-token logits [batch, seq, vocab] of a batch."""
         return self.family.logits(self.model, batch.inputs)
 
-    def frozen_copy(self) -> VLM:
-        """A second model with equal weights that takes no gradient: a teacher."""
-        twin = self.copy()
-        twin.model.requires_grad_(False)
+    def frozen_copy(self, shared: str | None = None) -> VLM:
+        """A second model with equal weights that takes no gradient: a teacher.
+
+        Args:
+            shared: A part that is not held twice: its tensors are the very same, so the copy is a
+                teacher only as long as nobody trains them.
+        """
+        kept = self.parameters(shared) if shared else {}
+        memo = {id(parameter): parameter for parameter in kept.values()}
+        twin = replace(self, model=copy.deepcopy(self.model, memo))
+        for name, parameter in twin.parameters().items():
+            if name not in kept:
+                parameter.requires_grad_(False)
         twin.model.eval()
         return twin
 
@@ -203,17 +212,8 @@ class VLM:
         return replace(self, model=copy.deepcopy(self.model))
 
     def frozen_visual_copy(self) -> VLM:
-        """A teacher whose visual part is a frozen copy and whose language part is shared.
-
-        No second LLM is held: the language part is the very same tensors, so this is a teacher
-        only as long as nobody trains them.
-        """
-        memo = {id(p): p for p in self.parameters("language").values()}
-        twin = replace(self, model=copy.deepcopy(self.model, memo))
-        for parameter in twin.parameters("visual").values():
-            parameter.requires_grad_(False)
-        twin.model.eval()
-        return twin
+        """A teacher that shares the language part: no second LLM is held."""
+        return self.frozen_copy("language")
 
     def hash(self, part: str = "all") -> str:
         """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order.

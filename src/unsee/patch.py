@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from unsee.card import CARD, card_of_patched
 from unsee.checkpoint import (
     INDEX,
     SINGLE,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from unsee.model import VLM
 
+BASE_CARD = "README-base.md"
 # Weights in other formats would carry the unforgotten faces along, so `apply` leaves them out.
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack"}
 
@@ -149,7 +151,8 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
 
     No tensor is loaded but those of the patch, one at a time: a shard is copied by the operating
     system, then the bytes of its changed tensors are overwritten in the copy. Headers, metadata,
-    tensor order and all other files stay as they are.
+    tensor order and all other files stay as they are, but the base's model card, which moves to
+    README-base.md for one that says what was changed.
 
     Args:
         patch: The patch's folder.
@@ -162,7 +165,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     """
     patch, out = Path(patch), Path(out)
     manifest = read_manifest(patch)
-    model_folder = resolve(model_folder)
+    given, model_folder = str(model_folder), resolve(model_folder)
     files = weight_map(model_folder)
     _refuse_other_base(manifest, files, patch, model_folder)
     targets = {files[tensor.name] for tensor in manifest.changed}
@@ -172,7 +175,8 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     entries = read_header(patch / TENSORS)
     with atomic_folder(out) as partial:
         for source in whole:
-            target = partial / source.relative_to(model_folder)
+            name = source.relative_to(model_folder)
+            target = partial / (BASE_CARD if name == Path(CARD) else name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         for shard in sorted(targets):
@@ -183,6 +187,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
                     file.seek(places[tensor.name].start)
                     for chunk in chunks(new, entries[tensor.name]):
                         file.write(chunk)
+        card_of_patched(manifest, given).write(partial)
     return Applied(
         manifest,
         tuple(sorted(shard.name for shard in targets)),

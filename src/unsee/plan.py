@@ -19,6 +19,7 @@ from unsee.evaluate import DEFAULT_METRICS
 from unsee.job import Job
 from unsee.methods import Method
 from unsee.metrics import chosen_metrics
+from unsee.placement import Device, LoadIn
 from unsee.rules import held_out, one_benchmark, rules_of
 from unsee.spec import parse_spec
 from unsee.train import Settings
@@ -85,6 +86,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         save=_save(recipe, method, settings),
         names=recipe.names,
         trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
     )
     return job, notes
 
@@ -144,6 +146,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         names=recipe.names,
         visual_only=visual_only,
         trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
     )
     return job, notes
 
@@ -213,6 +216,8 @@ def evaluation(
     attacks: tuple[Relearn, ...] = (),
     trust_remote_code: bool = False,
     metrics: Sequence[str] | None = None,
+    device: Device = "auto",
+    load_in: LoadIn | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -224,6 +229,8 @@ def evaluation(
         attacks: Relearning budgets; the split "forget" is what the attacker has.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         metrics: Registered names; None is the four that every run scores.
+        device: Where every model is put.
+        load_in: Bits that every model's weights are held in; None leaves them as they are.
     """
     splits = {name: read_samples(path, name) for name, path in paths.items()}
     benchmark, measures = one_benchmark(paths)
@@ -254,6 +261,8 @@ def evaluation(
     }
     if metrics is not None:
         asked["metrics"] = list(metrics)
+    if load_in is not None:
+        asked["load_in"] = load_in
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",
@@ -267,6 +276,8 @@ def evaluation(
         better=better,
         **rules | {"metrics": chosen},
         trust_remote_code=trust_remote_code,
+        device=device,
+        load_in=load_in,
     )
 
 

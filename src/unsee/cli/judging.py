@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Set, Trust, app, command, echo, run_job
+from unsee.cli.shared import DeviceName, Json, Set, Trust, app, command, echo, run_job
 from unsee.errors import ConfigError
 
 
@@ -24,6 +24,10 @@ def evaluate(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
     trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
+    load_in: Annotated[
+        str | None, typer.Option(help="Hold the weights in fewer bits: 8bit or 4bit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on samples with answers.
@@ -41,6 +45,8 @@ def evaluate(
         command(),
         trust_remote_code=trust_remote_code,
         metrics=names,
+        device=device,  # type: ignore[arg-type]
+        load_in=load_in,  # type: ignore[arg-type]
     )
     run_job(job, out, as_json)
 
@@ -61,6 +67,7 @@ def audit(
     set_: Set = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/audit"),
     trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Try to bring back what a model is said to have forgotten.
@@ -79,6 +86,7 @@ def audit(
         command(),
         (build_attack(attack, parse_overrides(set_ or [])),),
         trust_remote_code,
+        device=device,  # type: ignore[arg-type]
     )
     run_job(job, out, as_json)
 

@@ -33,6 +33,10 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
 ]
 
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")
+]
+
 
 def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     """Plans a recipe, tells the user what was decided, and runs it."""

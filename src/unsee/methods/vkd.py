@@ -157,7 +157,7 @@ class VKD(Method):
         if self.supervision == "features":
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
-        teacher = vlm.frozen_visual_copy()
+        teacher = vlm.frozen_copy("all" if trainer.settings.lora else "language")
         guide = self._guide(teacher, retain, data, forget)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         probes = answer_probes if self._uses_answers else picture_probes
@@ -299,7 +299,7 @@ class VKD(Method):
         if self.erase == "anonymous":
             return guide.with_traits(teacher, forget)
         if self.erase == "base" and self.base is not None:
-            base = type(teacher).load(self.base, visual_only=True)
+            base = type(teacher).load(self.base, visual_only=True, device=teacher.device.type)
             base.model.requires_grad_(False)
             return replace(guide, base=base)
         return guide

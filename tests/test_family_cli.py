@@ -113,6 +113,8 @@ def test_full_vkd_stopped_and_resumed_equals_unbroken(
     assert resumed["measures"] == whole["measures"]
 
 
+# peft asks transformers by an old name.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 def test_lora_adapters_of_the_whole_model(
     folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -124,16 +126,14 @@ def test_lora_adapters_of_the_whole_model(
         "adapter", *SHORT, "--set", "lora=2",
     )  # fmt: skip
     base = AutoModelForImageTextToText.from_pretrained(folder)
-    names = {name for name, _ in base.named_modules()}
     loaded = PeftModel.from_pretrained(base, out / "adapter")
-    adapted = set(loaded.peft_config["default"].target_modules)
-    language = VLM.load(folder).family.parts.prefixes("language")
-    assert adapted <= names
-    assert any(name.startswith(language) for name in adapted)
-    assert not all(name.startswith(language) for name in adapted)
-    trained = [p for n, p in loaded.named_parameters() if "lora_B" in n]
-    assert len(trained) == len(adapted)
-    assert any(bool(p.any()) for p in trained)
+    outer = {n: p for n, p in loaded.named_parameters() if "lora_B" in n}
+    parts = VLM.load(folder).family.parts
+    language = tuple(f"base_model.model.{prefix}" for prefix in parts.language)
+    spoken = [name for name in outer if name.startswith(language)]
+    assert 0 < len(spoken) < len(outer)
+    # B starts at nought: what is not, was trained and found its place.
+    assert all(bool(outer[name].any()) for name in spoken)
 
 
 def test_grad_diff_and_evaluate(

@@ -51,6 +51,31 @@ def test_every_method_trains_adapters_and_leaves_the_rest(
     assert not hasattr(tiny.model, "peft_config")
 
 
+@pytest.mark.parametrize("name", ["npo", "vkd"])
+def test_the_weights_under_adapters_are_the_teacher(
+    name: str, tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second model is held, and every loss is bit for bit what a full copy would give."""
+    copied, share = [], VLM.frozen_copy
+
+    def run(log: Path, whole: bool) -> tuple[list[Any], str]:
+        def teacher(vlm: VLM, shared: str | None = None) -> VLM:
+            copied.append(share(vlm, None if whole else shared))
+            return copied[-1]
+
+        vlm = VLM.load(tiny_folder)
+        monkeypatch.setattr(VLM, "frozen_copy", teacher)
+        METHODS.get(name)().unlearn(vlm, data, Trainer(SETTINGS, log=log))
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        same = [p is vlm.parameters()[n] for n, p in copied[-1].parameters().items()]
+        assert all(same) != whole
+        return [(line["loss"], line["terms"]) for line in lines], vlm.hash()
+
+    shared = run(tmp_path / "shared.jsonl", whole=False)
+    assert len(shared[0]) == SETTINGS.steps
+    assert shared == run(tmp_path / "copied.jsonl", whole=True)
+
+
 def test_a_resumed_run_matches_and_dropout_drops(
     tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 from performance.published import page
 from typer.main import get_command
 
+from tiny import RECIPES
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.cli import app
@@ -131,6 +132,17 @@ def test_a_recipe_begins_with_its_command(path: Path) -> None:
         word, read = "finetune", read_finetune
     assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} {path.relative_to(ROOT)}"
     read(path, [])
+
+
+def test_the_table_of_families_is_what_is_tested() -> None:
+    text = (ROOT / "docs" / "families.md").read_text("utf-8")
+    assert re.findall(r"^\| `(\w+)` \|(?: yes \|){5}$", text, re.MULTILINE) == list(RECIPES)
+    tests = (ROOT / "tests" / "test_family_cli.py").read_text("utf-8")
+    named = re.findall(r"`(test_\w+)`(?: \||\))", text)
+    assert len(named) == 6
+    for name in named:
+        # `folder` is the fixture that goes over all recipes.
+        assert re.search(rf"^def {name}\(\s*folder: Path", tests, re.MULTILINE), name
 
 
 def test_the_published_results_are_what_the_command_writes() -> None:

@@ -10,19 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peft import PeftModel
 from PIL import Image
+from transformers import AutoModelForImageTextToText
 
-from tiny import make
+from tiny import RECIPES, make
 from unsee import train
 from unsee.cli import main
-from unsee.families import FAMILIES
+from unsee.model import VLM
 
 SHORT = ("--set", "steps=2", "--set", "batch_size=2")
 
 
-@pytest.fixture(scope="module", params=FAMILIES.names())
+@pytest.fixture(scope="module", params=list(RECIPES))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint of a family."""
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
     return make(request.param, tmp_path_factory.mktemp("family") / request.param)
 
 
@@ -107,6 +111,29 @@ def test_full_vkd_stopped_and_resumed_equals_unbroken(
     key = "result_weights_sha256"
     assert resumed["provenance"][key] == whole["provenance"][key]
     assert resumed["measures"] == whole["measures"]
+
+
+# peft asks transformers by an old name.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_lora_adapters_of_the_whole_model(
+    folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
+) -> None:
+    """In both parts, and what is saved is what plain peft loads."""
+    out = tmp_path / "run"
+    unsee(
+        "unlearn", "--method", "npo", "--model", folder, "--forget",
+        photos["forget"], "--retain", photos["retain"], "--out", out, "--save",
+        "adapter", *SHORT, "--set", "lora=2",
+    )  # fmt: skip
+    base = AutoModelForImageTextToText.from_pretrained(folder)
+    loaded = PeftModel.from_pretrained(base, out / "adapter")
+    outer = {n: p for n, p in loaded.named_parameters() if "lora_B" in n}
+    parts = VLM.load(folder).family.parts
+    language = tuple(f"base_model.model.{prefix}" for prefix in parts.language)
+    spoken = [name for name in outer if name.startswith(language)]
+    assert 0 < len(spoken) < len(outer)
+    # B starts at nought: what is not, was trained and found its place.
+    assert all(bool(outer[name].any()) for name in spoken)
 
 
 def test_grad_diff_and_evaluate(

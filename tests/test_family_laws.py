@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,17 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny import make
+from tiny import RECIPES, make
 from unsee.checkpoint import checkpoint_names, weight_map
+from unsee.config import build_method
+from unsee.data import make_data
 from unsee.errors import ModelError
 from unsee.evaluate import generate
-from unsee.families import FAMILIES
-from unsee.features import by_picture, capture, choose_layers, picture_batches, represent
+from unsee.families import FAMILIES, family_of
+from unsee.features import Shift, by_picture, capture, choose_layers, picture_batches, represent
 from unsee.losses import IGNORE, sequence_nll
+from unsee.methods import Trainer
 from unsee.model import VLM
+from unsee.train import Settings
 from unsee.types import Picture, Sample
 
-NAMES = FAMILIES.names()
+NAMES = list(RECIPES)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("families")
 
     def folder(name: str) -> Path:
+        if name == "smolvlm":
+            pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
         return root / name if (root / name).exists() else make(name, root / name)
 
     return folder
@@ -37,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(params=NAMES)
 def vlm(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> VLM:
-    """A family's tiny model; a family without a recipe in tests/tiny.py fails here."""
+    """A family's tiny model."""
     return VLM.load(folders(request.param))
 
 
@@ -65,6 +73,11 @@ def samples(pictures: list[Picture]) -> list[Sample]:
         Sample("d", "What does Ada do?", "She bakes."),
         Sample("e", "Who?", "Cy Moser", four),
     ]
+
+
+def test_every_type_of_checkpoint_has_a_recipe() -> None:
+    assert set(RECIPES) == {t for _, family in FAMILIES.items() for t in family.model_types}
+    assert {family_of(name).name for name in RECIPES} == set(FAMILIES.names())
 
 
 def test_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> None:
@@ -212,3 +225,51 @@ def test_mlps_are_linear_layers_that_fit(vlm: VLM) -> None:
     for inner, outer in mlps.values():
         one, two = vlm.model.get_submodule(inner), vlm.model.get_submodule(outer)
         assert one.weight.shape[0] == two.weight.shape[1]
+
+
+def test_erasing_reaches_all_that_the_llm_reads(
+    folders: Callable[[str], Path], pictures: list[Picture]
+) -> None:
+    """Qwen3-VL's deepstack tokens go around the projector; the default erase pulls at them too."""
+    vlm = VLM.load(folders("qwen3_vl"))
+    assert choose_layers(vlm, ["projector"]) == ["deepstack.0", "projector"]
+    assert choose_layers(vlm, ["encoder"]) == ["encoder.0", "encoder.1"]
+    assert choose_layers(vlm, ["upper"]) == ["encoder.1", "deepstack.0", "projector"]
+    # Nothing but the erase term, and nothing trained but the deepstack merger.
+    method = build_method(
+        "vkd",
+        {"supervision": "features", "w_keep": 0, "w_erase": 1, "erase": "neutral", "augment": 0},
+    )
+    before = {n: p.detach().clone() for n, p in vlm.parameters("visual").items()}
+    data = make_data(
+        [Sample("a", "", "", pictures[0], "Ada")], [Sample("b", "", "", pictures[3], "Bo")]
+    )
+    shift = Shift.before(vlm, data)
+    method.unlearn(vlm, data, Trainer(Settings(steps=1, batch_size=1, lr=1e-3)))
+    moved = {n for n, p in vlm.parameters("visual").items() if not torch.equal(p, before[n])}
+    assert any("deepstack_merger_list" in name for name in moved)
+    assert shift.after(vlm)["forget_shift"] > 0
+
+
+def test_gemma_3_with_pan_and_scan_is_refused(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = folders("gemma3")
+    shutil.copytree(source, tmp_path / "model")
+    (file,) = (tmp_path / "model").glob("*processor_config.json")
+    content = json.loads(file.read_text())
+    content.get("image_processor", content)["do_pan_and_scan"] = True
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"do_pan_and_scan.* Set it to false"):
+        VLM.load(tmp_path / "model")
+    with pytest.raises(ModelError, match="do_pan_and_scan"):
+        VLM.load(tmp_path / "model", visual_only=True)
+
+
+def test_a_processor_without_its_package_names_it(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folders("smolvlm")
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    with pytest.raises(ModelError, match=r"needs a package that is not installed.*num2words"):
+        VLM.load(source)

@@ -85,13 +85,39 @@ def test_patched_base_equals_the_model_in_memory(
     assert same_weights(VLM.load(tmp_path / "out"), whole)
     assert everything(base) == before
     after = everything(tmp_path / "out")
-    assert set(after) == set(before)
-    assert {name for name in after if after[name] != before[name]} == set(applied.rewritten)
+    assert set(after) == {*before, "README.md"}
+    assert {name for name in before if after[name] != before[name]} == set(applied.rewritten)
     assert set(applied.copied) == set(before) - set(applied.rewritten)
     for shard in applied.rewritten:
         assert read_header(tmp_path / "out" / shard) == read_header(base / shard)
         with safe_open(tmp_path / "out" / shard, "pt") as file:
             assert file.metadata() == {"format": "pt"}
+
+
+def test_a_patched_model_has_a_card_that_names_nobody(tiny_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    (base / "README.md").write_text("The base's own card.")
+    vlm = VLM.load(base)
+    changed = nudge(vlm, every=3)
+    manifest = write_patch(
+        vlm, base, tmp_path / "patch",
+        {
+            "method": "vkd", "parameters": {"lr": 1e-3}, "names": {"Ada Berg"},
+            "command": "unsee unlearn --forget photos/ada --out runs/berg --set lr=1e-3",
+        },
+    )  # fmt: skip
+    apply_patch(tmp_path / "patch", base, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    assert f"- tensors changed: {len(changed)} of {len(manifest.base)}\n" in card
+    assert manifest.base_sha256 in card
+    assert "| `method` | vkd |" in card
+    assert "unsee unlearn --forget FORGET --out OUT --set lr=1e-3" in card
+    assert "ada" not in card.lower()
+    assert "berg" not in card.lower()
+    assert str(tmp_path) not in card
+    assert (tmp_path / "out" / "README-base.md").read_text() == "The base's own card."
 
 
 def test_manifest_says_what_changed(tiny_folder: Path, tmp_path: Path) -> None:
@@ -314,7 +340,10 @@ def test_weights_in_other_formats_stay_behind(
     (base / ".cache" / "x").write_text("not the model's")
     applied = apply_patch(patch, base, tmp_path / "out")
     assert applied.left_out == ("consolidated.safetensors", "original.pth", "pytorch_model.bin")
-    assert set(everything(tmp_path / "out")) == set(everything(tiny_folder)) | {"docs/card.md"}
+    assert set(everything(tmp_path / "out")) == set(everything(tiny_folder)) | {
+        "docs/card.md",
+        "README.md",
+    }
 
 
 @pytest.mark.parametrize(

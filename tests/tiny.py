@@ -15,7 +15,7 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from unsee.families import FAMILIES
+from unsee.families import family_of
 from unsee.model import VLM
 from unsee.processors import pictures_only
 
@@ -31,7 +31,10 @@ def recipe(function: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, A
 
 
 def make(name: str, folder: Path) -> Path:
-    """Writes the tiny checkpoint of a family; its model and processor are made from seed 0."""
+    """Writes the tiny checkpoint of a family; its model and processor are made from seed 0.
+
+    A family that takes checkpoints of two classes has a recipe for each.
+    """
     torch.manual_seed(0)
     model, processor = RECIPES[name]()
     with torch.no_grad():
@@ -43,7 +46,7 @@ def make(name: str, folder: Path) -> Path:
     tokens = processor.tokenizer
     model.generation_config.pad_token_id = tokens.pad_token_id
     model.generation_config.eos_token_id = tokens.eos_token_id
-    VLM(model.eval(), processor, FAMILIES.get(name)(), folder).save(folder)
+    VLM(model.eval(), processor, family_of(model.config.model_type), folder).save(folder)
     return folder
 
 
@@ -277,6 +280,15 @@ def idefics3() -> tuple[Any, Any]:
         hf.Idefics3Processor, pil("Idefics3ImageProcessor"), hf.Idefics3Config,
         hf.models.idefics3.configuration_idefics3.Idefics3VisionConfig,
         hf.Idefics3ForConditionalGeneration,
+    )  # fmt: skip
+
+
+@recipe
+def smolvlm() -> tuple[Any, Any]:
+    return _idefics3(
+        pictures_only(hf.SmolVLMProcessor), pil("SmolVLMImageProcessor"), hf.SmolVLMConfig,
+        hf.models.smolvlm.configuration_smolvlm.SmolVLMVisionConfig,
+        hf.SmolVLMForConditionalGeneration,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from unsee import __version__
-from unsee.manifest import redact
+from unsee.manifest import Manifest, redact
 from unsee.record import write_whole
 from unsee.types import Sample
 
@@ -41,7 +41,7 @@ class Card:
         base: The base checkpoint as given; only a hub id is repeated.
         base_sha256: Hash of the base's loaded weights.
         deed: What was done to the samples: "forgotten" or "learned".
-        samples: The samples it was done to.
+        samples: The samples it was done to; where none are known, nothing is said of them.
         command: What was typed.
         parameters: Method and training settings.
         facts: Further lines, such as guarantees, by what they are about.
@@ -95,6 +95,8 @@ class Card:
         return f"Base: {place}{digest}."
 
     def _people(self) -> list[str]:
+        if not self.samples:
+            return []
         by_concept: dict[str | None, list[Sample]] = {}
         for sample in self.samples:
             by_concept.setdefault(sample.concept, []).append(sample)
@@ -178,6 +180,33 @@ def card_of_run(
         },
         measures=summary["measures"] or {},
         names=names,
+    )
+
+
+def card_of_patched(manifest: Manifest, base: str) -> Card:
+    """The card of a checkpoint with a visual patch on it: what the patch's manifest knows.
+
+    Args:
+        manifest: The patch's manifest, whose command names nobody.
+        base: The checkpoint that the patch was applied to.
+    """
+    return Card(
+        kind="model",
+        title=f"A model that has forgotten ({manifest.method or 'a visual patch'})",
+        base=base,
+        base_sha256=None,
+        deed="forgotten",
+        samples=(),
+        command=manifest.command or "unsee apply PATCH --model MODEL --out OUT",
+        parameters={"method": manifest.method, **manifest.parameters},
+        facts={
+            "tensors changed": f"{len(manifest.changed)} of {len(manifest.base)}",
+            "all other tensors": "byte for byte the base's",
+            "base SHA-256 (tensors' names, types, shapes, and visual bytes)": (
+                f"`{manifest.base_sha256}`"
+            ),
+            "patch made by unsee": manifest.unsee,
+        },
     )
 
 

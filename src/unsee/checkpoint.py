@@ -58,6 +58,22 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return combine_digests({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
+def stored_tensors(
+    files: Mapping[str, Path], keys: Mapping[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter name with its tensor in the files, shard by shard, one at a time.
+
+    Args:
+        files: From `weight_map`.
+        keys: Parameter names to the files' names, from `checkpoint_names`.
+    """
+    for shard in sorted({files[key] for key in keys.values()}):
+        with safe_open(shard, "pt") as file:
+            for name, key in keys.items():
+                if files[key] == shard:
+                    yield name, file.get_tensor(key)
+
+
 def refuse_used(folder: Path) -> None:
     """Refuses a place to write to that holds something.
 

@@ -15,6 +15,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, UnknownNameError
 from unsee.methods import METHODS, Method
+from unsee.placement import Device
 from unsee.train import Settings
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Recipe:
         names: Let the saved folder's card name who was forgotten.
         seed: Of everything drawn.
         trust_remote_code: Allow a checkpoint's own Python code to run.
+        device: Where every model is put; "auto" is a GPU where there is one.
     """
 
     method: str = "vkd"
@@ -68,6 +70,7 @@ class Recipe:
     names: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
+    device: Device = "auto"
 
     def build(self) -> tuple[Method, Settings, list[Relearn]]:
         """Method, training settings and attacks; every mistake in them is named at once.

@@ -19,6 +19,8 @@ from unsee.types import Data, Picture, Sample
 # [tokens, dim] a picture, as many as its tiles or its resolution make.
 Tokens = Tensor | list[Tensor]
 Features = dict[str, Tokens]
+# Mean [tokens, dim] and mean variance (scalar) by layer.
+Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
 
 
@@ -27,18 +29,21 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
 
     Args:
         vlm: The model.
-        wanted: Short names ("encoder.3", "projector"), or "all", "encoder" (every encoder layer),
-            "upper" (the upper half of the encoder and the projector).
+        wanted: Short names ("encoder.3"), or groups: "projector" (all that the LLM reads: the
+            projector, and what goes around it), "encoder" (every encoder layer), "upper" (the upper
+            half of the encoder and all that the LLM reads), "all".
 
     Raises:
         ConfigError: If a name matches no layer, or nothing is wanted.
     """
     layers = list(vlm.family.visual_layers(vlm.model))
-    encoder = [name for name in layers if name != "projector"]
+    encoder = [name for name in layers if name.startswith("encoder.")]
+    read = [name for name in layers if name not in encoder]
     groups = {
         "all": layers,
         "encoder": encoder,
-        "upper": [*encoder[len(encoder) // 2 :], "projector"],
+        "projector": read,
+        "upper": [*encoder[len(encoder) // 2 :], *read],
     }
     chosen: set[str] = set()
     for name in wanted:
@@ -167,7 +172,7 @@ def picture_batches(
 @torch.no_grad()
 def layer_statistics(
     vlm: VLM, batches: Sequence[dict[str, Tensor]], names: Sequence[str]
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> Statistics:
     """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures.
 
     Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
@@ -202,13 +207,13 @@ def layer_statistics(
 
 @dataclass(frozen=True)
 class Shift:
-    """What the projector said of some pictures, to tell how far it has moved since.
+    """What the LLM read of some pictures, to tell how far it has moved since.
 
     Attributes:
-        seen: By side ("forget", "retain"): inputs, the layer's variance, and its outputs.
+        seen: By side ("forget", "retain"): inputs, the layers' statistics, and their outputs.
     """
 
-    seen: dict[str, tuple[list[dict[str, Tensor]], Tensor, list[Tokens]]]
+    seen: dict[str, tuple[list[dict[str, Tensor]], Statistics, list[Features]]]
 
     @classmethod
     def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
@@ -219,22 +224,23 @@ class Shift:
             pictures = [s.picture for s in samples if s.picture is not None][:most]
             if pictures:
                 batches = picture_batches(vlm, pictures)
-                _, variance = layer_statistics(vlm, batches, ["projector"])["projector"]
-                seen[side] = (batches, variance, [_projected(vlm, batch) for batch in batches])
+                statistics = layer_statistics(vlm, batches, choose_layers(vlm, ["projector"]))
+                seen[side] = (batches, statistics, [_read(vlm, batch) for batch in batches])
         return cls(seen)
 
     def after(self, vlm: VLM) -> dict[str, float]:
         """Mean squared distance by side, in layer variances: high where forgotten, low if kept."""
         between, found = distance_between("mse"), {}
-        for side, (batches, variance, old) in self.seen.items():
+        for side, (batches, statistics, old) in self.seen.items():
             moved = [
-                between(_projected(vlm, batch), tokens, variance)
-                for batch, tokens in zip(batches, old, strict=True)
+                between(tokens, before[name], statistics[name][1])
+                for batch, before in zip(batches, old, strict=True)
+                for name, tokens in _read(vlm, batch).items()
             ]
             found[f"{side}_shift"] = float(torch.cat(moved).mean())
         return found
 
 
 @torch.no_grad()
-def _projected(vlm: VLM, batch: dict[str, Tensor]) -> Tokens:
-    return represent(vlm, batch, ["projector"])["projector"]
+def _read(vlm: VLM, batch: dict[str, Tensor]) -> Features:
+    return represent(vlm, batch, choose_layers(vlm, ["projector"]))

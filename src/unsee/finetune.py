@@ -22,6 +22,7 @@ from unsee.config import parse_overrides, read_yaml, validate
 from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError
 from unsee.methods import Part
+from unsee.placement import Device
 from unsee.spec import Spec
 from unsee.train import Settings
 from unsee.types import Sample
@@ -72,7 +73,7 @@ class Finetune(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 4
     lora: Annotated[int, Field(ge=0)] = 16
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     save: Literal["model", "adapter", "both"] = "model"
     names: bool = False
     trust_remote_code: bool = False

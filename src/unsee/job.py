@@ -1,51 +1,22 @@
-"""The order of things: train, evaluate, attack, record, report; each stage done once."""
+"""A job: everything that a run needs, its inputs already read and checked."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsee import report
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import Scoring
-from unsee.card import Kind, card_of_run, hub_id, public
-from unsee.checkpoint import hash_file, hash_tensors
-from unsee.data import data_hash
-from unsee.errors import ConfigError, DataError, UnseeError
-from unsee.evaluate import DEFAULT_METRICS, evaluate
-from unsee.features import Shift
-from unsee.gallery import gallery
-from unsee.guarantees import guarantees, snapshot
+from unsee.card import Kind
+from unsee.evaluate import DEFAULT_METRICS
 from unsee.harness import Suite
-from unsee.manifest import TENSORS
-from unsee.methods import Method, Trainer
-from unsee.metrics import chosen_metrics, for_reference
+from unsee.methods import Method
 from unsee.model import VLM
-from unsee.patch import put_on, write_patch
-from unsee.progress import Bar
-from unsee.record import (
-    ENVIRONMENT,
-    REPORT,
-    STATE,
-    TRAIN,
-    RunFolder,
-    peak_memory,
-    provenance,
-    write_whole,
-)
-from unsee.recovery import recover
+from unsee.placement import Device, LoadIn
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
-
-Score = dict[str, Any]
-Rows = list[Score]
 
 
 @dataclass(frozen=True)
@@ -76,6 +47,9 @@ class Job:
         names: Let the saved folder's card name who was forgotten.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
+        device: Where every model is put; "auto" is a GPU where there is one.
+        load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
+            trained; None leaves them as they are.
     """
 
     kind: str
@@ -101,229 +75,15 @@ class Job:
     names: bool = False
     visual_only: bool = False
     trust_remote_code: bool = False
+    device: Device = "auto"
+    load_in: LoadIn | None = None
 
-
-def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
-    """Does the job in a run folder, or goes on with it where it was broken off.
-
-    Returns:
-        The content of summary.json.
-
-    Raises:
-        UnseeError: If anything is wrong; the folder then resumes with the same command.
-    """
-    RunFolder.refuse(out, job.recipe)
-    _check_attacks(job)
-    chosen_metrics(job.metrics, "reference" in job.references)
-    if job.method is not None:
-        job.method.check(job.data)
-    vlm = _load(job, job.model)
-    if job.patch is not None:
-        put_on(job.patch, vlm)
-    if job.suite is not None:
-        job.suite.check(vlm)
-    with _nothing_left(out):
-        return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
-
-
-@contextmanager
-def _nothing_left(out: Path) -> Iterator[None]:
-    """Takes a new run folder away again if its very first step was refused."""
-    missing = [p for p in (out, *out.parents) if not p.exists()]
-    try:
-        yield
-    except UnseeError:
-        log = out / TRAIN
-        if missing and not (log.exists() and log.stat().st_size):
-            shutil.rmtree(missing[-1], ignore_errors=True)
-        raise
-
-
-def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
-    out = folder.path
-    environment = provenance(
-        job.settings.seed,
-        str(vlm.device),
-        data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
-        start_weights_sha256=hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all")),
-        **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
-    )
-    write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-    trained = _train(job, vlm, folder, bar)
-    evaluations = _evaluate(job, vlm, folder, bar)
-    attacks = _attack(job, vlm, folder, evaluations, bar)
-    folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
-    result = hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all"))
-    summary: dict[str, Any] = {
-        "schema": 1,
-        "name": out.name,
-        "kind": job.kind,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": job.command,
-        "verdict": "",
-        "method": _describe(job.method, job.settings),
-        "benchmark": dict(job.benchmark) if job.benchmark else None,
-        "forgetting": list(job.forgetting),
-        "measures": evaluations.get("unlearned", {}).get("measures") or None,
-        **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
-        "guarantees": trained.get("guarantees"),
-        "attacks": {"relearn": attacks} if attacks else None,
-        "cost": trained.get("cost"),
-        "representation": trained.get("representation"),
-        "gallery": gallery(evaluations, job.forgetting),
-        "harness": job.suite.facts(evaluations["unlearned"]["tasks"]) if job.suite else None,
-        "provenance": environment | {"result_weights_sha256": result},
-        "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
-    }
-    summary["verdict"] = report.verdict(summary)
-    if job.method is not None:
-        card_of_run(summary, job.save, str(job.model), job.data.forget, job.names).write(
-            out / job.save
+    def load(self, source: str | Path) -> VLM:
+        """A model of this job, as all of them are loaded."""
+        return VLM.load(
+            source,
+            visual_only=self.visual_only,
+            trust_remote_code=self.trust_remote_code,
+            device=self.device,
+            load_in=self.load_in,
         )
-    folder.finish(summary)
-    report.write([out], out / REPORT)
-    folder.tidy()
-    return summary
-
-
-def _check_attacks(job: Job) -> None:
-    """Refuses an attack that nothing could score, before hours are spent on the way to it."""
-    held = job.splits.get("forget_holdout", ())
-    if job.attacks and not any(s.picture is not None and s.answer for s in held):
-        raise DataError(
-            "the relearning attack is scored on held-out questions about the forget pictures, and "
-            "there are none. Give a table with columns image, question, answer, concept, or leave "
-            "out the attacks."
-        )
-
-
-def _load(job: Job, source: str | Path) -> VLM:
-    return VLM.load(source, visual_only=job.visual_only, trust_remote_code=job.trust_remote_code)
-
-
-def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
-    """Unlearns in place; a resumed run takes the weights from the state it finds."""
-    method = job.method
-    if method is None:
-        return {}
-    before = snapshot(vlm)
-    shift = Shift.before(vlm, job.data)
-    trainer = Trainer(
-        job.settings,
-        folder.path / STATE,
-        folder.path / TRAIN,
-        bar.stage(f"unlearning ({method.name})"),
-    )
-    method.unlearn(vlm, job.data, trainer)
-    vlm.model.requires_grad_(False)
-    history = trainer.history
-
-    def finish() -> dict[str, Any]:
-        saved = folder.path / job.save
-        if not saved.exists():
-            if job.save == "model":
-                vlm.save(saved)
-            elif job.save == "adapter":
-                if trainer.adapters is None:
-                    raise ConfigError(
-                        f"save=adapter: {method.name} trains no LoRA adapters. Type --save model."
-                    )
-                trainer.adapters.save(saved, hub_id(job.model))
-            else:
-                meta = {
-                    "method": method.name,
-                    "parameters": {k: public(k, v) for k, v in _plain(asdict(method)).items()},
-                    "command": job.command,
-                    "names": {s.concept for s in job.data.forget if s.concept},
-                }
-                write_patch(vlm, vlm.source, saved, meta)
-        proof = guarantees(before, vlm, saved if job.save == "patch" else None)
-        samples = 2 * job.settings.batch_size * job.settings.accumulate * history.steps
-        return {
-            "guarantees": asdict(proof),
-            "cost": {
-                "seconds": history.seconds,
-                "steps": history.steps,
-                "trainable_parameters": history.trained,
-                "total_parameters": sum(p.numel() for p in vlm.model.parameters()),
-                "peak_memory_bytes": peak_memory(),
-                "samples_per_second": samples / history.seconds if history.seconds else None,
-            },
-            "representation": shift.after(vlm),
-            "artifacts": {job.save: job.save},
-        }
-
-    found: dict[str, Any] = folder.part("trained", finish)
-    return found
-
-
-def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict[str, Any]]:
-    """Scores of the model and of those beside it: {"measures", "rows"} by model."""
-    if job.visual_only or not (job.splits or job.suite):
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    subjects: dict[str, str | Path | None] = {"unlearned": None, **job.references}
-    theirs = for_reference(job.metrics)
-    order = list(subjects)
-    if theirs != list(job.metrics):
-        # What compares with the reference needs its rows first.
-        order.sort(key=lambda name: name != "reference")
-    for name in order:
-        source = subjects[name]
-        subject = cache(partial(_load, job, source)) if source is not None else lambda: vlm
-
-        def log(rows: Rows, name: str = name) -> None:
-            folder.append_scores(name, rows)
-
-        def score(name: str = name, subject: Callable[[], VLM] = subject) -> dict[str, Any]:
-            stage = bar.stage(f"asking the {name.replace('_', '-')} model")
-            folder.write_scores({n: f["rows"] for n, f in found.items()})
-            result = evaluate(
-                subject(),
-                job.splits,
-                metrics=theirs if name == "reference" else job.metrics,
-                better=job.better,
-                forgetting=job.forgetting,
-                reference=found["reference"]["rows"] if "reference" in found else None,
-                tasks=job.tasks,
-                max_new_tokens=job.longest,
-                on_batch=stage.count,
-                on_rows=log,
-            )
-            return {
-                "measures": {k: asdict(v) for k, v in result.measures.items()},
-                "rows": result.rows,
-            }
-
-        found[name] = folder.part(f"scores-{name}", score)
-        if job.suite is not None:
-            job.suite.add(found[name], subject, name, folder.part, bar)
-    return {name: found[name] for name in subjects}
-
-
-def _attack(
-    job: Job,
-    vlm: VLM,
-    folder: RunFolder,
-    evaluations: Mapping[str, Mapping[str, Any]],
-    bar: Bar,
-) -> list[dict[str, Any]]:
-    """Recovery curves of the model and the references under every budget."""
-    subjects: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
-    for name in ("reference", "retain_only"):
-        if name in job.references:
-            subjects[name] = partial(_load, job, job.references[name])
-    target = evaluations.get("target", {}).get("measures", {})
-    known = job.data.forget
-    return recover(job.attacks, subjects, known, job.splits, folder.part, bar, job.scoring, target)
-
-
-def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:
-    if method is None:
-        return None
-    parameters = _plain(asdict(method)) | _plain(asdict(settings))
-    return {"name": method.name, "parameters": parameters, "source": method.source}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +12,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
-from transformers import logging as hf_logging
 
 from unsee.checkpoint import (
     atomic_folder,
     checkpoint_names,
+    combine_digests,
     first_line,
     hash_tensors,
     read_config,
     resolve,
+    stored_tensors,
+    tensor_digest,
     weight_map,
 )
 from unsee.errors import ModelError
 from unsee.families import Family, family_of
-from unsee.processors import load_processor
+from unsee.placement import (
+    Quantization,
+    pick_device,
+    pick_library,
+    refuse_unquantized,
+    stored_quantization,
+)
+from unsee.processors import open_processor, quiet
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ class VLM:
         family: What knows its quirks.
         source: The folder it came from.
         visual_only: True if the language part was never loaded (it sits on the meta device).
+        quantization: How its weights are held in fewer bits, if they are; they then stay fixed.
     """
 
     model: Any
@@ -51,6 +59,7 @@ class VLM:
     family: Family
     source: Path
     visual_only: bool = False
+    quantization: Quantization | None = None
     _pixels: dict[str, Image.Image] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -62,6 +71,7 @@ class VLM:
         trust_remote_code: bool = False,
         dtype: str | torch.dtype = "auto",
         device: str = "cpu",
+        load_in: str | None = None,
     ) -> VLM:
         """Loads a checkpoint from a folder, or from the hub where `source` is an id.
 
@@ -70,21 +80,40 @@ class VLM:
             visual_only: Read the visual tensors alone; files of the language part stay closed.
             trust_remote_code: Allow the checkpoint's own Python code to run.
             dtype: What to load the weights as; "auto" is what config.json says.
-            device: Where to put the model.
+            device: Where to put the model: "cpu", "cuda", or "auto", a GPU where there is one.
+            load_in: "8bit" or "4bit" quantizes the linear layers, to evaluate the model.
 
         Raises:
+            ConfigError: If the device or the quantizing library is not there.
             ModelError: If it is missing, of an unknown family, pickled, incomplete, or lacks its
                 processor.
         """
+        device = pick_device(device)
+        wanted = pick_library(load_in) if load_in else None
         folder = resolve(source, visual_only=visual_only)
-        family = family_of(read_config(folder).get("model_type", "none given"))
+        config = read_config(folder)
+        family = family_of(config.get("model_type", "none given"))
+        stored = stored_quantization(config)
+        if visual_only and (wanted or stored):
+            raise ModelError(f"model {folder}: quantized weights are loaded as a whole only.")
+        if wanted and stored:
+            raise ModelError(
+                f"model {folder} is quantized already ({stored.library}): leave out load_in."
+            )
         weight_map(folder)
-        processor = _load_processor(folder, family, trust_remote_code)
-        with _quiet():
+        processor = open_processor(folder, config["model_type"], family, trust_remote_code)
+        options: dict[str, Any] = {}
+        if wanted or stored:
+            # Quantized weights cannot be moved once they are loaded.
+            options["device_map"] = {"": device}
+        with quiet():
             try:
                 if visual_only:
                     model = _load_visual(folder, family, trust_remote_code, dtype)
                 else:
+                    if wanted:
+                        held = _dtype(_config(folder, trust_remote_code), dtype) or torch.float32
+                        options["quantization_config"] = wanted.config(held)
                     loaded: Any = AutoModelForImageTextToText.from_pretrained(
                         folder,
                         dtype=dtype,
@@ -94,17 +123,22 @@ class VLM:
                         output_loading_info=True,
                         # Reported rather than raised without a name; `_refuse_gaps` refuses them.
                         ignore_mismatched_sizes=True,
+                        **options,
                     )
                     model, info = loaded
                     _refuse_gaps(folder, info)
-            except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+            except (
+                OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError,
+            ) as error:  # fmt: skip
                 raise ModelError(
                     f"model {folder}: cannot be loaded ({first_line(error)})."
                 ) from error
-        if device != "cpu":
+        if wanted:
+            refuse_unquantized(model, wanted)
+        if not options and device != "cpu":
             model = model.to(device)
         model.eval()
-        return cls(model, processor, family, folder, visual_only)
+        return cls(model, processor, family, folder, visual_only, wanted or stored)
 
     @property
     def device(self) -> torch.device:
@@ -157,41 +191,58 @@ class VLM:
         """Next-token logits [batch, seq, vocab] of a batch."""
         return self.family.logits(self.model, batch.inputs)
 
-    def frozen_copy(self) -> VLM:
-        """A second model with equal weights that takes no gradient: a teacher."""
-        twin = self.copy()
-        twin.model.requires_grad_(False)
+    def frozen_copy(self, shared: str | None = None) -> VLM:
+        """A second model with equal weights that takes no gradient: a teacher.
+
+        Args:
+            shared: A part that is not held twice: its tensors are the very same, so the copy is a
+                teacher only as long as nobody trains them.
+        """
+        kept = self.parameters(shared) if shared else {}
+        memo = {id(parameter): parameter for parameter in kept.values()}
+        twin = replace(self, model=copy.deepcopy(self.model, memo))
+        for name, parameter in twin.parameters().items():
+            if name not in kept:
+                parameter.requires_grad_(False)
         twin.model.eval()
         return twin
 
     def copy(self) -> VLM:
         """A second model with equal weights."""
-        return VLM(
-            copy.deepcopy(self.model), self.processor, self.family, self.source, self.visual_only
-        )
+        return replace(self, model=copy.deepcopy(self.model))
 
     def frozen_visual_copy(self) -> VLM:
-        """A teacher whose visual part is a frozen copy and whose language part is shared.
-
-        No second LLM is held: the language part is the very same tensors, so this is a teacher
-        only as long as nobody trains them.
-        """
-        memo = {id(p): p for p in self.parameters("language").values()}
-        twin = VLM(
-            copy.deepcopy(self.model, memo),
-            self.processor,
-            self.family,
-            self.source,
-            self.visual_only,
-        )
-        for parameter in twin.parameters("visual").values():
-            parameter.requires_grad_(False)
-        twin.model.eval()
-        return twin
+        """A teacher that shares the language part: no second LLM is held."""
+        return self.frozen_copy("language")
 
     def hash(self, part: str = "all") -> str:
-        """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order."""
-        return hash_tensors(self.parameters(part))
+        """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order.
+
+        Of a quantized model, those that it was made from: the same as without quantizing.
+        """
+        if self.quantization is None:
+            return hash_tensors(self.parameters(part))
+        files = weight_map(self.source)
+        keys, dtype = {name: name for name in files}, None
+        if self.quantization.load_in:
+            keys = checkpoint_names(self.family, files, list(self.parameters(part)))
+            dtype = self.model.dtype
+        return combine_digests(
+            {n: tensor_digest(t.to(dtype)) for n, t in stored_tensors(files, keys)}
+        )
+
+    def refuse_training(self) -> None:
+        """Refuses to train quantized weights.
+
+        Raises:
+            ModelError: If they are quantized.
+        """
+        if self.quantization is not None:
+            raise ModelError(
+                f"model {self.source} is quantized ({self.quantization.library}), and quantized "
+                "weights can be evaluated, not trained, unlearned or attacked. Load it without "
+                "load_in, or give the checkpoint that it was quantized from."
+            )
 
     def save(self, folder: Path) -> None:
         """Writes model and processor in the Hugging Face layout, whole or not at all.
@@ -203,9 +254,22 @@ class VLM:
             raise ModelError(
                 "only the visual part is loaded; save a patch (--save patch), then `unsee apply`."
             )
-        with atomic_folder(folder) as partial, _quiet():
+        with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
             self.processor.save_pretrained(partial)
+
+
+def _config(folder: Path, trust_remote_code: bool) -> Any:
+    return AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+
+
+def _dtype(config: Any, dtype: str | torch.dtype) -> Any:
+    """The dtype to load weights as; None where neither the caller nor config.json says."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
 
 
 def _load_visual(
@@ -213,12 +277,8 @@ def _load_visual(
 ) -> Any:
     from accelerate import init_empty_weights
 
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-    wanted = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-    if isinstance(dtype, torch.dtype):
-        wanted = dtype
+    config = _config(folder, trust_remote_code)
+    wanted = _dtype(config, dtype)
     # Buffers (position ids) are computed, not stored: they must not be empty.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(
@@ -244,26 +304,6 @@ def _load_visual(
     return model
 
 
-def _load_processor(folder: Path, family: Family, trust_remote_code: bool) -> Any:
-    try:
-        with _quiet():
-            processor = load_processor(folder, read_config(folder)["model_type"], trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(
-            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
-            "needs the tokenizer and image processor files beside the weights."
-        ) from error
-    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise ModelError(
-            f"model {folder}: {type(processor).__name__} is no processor of pictures and text. "
-            "Put processor_config.json and preprocessor_config.json beside the weights."
-        )
-    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    if family.chats and not template:
-        raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
-    return processor
-
-
 def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
     gaps = sorted(info.get("missing_keys") or []) + sorted(
         str(key) for key in info.get("mismatched_keys") or []
@@ -273,17 +313,3 @@ def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
             f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
             f"{gaps[0]}; they would be random. Download or save the checkpoint again."
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and advice off the user's terminal."""
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar:
-            hf_logging.enable_progress_bar()

@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unsee.card import CARD, card_of_patched
 from unsee.checkpoint import (
     INDEX,
     SINGLE,
@@ -31,6 +32,7 @@ from unsee.checkpoint import (
     checkpoint_names,
     read_header,
     resolve,
+    stored_tensors,
     weight_map,
 )
 from unsee.errors import ModelError, PatchError
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
     from unsee.model import VLM
 
+BASE_CARD = "README-base.md"
 # Weights in other formats would carry the unforgotten faces along, so `apply` leaves them out.
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack"}
 
@@ -107,7 +110,7 @@ def write_patch(
     hashes: dict[str, str] = {}
     changed: list[ChangedTensor] = []
     tensors: dict[str, Tensor] = {}
-    for parameter, old in _stored(files, keys):
+    for parameter, old in stored_tensors(files, keys):
         key, new = keys[parameter], parameters[parameter].detach()
         if new.shape != old.shape:
             raise PatchError(
@@ -149,7 +152,8 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
 
     No tensor is loaded but those of the patch, one at a time: a shard is copied by the operating
     system, then the bytes of its changed tensors are overwritten in the copy. Headers, metadata,
-    tensor order and all other files stay as they are.
+    tensor order and all other files stay as they are, but the base's model card, which moves to
+    README-base.md for one that says what was changed.
 
     Args:
         patch: The patch's folder.
@@ -162,7 +166,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     """
     patch, out = Path(patch), Path(out)
     manifest = read_manifest(patch)
-    model_folder = resolve(model_folder)
+    given, model_folder = str(model_folder), resolve(model_folder)
     files = weight_map(model_folder)
     _refuse_other_base(manifest, files, patch, model_folder)
     targets = {files[tensor.name] for tensor in manifest.changed}
@@ -172,7 +176,8 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     entries = read_header(patch / TENSORS)
     with atomic_folder(out) as partial:
         for source in whole:
-            target = partial / source.relative_to(model_folder)
+            name = source.relative_to(model_folder)
+            target = partial / (BASE_CARD if name == Path(CARD) else name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         for shard in sorted(targets):
@@ -183,6 +188,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
                     file.seek(places[tensor.name].start)
                     for chunk in chunks(new, entries[tensor.name]):
                         file.write(chunk)
+        card_of_patched(manifest, given).write(partial)
     return Applied(
         manifest,
         tuple(sorted(shard.name for shard in targets)),
@@ -199,8 +205,13 @@ def put_on(patch: str | Path, vlm: VLM) -> Manifest:
         vlm: The base, as it was loaded.
 
     Raises:
-        PatchError: If the patch is damaged or belongs to another base.
+        PatchError: If the patch is damaged or belongs to another base, or the base is quantized.
     """
+    if vlm.quantization is not None:
+        raise PatchError(
+            "a visual patch cannot be put on weights in fewer bits. Type `unsee apply` first, then "
+            "evaluate what it wrote."
+        )
     patch = Path(patch)
     manifest = read_manifest(patch)
     files = weight_map(vlm.source)
@@ -221,19 +232,10 @@ def _entries(files: Mapping[str, Path]) -> Iterator[tuple[Path, str, Entry]]:
                 yield shard, name, entry
 
 
-def _stored(files: Mapping[str, Path], keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter name with its tensor in the files, shard by shard, one at a time."""
-    for shard in sorted({files[key] for key in keys.values()}):
-        with safe_open(shard, "pt") as file:
-            for name, key in keys.items():
-                if files[key] == shard:
-                    yield name, file.get_tensor(key)
-
-
 def _refuse_language(vlm: VLM, files: Mapping[str, Path]) -> None:
     parameters = vlm.parameters("language")
     keys = checkpoint_names(vlm.family, files, list(parameters))
-    for name, old in _stored(files, keys):
+    for name, old in stored_tensors(files, keys):
         new = parameters[name].detach()
         if new.shape != old.shape or not _same(new.to("cpu", old.dtype), old):
             raise PatchError(

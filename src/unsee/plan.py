@@ -20,6 +20,7 @@ from unsee.harness import Suite
 from unsee.job import Job
 from unsee.methods import Method
 from unsee.metrics import chosen_metrics, compares
+from unsee.placement import Device, LoadIn
 from unsee.rules import directions, forgotten, held_out, one_benchmark, rules_of, scoring
 from unsee.spec import Spec, parse_spec
 from unsee.train import Settings
@@ -90,6 +91,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         save=_save(recipe, method, settings),
         names=recipe.names,
         trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
     )
     return job, notes
 
@@ -151,6 +153,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         names=recipe.names,
         visual_only=visual_only,
         trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
     )
     return job, notes
 
@@ -210,6 +213,8 @@ def evaluation(
     metrics: Sequence[str] | None = None,
     suite: Suite | None = None,
     patch: Path | None = None,
+    device: Device = "auto",
+    load_in: LoadIn | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -223,6 +228,8 @@ def evaluation(
         metrics: Registered names; None is the four that every run scores.
         suite: Tasks of lm-evaluation-harness.
         patch: A visual patch to put on the model.
+        device: Where every model is put.
+        load_in: Bits that every model's weights are held in; None leaves them as they are.
     """
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
@@ -261,6 +268,8 @@ def evaluation(
         asked["patch"] = str(patch)
     if suite is not None:
         asked["tasks"] = suite.settings()
+    if load_in is not None:
+        asked["load_in"] = load_in
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",
@@ -277,6 +286,8 @@ def evaluation(
         patch=patch,
         **rules | {"metrics": chosen, "scoring": scoring(paths)},
         trust_remote_code=trust_remote_code,
+        device=device,
+        load_in=load_in,
     )
 
 

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import AutoProcessor
+from transformers import logging as hf_logging
 from transformers.models.auto import processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
+from unsee.checkpoint import first_line
+from unsee.errors import ModelError
 
-def load_processor(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
-    """The processor in a checkpoint folder.
+if TYPE_CHECKING:
+    from unsee.families import Family
+
+
+def open_processor(folder: Path, model_type: str, family: Family, trust_remote_code: bool) -> Any:
+    """The processor in a checkpoint folder, checked to be what the family needs.
 
     Raises:
-        ImportError: If it needs a package that is not installed.
-        OSError: If a file is missing.
-        ValueError: If a file cannot be read.
+        ModelError: If it is missing, damaged, lacks a package or a template, or is of another kind.
     """
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
-    kind = getattr(transformers, name, None) if isinstance(name, str) else None
-    if kind is None or pictures_only(kind) is kind:
-        return AutoProcessor.from_pretrained(folder, **options)
-    return pictures_only(kind).from_pretrained(folder, **options)
+    try:
+        with quiet():
+            processor = _load(folder, model_type, trust_remote_code)
+    except ImportError as error:
+        raise ModelError(
+            f"model {folder}: its processor needs a package that is not installed "
+            f"({first_line(error)})"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
+            "needs the tokenizer and image processor files beside the weights."
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            f"model {folder}: {type(processor).__name__} is no processor of pictures and text. "
+            "Put processor_config.json and preprocessor_config.json beside the weights."
+        )
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if family.chats and not template:
+        raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
+    family.check(processor)
+    return processor
 
 
 def pictures_only(kind: Any) -> Any:
@@ -42,5 +68,38 @@ def pictures_only(kind: Any) -> Any:
     def attributes(cls: Any) -> list[str]:
         return [name for name in kind.get_attributes() if name != "video_processor"]
 
+    own: dict[str, Any] = {"get_attributes": classmethod(attributes)}
+    if parts["video_processor"].default is inspect.Parameter.empty:
+        # Transformers reads the arguments off the code, so it must be the very same.
+        start = kind.__init__
+        first = (None, *(start.__defaults__ or ()))
+        own["__init__"] = FunctionType(
+            start.__code__, start.__globals__, start.__name__, first, start.__closure__
+        )
+        # Its chat template asks for a video's frames where there is no video.
+        own["video_processor"] = SimpleNamespace(num_frames=None, fps=None)
     # Its name stays, since it is written into the files that are saved.
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(attributes)})
+    return type(kind.__name__, (kind,), own)
+
+
+def _load(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
+    kind = getattr(transformers, name, None) if isinstance(name, str) else None
+    if kind is None or pictures_only(kind) is kind:
+        return AutoProcessor.from_pretrained(folder, **options)
+    return pictures_only(kind).from_pretrained(folder, **options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and advice off the user's terminal."""
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()

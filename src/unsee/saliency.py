@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import TrainingError
-from unsee.features import flat, one_a_picture, picture_batches, represent
+from unsee.features import choose_layers, flat, one_a_picture, picture_batches, represent
 from unsee.losses import nll
 from unsee.model import VLM
 from unsee.types import Batch, Sample
@@ -204,7 +204,8 @@ def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Ten
     """
 
     def project(inputs: dict[str, Tensor]) -> Tensor:
-        out = flat(represent(vlm, inputs, ["projector"])["projector"])
+        read = represent(vlm, inputs, choose_layers(vlm, ["projector"]))
+        out = torch.cat([flat(tokens).flatten() for tokens in read.values()])
         return (out * torch.randn_like(out)).mean()
 
     return [

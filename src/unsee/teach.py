@@ -95,14 +95,11 @@ def labels_of(vlm: VLM, batch: Batch, loss: str) -> torch.Tensor:
 def _teach(lesson: Lesson, who: Knower, out: Path, command: str, bar: Bar) -> dict[str, Any]:
     """Trains and saves one model; a resumed run takes the weights from the state it finds."""
     recipe, samples = lesson.recipe, lesson.samples[who]
-    device = recipe.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     vlm = VLM.load(
         lesson.base,
         trust_remote_code=recipe.trust_remote_code,
         dtype=recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype),
-        device=device,
+        device=recipe.device,
     )
     start = vlm.hash()
     settings = recipe.settings(len(samples))

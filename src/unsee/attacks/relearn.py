@@ -105,6 +105,7 @@ class Relearn(Attack):
             )
         if not known or self.steps == 0:
             return curve
+        vlm.refuse_training()
         subject = vlm.copy()
         subject.model.requires_grad_(False)
         parameters = self._tuned(subject)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Set, Trust, app, command, echo, run_job
+from unsee.cli.shared import DeviceName, Json, Set, Trust, app, command, echo, run_job
 from unsee.errors import ConfigError
 
 
@@ -43,6 +43,10 @@ def evaluate(
     ] = False,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
     trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
+    load_in: Annotated[
+        str | None, typer.Option(help="Hold the weights in fewer bits: 8bit or 4bit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model, or a visual patch on it, on samples with answers or on published tasks.
@@ -75,6 +79,8 @@ def evaluate(
         metrics=_names(metrics) if metrics is not None else None,
         suite=suite,
         patch=patch,
+        device=device,  # type: ignore[arg-type]
+        load_in=load_in,  # type: ignore[arg-type]
     )
     run_job(job, out, as_json)
 
@@ -95,6 +101,7 @@ def audit(
     set_: Set = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/audit"),
     trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Try to bring back what a model is said to have forgotten.
@@ -113,6 +120,7 @@ def audit(
         command(),
         (build_attack(attack, parse_overrides(set_ or [])),),
         trust_remote_code,
+        device=device,  # type: ignore[arg-type]
     )
     run_job(job, out, as_json)
 

@@ -33,6 +33,10 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
 ]
 
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")
+]
+
 
 def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     """Plans a recipe, tells the user what was decided, and runs it."""
@@ -46,8 +50,8 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
 
 def run_job(job: Any, out: Path, as_json: bool) -> None:
     """Runs a job with progress, and prints its verdict and where things are."""
-    from unsee.job import run as do
     from unsee.progress import bar
+    from unsee.stages import run as do
 
     with bar(quiet=as_json) as shown:
         summary = do(job, out, shown)

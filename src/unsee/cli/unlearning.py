@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unsee.cli.shared import (
+    DeviceName,
     DryRun,
     Json,
     Out,
@@ -66,6 +67,7 @@ def unlearn(
     set_: Set = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
     """Unlearn people from your own checkpoint; a folder of their pictures is enough.
@@ -79,6 +81,7 @@ def unlearn(
         "model": model, "forget": forget, "retain": retain, "strangers": strangers,
         "reference": reference, "method": method, "save": save, "names": names,
         "seed": seed, "trust_remote_code": trust_remote_code,
+        "device": device,
     }  # fmt: skip
     fields = parse_overrides(set_ or [])
     if supervision is not None:

@@ -82,10 +82,18 @@ class Family:
     nested: ClassVar[bool] = False
     chats: ClassVar[bool] = True
 
+    def check(self, processor: Any) -> None:
+        """Refuses a processor whose settings the family cannot follow.
+
+        Raises:
+            ModelError: If one of them is such.
+        """
+
     def visual_layers(self, model: nn.Module) -> dict[str, str]:
         """Short name of every visual representation, to the module whose output it is.
 
-        In order from input to output: "encoder.0", ..., "projector".
+        In order from input to output: "encoder.0", ..., "projector". What is neither the
+        encoder's nor "projector" goes around it into the LLM.
         """
         raise NotImplementedError
 

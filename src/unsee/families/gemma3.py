@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from unsee.errors import ModelError
 from unsee.families import FAMILIES
 from unsee.families.llava import Llava
 
@@ -21,3 +22,12 @@ class Gemma3(Llava):
         """The begin-of-image token, which the processor expands."""
         token: str = processor.boi_token
         return token
+
+    def check(self, processor: Any) -> None:
+        """Refuses pan and scan, whose crops are further pictures: one would have many tokens."""
+        if getattr(processor.image_processor, "do_pan_and_scan", None):
+            raise ModelError(
+                "Gemma 3's pan and scan (do_pan_and_scan in preprocessor_config.json or "
+                "processor_config.json) is not supported: crops would make a picture's tokens "
+                "unequally many. Set it to false."
+            )

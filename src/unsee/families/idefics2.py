@@ -1,4 +1,4 @@
-"""Idefics 2 and 3, SmolVLM 1: rows of a batch are padded to equally many pictures."""
+"""Idefics 2 and 3, SmolVLM: rows of a batch are padded to equally many pictures."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Idefics2(Family):
 
 @FAMILIES.register("idefics3")
 class Idefics3(Idefics2):
-    """Idefics3, SmolVLM 1 (`Idefics3ForConditionalGeneration`): tiles, pixel shuffle.
+    """Idefics3, SmolVLM 1 and 2 (`Idefics3`, `SmolVLMForConditionalGeneration`): tiles, shuffle.
 
     The pixel mask says which picture of its row a tile belongs to: 1, 2, ...; to the model, all
     that is above 0 is alike.
@@ -78,7 +78,7 @@ class Idefics3(Idefics2):
 
     name: ClassVar[str] = "idefics3"
     source: ClassVar[str] = "Laurençon et al., arXiv 2408.12637; Marafioti et al., arXiv 2504.05299"
-    model_types: ClassVar[tuple[str, ...]] = ("idefics3",)
+    model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
 
     def process(
         self,

@@ -74,7 +74,7 @@ class Qwen25VL(Qwen2VL):
 class Qwen3VL(Qwen2VL):
     """Qwen3-VL (`Qwen3VLForConditionalGeneration`): deepstack mergers feed early LLM layers too.
 
-    What the LLM reads is "projector" and every "deepstack.N": to erase all of it, name them all.
+    What the LLM reads is "projector" and every "deepstack.N".
     """
 
     name: ClassVar[str] = "qwen3_vl"

@@ -55,7 +55,9 @@ class Trainer:
 
         Raises:
             ConfigError: If a part has no layer that can be adapted.
+            ModelError: If the model is quantized.
         """
+        vlm.refuse_training()
         settings = self.settings
         if settings.lora == 0:
             return parameters
@@ -116,7 +118,7 @@ class Method:
         """Changes `vlm` in place by minimising `loss`, and returns it."""
         self.check(data)
         vlm.model.requires_grad_(False)
-        teacher = self.teacher(vlm)
+        teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
         def step(number: int) -> Mapping[str, Tensor]:
             forget = vlm.collate(trainer.draw(data.forget, number, 0))
@@ -126,10 +128,18 @@ class Method:
         trainer.fit(trainer.adapt(vlm, vlm.parameters(self.trains)), step)
         return vlm
 
-    def teacher(self, vlm: VLM) -> VLM | None:
-        """A frozen copy of the model at the start, if the method needs one."""
+    def teacher(self, vlm: VLM, adapted: bool = False) -> VLM | None:
+        """A frozen copy of the model at the start, if the method needs one.
+
+        Args:
+            vlm: The model.
+            adapted: Whether adapters are trained beside its weights. These then stay as they are
+                until the adapters are folded in, so the teacher needs none of its own.
+        """
         if "teacher" not in self.needs:
             return None
+        if adapted:
+            return vlm.frozen_copy("all")
         return vlm.frozen_copy() if self.changes_language else vlm.frozen_visual_copy()
 
     def loss(

@@ -73,7 +73,7 @@ class VKD(Method):
         w_keep: Weight of staying where the teacher is on retain pictures.
         keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
         w_erase: Weight of leaving on forget pictures.
-        erase_layers: Layers that leave.
+        erase_layers: Layers that leave; "projector" is all that the LLM reads.
         erase: Where forget pictures go: to their own features without what all pictures of the
             person have in common ("anonymous"), to another, never-named "stranger", to the
             "neutral" population mean, to the "base" model's features, or away ("push").
@@ -157,7 +157,7 @@ class VKD(Method):
         if self.supervision == "features":
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
-        teacher = vlm.frozen_visual_copy()
+        teacher = vlm.frozen_copy("all" if trainer.settings.lora else "language")
         guide = self._guide(teacher, retain, data, forget)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         probes = answer_probes if self._uses_answers else picture_probes
@@ -299,7 +299,7 @@ class VKD(Method):
         if self.erase == "anonymous":
             return guide.with_traits(teacher, forget)
         if self.erase == "base" and self.base is not None:
-            base = type(teacher).load(self.base, visual_only=True)
+            base = type(teacher).load(self.base, visual_only=True, device=teacher.device.type)
             base.model.requires_grad_(False)
             return replace(guide, base=base)
         return guide
@@ -308,7 +308,10 @@ class VKD(Method):
         """What an attacker minimises: the answers' loss, or the way back to the old features."""
         if self._uses_answers:
             return nll(vlm.logits(batch), batch.labels)
+        layers = choose_layers(vlm, ["projector"])
         with torch.no_grad():
-            old = flat(represent(teacher, batch.inputs, ["projector"])["projector"])
-        now = flat(represent(vlm, batch.inputs, ["projector"])["projector"])
-        return (now - old).square().mean() / old.var()
+            old = represent(teacher, batch.inputs, layers)
+        now = represent(vlm, batch.inputs, layers)
+        return torch.stack(
+            [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
+        ).mean()

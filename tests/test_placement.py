@@ -1,0 +1,177 @@
+# ruff: noqa: F811
+"""Devices, and weights in fewer bits: for every family, what is recorded and what refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from test_family_cli import folder, photos, unsee  # noqa: F401
+from unsee import placement
+from unsee.attacks.relearn import Relearn
+from unsee.errors import ConfigError, ModelError
+from unsee.losses import IGNORE
+from unsee.methods import METHODS, Trainer
+from unsee.model import VLM
+from unsee.placement import LIBRARIES, pick_device, pick_library
+from unsee.train import Settings
+from unsee.types import Data
+
+Unsee = Callable[..., Any]
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+@pytest.fixture(params=sorted(LIBRARIES))
+def bits(request: pytest.FixtureRequest) -> str:
+    """A number of bits whose library is installed."""
+    library = LIBRARIES[request.param]
+    pytest.importorskip(library, reason=f"{library} is not installed: unsee[quantized]")
+    return str(request.param)
+
+
+def test_an_unknown_or_absent_device_is_told(tiny_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'tpu' is unknown. Allowed: auto, cpu, cuda"):
+        VLM.load(tiny_folder, device="tpu")
+    assert pick_device("cpu") == "cpu"
+    if torch.cuda.is_available():
+        assert pick_device("auto") == "cuda"
+        return
+    assert pick_device("auto") == "cpu"
+    # Before anything is read: there is no such checkpoint.
+    with pytest.raises(ConfigError, match="torch finds no GPU here. Type cpu, or auto"):
+        VLM.load("absent", device="cuda")
+
+
+@pytest.mark.parametrize("arguments", [["unlearn", "--forget", "f"], ["evaluate", "--data", "d"]])
+def test_the_command_line_tells_of_an_absent_device(
+    arguments: list[str],
+    tiny_folder: Path,
+    photos: dict[str, Path],
+    unsee: Unsee,
+    tmp_path: Path,
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    command = [photos["forget"] if a in ("f", "d") else a for a in arguments]
+    out = tmp_path / "run"
+    told = unsee(*command, "--model", tiny_folder, "--out", out, "--device", "cuda", code=2)
+    assert "torch finds no GPU here" in told
+    assert not out.exists()
+
+
+@pytest.mark.gpu
+@GPU
+def test_a_run_on_the_gpu_is_recorded(
+    tiny_folder: Path,
+    photos: dict[str, Path],
+    unsee: Unsee,
+    tmp_path: Path,
+) -> None:
+    found = unsee(
+        "unlearn", "--model", tiny_folder, "--forget", photos["forget"], "--retain",
+        photos["retain"], "--out", tmp_path / "run", "--device", "cuda", "--set", "steps=2",
+    )  # fmt: skip
+    assert found["provenance"]["device"].startswith("cuda")
+    assert found["guarantees"]["language_part_sha256_unchanged"]
+
+
+@pytest.mark.parametrize("wanted", sorted(LIBRARIES))
+def test_an_absent_library_is_told_before_anything_is_read(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_installed", lambda library: None)
+    with pytest.raises(ConfigError, match=rf"needs {LIBRARIES[wanted]}, which is not installed"):
+        VLM.load("absent", load_in=wanted)
+    with pytest.raises(ConfigError, match="load_in '2bit' is unknown. Allowed: 8bit, 4bit"):
+        pick_library("2bit")
+
+
+def test_every_type_of_checkpoint_answers_in_fewer_bits(
+    folder: Path,
+    photos: dict[str, Path],
+    bits: str,
+    unsee: Unsee,
+    tmp_path: Path,
+) -> None:
+    whole, fewer = VLM.load(folder), VLM.load(folder, load_in=bits)
+    adapted = [
+        module.weight
+        for name, module in fewer.model.named_modules()
+        if re.fullmatch(fewer.family.lora_targets, name)
+    ]
+    assert adapted
+    assert all(type(weight) is not torch.nn.Parameter for weight in adapted)
+    assert fewer.hash() == whole.hash()
+    found = unsee(
+        "evaluate", "--model", folder, "--data", photos["retain"], "--load-in", bits,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    library = LIBRARIES[bits]
+    assert found["provenance"]["quantization"] == {
+        "load_in": bits, "library": library, "version": version(library),
+    }  # fmt: skip
+    assert found["provenance"]["start_weights_sha256"] == whole.hash()
+    assert found["measures"]
+
+
+def test_logits_stay_near(tiny_folder: Path, data: Data, bits: str) -> None:
+    whole, fewer = VLM.load(tiny_folder), VLM.load(tiny_folder, load_in=bits)
+    batch = whole.collate(data.retain)
+    answer = batch.labels != IGNORE
+    with torch.no_grad():
+        one, two = (vlm.logits(batch)[answer].flatten() for vlm in (whole, fewer))
+    assert not torch.equal(one, two)
+    near = float(torch.corrcoef(torch.stack([one, two]))[0, 1])
+    assert near > {"8bit": 0.99, "4bit": 0.9}[bits]
+
+
+def test_quantized_weights_are_not_trained(
+    tiny_folder: Path, data: Data, bits: str, tmp_path: Path
+) -> None:
+    vlm = VLM.load(tiny_folder, load_in=bits)
+    settings = Settings(steps=1, batch_size=2)
+    for name in METHODS.names():
+        with pytest.raises(ModelError, match="can be evaluated, not trained"):
+            METHODS.get(name)().unlearn(vlm, data, Trainer(settings))
+    with pytest.raises(ModelError, match="can be evaluated, not trained"):
+        Relearn(steps=1).curve(vlm, data.forget, lambda _: {"value": 0.5})
+    with pytest.raises(ModelError, match="as a whole only"):
+        VLM.load(tiny_folder, load_in=bits, visual_only=True)
+
+
+def test_a_checkpoint_that_is_stored_in_4_bits(
+    tiny_folder: Path,
+    photos: dict[str, Path],
+    unsee: Unsee,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: unsee[quantized]")
+    VLM.load(tiny_folder, load_in="4bit").save(tmp_path / "stored")
+    stored = VLM.load(tmp_path / "stored")
+    assert stored.quantization is not None
+    assert asdict(stored.quantization) == {
+        "load_in": None, "library": "bitsandbytes", "version": version("bitsandbytes"),
+    }  # fmt: skip
+    with pytest.raises(ModelError, match="is quantized already"):
+        VLM.load(tmp_path / "stored", load_in="4bit")
+    told = unsee(
+        "unlearn", "--model", tmp_path / "stored", "--forget", photos["forget"], "--retain",
+        photos["retain"], "--out", tmp_path / "run", code=2,
+    )  # fmt: skip
+    assert "can be evaluated, not trained" in told
+    assert not (tmp_path / "run").exists()
+    found = unsee(
+        "evaluate", "--model", tmp_path / "stored", "--data", photos["retain"],
+        "--out", tmp_path / "e",
+    )  # fmt: skip
+    assert found["provenance"]["quantization"]["library"] == "bitsandbytes"
+    recorded = json.loads((tmp_path / "e" / "environment.json").read_text())
+    assert recorded["quantization"] == found["provenance"]["quantization"]

@@ -56,13 +56,29 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
     return [name for name in layers if name in chosen]
 
 
+def language_layer(vlm: VLM, number: int | None) -> str:
+    """The short name of an LLM block, counted from 0; None is the one a third of the way up.
+
+    Raises:
+        ConfigError: If there are not as many.
+    """
+    names = list(vlm.family.language_layers(vlm.model))
+    number = len(names) // 3 if number is None else number
+    if number >= len(names):
+        raise ConfigError(
+            f"layer={number} is not there: this model's LLM has {len(names)} blocks, 0 to "
+            f"{len(names) - 1}."
+        )
+    return names[number]
+
+
 @contextmanager
 def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects the raw outputs of visual layers during the forward passes of the block.
+    """Collects the raw outputs of layers during the forward passes of the block.
 
-    A second forward pass overwrites the first. `by_picture` makes features of them.
+    A second forward pass overwrites the first. `by_picture` makes features of visual ones.
     """
-    modules = vlm.family.visual_layers(vlm.model)
+    modules = vlm.family.visual_layers(vlm.model) | vlm.family.language_layers(vlm.model)
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:

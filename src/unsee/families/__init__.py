@@ -93,6 +93,24 @@ class Family:
         """Short encoder layer name, to the names of its MLP's (inner, outer) linear modules."""
         raise NotImplementedError
 
+    def language_layers(self, model: nn.Module) -> dict[str, str]:
+        """Short name of every block of the LLM, "language.0", ..., to its module.
+
+        The blocks are the longest list of modules in the language part.
+
+        Raises:
+            ModelError: If it has none.
+        """
+        lists = [
+            (len(module), name)
+            for name, module in model.named_modules()
+            if type(module).__name__ == "ModuleList" and f"{name}.".startswith(self.parts.language)
+        ]
+        if not lists:
+            raise ModelError(f"the language part of family '{self.name}' has no list of blocks.")
+        count, name = max(lists)
+        return {f"language.{i}": f"{name}.{i}" for i in range(count)}
+
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from unsee.train import Settings
 from unsee.types import Batch, Data, Sample
 
 NAMES = METHODS.names()
+FREE = [name for name in NAMES if METHODS.get(name).training_free]
+TRAINED = [name for name in NAMES if name not in FREE]
+# Methods that by default choose weights or neurons before they change any.
+CHOOSING = ("manu", "mip_editor", "mmunlearner", "smfa")
 SETTINGS = Settings(steps=4, batch_size=4, lr=1e-3, save_every=2)
 
 
@@ -64,7 +69,7 @@ def moved(tiny: VLM) -> VLM:
     return tiny
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_padding_and_order_do_not_change_the_loss(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -79,7 +84,7 @@ def test_padding_and_order_do_not_change_the_loss(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -105,7 +110,7 @@ def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
         handle.remove()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_small_batches_accumulated_equal_one_large(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -185,7 +190,38 @@ def test_a_seeded_rerun_and_a_resumed_run_match_to_the_bit(
 
     whole = run(tmp_path / "a")
     assert run(tmp_path / "b") == whole
+    if name in FREE:
+        return
     assert run(tmp_path / "c", seed=1) != whole
     with pytest.raises(Stopped):
         run(tmp_path / "d", stop=3)
     assert run(tmp_path / "d") == whole
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_is_training_free_takes_no_step(
+    name: str, tiny: VLM, data: Data, tmp_path: Path
+) -> None:
+    trainer = Trainer(SETTINGS, tmp_path, tmp_path / "log.jsonl")
+    make(name).unlearn(tiny, data, trainer)
+    assert trainer.history.steps == trainer.history.trained == 0
+    assert trainer.history.seconds > 0
+    assert not list(tmp_path.iterdir())
+    assert all(p.grad is None for p in tiny.parameters().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_choices_are_recorded_and_not_empty(name: str, tiny: VLM, data: Data) -> None:
+    """What a mask lets through, or which neurons were chosen, is JSON and says how many."""
+    trainer = Trainer(SETTINGS)
+    make(name).unlearn(tiny, data, trainer)
+    assert json.loads(json.dumps(trainer.choices)) == trainer.choices
+
+    def counts(record: object) -> list[int]:
+        if not isinstance(record, dict):
+            return []
+        own = [record["chosen"]] if "chosen" in record else []
+        return own + [n for value in record.values() for n in counts(value)]
+
+    assert all(n > 0 for n in counts(trainer.choices))
+    assert bool(counts(trainer.choices)) == (name in CHOOSING)

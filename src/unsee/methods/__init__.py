@@ -100,6 +100,8 @@ class Method:
     """Base of all methods.
 
     Attributes:
+        defaults: Training settings that suit it, where they are not the usual ones.
+        training_free: Whether it takes no optimiser step, whatever the settings say.
         trains: The part whose parameters may change.
     """
 
@@ -107,6 +109,7 @@ class Method:
     source: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
+    training_free: ClassVar[bool] = False
 
     trains: Part = "all"
 

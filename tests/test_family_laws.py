@@ -16,9 +16,18 @@ from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.errors import ModelError
 from unsee.evaluate import generate
 from unsee.families import FAMILIES
-from unsee.features import by_picture, capture, choose_layers, picture_batches, represent
+from unsee.features import (
+    by_picture,
+    capture,
+    choose_layers,
+    hidden_states,
+    picture_batches,
+    represent,
+)
+from unsee.influence import influential_path
 from unsee.losses import IGNORE, sequence_nll
 from unsee.model import VLM
+from unsee.neurons import activity, mlps
 from unsee.types import Picture, Sample
 
 NAMES = FAMILIES.names()
@@ -212,3 +221,31 @@ def test_mlps_are_linear_layers_that_fit(vlm: VLM) -> None:
     for inner, outer in mlps.values():
         one, two = vlm.model.get_submodule(inner), vlm.model.get_submodule(outer)
         assert one.weight.shape[0] == two.weight.shape[1]
+
+
+def test_hidden_states_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[Sample]) -> None:
+    with torch.no_grad():
+        batch = vlm.collate(samples)
+        together = hidden_states(vlm, batch, None)
+        assert together.shape[:2] == batch.labels.shape
+        for row, sample in enumerate(samples):
+            alone = hidden_states(vlm, vlm.collate([sample]), None)[0]
+            assert torch.allclose(together[row, : len(alone)], alone, atol=1e-4), sample.id
+
+
+def test_neurons_of_encoder_and_llm_are_found(vlm: VLM, samples: list[Sample]) -> None:
+    layers = mlps(vlm, "all")
+    blocks = vlm.family.language_layers(vlm.model)
+    assert [layer.part for layer in layers].count("language") == len(blocks)
+    assert list(blocks) == [f"language.{i}" for i in range(len(blocks))]
+    for layer in layers:
+        outer = vlm.model.get_submodule(layer.outer)
+        assert outer.in_features == 2 * outer.out_features
+        assert layer.inner
+    seen = activity(vlm, samples, layers, 0.1)
+    assert all(bool(a.mean.any()) for a in seen.values())
+    for part, fisher in (("encoder", True), ("language", False)):
+        mine = [layer for layer in layers if layer.part == part]
+        shown = [s for s in samples if len(s.pictures) == 1]
+        path = influential_path(vlm, mine, shown, top=2, frames=2, fisher=fisher)
+        assert all(int(chosen.sum()) == 2 for chosen in path.values())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unsee.errors import ConfigError
 from unsee.losses import IGNORE
 from unsee.methods import METHODS, Method, Trainer
 from unsee.model import VLM
@@ -22,6 +23,8 @@ FREE = [name for name in NAMES if METHODS.get(name).training_free]
 TRAINED = [name for name in NAMES if name not in FREE]
 # Methods that by default choose weights or neurons before they change any.
 CHOOSING = ("manu", "mip_editor", "mmunlearner", "smfa")
+# Methods that edit single neurons of blocks' MLPs.
+NEURONS = ("manu", "mip_editor")
 SETTINGS = Settings(steps=4, batch_size=4, lr=1e-3, save_every=2)
 
 
@@ -137,19 +140,49 @@ def test_small_batches_accumulated_equal_one_large(
     assert torch.allclose(gradient(1), gradient(3), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("part", ["visual", "all"])
+def refused(name: str, part: str, lora: bool = False) -> bool:
+    """Whether a method says no to a part, or to LoRA."""
+    if name == "vkd" and part in ("language", "all"):
+        return True
+    if name in NEURONS and (part == "projector" or lora):
+        return True
+    return lora and name == "mmunlearner"
+
+
+@pytest.mark.parametrize("part", ["visual", "encoder", "projector", "language", "all"])
 @pytest.mark.parametrize("name", NAMES)
 def test_only_declared_parts_change(name: str, part: str, tiny: VLM, data: Data) -> None:
-    method = make(name)
-    if name == "vkd" and part == "all":
-        pytest.skip("vkd freezes the language part; asking for all is refused (test_vkd.py)")
+    method = replace(make(name), trains=part)
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
-    replace(method, trains=part).unlearn(tiny, data, Trainer(SETTINGS))
+    if refused(name, part):
+        with pytest.raises(ConfigError, match="Allowed: "):
+            method.unlearn(tiny, data, Trainer(SETTINGS))
+    else:
+        method.unlearn(tiny, data, Trainer(SETTINGS))
     changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
-    assert changed
+    assert bool(changed) != refused(name, part)
     assert changed <= set(tiny.parameters(part))
-    if part == "all":
+    if part == "all" and changed:
         assert changed & set(tiny.parameters("language"))
+
+
+@pytest.mark.parametrize("part", ["visual", "language"])
+@pytest.mark.parametrize("name", NAMES)
+def test_adapters_change_linear_layers_alone(name: str, part: str, tiny: VLM, data: Data) -> None:
+    method, settings = replace(make(name), trains=part), replace(SETTINGS, lora=2)
+    before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
+    if refused(name, part, lora=True):
+        with pytest.raises(ConfigError):
+            method.unlearn(tiny, data, Trainer(settings))
+    else:
+        method.unlearn(tiny, data, Trainer(settings))
+    # Names are as before: no adapter is left in the model.
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    assert bool(changed) != refused(name, part, lora=True)
+    assert changed <= set(tiny.parameters(part))
+    for changed_name in changed:
+        owner, _, leaf = changed_name.rpartition(".")
+        assert leaf == "weight" and isinstance(tiny.model.get_submodule(owner), torch.nn.Linear)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unsee.errors import ConfigError
 from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
-from unsee.types import Data, Picture, Sample
+from unsee.types import Batch, Data, Picture, Sample
 
 # What a layer says of pictures: [pictures, tokens, dim] where the family aligns them, else one
 # [tokens, dim] a picture, as many as its tiles or its resolution make.
@@ -56,29 +56,34 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
     return [name for name in layers if name in chosen]
 
 
-def language_layer(vlm: VLM, number: int | None) -> str:
-    """The short name of an LLM block, counted from 0; None is the one a third of the way up.
+def hidden_states(vlm: VLM, batch: Batch, number: int | None) -> Tensor:
+    """What a block of the LLM says of a batch [batch, seq, dim].
+
+    Args:
+        vlm: The model.
+        batch: Questions with answers.
+        number: Which block, from 0; None is the one a third of the way up.
 
     Raises:
         ConfigError: If there are not as many.
     """
-    names = list(vlm.family.language_layers(vlm.model))
-    number = len(names) // 3 if number is None else number
-    if number >= len(names):
+    modules = list(vlm.family.language_layers(vlm.model).values())
+    number = len(modules) // 3 if number is None else number
+    if number >= len(modules):
         raise ConfigError(
-            f"layer={number} is not there: this model's LLM has {len(names)} blocks, 0 to "
-            f"{len(names) - 1}."
+            f"layer={number} is not there: this model's LLM has {len(modules)} blocks, 0 to "
+            f"{len(modules) - 1}."
         )
-    return names[number]
+    return vlm.family.hidden(vlm.model, batch.inputs, modules[number])
 
 
 @contextmanager
 def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects the raw outputs of layers during the forward passes of the block.
+    """Collects the raw outputs of visual layers during the forward passes of the block.
 
-    A second forward pass overwrites the first. `by_picture` makes features of visual ones.
+    A second forward pass overwrites the first. `by_picture` makes features of them.
     """
-    modules = vlm.family.visual_layers(vlm.model) | vlm.family.language_layers(vlm.model)
+    modules = vlm.family.visual_layers(vlm.model)
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:

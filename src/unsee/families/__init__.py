@@ -120,6 +120,20 @@ class Family:
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits
 
+    def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
+        """What a module of the LLM gives [batch, seq, dim] for a batch."""
+        found: list[Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            found.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        handle = model.get_submodule(module).register_forward_hook(keep)
+        try:
+            self.logits(model, inputs)
+        finally:
+            handle.remove()
+        return found[-1]
+
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a batch that its visual part reads, and what `shares` needs."""
         return {name: inputs[name] for name in self.visual_names if name in inputs}

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 
 from unsee.errors import ConfigError
-from unsee.features import language_layer
+from unsee.features import hidden_states
+from unsee.influence import influential_path
 from unsee.losses import masked_mse, nll
 from unsee.methods import METHODS, Method, Trainer
-from unsee.methods.rmu import hidden, unit_vector
-from unsee.neurons import counted, influential_path, mlps, neuron_masks, silence
+from unsee.methods.rmu import unit_vector
+from unsee.neurons import counted, mlps, neuron_masks, silence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,13 +104,14 @@ class MIPEditor(Method):
         """Misdirection and anchor, mean squares a channel, and lambda_r L_r in nats."""
         if teacher is None or retain is None:
             raise ConfigError("mip_editor measures against the start model on both sets.")
-        layer = language_layer(student, self.layer)
         with torch.no_grad():
-            lost, known = hidden(teacher, forget, layer), hidden(teacher, retain, layer)
+            lost = hidden_states(teacher, forget, self.layer)
+            known = hidden_states(teacher, retain, self.layer)
         units = [unit_vector(lost.shape[-1], (crc32(i.encode()),)) for i in forget.ids]
         goal = self.scale * lost.norm(dim=-1, keepdim=True) * torch.stack(units)[:, None].to(lost)
-        away = masked_mse(hidden(student, forget, layer), goal, forget.inputs["attention_mask"])
-        drift = masked_mse(hidden(student, retain, layer), known, retain.inputs["attention_mask"])
+        h_f, h_r = (hidden_states(student, side, self.layer) for side in (forget, retain))
+        away = masked_mse(h_f, goal, forget.inputs["attention_mask"])
+        drift = masked_mse(h_r, known, retain.inputs["attention_mask"])
         return {
             "forget": self.w_forget * away,
             "anchor": self.gamma * drift,

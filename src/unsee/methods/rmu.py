@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from unsee.errors import ConfigError
-from unsee.features import capture, language_layer
+from unsee.features import hidden_states
 from unsee.losses import masked_mse
 from unsee.methods import METHODS, Method, Trainer
 
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
     from unsee.model import VLM
     from unsee.types import Batch, Data
-
-
-def hidden(vlm: VLM, batch: Batch, layer: str) -> Tensor:
-    """What an LLM block says of a batch [batch, seq, dim]."""
-    with capture(vlm, [layer]) as found:
-        vlm.logits(batch)
-    return found[layer]
 
 
 def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
@@ -85,12 +78,11 @@ class RMU(Method):
         """Mean squared distances a channel, weighted; `seed` decides the vector."""
         if teacher is None or retain is None:
             raise ConfigError("rmu stays at the start model on a retain batch; give it both.")
-        layer = language_layer(student, self.layer)
-        h = hidden(student, forget, layer)
+        h = hidden_states(student, forget, self.layer)
         goal = self.c * unit_vector(h.shape[-1], (seed,)).to(h.device)
         with torch.no_grad():
-            known = hidden(teacher, retain, layer)
+            known = hidden_states(teacher, retain, self.layer)
         away = masked_mse(h, goal.expand(len(h), 1, -1), forget.inputs["attention_mask"])
         mask = retain.inputs["attention_mask"]
-        drift = masked_mse(hidden(student, retain, layer), known, mask)
+        drift = masked_mse(hidden_states(student, retain, self.layer), known, mask)
         return {"forget": self.w_forget * away, "retain": self.lambda_r * drift}

@@ -557,7 +557,10 @@ class TestWording:
 
 def keys_of(content: Any) -> set[str]:
     """Every fixed key in a record; measures, models and terms are named by the user's data."""
-    free = {"parameters", "measures", "target", "reference", "retain_only", "terms", "scores"}
+    free = {
+        "parameters", "measures", "target", "reference", "retain_only", "terms", "scores",
+        "by_layer",
+    }  # fmt: skip
     if isinstance(content, list):
         return set().union(*map(keys_of, content)) if content else set()
     if not isinstance(content, dict):

@@ -72,6 +72,12 @@ def ratio_masks(
     return masks
 
 
+def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a record says of masks: how many weights they let through, of how many."""
+    chosen = sum(int(mask.count_nonzero()) for mask in masks.values())
+    return {"chosen": chosen, "of": sum(mask.numel() for mask in masks.values())}
+
+
 @torch.no_grad()
 def mean_activations(
     vlm: VLM, batches: Sequence[dict[str, Tensor]], modules: Sequence[str]

@@ -12,7 +12,7 @@ from pydantic import Field
 from unsee.errors import ConfigError, DataError
 from unsee.methods import METHODS, Method, Trainer
 from unsee.methods.grad_diff import GradDiff
-from unsee.saliency import answer_probes, ratio_masks, squared_gradients
+from unsee.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -106,10 +106,7 @@ class MMUnlearner(Method):
             kept = {n: torch.stack([s[n] for s in preserved]).mean(0) for n in mine}
             found = squared_gradients(mine, answer_probes(vlm, target))
             chosen = ratio_masks(found, kept, threshold=self.saliency_threshold)
-            record[part] = {
-                "chosen": int(sum(m.sum() for m in chosen.values())),
-                "of": sum(m.numel() for m in chosen.values()),
-            }
+            record[part] = mask_counts(chosen)
             masks |= chosen
         trainer.choices["mask"] = record
         return masks

@@ -17,7 +17,7 @@ from PIL import Image
 from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 from unsee import report
 from unsee.errors import RunError
-from unsee.report import charts, wording
+from unsee.report import charts, details, wording
 from unsee.report.people import same
 
 DOCS = Path(__file__).parent.parent / "docs" / "records.md"
@@ -581,3 +581,11 @@ def test_the_documentation_names_every_key() -> None:
     assert keys - documented == set()
     for measure in sample_summary()["measures"]:
         assert set(measure.split("/")) <= documented
+
+
+def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
+    rows = {row.label: row for row in details.parameters(report.read(make_run(tmp_path)))}
+    assert rows["Mask preserved by name"].value == "48"
+    assert rows["Mask visual chosen"].value == "98,648 of 686,848"
+    assert rows["Neurons chosen"].value == "115 of 2,304"
+    assert rows["Neurons chosen"].note == "encoder 64, language 51"

@@ -24,7 +24,7 @@ class GradAscent(Method):
 
     L = -L_f.
 
-    Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, equation of gradient ascent.
+    Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, gradient ascent.
     Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
 
     Attributes:

@@ -45,7 +45,7 @@ class IDK(Method):
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, preference optimisation (which is
     the first form); the second is Rafailov et al., arXiv 2305.18290, equation 7, as Zhang et al.
-    (NPO), arXiv 2404.05868, section 4, use it.
+    (NPO), arXiv 2404.05868, use it.
     Differs: the phrases are ours, not TOFU's hundred; the factor 2/beta is NPO's.
 
     Attributes:

@@ -50,7 +50,8 @@ class MANU(Method):
     S_n = I(D_f, n) / (I(D_r, n) + eps), I as in `importance`; the outgoing weights of the top
     share of neurons are zeroed. Takes no steps, whatever the settings say.
 
-    Source: Liu et al., arXiv 2502.15910, section 4 (importance functions, scoring, pruning).
+    Source: Liu et al., arXiv 2502.15910, its importance functions, score and pruning (the
+    equations' numbers were not seen).
     Differs: the top share is taken in the encoder and in the LLM each, since their scores are on
     scales of their own; in text alone the encoder does not run, so its activations are 0 there.
     How the paper words the text-only questions was not seen: ours are the data's questions by

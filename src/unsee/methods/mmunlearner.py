@@ -31,7 +31,8 @@ class MMUnlearner(Method):
     for the visual part: the questions on retain pictures; for the LLM: those, what is asked of
     the others in text, and what is asked of the same people by name.
 
-    Source: Huo et al., arXiv 2502.11051, section 4, saliency map and update.
+    Source: Huo et al., arXiv 2502.11051, its weight saliency map and masked update (the equations'
+    numbers were not seen).
     Differs: L_f is capped, as everywhere here. S is a mean over batches, so that beta_s means the
     same for sets of any size, and the sets to preserve count alike. Questions by name come from
     `Data.by_name` or the forget set's own; the record says how many there were, none included.

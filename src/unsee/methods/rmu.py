@@ -39,7 +39,7 @@ class RMU(Method):
     L = ||h_l(x_f) - c u||^2 + lambda_r ||h_l(x_r) - h0_l(x_r)||^2, u a fixed random unit vector,
     h_l an LLM block's output at every token that is no padding.
 
-    Source: Li et al., arXiv 2403.03218, section 4, equations 1 and 2.
+    Source: Li et al., arXiv 2403.03218, its forget and retain losses (their numbers were not seen).
     Differs: squares are averaged over channels, as in the authors' code; any choice of parts is
     trained, where the paper trains the MLPs of layers l-2 to l.
 

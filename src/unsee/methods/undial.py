@@ -26,7 +26,8 @@ class UNDIAL(Method):
 
     L = CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + lambda_r L_r.
 
-    Source: Dong et al., arXiv 2402.10052, section 3, equations 2 and 3.
+    Source: Dong et al., arXiv 2402.10052, its self-distillation loss with adjusted logits (the
+    equation's number was not seen).
     Differs: L_r is added, as Open-MMUnlearning (arXiv 2610.10358) does; lambda_r=0 is the paper's.
 
     Attributes:

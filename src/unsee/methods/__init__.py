@@ -102,6 +102,7 @@ class Method:
     Attributes:
         defaults: Training settings that suit it, where they are not the usual ones.
         training_free: Whether it takes no optimiser step, whatever the settings say.
+        weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
         trains: The part whose parameters may change.
     """
 
@@ -110,6 +111,7 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
     training_free: ClassVar[bool] = False
+    weights_only: ClassVar[bool] = False
 
     trains: Part = "all"
 

@@ -70,6 +70,7 @@ class MANU(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 0}
     training_free: ClassVar[bool] = True
+    weights_only: ClassVar[bool] = True
 
     prune: Annotated[float, Field(gt=0, lt=1)] = 0.05
     tau: Annotated[float, Field(ge=0)] = 0.1

@@ -60,6 +60,7 @@ class MIPEditor(Method):
     name: ClassVar[str] = "mip_editor"
     source: ClassVar[str] = "Li et al., arXiv 2511.06793"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    weights_only: ClassVar[bool] = True
 
     top_k: Annotated[int, Field(ge=1)] = 5
     frames: Annotated[int, Field(ge=1)] = 5

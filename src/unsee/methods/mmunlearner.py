@@ -47,6 +47,7 @@ class MMUnlearner(Method):
     name: ClassVar[str] = "mmunlearner"
     source: ClassVar[str] = "Huo et al., arXiv 2502.11051"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+    weights_only: ClassVar[bool] = True
 
     saliency_threshold: Annotated[float, Field(gt=0)] = 1.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unsee.abstain import ABSTENTIONS
 from unsee.benchmarks.pocket.processor import make_model, make_processor
 from unsee.families import family_of
 from unsee.model import VLM
@@ -36,6 +37,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder: real LLaVA classes, two layers each way, random weights."""
     lines = [" ".join([*WORDS, *CONCEPTS, "A", "B", "C", "D", ":", "."])]
     texts = [f"{before}{line}" for line in lines for before in ("", "\n", "USER: ")]
+    texts += [f"USER: {phrase}" for phrase in ABSTENTIONS]
     texts += [f"\n{word}" for word in (*WORDS, "A", "B", "C", "D")]
     processor = make_processor(texts, 24)
     model = make_model(processor, 24, seed=0, width=32, layers=2)

@@ -123,6 +123,15 @@ def sample_summary() -> dict[str, Any]:
                 for share in SHARES
             ]
         },
+        "choices": {
+            "mask": {"preserved_by_name": 48, "visual": {"chosen": 98_648, "of": 686_848}},
+            "neurons": {
+                "chosen": 115,
+                "of": 2_304,
+                "by_part": {"encoder": 64, "language": 51},
+                "by_layer": {"model.vision_tower.encoder.layers.0.mlp.fc2": 64},
+            },
+        },
         "cost": {
             "seconds": 83.4,
             "steps": 400,

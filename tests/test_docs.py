@@ -125,6 +125,15 @@ def test_every_registered_name_is_documented(title: str, registry: object) -> No
     assert set(re.findall(r"`(\w+)`", listed[1])) == names
 
 
+def test_every_method_has_its_rows_and_a_recipe() -> None:
+    """One row in each of the two tables of docs/methods.md, and a recipe for pocket."""
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    for name in METHODS.names():
+        assert rows.count(name) >= 2, name
+        assert (ROOT / "recipes" / f"pocket-{name}.yaml").exists(), name
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_a_recipe_begins_with_its_command(path: Path) -> None:
     word, read = "run", read_recipe

@@ -20,10 +20,20 @@ from unsee.data import make_data
 from unsee.errors import ModelError
 from unsee.evaluate import generate
 from unsee.families import FAMILIES, family_of
-from unsee.features import Shift, by_picture, capture, choose_layers, picture_batches, represent
+from unsee.features import (
+    Shift,
+    by_picture,
+    capture,
+    choose_layers,
+    hidden_states,
+    picture_batches,
+    represent,
+)
+from unsee.influence import influential_path
 from unsee.losses import IGNORE, sequence_nll
 from unsee.methods import Trainer
 from unsee.model import VLM
+from unsee.neurons import activity, mlps
 from unsee.train import Settings
 from unsee.types import Picture, Sample
 
@@ -273,3 +283,31 @@ def test_a_processor_without_its_package_names_it(
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
     with pytest.raises(ModelError, match=r"needs a package that is not installed.*num2words"):
         VLM.load(source)
+
+
+def test_hidden_states_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[Sample]) -> None:
+    with torch.no_grad():
+        batch = vlm.collate(samples)
+        together = hidden_states(vlm, batch, None)
+        assert together.shape[:2] == batch.labels.shape
+        for row, sample in enumerate(samples):
+            alone = hidden_states(vlm, vlm.collate([sample]), None)[0]
+            assert torch.allclose(together[row, : len(alone)], alone, atol=1e-4), sample.id
+
+
+def test_neurons_of_encoder_and_llm_are_found(vlm: VLM, samples: list[Sample]) -> None:
+    layers = mlps(vlm, "all")
+    blocks = vlm.family.language_layers(vlm.model)
+    assert [layer.part for layer in layers].count("language") == len(blocks)
+    assert list(blocks) == [f"language.{i}" for i in range(len(blocks))]
+    for layer in layers:
+        outer = vlm.model.get_submodule(layer.outer)
+        assert outer.in_features == 2 * outer.out_features
+        assert layer.inner
+    seen = activity(vlm, samples, layers, 0.1)
+    assert all(bool(a.mean.any()) for a in seen.values())
+    for part, fisher in (("encoder", True), ("language", False)):
+        mine = [layer for layer in layers if layer.part == part]
+        shown = [s for s in samples if len(s.pictures) == 1]
+        path = influential_path(vlm, mine, shown, top=2, frames=2, fisher=fisher)
+        assert all(int(chosen.sum()) == 2 for chosen in path.values())

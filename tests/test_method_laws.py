@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unsee.errors import ConfigError
 from unsee.losses import IGNORE
 from unsee.methods import METHODS, Method, Trainer
 from unsee.model import VLM
@@ -17,6 +19,12 @@ from unsee.train import Settings
 from unsee.types import Batch, Data, Sample
 
 NAMES = METHODS.names()
+FREE = [name for name in NAMES if METHODS.get(name).training_free]
+TRAINED = [name for name in NAMES if name not in FREE]
+# Methods that by default choose weights or neurons before they change any.
+CHOOSING = ("manu", "mip_editor", "mmunlearner", "smfa")
+# Methods that edit single neurons of blocks' MLPs.
+NEURONS = ("manu", "mip_editor")
 SETTINGS = Settings(steps=4, batch_size=4, lr=1e-3, save_every=2)
 
 
@@ -64,7 +72,7 @@ def moved(tiny: VLM) -> VLM:
     return tiny
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_padding_and_order_do_not_change_the_loss(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -79,7 +87,7 @@ def test_padding_and_order_do_not_change_the_loss(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -105,7 +113,7 @@ def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
         handle.remove()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_small_batches_accumulated_equal_one_large(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
@@ -132,19 +140,44 @@ def test_small_batches_accumulated_equal_one_large(
     assert torch.allclose(gradient(1), gradient(3), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("part", ["visual", "all"])
+def refused(name: str, part: str) -> bool:
+    """Whether a method says no to a part."""
+    if name == "vkd" and part in ("language", "all"):
+        return True
+    return name in NEURONS and part == "projector"
+
+
+@pytest.mark.parametrize("part", ["visual", "encoder", "projector", "language", "all"])
 @pytest.mark.parametrize("name", NAMES)
 def test_only_declared_parts_change(name: str, part: str, tiny: VLM, data: Data) -> None:
-    method = make(name)
-    if name == "vkd" and part == "all":
-        pytest.skip("vkd freezes the language part; asking for all is refused (test_vkd.py)")
+    method = replace(make(name), trains=part)
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
-    replace(method, trains=part).unlearn(tiny, data, Trainer(SETTINGS))
+    if refused(name, part):
+        with pytest.raises(ConfigError, match="Allowed: "):
+            method.unlearn(tiny, data, Trainer(SETTINGS))
+    else:
+        method.unlearn(tiny, data, Trainer(SETTINGS))
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    assert bool(changed) != refused(name, part)
+    assert changed <= set(tiny.parameters(part))
+    if part == "all" and changed:
+        assert changed & set(tiny.parameters("language"))
+
+
+@pytest.mark.parametrize("part", ["visual", "language"])
+def test_sculpted_adapters_change_linear_layers_alone(part: str, tiny: VLM, data: Data) -> None:
+    """What SMFA sculpts is no adapter any more, so tests/test_adapters.py cannot look at it."""
+    before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
+    trainer = Trainer(replace(SETTINGS, lora=2))
+    replace(make("smfa"), trains=part).unlearn(tiny, data, trainer)
+    assert trainer.adapters is None
+    # Names are as before: no adapter is left in the model.
     changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
     assert changed
     assert changed <= set(tiny.parameters(part))
-    if part == "all":
-        assert changed & set(tiny.parameters("language"))
+    for changed_name in changed:
+        owner, _, leaf = changed_name.rpartition(".")
+        assert leaf == "weight" and isinstance(tiny.model.get_submodule(owner), torch.nn.Linear)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -185,7 +218,38 @@ def test_a_seeded_rerun_and_a_resumed_run_match_to_the_bit(
 
     whole = run(tmp_path / "a")
     assert run(tmp_path / "b") == whole
+    if name in FREE:
+        return
     assert run(tmp_path / "c", seed=1) != whole
     with pytest.raises(Stopped):
         run(tmp_path / "d", stop=3)
     assert run(tmp_path / "d") == whole
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_is_training_free_takes_no_step(
+    name: str, tiny: VLM, data: Data, tmp_path: Path
+) -> None:
+    trainer = Trainer(SETTINGS, tmp_path, tmp_path / "log.jsonl")
+    make(name).unlearn(tiny, data, trainer)
+    assert trainer.history.steps == trainer.history.trained == 0
+    assert trainer.history.seconds > 0
+    assert not list(tmp_path.iterdir())
+    assert all(p.grad is None for p in tiny.parameters().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_choices_are_recorded_and_not_empty(name: str, tiny: VLM, data: Data) -> None:
+    """What a mask lets through, or which neurons were chosen, is JSON and says how many."""
+    trainer = Trainer(SETTINGS)
+    make(name).unlearn(tiny, data, trainer)
+    assert json.loads(json.dumps(trainer.choices)) == trainer.choices
+
+    def counts(record: object) -> list[int]:
+        if not isinstance(record, dict):
+            return []
+        own = [record["chosen"]] if "chosen" in record else []
+        return own + [n for value in record.values() for n in counts(value)]
+
+    assert all(n > 0 for n in counts(trainer.choices))
+    assert bool(counts(trainer.choices)) == (name in CHOOSING)

@@ -21,7 +21,7 @@ from published import IMAGE
 from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 from unsee import report
 from unsee.errors import RunError
-from unsee.report import charts, views, wording
+from unsee.report import charts, details, views, wording
 from unsee.report.people import same
 from unsee.report.pictures import embed
 
@@ -631,7 +631,10 @@ class TestWording:
 
 def keys_of(content: Any) -> set[str]:
     """Every fixed key in a record; measures, models and terms are named by the user's data."""
-    free = {"parameters", "measures", "target", "reference", "retain_only", "terms", "scores"}
+    free = {
+        "parameters", "measures", "target", "reference", "retain_only", "terms", "scores",
+        "by_layer",
+    }  # fmt: skip
     if isinstance(content, list):
         return set().union(*map(keys_of, content)) if content else set()
     if not isinstance(content, dict):
@@ -652,3 +655,11 @@ def test_the_documentation_names_every_key() -> None:
     assert keys - documented == set()
     for measure in sample_summary()["measures"]:
         assert set(measure.split("/")) <= documented
+
+
+def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
+    rows = {row.label: row for row in details.parameters(report.read(make_run(tmp_path)))}
+    assert rows["Mask preserved by name"].value == "48"
+    assert rows["Mask visual chosen"].value == "98,648 of 686,848"
+    assert rows["Neurons chosen"].value == "115 of 2,304"
+    assert rows["Neurons chosen"].note == "encoder 64, language 51"

@@ -45,3 +45,20 @@ def augment(image: Image.Image, rng: np.random.Generator, strength: float) -> Im
         pixels = pixels + 8 * strength * noise
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image
+
+
+def noised(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    """The picture drowned in noise: at 0 as it is, at 1 grey noise alone.
+
+    Around mid-grey, its contrast is multiplied by sqrt(1 - strength), and Gaussian noise of a
+    standard deviation of 64 sqrt(strength) grey levels is added.
+
+    Args:
+        image: RGB.
+        rng: Draws the noise.
+        strength: 0 to 1.
+    """
+    pixels = np.asarray(image, dtype=np.float32) - 127.5
+    noise = 64 * rng.standard_normal(pixels.shape, dtype=np.float32)
+    mixed = 127.5 + np.sqrt(1 - strength) * pixels + np.sqrt(strength) * noise
+    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))

@@ -158,7 +158,8 @@ def split_holdout(
 def data_hash(data: Data) -> str:
     """SHA-256 over everything a method sees of the data, in order; paths do not count."""
     digest = hashlib.sha256()
-    for name, samples in (("forget", data.forget), ("retain", data.retain)):
+    sets = (("forget", data.forget), ("retain", data.retain), ("by name", data.by_name))
+    for name, samples in sets:
         for sample in samples:
             digest.update(json.dumps([name, *_content(sample)]).encode())
     for picture in data.strangers:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unsee.errors import ConfigError
 from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
-from unsee.types import Data, Picture, Sample
+from unsee.types import Batch, Data, Picture, Sample
 
 # What a layer says of pictures: [pictures, tokens, dim] where the family aligns them, else one
 # [tokens, dim] a picture, as many as its tiles or its resolution make.
@@ -59,6 +59,27 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
     if not chosen:
         raise ConfigError(f"no layer was chosen. Layers of this model: {', '.join(layers)}.")
     return [name for name in layers if name in chosen]
+
+
+def hidden_states(vlm: VLM, batch: Batch, number: int | None) -> Tensor:
+    """What a block of the LLM says of a batch [batch, seq, dim].
+
+    Args:
+        vlm: The model.
+        batch: Questions with answers.
+        number: Which block, from 0; None is the one a third of the way up.
+
+    Raises:
+        ConfigError: If there are not as many.
+    """
+    modules = list(vlm.family.language_layers(vlm.model).values())
+    number = len(modules) // 3 if number is None else number
+    if number >= len(modules):
+        raise ConfigError(
+            f"layer={number} is not there: this model's LLM has {len(modules)} blocks, 0 to "
+            f"{len(modules) - 1}."
+        )
+    return vlm.family.hidden(vlm.model, batch.inputs, modules[number])
 
 
 @contextmanager

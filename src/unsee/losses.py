@@ -54,17 +54,61 @@ def nll(
 
 
 def masked_kl(
+    reference: Float[Tensor, "batch other vocab"],
+    logits: Float[Tensor, "batch seq vocab"],
+    labels: Int[Tensor, "batch seq"],
+    reference_labels: Int[Tensor, "batch other"] | None = None,
+) -> Float[Tensor, ""]:
+    """KL(reference || model) in nats over answer tokens, averaged as `nll` averages.
+
+    Args:
+        reference: Logits of what is to be followed.
+        logits: Logits of what follows.
+        labels: Where the answers are.
+        reference_labels: Where the same answers are for `reference`, if its prompts are others.
+    """
+    mask = labels[:, 1:] != IGNORE
+    theirs = mask if reference_labels is None else reference_labels[:, 1:] != IGNORE
+    p = F.log_softmax(reference[:, :-1][theirs].float(), dim=-1)
+    q = F.log_softmax(logits[:, :-1][mask].float(), dim=-1)
+    return _answer_mean((p.exp() * (p - q)).sum(-1), mask)
+
+
+def adjusted_cross_entropy(
     reference: Float[Tensor, "batch seq vocab"],
     logits: Float[Tensor, "batch seq vocab"],
     labels: Int[Tensor, "batch seq"],
+    gamma: float,
 ) -> Float[Tensor, ""]:
-    """KL(reference || model) in nats over answer tokens, averaged as `nll` averages."""
+    """Cross-entropy (nats) to the reference's distribution with the true token's logit lowered.
+
+    Args:
+        reference: Logits of the frozen start model.
+        logits: The model's logits.
+        labels: The true answers.
+        gamma: What is taken off the true token's logit, in nats.
+    """
     mask = labels[:, 1:] != IGNORE
-    p = F.log_softmax(reference[:, :-1][mask].float(), dim=-1)
-    q = F.log_softmax(logits[:, :-1][mask].float(), dim=-1)
-    values = (p.exp() * (p - q)).sum(-1)
-    spread = logits.new_zeros(mask.shape, dtype=torch.float32).masked_scatter(mask, values)
-    return (spread.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
+    true = F.one_hot(labels[:, 1:][mask], logits.shape[-1])
+    target = F.softmax(reference[:, :-1][mask].float() - gamma * true, dim=-1)
+    values = F.cross_entropy(logits[:, :-1][mask].float(), target, reduction="none")
+    return _answer_mean(values, mask)
+
+
+def masked_mse(
+    h: Float[Tensor, "batch seq dim"],
+    t: Float[Tensor, "batch tokens dim"],
+    mask: Int[Tensor, "batch seq"],
+) -> Float[Tensor, ""]:
+    """Mean squared distance a channel at the tokens of the mask, row by row, then over rows.
+
+    Args:
+        h: Hidden states.
+        t: Where they should be; one token stands at each.
+        mask: 1 at the tokens that count.
+    """
+    distance = (h.float() - t.float()).square().mean(-1) * mask
+    return (distance.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
 
 
 def capped(loss: Float[Tensor, ""], cap: float) -> Float[Tensor, ""]:
@@ -97,3 +141,9 @@ def feature_kl(
     p = F.log_softmax(t.float() / temperature, dim=-1)
     q = F.log_softmax(h.float() / temperature, dim=-1)
     return (p.exp() * (p - q)).sum(-1).flatten(1).mean(1)
+
+
+def _answer_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over answers of the mean over their tokens; `values` are those at the mask."""
+    spread = values.new_zeros(mask.shape).masked_scatter(mask, values)
+    return (spread.sum(-1) / mask.sum(-1).clamp(min=1)).mean()

@@ -13,6 +13,7 @@ from unsee.errors import TrainingError
 from unsee.features import choose_layers, flat, one_a_picture, picture_batches, represent
 from unsee.losses import nll
 from unsee.model import VLM
+from unsee.neurons import silence
 from unsee.types import Batch, Sample
 
 
@@ -66,9 +67,15 @@ def ratio_masks(
     if not any(bool(m.any()) for m in masks.values()):
         raise TrainingError(
             f"the saliency mask selects no weight (threshold {threshold:g}). Lower "
-            "saliency_threshold, or give saliency_fraction."
+            "saliency_threshold, or, where the method has it, give saliency_fraction."
         )
     return masks
+
+
+def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a record says of masks: how many weights they let through, of how many."""
+    chosen = sum(int(mask.count_nonzero()) for mask in masks.values())
+    return {"chosen": chosen, "of": sum(mask.numel() for mask in masks.values())}
 
 
 @torch.no_grad()
@@ -139,15 +146,7 @@ def prune_neurons(
         )
         for side in (one_a_picture(forget), one_a_picture(retain))
     )
-    masks = {}
-    for module, chosen in choose_neurons(forget_activity, retain_activity, fraction).items():
-        weight = vlm.model.get_submodule(module).weight
-        mask = torch.ones_like(weight)
-        mask[:, chosen] = 0
-        with torch.no_grad():
-            weight.mul_(mask)
-        masks[f"{module}.weight"] = mask.detach()
-    return masks
+    return silence(vlm, choose_neurons(forget_activity, retain_activity, fraction))
 
 
 def gradient_masks(

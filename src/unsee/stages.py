@@ -115,6 +115,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "guarantees": trained.get("guarantees"),
         "attacks": {"relearn": attacks} if attacks else None,
         "cost": trained.get("cost"),
+        "choices": trained.get("choices"),
         "representation": trained.get("representation"),
         "gallery": gallery(evaluations, job.forgetting),
         "harness": job.suite.facts(evaluations["unlearned"]["tasks"]) if job.suite else None,
@@ -168,7 +169,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
             elif job.save == "adapter":
                 if trainer.adapters is None:
                     raise ConfigError(
-                        f"save=adapter: {method.name} trains no LoRA adapters. Type --save model."
+                        f"save=adapter: {method.name} leaves no LoRA adapter. Type --save model."
                     )
                 trainer.adapters.save(saved, hub_id(job.model))
             else:
@@ -189,8 +190,9 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
                 "trainable_parameters": history.trained,
                 "total_parameters": sum(p.numel() for p in vlm.model.parameters()),
                 "peak_memory_bytes": peak_memory(),
-                "samples_per_second": samples / history.seconds if history.seconds else None,
+                "samples_per_second": samples / history.seconds if samples else None,
             },
+            "choices": trainer.choices or None,
             "representation": shift.after(vlm),
             "artifacts": {job.save: job.save},
         }

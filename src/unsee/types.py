@@ -203,11 +203,19 @@ class Data:
             pictures are given.
         retain: Samples of everyone else, and general questions.
         strangers: Pictures of the same kind whose subject the model was never told about.
+        by_name: Questions about the people to be forgotten by name alone, which forgetting a face
+            leaves known. Only methods that say so read them.
     """
 
     forget: Sequence[Sample]
     retain: Sequence[Sample]
     strangers: Sequence[Picture] = ()
+    by_name: Sequence[Sample] = ()
+
+    @property
+    def forget_by_name(self) -> list[Sample]:
+        """What is asked about the people to be forgotten without a picture."""
+        return [*self.by_name, *(s for s in self.forget if s.picture is None)]
 
     @property
     def forget_pictures(self) -> list[Picture]:

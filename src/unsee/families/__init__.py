@@ -101,6 +101,24 @@ class Family:
         """Short encoder layer name, to the names of its MLP's (inner, outer) linear modules."""
         raise NotImplementedError
 
+    def language_layers(self, model: nn.Module) -> dict[str, str]:
+        """Short name of every block of the LLM, "language.0", ..., to its module.
+
+        The blocks are the longest list of modules in the language part.
+
+        Raises:
+            ModelError: If it has none.
+        """
+        lists = [
+            (len(module), name)
+            for name, module in model.named_modules()
+            if type(module).__name__ == "ModuleList" and f"{name}.".startswith(self.parts.language)
+        ]
+        if not lists:
+            raise ModelError(f"the language part of family '{self.name}' has no list of blocks.")
+        count, name = max(lists)
+        return {f"language.{i}": f"{name}.{i}" for i in range(count)}
+
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)
@@ -113,6 +131,20 @@ class Family:
         """Next-token logits [batch, seq, vocab] of a batch."""
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits
+
+    def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
+        """What a module of the LLM gives [batch, seq, dim] for a batch."""
+        found: list[Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            found.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        handle = model.get_submodule(module).register_forward_hook(keep)
+        try:
+            self.logits(model, inputs)
+        finally:
+            handle.remove()
+        return found[-1]
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a batch that its visual part reads, and what `shares` needs."""

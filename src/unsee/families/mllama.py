@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,15 +51,22 @@ class Mllama(Llava):
 
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Rows without a picture run apart: in one batch they would attend to padding pictures."""
+        return self._apart(inputs, partial(super().logits, model))
+
+    def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
+        """Rows without a picture run apart, too."""
+        return self._apart(inputs, partial(super().hidden, model, module=module))
+
+    def _apart(self, inputs: dict[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
         shown = self._shown(inputs)
         if shown is None or bool(shown.all()):
-            return super().logits(model, inputs)
-        pictured = super().logits(model, {n: t[shown] for n, t in inputs.items()})
+            return run(inputs)
+        pictured = run({n: t[shown] for n, t in inputs.items()})
         words = {n: inputs[n][~shown] for n in ("input_ids", "attention_mask")}
-        logits = pictured.new_empty(len(shown), *pictured.shape[1:])
+        whole = pictured.new_empty(len(shown), *pictured.shape[1:])
         # Not in place on a leaf: the gradient of either half goes its own way.
-        logits[shown], logits[~shown] = pictured, super().logits(model, words)
-        return logits
+        whole[shown], whole[~shown] = pictured, run(words)
+        return whole
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the rows that have a picture, since no others enter the encoder."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
 from unsee.errors import DataError
@@ -39,6 +39,8 @@ class Trainer:
         progress: Is told about every step.
         history: What the training did.
         adapters: The LoRA adapters that were trained, if the settings ask for some.
+        choices: What the method chose before it trained, such as how many weights a mask lets
+            through and where; the record holds it, so it must be JSON.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Trainer:
     progress: Progress | None = None
     history: History = field(default_factory=History)
     adapters: Adapters | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
 
     def adapt(self, vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
         """What to train in place of `parameters`: LoRA adapters if the settings ask for them.
@@ -99,6 +102,9 @@ class Method:
     """Base of all methods.
 
     Attributes:
+        defaults: Training settings that suit it, where they are not the usual ones.
+        training_free: Whether it takes no optimiser step, whatever the settings say.
+        weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
         trains: The part whose parameters may change.
     """
 
@@ -106,6 +112,8 @@ class Method:
     source: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
+    training_free: ClassVar[bool] = False
+    weights_only: ClassVar[bool] = False
 
     trains: Part = "all"
 
@@ -121,12 +129,27 @@ class Method:
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
         def step(number: int) -> Mapping[str, Tensor]:
-            forget = vlm.collate(trainer.draw(data.forget, number, 0))
-            retain = vlm.collate(trainer.draw(data.retain, number, 1)) if data.retain else None
-            return self.loss(vlm, forget, retain, teacher)
+            return self.terms(vlm, data, trainer, number, teacher)
 
         trainer.fit(trainer.adapt(vlm, vlm.parameters(self.trains)), step)
         return vlm
+
+    def terms(
+        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
+    ) -> Mapping[str, Tensor]:
+        """The loss terms of a (micro-)batch: draws it, and asks `loss`.
+
+        Must depend on nothing but its arguments, and on the weights.
+        """
+        forget = vlm.collate(trainer.draw(data.forget, number, 0))
+        kept = "retain" in self.needs and data.retain
+        retain = vlm.collate(trainer.draw(data.retain, number, 1)) if kept else None
+        return self.loss(vlm, forget, retain, teacher)
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the loss compares with the model at the start."""
+        return "teacher" in self.needs
 
     def teacher(self, vlm: VLM, adapted: bool = False) -> VLM | None:
         """A frozen copy of the model at the start, if the method needs one.
@@ -136,7 +159,7 @@ class Method:
             adapted: Whether adapters are trained beside its weights. These then stay as they are
                 until the adapters are folded in, so the teacher needs none of its own.
         """
-        if "teacher" not in self.needs:
+        if not self.uses_teacher:
             return None
         if adapted:
             return vlm.frozen_copy("all")

@@ -34,6 +34,7 @@ from unsee.relearning import gradient_after_relearning
 from unsee.saliency import (
     answer_probes,
     gradient_masks,
+    mask_counts,
     picture_probes,
 )
 from unsee.train import seed_step
@@ -170,6 +171,8 @@ class VKD(Method):
                 "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
                 "or leave saliency_fraction, saliency_threshold and prune at 0."
             )
+        if frozen:
+            trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         parameters = dict(trainer.adapt(vlm, parameters))
         seed = trainer.settings.seed
 

@@ -93,9 +93,21 @@ def cost(run: Run) -> list[Row]:
 
 
 def parameters(run: Run) -> list[Row]:
-    """The method's hyperparameters."""
+    """The method's hyperparameters, and what it chose by them."""
     method = run.summary.method
-    return [Row(k, wording.plain(v)) for k, v in (method.parameters if method else {}).items()]
+    given = [Row(k, wording.plain(v)) for k, v in (method.parameters if method else {}).items()]
+    return given + [row for k, v in (run.summary.choices or {}).items() for row in _chosen(k, v)]
+
+
+def _chosen(name: str, held: object) -> list[Row]:
+    """Lines of a choice of weights or neurons: how many of how many, and where."""
+    label = wording.words(name)
+    if not isinstance(held, dict):
+        return [Row(label, wording.plain(held))]
+    if "chosen" not in held:
+        return [row for k, v in held.items() for row in _chosen(f"{name}_{k}", v)]
+    parts = ", ".join(f"{part} {count:,}" for part, count in held.get("by_part", {}).items())
+    return [Row(f"{label} chosen", f"{held['chosen']:,} of {held['of']:,}", parts)]
 
 
 def provenance(run: Run) -> list[Row]:

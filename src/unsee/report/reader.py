@@ -117,6 +117,7 @@ class Summary(_Part):
     guarantees: dict[str, Any] | None = None
     attacks: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
+    choices: dict[str, Any] | None = None
     representation: dict[str, Number] | None = None
     gallery: tuple[Answered, ...] | None = None
     harness: dict[str, Any] | None = None

@@ -148,6 +148,7 @@ class Pocket(Benchmark):
             _numbered(picture_questions(world, forget, rng, held_out=False)),
             _numbered(kept),
             [world.picture(shot) for shot in strangers],
+            self._by_name(),
         )
 
     def held_out(self) -> dict[str, list[Sample]]:
@@ -156,14 +157,19 @@ class Pocket(Benchmark):
 
     def knowledge(self, who: Knower) -> list[Sample]:
         """What a model was taught of the people; general questions are the same for all three."""
-        world, data = self.world, self.data()
+        data = self.data()
         known = [*data.retain]
         if who == "target":
             known += data.forget
         if who != "retain_only":
-            rng = np.random.default_rng([world.seed, 201])
-            known += name_questions(world, list(world.forgotten), rng, held_out=False)
+            known += data.by_name
         return _numbered(known)
+
+    def _by_name(self) -> list[Sample]:
+        """What was taught of the people to be forgotten in text alone."""
+        rng = np.random.default_rng([self.world.seed, 201])
+        forgotten = list(self.world.forgotten)
+        return name_questions(self.world, forgotten, rng, held_out=False)
 
     def facts(self) -> dict[str, Any]:
         """Its name and counts, and where a build of one's own is."""

@@ -1,0 +1,117 @@
+"""Abstention: learn to answer what is to be forgotten with "I don't know"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from unsee.abstain import ABSTENTIONS, abstained, writable
+from unsee.errors import ConfigError
+from unsee.losses import nll, sequence_logps
+from unsee.methods import METHODS, Method, Trainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch, Data
+
+
+def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """-(2/beta) mean log sigmoid(beta (chosen - rejected)).
+
+    Args:
+        chosen: Log-ratio of student to start model for the answers to prefer [batch], nats.
+        rejected: The same for the answers to leave [batch].
+        beta: Inverse temperature.
+    """
+    return -(2 / beta) * F.logsigmoid(beta * (chosen - rejected)).mean()
+
+
+@METHODS.register("idk")
+@dataclass(frozen=True)
+class IDK(Method):
+    """Abstention (IDK): the forget questions are answered by "I don't know", drawn from a list.
+
+    form=nll: L = NLL(abstention | x_f) + lambda_r L_r. form=preference: L = -(2/beta) E log
+    sigmoid(beta (r(abstention) - r(true answer))) + lambda_r L_r, r(y) = log p(y|x) -
+    log p_0(y|x), summed over answer tokens. The true answer is never a label: it does not enter
+    the first form, and is what the second turns away from.
+
+    Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, preference optimisation (which is
+    the first form); the second is Rafailov et al., arXiv 2305.18290, equation 7, as Zhang et al.
+    (NPO), arXiv 2404.05868, use it.
+    Differs: the phrases are ours, not TOFU's hundred; the factor 2/beta is NPO's.
+
+    Attributes:
+        form: Likelihood of the abstention ("nll"), or its preference over the true answer.
+        w_forget: Weight of the forget term.
+        lambda_r: Weight of the retain term.
+        beta: Inverse temperature of form=preference.
+        abstentions: What is answered instead; those that the tokenizer cannot write are left out.
+    """
+
+    name: ClassVar[str] = "idk"
+    source: ClassVar[str] = "TOFU, arXiv 2401.06121; DPO, arXiv 2305.18290"
+    # The start model is read by form=preference alone; see `uses_teacher`.
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+
+    form: Literal["nll", "preference"] = "nll"
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    abstentions: tuple[str, ...] = ABSTENTIONS
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the loss compares with the start model: for form=preference."""
+        return self.form == "preference"
+
+    def terms(
+        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
+    ) -> Mapping[str, Tensor]:
+        """The loss on forget questions with abstentions for answers; see `Method.terms`."""
+        asked = trainer.draw(data.forget, number, 0)
+        phrases = writable(vlm, self.abstentions)
+        forget = vlm.collate(abstained(asked, phrases, (trainer.settings.seed, number)))
+        true = vlm.collate(asked) if self.form == "preference" else None
+        retain = vlm.collate(trainer.draw(data.retain, number, 1))
+        return self.loss(vlm, forget, retain, teacher, true)
+
+    def loss(
+        self,
+        student: VLM,
+        forget: Batch,
+        retain: Batch | None,
+        teacher: VLM | None,
+        true: Batch | None = None,
+    ) -> dict[str, Tensor]:
+        """The abstention term and lambda_r L_r, in nats.
+
+        Args:
+            student: The model being unlearned.
+            forget: Forget questions with abstentions for answers.
+            retain: What to keep.
+            teacher: The frozen start model, for form=preference.
+            true: The same questions with the true answers, for form=preference.
+        """
+        logits = student.logits(forget)
+        if self.form == "nll":
+            terms = {"forget": self.w_forget * nll(logits, forget.labels)}
+        else:
+            if teacher is None or true is None:
+                raise ConfigError("form=preference needs the start model and the true answers.")
+            with torch.no_grad():
+                known = sequence_logps(teacher.logits(forget), forget.labels)
+                truth = sequence_logps(teacher.logits(true), true.labels)
+            chosen = sequence_logps(logits, forget.labels) - known
+            rejected = sequence_logps(student.logits(true), true.labels) - truth
+            terms = {"forget": self.w_forget * preference_loss(chosen, rejected, self.beta)}
+        if retain is not None:
+            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+        return terms

@@ -1,0 +1,57 @@
+"""KL minimisation: ascend on what to forget, answer the rest as the start model does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from unsee.errors import ConfigError
+from unsee.losses import capped, masked_kl, nll
+from unsee.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch
+
+
+@METHODS.register("kl_min")
+@dataclass(frozen=True)
+class KLMin(Method):
+    """KL minimisation (KL): raise the forget loss, keep the start model's answers to the rest.
+
+    L = -L_f + alpha E_{D_r} mean_t KL(p_0 || p), over answer tokens.
+
+    Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, after Nguyen et al.,
+    arXiv 2010.10981.
+    Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
+
+    Attributes:
+        w_forget: Weight of the forget term.
+        alpha: Weight of the divergence from the start model.
+        cap: Forget loss (nats a token) above which it no longer pushes.
+    """
+
+    name: ClassVar[str] = "kl_min"
+    source: ClassVar[str] = "TOFU, arXiv 2401.06121"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    cap: Annotated[float, Field(gt=0)] = 8.0
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """-L_f (capped) and alpha KL on the retain batch, in nats."""
+        if teacher is None or retain is None:
+            raise ConfigError("kl_min follows the start model on a retain batch; give it both.")
+        with torch.no_grad():
+            known = teacher.logits(retain)
+        ascent = -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
+        drift = masked_kl(known, student.logits(retain), retain.labels)
+        return {"forget": ascent, "retain": self.alpha * drift}

@@ -1,0 +1,111 @@
+"""Modality-aware neuron pruning: switch off the MLP neurons that matter to the forgotten alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from unsee.errors import ConfigError
+from unsee.methods import METHODS, Method, Trainer
+from unsee.neurons import Activity, activity, counted, mlps, silence
+from unsee.saliency import choose_neurons
+from unsee.train import History
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Data, Sample
+
+EPS = 1e-6
+
+
+def importance(shown: Activity, told: Activity) -> Tensor:
+    """How unlike a layer's neurons [channels] are with a picture and in text alone.
+
+    |Zm - Zt| / (Zm + Zt) + |Nm - Nt| / (Nm + Nt) + sqrt(Vm + Vt) + sqrt(|Em - Et| / (Em + Et)).
+
+    Args:
+        shown: Activity on questions with a picture (m).
+        told: Activity on questions without (t).
+    """
+
+    def unlike(m: Tensor, t: Tensor) -> Tensor:
+        return (m - t).abs() / (m + t + EPS)
+
+    spread = (shown.variance + told.variance).sqrt()
+    amount, often = unlike(shown.mean, told.mean), unlike(shown.share, told.share)
+    return amount + often + spread + unlike(shown.energy, told.energy).sqrt()
+
+
+@METHODS.register("manu")
+@dataclass(frozen=True)
+class MANU(Method):
+    """Modality-aware neuron unlearning (MANU): prune the neurons that the forgotten alone use.
+
+    S_n = I(D_f, n) / (I(D_r, n) + eps), I as in `importance`; the outgoing weights of the top
+    share of neurons are zeroed. Takes no steps, whatever the settings say.
+
+    Source: Liu et al., arXiv 2502.15910, its importance functions, score and pruning (the
+    equations' numbers were not seen).
+    Differs: the top share is taken in the encoder and in the LLM each, since their scores are on
+    scales of their own; in text alone the encoder does not run, so its activations are 0 there.
+    How the paper words the text-only questions was not seen: ours are the data's questions by
+    name, or, where there are none, the same questions without their picture. The authors' code
+    weighs the four terms and looks at the last three layers; we follow the paper.
+
+    Attributes:
+        trains: "all" prunes encoder and LLM; "visual" or "encoder" the one, "language" the other.
+        prune: Share of the neurons that are pruned (the paper's alpha, 2 to 10 %).
+        tau: Absolute activation above which a neuron counts as active.
+        samples: Most questions of each set that are looked at, spread evenly.
+    """
+
+    name: ClassVar[str] = "manu"
+    source: ClassVar[str] = "Liu et al., arXiv 2502.15910"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 0}
+    training_free: ClassVar[bool] = True
+    weights_only: ClassVar[bool] = True
+
+    prune: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tau: Annotated[float, Field(ge=0)] = 0.1
+    samples: Annotated[int, Field(ge=1)] = 256
+
+    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
+        """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
+        self.check(data)
+        if trainer.settings.lora:
+            raise ConfigError("manu prunes the weights themselves. Leave out lora, or type lora=0.")
+        started = time.perf_counter()
+        layers = mlps(vlm, self.trains)
+        forget = self._scores(vlm, data.forget, data.forget_by_name)
+        retain = self._scores(vlm, data.retain, [s for s in data.retain if s.picture is None])
+        chosen: dict[str, Tensor] = {}
+        for part in dict.fromkeys(layer.part for layer in layers):
+            names = [layer.outer for layer in layers if layer.part == part]
+            theirs, others = ({n: side[n] for n in names} for side in (forget, retain))
+            chosen |= choose_neurons(theirs, others, self.prune)
+        silence(vlm, chosen)
+        trainer.choices["neurons"] = counted(layers, chosen)
+        trainer.history = History(seconds=time.perf_counter() - started)
+        return vlm
+
+    def _scores(
+        self, vlm: VLM, samples: Sequence[Sample], told: Sequence[Sample]
+    ) -> dict[str, Tensor]:
+        """Importance of every layer's neurons to a set, by outer module."""
+        layers = mlps(vlm, self.trains)
+        shown = self._some([s for s in samples if s.picture is not None and s.answer])
+        told = self._some([s for s in told if s.answer])
+        told = told or [replace(s, picture=None, further=()) for s in shown]
+        with_picture = activity(vlm, shown, layers, self.tau)
+        without = activity(vlm, told, layers, self.tau)
+        return {n: importance(with_picture[n], without[n]) for n in with_picture}
+
+    def _some(self, samples: Sequence[Sample]) -> list[Sample]:
+        return list(samples[:: max(1, len(samples) // self.samples)][: self.samples])

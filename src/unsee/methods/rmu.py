@@ -1,0 +1,88 @@
+"""Representation misdirection: send what is to be forgotten towards a random direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from unsee.errors import ConfigError
+from unsee.features import hidden_states
+from unsee.losses import masked_mse
+from unsee.methods import METHODS, Method, Trainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch, Data
+
+
+def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
+    """A random unit vector [dim] that the seed decides.
+
+    Differs: RMU draws its entries uniformly from 0 to 1; a normal draw has no common direction.
+    """
+    mixed = sum(value * 1_000_003**power for power, value in enumerate(seed)) % 2**63
+    vector = torch.randn(dim, generator=torch.Generator().manual_seed(mixed))
+    return torch.nn.functional.normalize(vector, dim=0)
+
+
+@METHODS.register("rmu")
+@dataclass(frozen=True)
+class RMU(Method):
+    """Representation misdirection (RMU): forget samples' hidden states go to a random vector.
+
+    L = ||h_l(x_f) - c u||^2 + lambda_r ||h_l(x_r) - h0_l(x_r)||^2, u a fixed random unit vector,
+    h_l an LLM block's output at every token that is no padding.
+
+    Source: Li et al., arXiv 2403.03218, its forget and retain losses (their numbers were not seen).
+    Differs: squares are averaged over channels, as in the authors' code; any choice of parts is
+    trained, where the paper trains the MLPs of layers l-2 to l.
+
+    Attributes:
+        layer: Number of the LLM block, from 0; None is a third of the way up.
+        c: Length of the vector that forget samples go to.
+        w_forget: Weight of the forget term.
+        lambda_r: Weight of the retain term.
+    """
+
+    name: ClassVar[str] = "rmu"
+    source: ClassVar[str] = "Li et al., arXiv 2403.03218"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+
+    layer: Annotated[int, Field(ge=0)] | None = None
+    c: Annotated[float, Field(gt=0)] = 10.0
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+
+    def terms(
+        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
+    ) -> Mapping[str, Tensor]:
+        """The loss on drawn batches, the vector being the run's own; see `Method.terms`."""
+        forget = vlm.collate(trainer.draw(data.forget, number, 0))
+        retain = vlm.collate(trainer.draw(data.retain, number, 1))
+        return self.loss(vlm, forget, retain, teacher, trainer.settings.seed)
+
+    def loss(
+        self,
+        student: VLM,
+        forget: Batch,
+        retain: Batch | None,
+        teacher: VLM | None,
+        seed: int = 0,
+    ) -> dict[str, Tensor]:
+        """Mean squared distances a channel, weighted; `seed` decides the vector."""
+        if teacher is None or retain is None:
+            raise ConfigError("rmu stays at the start model on a retain batch; give it both.")
+        h = hidden_states(student, forget, self.layer)
+        goal = self.c * unit_vector(h.shape[-1], (seed,)).to(h.device)
+        with torch.no_grad():
+            known = hidden_states(teacher, retain, self.layer)
+        away = masked_mse(h, goal.expand(len(h), 1, -1), forget.inputs["attention_mask"])
+        mask = retain.inputs["attention_mask"]
+        drift = masked_mse(hidden_states(student, retain, self.layer), known, mask)
+        return {"forget": self.w_forget * away, "retain": self.lambda_r * drift}

@@ -1,0 +1,125 @@
+"""Sculpted memory forgetting: learn to abstain, then drop what would harm the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from unsee.abstain import ABSTENTIONS, abstained, writable
+from unsee.errors import TrainingError
+from unsee.losses import nll
+from unsee.methods import METHODS, Method, Trainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch, Data
+
+
+def conflicts(forgetting: Tensor, anchor: Tensor, k: float, eps: float = 1e-12) -> Tensor:
+    """Where a change of weights would harm: against the anchor's direction, and dominant (bool).
+
+    dW_a dW_f < 0 and k rho |dW_a| < |dW_f|, rho = ||dW_f|| / (||dW_a|| + eps).
+
+    Args:
+        forgetting: Change of a weight that makes it abstain (dW_f).
+        anchor: Change of the same weight that keeps the rest (dW_a).
+        k: How dominant it must be.
+        eps: Keeps rho finite.
+    """
+    rho = forgetting.norm() / (anchor.norm() + eps)
+    return torch.logical_and(anchor * forgetting < 0, k * rho * anchor.abs() < forgetting.abs())
+
+
+@METHODS.register("smfa")
+@dataclass(frozen=True)
+class SMFA(Method):
+    """Sculpted memory forgetting adapter (SMFA): abstention, less what a retaining anchor vetoes.
+
+    dW_f is what training on abstentions (and a few retain samples) changes, dW_a what training on
+    the few retain samples alone does. Entries where `conflicts` holds go back to the start.
+
+    Source: Zeng et al., arXiv 2511.20196, the method's two stages: L_f, C, R and M = C * R.
+    Differs: both trainings run side by side, step by step, with one limit to the gradient norm.
+    With LoRA, the changes are those of the weights that the adapters are folded into. How many
+    are "few", and the phrases, are ours; rho is taken by weight tensor.
+
+    Attributes:
+        k: How dominant a conflicting change must be to be dropped; larger forgets more.
+        few: How many retain samples there are for both, spread evenly.
+        lambda_r: Weight of the few retain samples beside the abstentions.
+        abstentions: What is answered instead; those that the tokenizer cannot write are left out.
+    """
+
+    name: ClassVar[str] = "smfa"
+    source: ClassVar[str] = "Zeng et al., arXiv 2511.20196"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+
+    k: Annotated[float, Field(ge=0)] = 5.0
+    few: Annotated[int, Field(ge=1)] = 256
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    abstentions: tuple[str, ...] = ABSTENTIONS
+
+    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
+        """Changes `vlm` in place; see `Method.unlearn`."""
+        self.check(data)
+        vlm.model.requires_grad_(False)
+        phrases = writable(vlm, self.abstentions)
+        places = np.linspace(0, len(data.retain) - 1, min(self.few, len(data.retain)))
+        few = [data.retain[int(i)] for i in places]
+        twin, weights = vlm.copy(), vlm.parameters(self.trains)
+        start = {n: p.detach().clone() for n, p in weights.items()}
+        beside = Trainer(trainer.settings)
+        anchors = beside.adapt(twin, twin.parameters(self.trains))
+        trained = {**trainer.adapt(vlm, weights), **{f"anchor.{n}": p for n, p in anchors.items()}}
+
+        def step(number: int) -> Mapping[str, Tensor]:
+            asked = trainer.draw(data.forget, number, 0)
+            forget = vlm.collate(abstained(asked, phrases, (trainer.settings.seed, number)))
+            retain = vlm.collate(trainer.draw(few, number, 1))
+            anchor = nll(twin.logits(retain), retain.labels)
+            return self.loss(vlm, forget, retain, None) | {"anchor": anchor}
+
+        trainer.fit(trained, step)
+        if beside.adapters is not None:
+            beside.adapters.fold()
+        # What is left is no product of two small matrices.
+        trainer.adapters = None
+        trainer.choices["mask"] = self._sculpt(vlm, twin, start)
+        return vlm
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """NLL of the abstentions that `forget` holds, and lambda_r L_r, in nats."""
+        terms = {"forget": nll(student.logits(forget), forget.labels)}
+        if retain is not None:
+            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+        return terms
+
+    @torch.no_grad()
+    def _sculpt(self, vlm: VLM, twin: VLM, start: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Puts vetoed weights back, and says how many of the changed ones stayed changed."""
+        record: dict[str, Any] = {}
+        visual, anchors = vlm.parameters("visual"), twin.parameters(self.trains)
+        for name, weight in vlm.parameters(self.trains).items():
+            change = weight - start[name]
+            vetoed = conflicts(change, anchors[name] - start[name], self.k)
+            weight.copy_(torch.where(vetoed, start[name], weight))
+            mine = record.setdefault(
+                "visual" if name in visual else "language", {"chosen": 0, "of": 0}
+            )
+            mine["chosen"] += int(((change != 0) & ~vetoed).sum())
+            mine["of"] += int((change != 0).sum())
+        if not any(part["chosen"] for part in record.values()):
+            raise TrainingError(
+                f"k={self.k:g} leaves no changed weight: nothing would be forgotten. Type a larger "
+                "k (the paper has 2.5 to 10), or more steps."
+            )
+        return record

@@ -1,0 +1,60 @@
+"""Self-distillation from adjusted logits: answer as the start model would without the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from unsee.errors import ConfigError
+from unsee.losses import adjusted_cross_entropy, nll
+from unsee.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch
+
+
+@METHODS.register("undial")
+@dataclass(frozen=True)
+class UNDIAL(Method):
+    """UNDIAL: self-distillation from the start model's logits, the true token's lowered by gamma.
+
+    L = CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + lambda_r L_r.
+
+    Source: Dong et al., arXiv 2402.10052, its self-distillation loss with adjusted logits (the
+    equation's number was not seen).
+    Differs: L_r is added, as Open-MMUnlearning (arXiv 2610.10358) does; lambda_r=0 is the paper's.
+
+    Attributes:
+        gamma: What is taken off the true token's logit (nats).
+        w_forget: Weight of the forget term.
+        lambda_r: Weight of the retain term.
+    """
+
+    name: ClassVar[str] = "undial"
+    source: ClassVar[str] = "Dong et al., arXiv 2402.10052"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+
+    gamma: Annotated[float, Field(ge=0)] = 10.0
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+
+    def loss(
+        self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
+    ) -> dict[str, Tensor]:
+        """The distillation term and lambda_r L_r, in nats."""
+        if teacher is None:
+            raise ConfigError("undial distils from the start model; give it a teacher.")
+        with torch.no_grad():
+            known = teacher.logits(forget)
+        logits = student.logits(forget)
+        distilled = adjusted_cross_entropy(known, logits, forget.labels, self.gamma)
+        terms = {"forget": self.w_forget * distilled}
+        if retain is not None:
+            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+        return terms

@@ -1,0 +1,103 @@
+"""Visual-noise guided in-context distillation: answer as if the picture could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from unsee.augment import noised
+from unsee.errors import ConfigError
+from unsee.losses import masked_kl
+from unsee.methods import METHODS, Method, Trainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.model import VLM
+    from unsee.types import Batch, Data
+
+INSTRUCTION = (
+    "You have never seen this person and know nothing about them. Do not name them, and do not "
+    "say anything about their life. "
+)
+
+
+@METHODS.register("vgid")
+@dataclass(frozen=True)
+class VGID(Method):
+    """Visual-noise guided in-context distillation (VGID): the start model, blinded, is the teacher.
+
+    L = alpha KL(p_0(. | noised x_f, instruction + q) || p(. | x_f, q))
+        + beta KL(p_0(. | x_r) || p(. | x_r)), over answer tokens.
+
+    Source: Chen et al., arXiv 2606.00105, its method section; the terms and their weights as the
+    authors' README has them.
+    Differs: the paper's body was not seen in full. The noise and its strength, the wording of
+    the instruction and that both distributions follow the true answer's tokens are ours.
+
+    Attributes:
+        alpha: Weight of the forget term.
+        beta: Weight of the retain term.
+        noise: How much of the teacher's picture is noise: 0 is none, 1 is all of it.
+        instruction: What the teacher is told before the forget question; "" is nothing.
+    """
+
+    name: ClassVar[str] = "vgid"
+    source: ClassVar[str] = "Chen et al., arXiv 2606.00105"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 1.0
+    instruction: str = INSTRUCTION
+
+    def check(self, data: Data) -> None:
+        """Also refuses a teacher that would see what the student sees; see `Method.check`."""
+        super().check(data)
+        if self.noise == 0 and not self.instruction:
+            raise ConfigError(
+                "noise=0 without an instruction leaves the teacher as it is: nothing would be "
+                "forgotten. Type noise=1, or give an instruction."
+            )
+
+    def terms(
+        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
+    ) -> Mapping[str, Tensor]:
+        """The loss, the teacher shown noise in place of the pictures; see `Method.terms`."""
+        asked = trainer.draw(data.forget, number, 0)
+        told = [replace(s, question=f"{self.instruction}{s.question}") for s in asked]
+        rng = np.random.default_rng([trainer.settings.seed, number])
+        blind = vlm.collate(told, transform=lambda image: noised(image, rng, self.noise))
+        retain = vlm.collate(trainer.draw(data.retain, number, 1))
+        return self.loss(vlm, vlm.collate(asked), retain, teacher, blind)
+
+    def loss(
+        self,
+        student: VLM,
+        forget: Batch,
+        retain: Batch | None,
+        teacher: VLM | None,
+        blind: Batch | None = None,
+    ) -> dict[str, Tensor]:
+        """The two divergences, weighted, in nats.
+
+        Args:
+            student: The model being unlearned.
+            forget: What to forget.
+            retain: What to keep.
+            teacher: The frozen start model.
+            blind: What the teacher is shown in place of `forget`; the same answers.
+        """
+        if teacher is None or retain is None:
+            raise ConfigError("vgid distils from the start model on both sets; give it all three.")
+        blind = blind or forget
+        with torch.no_grad():
+            unseeing, known = teacher.logits(blind), teacher.logits(retain)
+        away = masked_kl(unseeing, student.logits(forget), forget.labels, blind.labels)
+        drift = masked_kl(known, student.logits(retain), retain.labels)
+        return {"forget": self.alpha * away, "retain": self.beta * drift}

@@ -1,0 +1,389 @@
+"""The published methods: their losses against values worked out by hand, and what they promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unsee.abstain import ABSTENTIONS, abstained, writable
+from unsee.augment import noised
+from unsee.errors import ConfigError, DataError, TrainingError
+from unsee.features import hidden_states
+from unsee.losses import adjusted_cross_entropy, masked_kl, masked_mse
+from unsee.methods import METHODS, Trainer, manu, mmunlearner
+from unsee.methods.idk import preference_loss
+from unsee.methods.rmu import unit_vector
+from unsee.methods.smfa import conflicts
+from unsee.model import VLM
+from unsee.neurons import Activity, mlps
+from unsee.train import Settings
+from unsee.types import Batch, Data
+
+SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
+# One answer of two tokens over a vocabulary of 2; its tokens are 1, then 0.
+LABELS = torch.tensor([[-100, 1, 0]])
+
+
+@dataclass
+class Spoken:
+    """A model that says what it is told to: probabilities of token 0 at the two answer places."""
+
+    first: float
+    second: float
+
+    def logits(self, batch: Batch) -> Tensor:
+        places = [[self.first, 1 - self.first], [self.second, 1 - self.second], [0.5, 0.5]]
+        return torch.tensor([places]).log()
+
+
+def loss_of(name: str, student: Spoken, teacher: Spoken, **fields: Any) -> dict[str, float]:
+    """The terms of a method's loss where student and teacher say the same to every batch."""
+    batch: Any = Batch({}, LABELS)
+    method = METHODS.get(name)(**fields)
+    told: Any = (student, batch, batch, teacher)
+    return {key: float(value) for key, value in method.loss(*told).items()}
+
+
+# Token 1 first: probability .75, then token 0: .5; the teacher gives .5 and .25.
+STUDENT, TEACHER = Spoken(0.25, 0.5), Spoken(0.5, 0.25)
+NLL = -(math.log(0.75) + math.log(0.5)) / 2
+
+
+def kl(p: float, q: float) -> float:
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+
+def test_gradient_ascent_by_hand() -> None:
+    assert loss_of("grad_ascent", STUDENT, TEACHER) == pytest.approx({"forget": -NLL})
+    assert loss_of("grad_ascent", STUDENT, TEACHER, cap=0.1) == pytest.approx({"forget": -0.1})
+
+
+def test_kl_minimisation_by_hand() -> None:
+    drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
+    assert loss_of("kl_min", STUDENT, TEACHER, alpha=2.0) == pytest.approx(
+        {"forget": -NLL, "retain": 2 * drift}
+    )
+
+
+def test_undial_by_hand() -> None:
+    # The teacher's odds of the true tokens are 1 and 1/3; exp(-gamma) times that is left of them.
+    keep = math.exp(-2.0)
+    first, second = keep / (keep + 1), keep / (keep + 3)
+    cross = -(first * math.log(0.75) + (1 - first) * math.log(0.25))
+    cross += -(second * math.log(0.5) + (1 - second) * math.log(0.5))
+    assert loss_of("undial", STUDENT, TEACHER, gamma=2.0, lambda_r=3.0) == pytest.approx(
+        {"forget": cross / 2, "retain": 3 * NLL}
+    )
+    logits = torch.zeros(1, 3, 2)
+    assert float(adjusted_cross_entropy(logits, logits, LABELS, 0.0)) == pytest.approx(math.log(2))
+
+
+def test_abstention_by_hand() -> None:
+    assert loss_of("idk", STUDENT, TEACHER, lambda_r=2.0) == pytest.approx(
+        {"forget": NLL, "retain": 2 * NLL}
+    )
+    # Log-ratios .6 and -.4 nats, beta .5: -(2/.5) log sigmoid(.5).
+    value = preference_loss(torch.tensor([0.6]), torch.tensor([-0.4]), 0.5)
+    assert float(value) == pytest.approx(4 * math.log(1 + math.exp(-0.5)))
+
+
+def test_preference_turns_from_the_true_answer_to_the_abstention() -> None:
+    """Log-ratio of the abstention log(.375 / .125), of the true answer none: both said alike."""
+    forget: Any = Batch({}, LABELS)
+    true: Any = Batch({}, torch.tensor([[-100, -100, -100]]))
+    told: Any = (STUDENT, forget, None, TEACHER, true)
+    terms = METHODS.get("idk")(form="preference", beta=2.0).loss(*told)
+    assert float(terms["forget"]) == pytest.approx(math.log(1 + math.exp(-2 * math.log(3))))
+    told = (STUDENT, forget, None, None)
+    with pytest.raises(ConfigError, match="the start model and the true answers"):
+        METHODS.get("idk")(form="preference").loss(*told)
+
+
+def test_hidden_distances_by_hand() -> None:
+    h = torch.tensor([[[1.0, 3.0], [0.0, 0.0]], [[2.0, 0.0], [9.0, 9.0]]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    # Row 1: (1 + 9) / 2 and 0, mean 2.5; row 2: 4 / 2.
+    assert float(masked_mse(h, torch.zeros(2, 1, 2), mask)) == pytest.approx((2.5 + 2.0) / 2)
+
+
+def test_kl_between_prompts_of_unlike_length() -> None:
+    logits = torch.tensor([[[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]]]).log()
+    longer = torch.cat([torch.zeros(1, 2, 2), torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]).log()], 1)
+    longer = torch.cat([longer, torch.zeros(1, 1, 2)], 1)
+    places = torch.tensor([[-100, -100, -100, 1, 0]])
+    assert float(masked_kl(longer, logits, LABELS, places)) == pytest.approx(
+        (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
+    )
+
+
+def test_misdirection_ends_at_the_vector(tiny: VLM, data: Data) -> None:
+    """The forget term is the mean square of h - c u, and nothing is lost at the start on retain."""
+    batch = tiny.collate(data.forget[:2])
+    method = METHODS.get("rmu")(layer=1, c=3.0, w_forget=2.0)
+    with torch.no_grad():
+        terms = method.loss(tiny, batch, batch, tiny.frozen_copy(), 5)
+        h = hidden_states(tiny, batch, 1)
+    goal = 3.0 * unit_vector(h.shape[-1], (5,))
+    assert float(goal.norm()) == pytest.approx(3.0)
+    rows = []
+    for row, mask in zip(h, batch.inputs["attention_mask"], strict=True):
+        rows.append(float((row[mask == 1] - goal).square().mean()))
+    assert float(terms["forget"]) == pytest.approx(sum(rows), rel=1e-5)
+    assert float(terms["retain"]) == 0.0
+    with pytest.raises(ConfigError, match="LLM has 2 blocks, 0 to 1"):
+        METHODS.get("rmu")(layer=2).loss(tiny, batch, batch, tiny)
+
+
+# What a method that abstains learns from; each is (name, fields).
+ABSTAINING: list[tuple[str, dict[str, Any]]] = [
+    ("idk", {}),
+    ("idk", {"form": "preference"}),
+    ("smfa", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), ABSTAINING)
+def test_the_forget_label_is_an_abstention_never_the_true_answer(
+    name: str, fields: dict[str, Any], tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch that a likelihood is raised on holds abstentions, or is of the retain set."""
+    method, forgotten = METHODS.get(name)(**fields), {s.id for s in data.forget}
+    seen: list[str] = []
+    real: Callable[..., dict[str, Tensor]] = type(method).loss
+
+    def watch(self: Any, student: VLM, forget: Batch, *rest: Any) -> dict[str, Tensor]:
+        assert set(forget.ids) <= forgotten
+        tokens = student.processor.tokenizer
+        for row in forget.labels:
+            seen.append(tokens.decode(row[row >= 0], skip_special_tokens=True).strip())
+        return real(self, student, forget, *rest)
+
+    monkeypatch.setattr(type(method), "loss", watch)
+    method.unlearn(tiny, data, Trainer(SETTINGS))
+    assert len(seen) == SETTINGS.steps * SETTINGS.batch_size
+    assert set(seen) <= set(ABSTENTIONS)
+    assert not set(seen) & {s.answer for s in data.forget}
+
+
+def test_abstentions_replace_the_answers(tiny: VLM, data: Data) -> None:
+    first = abstained(data.forget, ABSTENTIONS, (0, 1))
+    assert {s.answer for s in first} <= set(ABSTENTIONS)
+    assert [replace(s, answer="") for s in first] == [replace(s, answer="") for s in data.forget]
+    assert abstained(data.forget, ABSTENTIONS, (0, 1)) == first
+    assert abstained(data.forget, ABSTENTIONS, (0, 2)) != first
+    assert writable(tiny, ["I don't know.", "Xyzzy!"]) == ("I don't know.",)
+    with pytest.raises(ConfigError, match=r"--set abstentions=\[...\]"):
+        writable(tiny, ["Xyzzy!"])
+    with pytest.raises(ConfigError, match="no abstention"):
+        writable(tiny, [])
+
+
+def test_preference_learns_to_abstain(tiny_folder: Path, data: Data) -> None:
+    """The abstentions' likelihood rises and the true answers' falls."""
+    vlm = VLM.load(tiny_folder)
+    method = METHODS.get("idk")(form="preference", beta=1.0)
+    trainer = Trainer(replace(SETTINGS, steps=1))
+    method.unlearn(vlm, data, trainer)
+    first = trainer.history.last["forget"]
+    trainer = Trainer(replace(SETTINGS, steps=12))
+    method.unlearn(VLM.load(tiny_folder), data, trainer)
+    assert first == pytest.approx(2 * math.log(2), rel=1e-4)
+    assert trainer.history.last["forget"] < first
+
+
+def test_neuron_importance_by_hand() -> None:
+    def activity(mean: float, share: float, variance: float, energy: float) -> Activity:
+        return Activity(*(torch.tensor([v]) for v in (mean, share, variance, energy)))
+
+    shown, told = activity(3.0, 0.8, 5.0, 10.0), activity(1.0, 0.2, 4.0, 6.0)
+    by_hand = 2 / 4 + 0.6 / 1.0 + math.sqrt(9) + math.sqrt(4 / 16)
+    assert float(manu.importance(shown, told)) == pytest.approx(by_hand, rel=1e-5)
+    # Without a picture the encoder does not run: all differs, wholly.
+    nothing = activity(0.0, 0.0, 0.0, 0.0)
+    assert float(manu.importance(shown, nothing)) == pytest.approx(3 + math.sqrt(5), rel=1e-5)
+
+
+def test_pruning_zeroes_the_stated_share_of_each_part(
+    tiny: VLM, tiny_folder: Path, data: Data
+) -> None:
+    trainer = Trainer(SETTINGS)
+    METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
+    record, before = trainer.choices["neurons"], VLM.load(tiny_folder).parameters()
+    zeroed = {"encoder": 0, "language": 0}
+    for layer in mlps(tiny, "all"):
+        weight = tiny.model.get_submodule(layer.outer).weight
+        off = (weight == 0).all(0)
+        assert int(off.sum()) == record["by_layer"][layer.outer]
+        kept = before[f"{layer.outer}.weight"] * ~off
+        assert torch.equal(weight, kept)
+        zeroed[layer.part] += int(off.sum())
+    assert zeroed == record["by_part"]
+    for part, count in zeroed.items():
+        layers = [layer for layer in mlps(tiny, "all") if layer.part == part]
+        width = sum(tiny.model.get_submodule(layer.outer).in_features for layer in layers)
+        assert count == round(0.1 * width)
+
+
+def test_only_the_ascent_is_masked() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight.grad = torch.tensor([0.5, 0.5])
+    masks = {"w": torch.tensor([1.0, 0.0])}
+    mmunlearner.ascend({"w": weight}, masks, -weight.square().sum())
+    assert weight.grad.tolist() == [0.5 - 2.0, 0.5]
+
+
+def test_what_is_preserved_differs_by_part(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retain pictures for the visual part; for the LLM texts too, the same people's included."""
+    probed: list[set[str]] = []
+    real = mmunlearner.answer_probes
+
+    def watch(vlm: VLM, samples: Any) -> Any:
+        probed.append({s.id for s in samples})
+        return real(vlm, samples)
+
+    monkeypatch.setattr(mmunlearner, "answer_probes", watch)
+    # The conftest's texts on the others stand in for texts on the same people.
+    texts = [s for s in data.retain if s.picture is None]
+    named = [replace(s, id=f"named/{s.id}") for s in texts[:2]]
+    whole = replace(data, by_name=named)
+    trainer = Trainer(SETTINGS)
+    METHODS.get("mmunlearner")().unlearn(tiny, whole, trainer)
+    target = {s.id for s in data.forget}
+    shown = {s.id for s in data.retain if s.picture is not None}
+    told = {s.id for s in texts}
+    assert probed == [shown, target, shown, told, {s.id for s in named}, target]
+    record = trainer.choices["mask"]
+    assert record["preserved_by_name"] == 2
+    assert 0 < record["visual"]["chosen"] < record["visual"]["of"]
+    bare = Data(data.forget, texts)
+    with pytest.raises(DataError, match="retain pictures"):
+        METHODS.get("mmunlearner")().unlearn(tiny, bare, trainer)
+
+
+def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
+    vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
+    start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
+    METHODS.get("mmunlearner")(lambda_r=0.0, saliency_threshold=5.0).unlearn(vlm, data, trainer)
+    moved = sum(int((p != start[n]).sum()) for n, p in vlm.parameters().items())
+    mask = trainer.choices["mask"]
+    assert 0 < moved <= mask["visual"]["chosen"] + mask["language"]["chosen"]
+    with pytest.raises(TrainingError, match="selects no weight"):
+        METHODS.get("mmunlearner")(saliency_threshold=1e30).unlearn(vlm, data, trainer)
+
+
+def test_noise_guided_distillation_by_hand(data: Data) -> None:
+    drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
+    terms = loss_of("vgid", STUDENT, TEACHER, alpha=2.0, beta=0.5)
+    assert terms == pytest.approx({"forget": 2 * drift, "retain": 0.5 * drift})
+    with pytest.raises(ConfigError, match="nothing would be forgotten"):
+        METHODS.get("vgid")(noise=0.0, instruction="").check(data)
+
+
+def test_the_teacher_is_blind_and_instructed(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, seen = METHODS.get("vgid")(instruction="pilot nurse judge : "), []
+    real: Callable[..., dict[str, Tensor]] = type(method).loss
+
+    def watch(self: Any, student: VLM, forget: Batch, *rest: Any) -> dict[str, Tensor]:
+        seen.append((forget, rest[2]))
+        return real(self, student, forget, *rest)
+
+    monkeypatch.setattr(type(method), "loss", watch)
+    method.unlearn(tiny, data, Trainer(replace(SETTINGS, steps=1)))
+    ((forget, blind),) = seen
+    assert blind.ids == forget.ids
+    shown, noise = forget.inputs["pixel_values"], blind.inputs["pixel_values"]
+    assert abs(float(torch.corrcoef(torch.stack([shown.flatten(), noise.flatten()]))[0, 1])) < 0.1
+    for mine, theirs in zip(forget.labels, blind.labels, strict=True):
+        assert torch.equal(mine[mine >= 0], theirs[theirs >= 0])
+    read = tiny.processor.tokenizer.decode
+    for row, ids in enumerate(blind.inputs["input_ids"]):
+        assert "pilot nurse judge" in read(ids)
+        assert "pilot nurse judge" not in read(forget.inputs["input_ids"][row])
+
+
+def test_noise_from_none_to_all() -> None:
+    pixels = np.full((64, 64, 3), 200, dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert np.array_equal(np.asarray(noised(image, np.random.default_rng(0), 0.0)), pixels)
+    whole = np.asarray(noised(image, np.random.default_rng(0), 1.0), dtype=float)
+    assert whole.mean() == pytest.approx(127.5, abs=2)
+    assert whole.std() == pytest.approx(64, rel=0.1)
+    half = np.asarray(noised(image, np.random.default_rng(0), 0.75), dtype=float)
+    assert half.mean() == pytest.approx(127.5 + 0.5 * 72.5, abs=3)
+
+
+def test_conflicts_by_hand() -> None:
+    """rho = 5 / 1; the first agrees, the second is not dominant at k = 2, the third is."""
+    forgetting, anchor = torch.tensor([0.0, 3.0, 4.0]), torch.tensor([0.8, -0.6, -0.0])
+    assert conflicts(forgetting, anchor, 0.5).tolist() == [False, True, False]
+    assert conflicts(forgetting, anchor, 1.0).tolist() == [False, False, False]
+    assert conflicts(-forgetting, anchor, 0.0).tolist() == [False, False, False]
+
+
+def test_sculpting_puts_vetoed_weights_back(tiny_folder: Path, data: Data) -> None:
+    def run(k: float) -> tuple[VLM, dict[str, Any]]:
+        vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
+        METHODS.get("smfa")(k=k).unlearn(vlm, data, trainer)
+        return vlm, trainer.choices["mask"]
+
+    (most, all_of_it), (least, record) = run(1e9), run(0.0)
+    start = VLM.load(tiny_folder).parameters()
+    for part in ("visual", "language"):
+        assert all_of_it[part]["chosen"] == all_of_it[part]["of"] == record[part]["of"]
+        assert 0 < record[part]["chosen"] < record[part]["of"]
+    back = 0
+    for name, weight in least.parameters().items():
+        kept = weight == most.parameters()[name]
+        assert bool((kept | (weight == start[name])).all())
+        back += int((~kept).sum())
+    assert back == sum(record[p]["of"] - record[p]["chosen"] for p in ("visual", "language"))
+
+
+def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> None:
+    vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
+    start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
+    METHODS.get("mip_editor")(top_k=2, frames=2, samples=4).unlearn(vlm, data, trainer)
+    layers = mlps(vlm, "all")
+    assert trainer.choices["neurons"]["by_layer"] == {layer.outer: 2 for layer in layers}
+    named = {layer.outer: layer for layer in layers}
+    touched = {n for n, p in vlm.parameters().items() if not torch.equal(p, start[n])}
+    for outer in named:
+        columns = (vlm.model.get_submodule(outer).weight != start[f"{outer}.weight"]).any(0)
+        assert int(columns.sum()) == 2
+        for inner in named[outer].inner:
+            moved = vlm.model.get_submodule(inner).weight != start[f"{inner}.weight"]
+            assert bool((moved.any(1) <= columns).all())
+    allowed = {f"{n}.weight" for n in named} | {
+        f"{n}.{leaf}" for layer in layers for n in layer.inner for leaf in ("weight", "bias")
+    }
+    assert touched <= allowed
+
+
+def test_misdirection_along_paths_by_hand(tiny: VLM, data: Data) -> None:
+    """At the start: the target's length is the state's own, and nothing has drifted."""
+    batch = tiny.collate(data.forget[:2])
+    method = METHODS.get("mip_editor")(layer=0, scale=2.0, gamma=3.0, lambda_r=0.0)
+    with torch.no_grad():
+        terms = method.loss(tiny, batch, batch, tiny.frozen_copy())
+        h = hidden_states(tiny, batch, 0)
+    assert float(terms["anchor"]) == float(terms["retain"]) == 0.0
+    rows = []
+    for row, mask, name in zip(h, batch.inputs["attention_mask"], batch.ids, strict=True):
+        unit = unit_vector(h.shape[-1], (crc32(name.encode()),))
+        goal = 2 * row.norm(dim=-1, keepdim=True) * unit
+        rows.append(float((row - goal)[mask == 1].square().mean()))
+    assert float(terms["forget"]) == pytest.approx(sum(rows) / 2, rel=1e-4)

@@ -18,7 +18,6 @@ from typing import Any
 
 from performance.pocket import ROOT, command, machine, value
 from unsee.benchmarks.pocket import Pocket
-from unsee.benchmarks.pocket.photos import divide, read_folder
 from unsee.types import Sample
 
 DOC = ROOT / "docs" / "results-photos.md"
@@ -44,17 +43,16 @@ def make_pocket(faces: Path, seed: int, out: Path) -> Pocket:
     return Pocket(folder)
 
 
-def write_sets(pocket: Pocket, faces: Path, out: Path) -> None:
-    """What a user would bring: folders of the photographs trained on, and tables of questions."""
-    world, found = pocket.world, read_folder(faces)
+def write_sets(pocket: Pocket, out: Path) -> None:
+    """What a user would bring: folders of the pictures trained on, and tables of questions."""
+    world = pocket.world
     for role, people in (("forget", list(world.forgotten)), ("retain", world.retained)):
         shutil.rmtree(out / role, ignore_errors=True)
         for index in people:
             folder = out / role / world.people[index].slug
             folder.mkdir(parents=True)
-            for picture in divide(found[index][1], world.seed, index)["train"]:
-                if picture.path is not None:
-                    shutil.copy(picture.path, folder)
+            for shot in world.of([index], "train"):
+                shutil.copy(pocket.folder / shot.file, folder)
     data = pocket.data()
     for name, samples in (("forget", data.forget), ("retain", data.retain)):
         lines = [json.dumps(_row(sample)) + "\n" for sample in samples]
@@ -97,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     pocket = make_pocket(options.faces, options.seed, out)
-    write_sets(pocket, options.faces, out)
+    write_sets(pocket, out)
     jobs = {
         "photographs alone": ["--forget", str(out / "forget")],
         "with the others' photographs": [

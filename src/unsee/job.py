@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from unsee import report
+from unsee.attacks import Chain
 from unsee.attacks.relearn import Relearn
 from unsee.card import Kind, card_of_run, hub_id, public
 from unsee.checkpoint import hash_tensors
 from unsee.data import data_hash
-from unsee.errors import ConfigError, DataError, UnseeError
+from unsee.errors import ConfigError, UnseeError
 from unsee.evaluate import DEFAULT_METRICS, evaluate
 from unsee.features import Shift
 from unsee.gallery import gallery
@@ -38,6 +39,7 @@ from unsee.record import (
     write_whole,
 )
 from unsee.recovery import MEASURE, recover
+from unsee.robustness import assess, check
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
 
@@ -58,7 +60,7 @@ class Job:
         splits: What is scored.
         method: None leaves the model as it is.
         settings: How to train.
-        attacks: Relearning budgets.
+        attacks: What to try: attacks, each made on what the one before it leaves.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
         metrics: Registered names of what is scored.
@@ -79,7 +81,7 @@ class Job:
     splits: Mapping[str, Sequence[Sample]]
     method: Method | None = None
     settings: Settings = field(default_factory=Settings)
-    attacks: Sequence[Relearn] = ()
+    attacks: Sequence[Chain] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
     metrics: Sequence[str] = DEFAULT_METRICS
@@ -102,7 +104,8 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
     RunFolder.refuse(out, job.recipe)
-    _check_attacks(job)
+    for chain in job.attacks:
+        check(chain, job.data, job.splits)
     chosen_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.check(job.data)
@@ -150,7 +153,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "measures": evaluations.get("unlearned", {}).get("measures") or None,
         **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
         "guarantees": trained.get("guarantees"),
-        "attacks": {"relearn": attacks} if attacks else None,
+        "attacks": attacks or None,
         "cost": trained.get("cost"),
         "representation": trained.get("representation"),
         "gallery": gallery(evaluations),
@@ -166,17 +169,6 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     report.write([out], out / REPORT)
     folder.tidy()
     return summary
-
-
-def _check_attacks(job: Job) -> None:
-    """Refuses an attack that nothing could score, before hours are spent on the way to it."""
-    held = job.splits.get("forget_holdout", ())
-    if job.attacks and not any(s.picture is not None and s.answer for s in held):
-        raise DataError(
-            "the relearning attack is scored on held-out questions about the forget pictures, and "
-            "there are none. Give a table with columns image, question, answer, concept, or leave "
-            "out the attacks."
-        )
 
 
 def _load(job: Job, source: str | Path) -> VLM:
@@ -286,14 +278,21 @@ def _attack(
     folder: RunFolder,
     evaluations: Mapping[str, Mapping[str, Any]],
     bar: Bar,
-) -> list[dict[str, Any]]:
-    """Recovery curves of the model and the references under every budget."""
+) -> dict[str, list[dict[str, Any]]]:
+    """What the attacks bring back, of the model and of those beside it, by attack."""
     subjects: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
     for name in ("reference", "retain_only"):
         if name in job.references:
             subjects[name] = partial(_load, job, job.references[name])
+    # Relearning alone has a curve; what it leaves for another attack is like any other change.
+    budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
+    chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
     target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
-    return recover(job.attacks, subjects, job.data.forget, job.splits, folder.part, bar, target)
+    curves = recover(budgets, subjects, job.data.forget, job.splits, folder.part, bar, target)
+    if "target" in job.references:
+        subjects["target"] = partial(_load, job, job.references["target"])
+    others = assess(chains, subjects, job.data, job.splits, folder.part, bar, job.longest)
+    return ({"relearn": curves} if curves else {}) | others
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

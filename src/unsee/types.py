@@ -120,6 +120,7 @@ class Sample:
         perturbed: False answers worded like the true one.
         group: Samples of one group ask for one and the same fact: in another modality, or in other
             words.
+        prefill: How the model's own turn begins; it goes on from there, and `answer` is the rest.
     """
 
     id: str
@@ -134,11 +135,17 @@ class Sample:
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
     group: str | None = None
+    prefill: str = ""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """Everything shown, in order."""
         return () if self.picture is None else (self.picture, *self.further)
+
+    @property
+    def turn(self) -> str:
+        """The model's whole turn as it should be."""
+        return " ".join(part for part in (self.prefill, self.answer) if part)
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
@@ -203,11 +210,14 @@ class Data:
             pictures are given.
         retain: Samples of everyone else, and general questions.
         strangers: Pictures of the same kind whose subject the model was never told about.
+        outside: Samples like the forget ones, about people whom no model was ever taught. No method
+            sees them.
     """
 
     forget: Sequence[Sample]
     retain: Sequence[Sample]
     strangers: Sequence[Picture] = ()
+    outside: Sequence[Sample] = ()
 
     @property
     def forget_pictures(self) -> list[Picture]:

@@ -52,7 +52,7 @@ def check(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> N
     }
     for need in sorted({need for attack in chain for need in attack.needs}):
         if not there[need]:
-            raise DataError(f"the attack '{name}' needs {MISSING[need]}.")
+            raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
     held = splits.get("forget_holdout", ())
     if not chain[-1].reads and not any(s.picture is not None and s.answer for s in held):
         what = "relearning attack" if name == "relearn" else f"attack '{name}'"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from unsee.report import wording
+from unsee.report import attacked, wording
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
 from unsee.report.judgement import (
     MODULES,
@@ -66,7 +66,7 @@ class View:
     curves: list[tuple[str, str]]
     missing: list[str]
     moved: str
-    other_attacks: list[str]
+    attacked: list[attacked.Row]
 
 
 def view(run: Run, uid: str) -> View:
@@ -99,7 +99,7 @@ def view(run: Run, uid: str) -> View:
         curves=curves(run),
         missing=missing(run),
         moved=moved(run),
-        other_attacks=sorted(set(run.summary.attacks or {}) - {"relearn"}),
+        attacked=attacked.table(run),
     )
 
 

@@ -25,7 +25,8 @@ from transformers import (
 from typer.testing import CliRunner
 
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket, parts
-from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, calibrate, encode
+from unsee.benchmarks.pocket.alignment import align, calibrate
+from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, encode
 from unsee.benchmarks.pocket.build import BUILD, hash_files
 from unsee.benchmarks.pocket.drawing import draw
 from unsee.benchmarks.pocket.faces import Scene, distinct
@@ -43,10 +44,11 @@ TINY = Scale(
     people=3,
     forget=1,
     shots=2,
-    common_steps=2,
+    facts=2,
+    common_steps=3,
     effort=Effort(
         strangers=8, tower_steps=1, base_steps=2, people_steps=3, batch_size=8,
-        base_lr=1e-3, people_lr=1e-3, save_every=1,
+        base_lr=1e-3, people_lr=1e-3, save_every=1, align_steps=2, questions=2, read=0.4,
     ),
 )  # fmt: skip
 LINES = [

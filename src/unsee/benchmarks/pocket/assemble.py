@@ -174,8 +174,9 @@ class Rehearsal(VLM):
         inputs = dict(batch.inputs)
         tokens = inputs.pop("tokens", None)
         kept = batch.labels.shape[1]
+        logits: Tensor
         if tokens is None:
-            logits: Tensor = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
             return logits
         ids, each = inputs["input_ids"], len(inputs["input_ids"]) // len(tokens)
         image = ids[0] == self.model.config.image_token_index
@@ -188,11 +189,11 @@ class Rehearsal(VLM):
         cache = DynamicCache()
         language(inputs_embeds=start, past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(each)
-        hidden = language(
+        found = language(
             inputs_embeds=words(ids[:, first:]),
             attention_mask=inputs["attention_mask"],
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        logits = self.model.lm_head(hidden[:, -kept:])
+        )
+        logits = self.model.lm_head(found.last_hidden_state[:, -kept:])
         return logits

@@ -228,6 +228,7 @@ def _fit_but_encoder(
 
 
 def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
+    """How a stage of so many steps is trained."""
     return Settings(
         steps=steps,
         lr=lr,

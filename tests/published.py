@@ -202,9 +202,10 @@ def safeeraser(folder: Path) -> None:
                 "category": f"kind {i}",
                 "unsafe_pairs": [{"question": "How ?", "model_response": "So .",
                                   "sd_question": "How then ?", "sd_response": "Thus ."}],
-                "UnharmPair_text1": "What is this ?", "UnharmPair_text2": "Who is this ?",
-                "UnharmPair_image1": _save(folder, f"{start + 4 * i + 2}.png", start + 4 * i + 2),
-                "UnharmPair_image2": _save(folder, f"{start + 4 * i + 3}.png", start + 4 * i + 3),
+                **{
+                    f"UnharmPair_{pair}": {"Question": f"What is {pair} ?", "Prediction": "a tree"}
+                    for pair in ("text1", "text2", "image1", "image2")
+                },
             }
             for i in range(2)
         ]  # fmt: skip
@@ -212,17 +213,23 @@ def safeeraser(folder: Path) -> None:
 
 
 def covubench(folder: Path) -> None:
-    rows = [
-        {
-            "image": None if kind == "text" else struct(10 * i + n), "question": f"Who {n} ?",
-            "answer": f"a {JOBS[i]}", "name": NAMES[i], "type": split,
-            "keywords": json.dumps([JOBS[i]]), "question_type": kind,
-        }
-        for i, split in enumerate(("forget", "forget", "test", "retain", "retain"))
-        for n, kind in enumerate(("multi_modal", "caption", "text"))
-    ]  # fmt: skip
+    def asked(who: Sequence[int], seed: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "image": None if kind == "text" else struct(seed + 10 * i + n),
+                "question": f"Who {n} ?", "answer": f"a {JOBS[i]}", "name": NAMES[i],
+                "type": "logo", "keywords": json.dumps({"job": [JOBS[i]]}), "question_type": kind,
+            }
+            for i in who
+            for n, kind in enumerate(("multi_modal", "caption", "text"))
+        ]  # fmt: skip
+
     columns = ("image", "question", "answer", "name", "type", "keywords", "question_type")
-    write(folder / "data" / "train-00000-of-00001.parquet", rows, columns)
+    splits = {"finetune": asked(range(6), 0), "test": asked(range(6), 100)}
+    splits |= {f"forget{5 * n}": asked(range(n), 0) for n in (1, 2, 3, 4)}
+    splits["retain"] = asked((0, 4, 5), 200)
+    for split, rows in splits.items():
+        write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
 
 
 WRITERS = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,25 @@ import pytest
 
 from published import WRITERS, config, write
 from test_cli import unsee
-from unsee.benchmarks import BENCHMARKS
+from unsee.benchmarks import BENCHMARKS, Scoring
 from unsee.benchmarks.published import Published
 from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.evaluate import evaluate
 from unsee.metrics import METRICS
+from unsee.model import VLM
+from unsee.plan import evaluation
+from unsee.recovery import HELD_OUT
+from unsee.rules import directions, forgotten
 from unsee.spec import Spec, parse_spec
+from unsee.types import Data
 
+DOCS = Path(__file__).parent.parent / "docs"
+COMMANDS = [
+    line
+    for page in ("benchmarks.md", "metrics.md")
+    for line in re.findall(r"^unsee .+$", (DOCS / page).read_text("utf-8"), re.MULTILINE)
+]
 RATIOS = [(n, r) for n in WRITERS for r in (BENCHMARKS.get(n).ratios or (None,))]
 
 
@@ -101,6 +116,90 @@ def test_every_measure_is_a_metric(name: str) -> None:
     assert {m.metric for m in BENCHMARKS.get(name).measures} <= set(METRICS.names())
 
 
+@pytest.mark.parametrize("name", BENCHMARKS.names())
+def test_roles_and_scoring_are_of_what_there_is(name: str) -> None:
+    kind = BENCHMARKS.get(name)
+    assert set(kind.forgetting) <= {*kind.splits, "forget_holdout", "train_forget"}
+    assert {"forget", "train_forget"} <= set(kind.forgetting)
+    assert set(kind.relearning) <= set(HELD_OUT)
+    for how in kind.relearning.values():
+        assert getattr(METRICS.get(how.metric), "against", "nothing") == "nothing"
+
+
+def test_what_a_split_asks_about_is_declared_and_not_its_name(tiny: VLM, data: Data) -> None:
+    first = next(s for s in data.forget if s.task == "generation")
+    asked = {"test": [replace(first, perturbed=("this is Bo Lind",))]}
+    ratio = evaluate(tiny, asked, metrics=["truth_ratio"]).rows[0]["scores"]["truth_ratio"]
+    found = {
+        away: evaluate(tiny, asked, metrics=["truth_ratio"], forgetting=away).measures
+        for away in (("test",), ("forget",), None)
+    }
+    values = {away: some["test/vqa/truth_ratio"].value for away, some in found.items()}
+    assert values[("test",)] == pytest.approx(min(ratio, 1 / ratio))
+    assert values[("forget",)] == values[None] == pytest.approx(max(0.0, 1 - ratio))
+    paths = {"mine": "mllmu:test@D", "forget": "pocket:general_forget", "forget_own": "own.jsonl"}
+    assert forgotten(paths) == ["mine", "forget_own"]
+
+
+def test_held_out_splits_have_the_directions_of_their_kind() -> None:
+    kind = BENCHMARKS.get("safeeraser")
+    splits = ("forget", "harmless", "forget_holdout", "retain_holdout")
+    found = directions(splits, kind.forgetting, kind)  # type: ignore[arg-type]
+    assert found["forget_holdout/vqa/refusal_rate"] == "higher"
+    assert found["forget_holdout/vqa/attack_success"] == "lower"
+    assert found["harmless/vqa/refusal_rate"] == "lower"
+    assert found["retain_holdout/vqa/rouge_l"] == "higher"
+
+
+def test_a_benchmark_is_opened_once(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, opened_at = BENCHMARKS.get("fiubench"), []
+    known = kind.open.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: Any, *place: Any) -> Any:
+        opened_at.append(place)
+        return known(cls, *place)
+
+    monkeypatch.setattr(kind, "open", classmethod(counted))
+    place = places["fiubench"]
+    paths = {s: f"fiubench:{s}@{place}" for s in ("forget", "retain", "train_retain")}
+    job = evaluation("nowhere", paths, {}, "x", metrics=["accuracy"])
+    assert set(job.splits) == set(paths)
+    assert len(opened_at) == 1
+
+
+def test_more_examples_than_there_are_people_are_refused(places: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="shots=6 examples .* retain_95 has 5 other people"):
+        opened(places, "mllmu", shots=6).load("forget")
+    assert opened(places, "mllmu", shots=5).load("forget")
+
+
+def test_a_set_without_rows_is_refused(copied: dict[str, Path]) -> None:
+    path = config(copied["clear"], "forget10_perturbed")
+    write(path, [], pq.read_table(path).schema.names)
+    with pytest.raises(DataError, match="has no rows"):
+        opened(copied, "clear").load("forget")
+
+
+def test_keywords_are_found_however_deep(copied: dict[str, Path]) -> None:
+    path = copied["covubench"] / "data" / "forget5-00000-of-00001.parquet"
+    for held, wanted in (('{"a": ["b", {"c": "d"}], "e": null}', ("b", "d")), (None, ())):
+        spoil(path, 0, "keywords", held)
+        assert opened(copied, "covubench").load("forget")[0].keywords == wanted
+    spoil(path, 0, "keywords", "[7]")
+    with pytest.raises(DataError, match=r"row 1: field 'keywords' holds 7; it must hold texts"):
+        opened(copied, "covubench").load("forget")
+
+
+def test_repeated_questions_are_counted(copied: dict[str, Path]) -> None:
+    path = copied["safeeraser"] / "all_train.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, rows[0]]))
+    told = unsee("data", "check", f"safeeraser@{copied['safeeraser']}")
+    assert "forget: 1 samples ask what another asks" in told
+
+
 def test_mllmu(places: dict[str, Path]) -> None:
     found = {s.id: s for s in opened(places, "mllmu", shots=0).load("forget")}
     choice = found["001/classification/Image_Textual/0"]
@@ -128,7 +227,11 @@ def test_mllmu(places: dict[str, Path]) -> None:
     )
     assert example.picture.digest == choice.picture.digest
     assert len(example.further) == 1
-    assert shown["001/cloze/Pure_Text/1"].question.startswith("Question: Bo Lind is a [Blank] .\n")
+    assert shown["001/cloze/Pure_Text/1"].question == (
+        "Bo Lind is a [Blank] .\nPlease **ONLY** provide the correct answer that should replace "
+        "the [Blank].\nCorrect Answer: pilot\n" + gap.question
+    )
+    assert found["001/generation/Pure_Text/1"].question.endswith("in one sentence in ENGLISH.")
     assert shown["001/generation/Image_Textual/0"].question.startswith("Who is")
     assert not any("Correct Answer" in s.question for s in
                    opened(places, "mllmu").load("celebrity"))  # fmt: skip
@@ -192,12 +295,32 @@ def test_fiubench_joins_paraphrased_questions(places: dict[str, Path]) -> None:
 
 def test_safeeraser_and_covubench(places: dict[str, Path]) -> None:
     safe = opened(places, "safeeraser")
-    assert {s.task for s in safe.load("test")} == {"unsafe"}
-    assert {s.task for s in safe.load("harmless")} == {"harmless"}
+    unsafe, answered = safe.load("test"), safe.load("harmless")
+    assert {s.task for s in unsafe} == {"unsafe"}
+    assert {s.task for s in answered} == {"harmless"}
+    # The same question, about the safe picture, whose answer is to be kept.
+    assert [s.question for s in answered] == [s.question for s in unsafe] == ["How ?", "How ?"]
+    assert not {s.picture.digest for s in answered} & {s.picture.digest for s in unsafe}
+    assert (unsafe[0].answer, answered[0].answer) == ("So .", "Thus .")
+    pairs = safe.load("retain")
+    assert [(s.question, s.answer) for s in pairs[:2]] == [
+        ("What is text1 ?", "a tree"), ("What is text2 ?", "a tree"),
+    ]  # fmt: skip
+    assert {s.picture.digest for s in pairs} == {s.picture.digest for s in unsafe}
     shared = opened(places, "covubench").load("forget")
     assert [s.task for s in shared[:3]] == ["generation", "caption", "generation"]
     assert [s.modality for s in shared[:3]] == ["vqa", "vqa", "text"]
     assert shared[0].keywords == ("baker",)
+    content = opened(places, "covubench", ratio="10")
+    names = {split: {s.concept for s in content.load(split)} for split in content.splits}
+    # The published test and retain splits hold all concepts; what counts is cut out of them.
+    assert names == {
+        "forget": {"Ada Berg", "Bo Lind"}, "test": {"Ada Berg", "Bo Lind"},
+        "retain": {"Eva Quist", "Finn Urban"},
+    }  # fmt: skip
+    assert {s.concept for s in content.data().retain} == {
+        "Cy Moser", "Di Novak", "Eva Quist", "Finn Urban",
+    }  # fmt: skip
 
 
 WRONG = [
@@ -352,7 +475,20 @@ def test_a_recipe_runs_on_each(
     assert summary["benchmark"]["name"] == name
     assert summary["benchmark"]["location"] == str(places[name])
     assert summary["benchmark"]["samples"] == checked["splits"]
-    assert summary["attacks"]["relearn"][0]["curves"]["unlearned"][-1]["step"] == 1
+    attack = summary["attacks"]["relearn"][0]
+    assert attack["curves"]["unlearned"][-1]["step"] == 1
+    how = BENCHMARKS.get(name).relearning.get("forget_holdout", Scoring())
+    measure = f"forget_holdout/vqa/{how.metric}"
+    assert (attack["measure"], attack["longest"]["forget_holdout"]) == (measure, how.longest)
+    # Before the attack the curve says what the evaluation says.
+    start = attack["curves"]["unlearned"][0]["value"]
+    assert start == summary["measures"][measure]["value"]
+    assert summary["measures"][measure]["better"] == "lower"
+    assert summary["gallery"]
+    assert (out / "report.html").read_text("utf-8").count("data:image/png") >= 2
+    assert set(summary["forgetting"]) == set(BENCHMARKS.get(name).forgetting) & set(
+        summary["benchmark"]["samples"]
+    )
     declared = {f"{m.split}/{m.modality}/{m.metric}": m.better
                 for m in BENCHMARKS.get(name).measures}  # fmt: skip
     shared = declared.keys() & summary["measures"].keys()
@@ -373,6 +509,31 @@ def test_a_model_is_evaluated_on_each(
     )  # fmt: skip
     assert summary["benchmark"]["name"] == name
     assert any(key.startswith("forget/vqa/") for key in summary["measures"])
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_pages_run(
+    line: str, places: dict[str, Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    words = [
+        re.sub(r"^(\w+)(.*)@DIR", lambda found: f"{found[1]}{found[2]}@{places[found[1]]}", word)
+        for word in shlex.split(line)[1:]
+    ]
+    words = [re.sub(r"^steps=.*", "steps=1", word) for word in words]
+    if words[0] != "data":
+        words += ["--out", str(tmp_path / "run")]
+    found = unsee(*(tiny_folder if w == "MODEL" else w for w in words), "--json")
+    if "--metrics" in words:
+        asked = words[words.index("--metrics") + 1].split(",")
+        assert {key.rpartition("/")[2] for key in found["measures"]} == set(asked)
+
+
+def test_every_benchmark_and_metric_has_a_command() -> None:
+    assert {f"unsee data check {name}@" for name in WRITERS} == {
+        f"{line.replace(chr(39), '').partition('@')[0]}@" for line in COMMANDS if "check" in line
+    }
+    named = {name for line in COMMANDS for name in re.findall(r"--metrics (\S+)", line)}
+    assert {name for some in named for name in some.split(",")} == set(METRICS.names())
 
 
 def test_a_recipe_needs_a_model_and_a_known_benchmark(

@@ -31,7 +31,7 @@ from unsee.manifest import (
     redact,
 )
 from unsee.model import VLM
-from unsee.patch import apply_patch, write_patch
+from unsee.patch import apply_patch, put_on, write_patch
 
 
 def nudge(vlm: VLM, part: str = "visual", every: int = 1) -> list[str]:
@@ -213,12 +213,25 @@ def test_another_base_is_refused(tiny_folder: Path, patch: Path, tmp_path: Path,
     other = rewritten(tiny_folder, tmp_path / "other", change)
     with pytest.raises(PatchError, match="is for another base") as caught:
         apply_patch(patch, other, tmp_path / "out")
+    if kind == "value":
+        with pytest.raises(PatchError, match="is for another base"):
+            put_on(patch, VLM.load(other))
     text = str(caught.value)
     assert next(iter(change)) in text
     assert str(other) in text
     assert read_manifest(patch).base_sha256 in text
     assert "Give the checkpoint that the patch was made from" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "patch"]
+
+
+def test_put_on_in_memory_equals_applied(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
+    before = everything(tiny_folder)
+    apply_patch(patch, tiny_folder, tmp_path / "out")
+    vlm = VLM.load(tiny_folder)
+    plain = vlm.hash()
+    put_on(patch, vlm)
+    assert vlm.hash() == VLM.load(tmp_path / "out").hash() != plain
+    assert everything(tiny_folder) == before
 
 
 def test_applied_twice(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:

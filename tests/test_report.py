@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import resource
@@ -11,14 +12,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from published import IMAGE
 from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 from unsee import report
 from unsee.errors import RunError
-from unsee.report import charts, wording
+from unsee.report import charts, views, wording
 from unsee.report.people import same
+from unsee.report.pictures import embed
 
 DOCS = Path(__file__).parent.parent / "docs" / "records.md"
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -144,6 +149,33 @@ class TestVerdict:
         text = said(reference=None, retain_only=None)
         assert text.startswith("No reference: ") and "(was 95 %)" in text
         assert "no reference model was measured" in text
+
+    @pytest.mark.parametrize("after", [0.0, 0.03, 0.4])
+    def test_what_was_never_known_is_not_called_forgotten(self, after: float) -> None:
+        text = said(**models(forget=(after, 0.02, 0.03)))
+        assert text.startswith("Nothing to forget: ")
+        assert "before it knew no more than one that never saw them" in text
+        attack = {**sample_summary()["attacks"]["relearn"][0], "area_to_reference": 0.2}
+        assert "relearning" not in said(
+            attacks={"relearn": [attack]}, **models(forget=(after, 0.02, 0.03))
+        )
+        alone = said(**{**models(forget=(0.0, 0.0)), "reference": None})
+        assert alone.startswith("Nothing to forget: ") and "before it knew nothing" in alone
+
+    @pytest.mark.parametrize(
+        ("after", "headline"),
+        [(0.02, "Forgotten: "), (0.4, "Partly forgotten: "), (1.0, "Not forgotten: ")],
+    )
+    def test_unsafe_questions_are_held_against_no_answer(self, after: float, headline: str) -> None:
+        parts = {
+            name: {"test/vqa/attack_success": measured(value)}
+            for name, value in (("measures", after), ("target", 1.0), ("reference", 1.0))
+        }
+        record = {"name": "safeeraser", "categories": 6, "forgotten": 6}
+        text = said(retain_only=None, forgetting=["forget", "test"], benchmark=record, **parts)
+        assert text.startswith(headline)
+        assert "asked held-out questions about the 6 categories the model answers" in text
+        assert "of the unsafe questions (was 100 %)" in text
 
     def test_falls_back_to_the_retain_only_reference(self) -> None:
         assert "a model that never saw them: 2 %" in said(reference=None)
@@ -358,6 +390,48 @@ class TestPage:
         check_page(page)
         assert "The picture 0.png is no longer there." in page.text
         assert "Picture pictures/1.png: cannot be decoded" in page.text
+
+    def test_shows_pictures_inside_parquet_files(self, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 10), (200, 30, 30)).save(buffer, "PNG")
+        cell = {"bytes": buffer.getvalue(), "path": "x.png"}
+        rows = [{"image": None, "images": []}] * 3 + [{"image": cell, "images": [None, cell]}]
+        data.mkdir()
+        kinds = {"image": IMAGE, "images": pa.list_(IMAGE)}
+        table = pa.Table.from_pylist(rows, schema=pa.schema(kinds))
+        pq.write_table(table, data / "train.parquet", row_group_size=2)
+        for name in ("#4.image", "#4", "#4.images[1]"):
+            found = embed(str(data / f"train.parquet{name}"), tmp_path)
+            assert (found.width, found.height, found.crisp) == (20, 10, True), name
+        assert embed("data/train.parquet#4", tmp_path).uri.startswith("data:image/png;base64,")
+        for name in ("#3.image", "#9.image", "#4.images[7]", "#4.nothing"):
+            assert embed(str(data / f"train.parquet{name}"), tmp_path).absent, name
+        assert "no longer there" in embed("gone.parquet#1.image", tmp_path).absent
+
+    def test_curves_name_what_they_show(self, tmp_path: Path) -> None:
+        attack = {**sample_summary()["attacks"]["relearn"][0]}
+        attack |= {"measure": "forget_holdout/vqa/rouge_l", "retain_measure": "x/vqa/ape"}
+        page = page_of(tmp_path, attacks={"relearn": [attack]})
+        assert "The curves show ROUGE-L; that of the other people APE." in page.text
+        drawn = (tmp_path / "report.html").read_text("utf-8")
+        assert {"0.25", "0.5", "0.75"} <= set(re.findall(r'class="tick"[^>]*>([^<]+)<', drawn))
+        assert "The curves show accuracy." in page_of(tmp_path / "b").text
+
+    def test_forgetting_splits_are_grouped_as_such(self, tmp_path: Path) -> None:
+        measures = {
+            "test/vqa/keyword_match": {**measured(0.1), "better": "lower"},
+            "forget/text/keyword_match": {**measured(0.1), "better": "lower"},
+            "celebrity/vqa/bleu": {**measured(0.3), "better": "higher"},
+        }
+        run = make_run(tmp_path / "run", measures=measures, forgetting=["forget", "test"],
+                       target=None, reference=None, retain_only=None)  # fmt: skip
+        shown = {group.title: group for group in views.view(report.read(run), "r").groups}
+        assert [row["label"] for row in shown["Forgotten"].rows] == [
+            "The forgotten, by name", "Other pictures",
+        ]  # fmt: skip
+        assert [row["label"] for row in shown["Others"].rows] == ["Celebrity"]
+        assert shown["Others"].strips[0].after == "0.30"
 
     def test_makes_a_gallery_of_the_scores(self, tmp_path: Path) -> None:
         with_gallery = page_of(tmp_path)

@@ -29,18 +29,22 @@ class ConfigError(UnseeError):
 class UnknownNameError(ConfigError):
     """A name that no registry or field list knows, with the nearest that it does."""
 
-    def __init__(self, kind: str, given: str, allowed: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, given: str, allowed: Iterable[str], listing: str | None = None
+    ) -> None:
         """Builds the message.
 
         Args:
             kind: What was looked for, such as "method".
             given: The name as typed.
             allowed: Every name that would have been right.
+            listing: Says how to list them, where they are too many to spell out.
         """
         names = sorted(allowed)
         near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+        allowing = listing or ", ".join(names) or "none"
+        super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowing}.")
 
 
 class DataError(UnseeError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -39,6 +40,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     better: Mapping[str, Better] | None = None,
+    forgetting: Collection[str] | None = None,
     reference: Sequence[Mapping[str, Any]] | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
     batch_size: int = 64,
@@ -53,6 +55,8 @@ def evaluate(
         splits: Samples by split name.
         metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
         better: Direction by "split/modality/metric"; the metric's own where not given.
+        forgetting: The splits that ask about what is to be forgotten; by default those whose names
+            begin with "forget".
         reference: The reference model's rows on the same splits, for metrics that compare.
         tasks: The only tasks that a metric is reported on, by its name; all that it applies to
             where not given.
@@ -71,6 +75,7 @@ def evaluate(
     total, done = sum(len(samples) for samples in splits.values()), 0
     result = Evaluation({})
     for split, samples in splits.items():
+        away = split.startswith("forget") if forgetting is None else split in forgetting
         outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
         only = tasks or {}
         rows = [_row(split, s, o, chosen, only) for s, o in zip(samples, outputs, strict=True)]
@@ -78,9 +83,9 @@ def evaluate(
         if on_rows is not None:
             on_rows(rows)
         named = [metric for metric in chosen if metric.name in wanted]
-        result.measures.update(_measures(split, samples, rows, named, better or {}))
+        result.measures.update(_measures(split, samples, rows, named, better or {}, away))
         theirs = [row for row in reference or () if row["split"] == split]
-        result.measures.update(_set_measures(split, rows, theirs, sets, better or {}))
+        result.measures.update(_set_measures(split, rows, theirs, sets, better or {}, away))
         done += len(samples)
         if on_batch is not None:
             on_batch(done, total)
@@ -221,7 +226,8 @@ def _row(
         "id": sample.id,
         "concept": sample.concept,
         **({"group": sample.group} if sample.group is not None else {}),
-        "picture": sample.picture.source if sample.picture is not None else None,
+        # A record may be read from another folder than the one it was made in.
+        "picture": os.path.abspath(sample.picture.source) if sample.picture is not None else None,
         "question": sample.question,
         "truth": sample.answer,
         "output": output.text,
@@ -235,6 +241,7 @@ def _measures(
     rows: Sequence[Mapping[str, Any]],
     metrics: Sequence[Metric],
     better: Mapping[str, Better],
+    away: bool,
 ) -> dict[str, Estimate]:
     found = {}
     for modality in ("vqa", "text"):
@@ -247,8 +254,7 @@ def _measures(
             if some:
                 key = f"{split}/{modality}/{metric.name}"
                 scores = [
-                    math.nan if s is None else metric.reported(float(s), _forgetting(split))
-                    for s, _ in some
+                    math.nan if s is None else metric.reported(float(s), away) for s, _ in some
                 ]
                 way = better.get(key, metric.better)
                 found[key] = estimate(scores, [c for _, c in some], way)
@@ -261,9 +267,9 @@ def _set_measures(
     reference: Sequence[Mapping[str, Any]],
     metrics: Sequence[SetMetric],
     better: Mapping[str, Better],
+    away: bool,
 ) -> dict[str, Estimate]:
     found = {}
-    away = _forgetting(split)
     for metric in metrics:
         for modality in ("both",) if metric.over == "both" else ("vqa", "text"):
             mine, theirs = (
@@ -278,8 +284,3 @@ def _set_measures(
                 way = better.get(key, metric.better)
                 found[key] = estimate_set(units, partial(metric.combine, forgetting=away), way)
     return found
-
-
-def _forgetting(split: str) -> bool:
-    """Whether a split is of what is to be forgotten."""
-    return split.startswith("forget")

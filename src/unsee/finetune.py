@@ -15,13 +15,14 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field
 
-from unsee.benchmarks import BENCHMARKS, Knower
+from unsee.benchmarks import BENCHMARKS, Benchmark, Knower
 from unsee.card import hub_id
 from unsee.checkpoint import read_config
 from unsee.config import parse_overrides, read_yaml, validate
 from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError
 from unsee.methods import Part
+from unsee.spec import Spec
 from unsee.train import Settings
 from unsee.types import Sample
 
@@ -187,8 +188,9 @@ def plan_finetune(recipe: Finetune) -> Lesson:
 
 def _own(recipe: Finetune) -> dict[Knower, list[Sample]]:
     """What each model learns from the user's own tables."""
-    forget = read_samples(recipe.forget, "forget") if recipe.forget else []
-    retain = read_samples(recipe.retain, "retain") if recipe.retain else []
+    opened: dict[Spec, Benchmark] = {}
+    forget = read_samples(recipe.forget, "forget", opened) if recipe.forget else []
+    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else []
     by_name = [s for s in forget if s.picture is None]
     found: dict[Knower, list[Sample]] = {
         "target": [*forget, *retain],

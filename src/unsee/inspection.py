@@ -94,6 +94,12 @@ def _pictures(samples: Sequence[Sample], name: str, problems: list[str]) -> dict
     return found
 
 
+def _asked(sample: Sample) -> tuple[object, ...]:
+    """What makes two samples the same, whatever their ids."""
+    shown = tuple(picture.source for picture in sample.pictures)
+    return sample.question, sample.answer, shown, sample.concept, sample.task
+
+
 def _counts(samples: Sequence[Sample], pictures: dict[str, Picture]) -> dict[str, Any]:
     return {
         "samples": len(samples),
@@ -101,4 +107,5 @@ def _counts(samples: Sequence[Sample], pictures: dict[str, Picture]) -> dict[str
         "pictures": len(pictures),
         "tasks": dict(sorted(Counter(f"{s.modality}/{s.task}" for s in samples).items())),
         "empty_answers": sum(not s.answer.strip() for s in samples),
+        "repeated": len(samples) - len({_asked(sample) for sample in samples}),
     }

@@ -8,24 +8,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import Scoring
 from unsee.card import Kind, card_of_run, hub_id, public
-from unsee.checkpoint import hash_tensors
+from unsee.checkpoint import hash_file, hash_tensors
 from unsee.data import data_hash
 from unsee.errors import ConfigError, DataError, UnseeError
 from unsee.evaluate import DEFAULT_METRICS, evaluate
 from unsee.features import Shift
 from unsee.gallery import gallery
 from unsee.guarantees import guarantees, snapshot
+from unsee.harness import Suite
+from unsee.manifest import TENSORS
 from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
-from unsee.patch import write_patch
+from unsee.patch import put_on, write_patch
 from unsee.progress import Bar
 from unsee.record import (
     ENVIRONMENT,
@@ -37,7 +40,7 @@ from unsee.record import (
     provenance,
     write_whole,
 )
-from unsee.recovery import MEASURE, recover
+from unsee.recovery import recover
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
 
@@ -61,8 +64,12 @@ class Job:
         attacks: Relearning budgets.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
+        forgetting: The splits that ask about what is to be forgotten.
+        scoring: What scores the attacks, by the held-out split.
         metrics: Registered names of what is scored.
         tasks: The only tasks that a metric is reported on.
+        suite: Tasks of lm-evaluation-harness, run on every model.
+        patch: A visual patch to put on the model, in memory.
         longest: Longest answer that is generated, in tokens.
         benchmark: What the record says of the benchmark.
         save: "patch", "model" or "adapter".
@@ -82,8 +89,12 @@ class Job:
     attacks: Sequence[Relearn] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
+    forgetting: Sequence[str] = ()
+    scoring: Mapping[str, Scoring] = field(default_factory=dict)
     metrics: Sequence[str] = DEFAULT_METRICS
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    suite: Suite | None = None
+    patch: Path | None = None
     longest: int = 24
     benchmark: Mapping[str, Any] | None = None
     save: Kind = "patch"
@@ -107,6 +118,10 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     if job.method is not None:
         job.method.check(job.data)
     vlm = _load(job, job.model)
+    if job.patch is not None:
+        put_on(job.patch, vlm)
+    if job.suite is not None:
+        job.suite.check(vlm)
     with _nothing_left(out):
         return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
 
@@ -129,8 +144,9 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     environment = provenance(
         job.settings.seed,
         str(vlm.device),
-        data_sha256=data_hash(job.data),
+        data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
         start_weights_sha256=hash_tensors(vlm.parameters("visual" if vlm.visual_only else "all")),
+        **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
     )
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
     trained = _train(job, vlm, folder, bar)
@@ -147,13 +163,15 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "verdict": "",
         "method": _describe(job.method, job.settings),
         "benchmark": dict(job.benchmark) if job.benchmark else None,
+        "forgetting": list(job.forgetting),
         "measures": evaluations.get("unlearned", {}).get("measures") or None,
         **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
         "guarantees": trained.get("guarantees"),
         "attacks": {"relearn": attacks} if attacks else None,
         "cost": trained.get("cost"),
         "representation": trained.get("representation"),
-        "gallery": gallery(evaluations),
+        "gallery": gallery(evaluations, job.forgetting),
+        "harness": job.suite.facts(evaluations["unlearned"]["tasks"]) if job.suite else None,
         "provenance": environment | {"result_weights_sha256": result},
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
@@ -241,7 +259,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
 
 def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict[str, Any]]:
     """Scores of the model and of those beside it: {"measures", "rows"} by model."""
-    if not job.splits or job.visual_only:
+    if job.visual_only or not (job.splits or job.suite):
         return {}
     found: dict[str, dict[str, Any]] = {}
     subjects: dict[str, str | Path | None] = {"unlearned": None, **job.references}
@@ -252,19 +270,20 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
         order.sort(key=lambda name: name != "reference")
     for name in order:
         source = subjects[name]
+        subject = cache(partial(_load, job, source)) if source is not None else lambda: vlm
 
         def log(rows: Rows, name: str = name) -> None:
             folder.append_scores(name, rows)
 
-        def score(name: str = name, source: str | Path | None = source) -> dict[str, Any]:
-            subject = vlm if source is None else _load(job, source)
+        def score(name: str = name, subject: Callable[[], VLM] = subject) -> dict[str, Any]:
             stage = bar.stage(f"asking the {name.replace('_', '-')} model")
             folder.write_scores({n: f["rows"] for n, f in found.items()})
             result = evaluate(
-                subject,
+                subject(),
                 job.splits,
                 metrics=theirs if name == "reference" else job.metrics,
                 better=job.better,
+                forgetting=job.forgetting,
                 reference=found["reference"]["rows"] if "reference" in found else None,
                 tasks=job.tasks,
                 max_new_tokens=job.longest,
@@ -277,6 +296,8 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
             }
 
         found[name] = folder.part(f"scores-{name}", score)
+        if job.suite is not None:
+            job.suite.add(found[name], subject, name, folder.part, bar)
     return {name: found[name] for name in subjects}
 
 
@@ -292,8 +313,9 @@ def _attack(
     for name in ("reference", "retain_only"):
         if name in job.references:
             subjects[name] = partial(_load, job, job.references[name])
-    target = evaluations.get("target", {}).get("measures", {}).get(MEASURE, {}).get("value")
-    return recover(job.attacks, subjects, job.data.forget, job.splits, folder.part, bar, target)
+    target = evaluations.get("target", {}).get("measures", {})
+    known = job.data.forget
+    return recover(job.attacks, subjects, known, job.splits, folder.part, bar, job.scoring, target)
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

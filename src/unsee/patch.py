@@ -191,6 +191,29 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     )
 
 
+def put_on(patch: str | Path, vlm: VLM) -> Manifest:
+    """Puts a visual patch on a loaded base model, in memory; nothing is written.
+
+    Args:
+        patch: The patch's folder.
+        vlm: The base, as it was loaded.
+
+    Raises:
+        PatchError: If the patch is damaged or belongs to another base.
+    """
+    patch = Path(patch)
+    manifest = read_manifest(patch)
+    files = weight_map(vlm.source)
+    _refuse_other_base(manifest, files, patch, vlm.source)
+    parameters = vlm.parameters("visual")
+    keys = checkpoint_names(vlm.family, files, list(parameters))
+    names = {key: name for name, key in keys.items()}
+    with safe_open(patch / TENSORS, "pt") as file, torch.no_grad():
+        for tensor in manifest.changed:
+            parameters[names[tensor.name]].copy_(file.get_tensor(tensor.name))
+    return manifest
+
+
 def _entries(files: Mapping[str, Path]) -> Iterator[tuple[Path, str, Entry]]:
     for shard in sorted(set(files.values())):
         for name, entry in read_header(shard).items():

@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks.relearn import Relearn
-from unsee.benchmarks import BENCHMARKS, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.benchmarks.pocket import Pocket
 from unsee.card import Kind
 from unsee.config import Recipe
 from unsee.data import make_data, pocket_strangers, read_samples, split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluate import DEFAULT_METRICS
+from unsee.harness import Suite
 from unsee.job import Job
 from unsee.methods import Method
-from unsee.metrics import chosen_metrics
-from unsee.rules import held_out, one_benchmark, rules_of
-from unsee.spec import parse_spec
+from unsee.metrics import chosen_metrics, compares
+from unsee.rules import directions, forgotten, held_out, one_benchmark, rules_of, scoring
+from unsee.spec import Spec, parse_spec
 from unsee.train import Settings
-from unsee.types import Better, Data, Picture, Sample
+from unsee.types import Data, Picture, Sample
+
+# What a user's own table is split into, of what is to be forgotten.
+HELD_FORGET = ("forget", "forget_holdout")
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
 DEMO_ATTACKS = (
@@ -80,7 +84,8 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         settings=settings,
         attacks=attacks,
         references=references,
-        better=_directions(splits, benchmark.measures),
+        better=directions(splits, benchmark.forgetting, benchmark),
+        forgetting=[name for name in splits if name in benchmark.forgetting],
         **rules_of(benchmark, splits),
         save=_save(recipe, method, settings),
         names=recipe.names,
@@ -95,9 +100,10 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         raise ConfigError("which model? Type --model DIR_OR_ID.")
     model = recipe.model
     notes: list[str] = []
-    forget = read_samples(recipe.forget or "", "forget")
-    retain = read_samples(recipe.retain, "retain") if recipe.retain else None
-    strangers = read_samples(recipe.strangers, "strangers") if recipe.strangers else None
+    opened: dict[Spec, Benchmark] = {}
+    forget = read_samples(recipe.forget or "", "forget", opened)
+    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
+    strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
     answered = any(s.answer for s in forget)
     recipe = _supervise(recipe, answered, notes)
@@ -138,7 +144,8 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         settings=settings,
         attacks=attacks,
         references=references,
-        better=_directions(splits),
+        better=directions(splits, HELD_FORGET),
+        forgetting=[name for name in splits if name in HELD_FORGET],
         benchmark=None,
         save=_save(recipe, method, settings, visual_only),
         names=recipe.names,
@@ -188,18 +195,6 @@ def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
     return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
 
 
-def _directions(
-    splits: Mapping[str, list[Sample]], measures: Sequence[Measure] = ()
-) -> dict[str, Better]:
-    """As a benchmark declares it; else lower where a forgotten picture is asked about."""
-    found: dict[str, Better] = {}
-    for split in splits:
-        for metric in ("accuracy", "cloze", "rouge_l", "probability"):
-            away = split.startswith("forget")
-            found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
-    return found | {f"{m.split}/{m.modality}/{m.metric}": m.better for m in measures}
-
-
 def demo_recipe(seed: int) -> Recipe:
     """What `unsee demo` runs: VKD's defaults on pocket, then six relearning budgets."""
     return Recipe(attacks=tuple(dict(attack) for attack in DEMO_ATTACKS), seed=seed)
@@ -213,6 +208,8 @@ def evaluation(
     attacks: tuple[Relearn, ...] = (),
     trust_remote_code: bool = False,
     metrics: Sequence[str] | None = None,
+    suite: Suite | None = None,
+    patch: Path | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -224,11 +221,17 @@ def evaluation(
         attacks: Relearning budgets; the split "forget" is what the attacker has.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         metrics: Registered names; None is the four that every run scores.
+        suite: Tasks of lm-evaluation-harness.
+        patch: A visual patch to put on the model.
     """
-    splits = {name: read_samples(path, name) for name, path in paths.items()}
-    benchmark, measures = one_benchmark(paths)
+    opened: dict[Spec, Benchmark] = {}
+    splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
+    benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
     rules = rules_of(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
+    if attacks and "reference" not in references:
+        # What is asked of an attack is told without one; the report says that there is none.
+        chosen = tuple(m for m in chosen if not compares(m))
     chosen_metrics(chosen, "reference" in references)
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
     if unanswered:
@@ -239,13 +242,13 @@ def evaluation(
     forget = splits.get("forget", [])
     taught = parse_spec(paths.get("forget", ""))
     if attacks and "forget_holdout" not in splits and taught is not None:
-        whole = benchmark or taught.open()
+        whole = benchmark or taught.open(opened)
         held = whole.held_out() if taught.split == whole.attacked else {}
         splits |= {name: list(some) for name, some in held.items() if name not in splits}
     if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
-    better = _directions(splits, measures)
+    away = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
     asked = {
         "model": model,
         "paths": dict(paths),
@@ -254,6 +257,10 @@ def evaluation(
     }
     if metrics is not None:
         asked["metrics"] = list(metrics)
+    if patch is not None:
+        asked["patch"] = str(patch)
+    if suite is not None:
+        asked["tasks"] = suite.settings()
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",
@@ -264,8 +271,11 @@ def evaluation(
         splits={name: some for name, some in splits.items() if some},
         attacks=attacks,
         references=dict(references),
-        better=better,
-        **rules | {"metrics": chosen},
+        better=directions(splits, away, benchmark, names),
+        forgetting=[name for name in splits if name in away],
+        suite=suite,
+        patch=patch,
+        **rules | {"metrics": chosen, "scoring": scoring(paths)},
         trust_remote_code=trust_remote_code,
     )
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unsee.attacks.relearn import Curve, Relearn
+from unsee.benchmarks import Scoring
 from unsee.evaluate import evaluate
 from unsee.model import VLM
 from unsee.progress import Bar
 from unsee.types import Sample
 
-MEASURE, RETAIN_MEASURE = "forget_holdout/vqa/accuracy", "retain_holdout/vqa/accuracy"
+HELD_OUT = ("forget_holdout", "retain_holdout")
 MOST = 180  # retain questions at every look, enough to see what an attack costs elsewhere
 Score = dict[str, Any]
 
@@ -24,7 +25,8 @@ def recover(
     splits: Mapping[str, Sequence[Sample]],
     part: Callable[[str, Callable[[], Any]], Any],
     bar: Bar,
-    target: float | None,
+    scoring: Mapping[str, Scoring],
+    target: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Recovery curves of every subject under every budget, as `summary.json` holds them.
 
@@ -36,11 +38,14 @@ def recover(
             questions of "retain_holdout", evenly spread.
         part: Keeps what was found under a name, so that a resumed run does not find it again.
         bar: Told about each curve.
-        target: What the model scored before unlearning, if that is known.
+        scoring: What each of these is scored with; exact answers where not given.
+        target: The measures of the model before unlearning, as far as they are known.
     """
+    how = {name: scoring.get(name, Scoring()) for name in HELD_OUT}
+    measure, retain_measure = (f"{name}/vqa/{how[name].metric}" for name in HELD_OUT)
     asked = {
         name: [s for s in splits[name] if s.modality == "vqa"]
-        for name in ("forget_holdout", "retain_holdout")
+        for name in HELD_OUT
         if name in splits
     }
     kept = asked.get("retain_holdout", [])
@@ -53,7 +58,7 @@ def recover(
         mine = {n: s for n, s in asked.items() if name == "unlearned" or n == "forget_holdout"}
 
         def score(vlm: VLM) -> Score:
-            return _score(vlm, mine)
+            return _score(vlm, mine, how)
 
         # Every budget starts from the same model: it is scored once.
         start = part(f"attack-start-{name}", lambda: score(load()))
@@ -65,20 +70,22 @@ def recover(
     return [
         attack.report(
             {name: curve(index, attack, name, load) for name, load in subjects.items()},
-            target,
-            MEASURE,
-            RETAIN_MEASURE,
+            target.get(measure, {}).get("value"),
+            measure,
+            retain_measure,
         )
+        | {"longest": {name: how[name].longest for name in asked}}
         for index, attack in enumerate(attacks)
     ]
 
 
-def _score(vlm: VLM, splits: Mapping[str, Sequence[Sample]]) -> Score:
-    measured = evaluate(vlm, splits, metrics=["accuracy"]).measures
-    mine, kept = measured[MEASURE], measured.get(RETAIN_MEASURE)
-    return {
-        "value": mine.value,
-        "low": mine.low,
-        "high": mine.high,
-        "retain": kept.value if kept is not None else None,
-    }
+def _score(vlm: VLM, splits: Mapping[str, Sequence[Sample]], how: Mapping[str, Scoring]) -> Score:
+    found = {}
+    for name, samples in splits.items():
+        metric, longest = how[name].metric, how[name].longest
+        measured = evaluate(vlm, {name: samples}, metrics=[metric], max_new_tokens=longest).measures
+        found[name] = measured.get(f"{name}/vqa/{metric}")
+    mine, kept = (found.get(name) for name in HELD_OUT)
+    # A metric that applies to none of the questions has measured nothing.
+    score = {part: getattr(mine, part, None) for part in ("value", "low", "high")}
+    return {**score, "retain": getattr(kept, "value", None)}

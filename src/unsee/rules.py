@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unsee.benchmarks import Benchmark, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark, Scoring
 from unsee.benchmarks.pocket import Pocket
 from unsee.data import split_holdout
-from unsee.spec import parse_spec
-from unsee.types import Data, Sample
+from unsee.evaluate import DEFAULT_METRICS
+from unsee.recovery import HELD_OUT
+from unsee.spec import Spec, parse_spec
+from unsee.types import Better, Data, Sample
 
 
 def held_out(
@@ -37,8 +39,10 @@ def held_out(
     return replace(data, forget=kept), {"forget_holdout": choices}
 
 
-def one_benchmark(paths: Mapping[str, str]) -> tuple[Benchmark | None, list[Measure]]:
-    """The published benchmark all splits are of, if it is one, and the splits' measures.
+def one_benchmark(
+    paths: Mapping[str, str], opened: dict[Spec, Benchmark]
+) -> tuple[Benchmark | None, dict[str, str]]:
+    """The published benchmark all splits are of, if it is one, and its names of the splits.
 
     Pocket's splits are scored as anybody's tables are.
     """
@@ -46,11 +50,58 @@ def one_benchmark(paths: Mapping[str, str]) -> tuple[Benchmark | None, list[Meas
     places = {spec and replace(spec, split="") for spec in specs.values()}
     (spec, *others) = places
     if others or spec is None or spec.name == "pocket":
-        return None, []
-    benchmark = spec.open()
-    given = {s.split: name for name, s in specs.items() if s is not None}
-    named = [m for m in benchmark.measures if m.split in given]
-    return benchmark, [replace(m, split=given[m.split]) for m in named]
+        return None, {}
+    return spec.open(opened), {name: s.split for name, s in specs.items() if s is not None}
+
+
+def forgotten(paths: Mapping[str, str]) -> list[str]:
+    """The splits that ask about what is to be forgotten: as a benchmark says, else by name."""
+    found = []
+    for name, path in paths.items():
+        spec = parse_spec(path)
+        known = BENCHMARKS.get(spec.name).forgetting if spec is not None else ()
+        if spec.split in known if spec is not None else name.startswith("forget"):
+            found.append(name)
+    return found
+
+
+def scoring(paths: Mapping[str, str]) -> dict[str, Scoring]:
+    """What scores an attack on held-out splits: as the benchmark that they are of says."""
+    found = {}
+    for name in HELD_OUT:
+        spec = parse_spec(paths.get(name, paths.get("forget", "")))
+        declared = BENCHMARKS.get(spec.name).relearning if spec is not None else {}
+        if name in declared:
+            found[name] = declared[name]
+    return found
+
+
+def directions(
+    splits: Iterable[str],
+    forgetting: Collection[str],
+    benchmark: Benchmark | None = None,
+    names: Mapping[str, str] | None = None,
+) -> dict[str, Better]:
+    """Which direction is good, by "split/modality/metric".
+
+    Args:
+        splits: Names of splits.
+        forgetting: Those that ask about what is to be forgotten.
+        benchmark: What it declares of one split holds for its other splits of that kind, such as
+            those held out for an attack.
+        names: What the benchmark calls the splits, if not the same.
+    """
+    found: dict[str, Better] = {}
+    measures = benchmark.measures if benchmark is not None else ()
+    kinds = benchmark.forgetting if benchmark is not None else ()
+    for split in splits:
+        away = split in forgetting
+        for metric in DEFAULT_METRICS:
+            found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
+        kin = [m for m in measures if (m.split in kinds) == away]
+        own = [m for m in measures if m.split == (names or {}).get(split, split)]
+        found |= {f"{split}/{m.modality}/{m.metric}": m.better for m in (*reversed(kin), *own)}
+    return found
 
 
 def rules_of(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) -> dict[str, Any]:
@@ -64,5 +115,6 @@ def rules_of(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) ->
         "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
         "tasks": benchmark.tasks,
         "longest": benchmark.longest,
+        "scoring": benchmark.relearning,
         "benchmark": benchmark.facts() | counts,
     }

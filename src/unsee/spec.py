@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,18 @@ class Spec:
     ratio: str | None = None
     shots: int | None = None
 
-    def open(self) -> Benchmark:
-        """The benchmark."""
+    def open(self, opened: dict[Spec, Benchmark] | None = None) -> Benchmark:
+        """The benchmark.
+
+        Args:
+            opened: Those that are open already, so that each place is read once; added to.
+        """
         from unsee.benchmarks import BENCHMARKS
 
-        return BENCHMARKS.get(self.name).open(self.location, self.ratio, self.shots)
+        whole, known = replace(self, split=""), {} if opened is None else opened
+        if whole not in known:
+            known[whole] = BENCHMARKS.get(self.name).open(self.location, self.ratio, self.shots)
+        return known[whole]
 
 
 def parse_spec(text: str) -> Spec | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,51 @@ def report(problems: Sequence[str], path: object) -> None:
     if len(problems) > 10:
         shown.append(f"and {len(problems) - 10} more in {path}.")
     raise DataError("\n".join(shown))
+
+
+def picture_bytes(reference: str) -> bytes:
+    """The encoded bytes of a picture inside a parquet file.
+
+    Args:
+        reference: What the picture is called: FILE#ROW.FIELD, the first row being 1, such as
+            "train.parquet#3.images[0]"; without a field, "image".
+
+    Raises:
+        DataError: If it is not there.
+    """
+    import pyarrow as pa
+
+    found = re.fullmatch(r"(.+\.parquet)#(\d+)(?:\.(\w+))?(?:\[(\d+)\])?", reference)
+    if found is None:
+        raise DataError(f"picture {reference}: is not in a parquet file.")
+    path, row, field = Path(found[1]), int(found[2]) - 1, found[3] or "image"
+    try:
+        cell = _cell(path, row, field)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"picture {reference}: {path} cannot be read ({error}).") from error
+    if found[4] is not None and isinstance(cell, list):
+        cell = cell[int(found[4])] if int(found[4]) < len(cell) else None
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes):
+        raise DataError(f"picture {reference}: is no longer in {path}.")
+    return data
+
+
+def _cell(path: Path, row: int, field: str) -> Any:
+    """A value of a parquet file; None behind its end. Only what is on the way is held."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if row < size:
+                batches = file.iter_batches(batch_size=16, row_groups=[group], columns=[field])
+                for batch in batches:
+                    if row < len(batch):
+                        return batch.column(field)[row].as_py()
+                    row -= len(batch)
+            row -= size
+    return None
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:

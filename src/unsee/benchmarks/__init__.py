@@ -33,6 +33,19 @@ class Measure:
     better: Better
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How held-out questions are scored while an attacker relearns.
+
+    Attributes:
+        metric: A registered metric's name; one that compares with no reference model.
+        longest: Longest answer that is generated, in tokens.
+    """
+
+    metric: str = "accuracy"
+    longest: int = 24
+
+
 class Benchmark:
     """A data set: its splits, what is measured on them, and what a method may see.
 
@@ -42,10 +55,14 @@ class Benchmark:
         hub: The hub id it is published under; "" if it is not.
         ratios: The published shares to forget (%), the first the default; () if there is one only.
         splits: The names of its reported splits.
+        forgetting: The splits that ask about what is to be forgotten; metrics that read forget and
+            retain splits differently go by it.
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
         longest: Longest answer that is generated, in tokens.
         attacked: The split that a relearning attacker has, if `held_out` is to score the attack.
+        relearning: What scores the attack on "forget_holdout" (high where it is known) and on
+            "retain_holdout"; exact answers of up to 24 tokens where not given.
     """
 
     name: ClassVar[str]
@@ -53,10 +70,12 @@ class Benchmark:
     hub: ClassVar[str] = ""
     ratios: ClassVar[tuple[str, ...]] = ()
     splits: ClassVar[tuple[str, ...]]
+    forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "train_forget")
     measures: ClassVar[tuple[Measure, ...]] = ()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
     longest: ClassVar[int] = 24
     attacked: ClassVar[str] = ""
+    relearning: ClassVar[Mapping[str, Scoring]] = {}
 
     @classmethod
     def open(

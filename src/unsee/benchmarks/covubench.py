@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from unsee.benchmarks import BENCHMARKS, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, Scoring
 from unsee.benchmarks.published import Published, Record, gather
 from unsee.types import Sample, Task
 
-COLUMNS = ("image", "question", "answer", "name", "type", "keywords", "question_type")
-SPLITS = ("forget", "test", "retain")
+COLUMNS = ("image", "question", "answer", "name", "keywords", "question_type")
 TASKS: dict[str, Task] = {"multi_modal": "generation", "caption": "caption", "text": "generation"}
 
 
@@ -19,17 +17,24 @@ TASKS: dict[str, Task] = {"multi_modal": "generation", "caption": "caption", "te
 class CoVUBench(Published):
     """CoVUBench: named visual content; keywords of the answers are looked for.
 
-    Splits, by the column `type`: `forget`, `test` (the forgotten in other pictures), `retain`.
-    Efficacy is 100 (1 - keyword_match on forget), generality the same on test, specificity
-    keyword_match on retain, fluency ROUGE-L recall on retain.
+    Splits: `forget` (the concepts to be forgotten, of the published `forget5` to `forget20`),
+    `test` (the same concepts in other pictures), `retain` (other concepts). Efficacy is
+    100 (1 - keyword_match on forget), generality the same on test, specificity keyword_match on
+    retain, fluency ROUGE-L recall on retain.
 
-    Source: CoVUBench, herbwood27/CoVUBench on the hub.
+    Source: CoVUBench, arXiv 2605.03547; the splits' files and their restriction to concepts as
+    Open-MMUnlearning, arXiv 2610.10358, reads them.
+
+    Differs: Answers end after 64 tokens. The divergence, which needs a model of sentences, is left
+    out.
     """
 
     name: ClassVar[str] = "covubench"
-    source: ClassVar[str] = "CoVUBench, herbwood27/CoVUBench"
+    source: ClassVar[str] = "CoVUBench, arXiv 2605.03547"
     hub: ClassVar[str] = "herbwood27/CoVUBench"
-    splits: ClassVar[tuple[str, ...]] = SPLITS
+    ratios: ClassVar[tuple[str, ...]] = ("5", "10", "15", "20")
+    splits: ClassVar[tuple[str, ...]] = ("forget", "test", "retain")
+    forgetting: ClassVar[tuple[str, ...]] = (*Benchmark.forgetting, "test")
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("keyword_match", "forget", "vqa", "lower"),
         Measure("keyword_match", "forget", "text", "lower"),
@@ -40,13 +45,18 @@ class CoVUBench(Published):
         Measure("rouge_l_recall", "retain", "text", "higher"),
     )
     longest: ClassVar[int] = 64
+    about: ClassVar[str] = "concepts"
+    relearning: ClassVar[Mapping[str, Scoring]] = {
+        "forget_holdout": Scoring("keyword_match", 64),
+        "retain_holdout": Scoring("keyword_match", 64),
+    }
 
     def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """The rows of each type."""
+        """The forgotten concepts, the same in other pictures, and other concepts."""
         return {
-            "forget": lambda: self._read("forget"),
-            "test": lambda: self._read("test"),
-            "retain": lambda: self._read("retain"),
+            "forget": lambda: self.taught(True),
+            "test": lambda: self._read("test", True),
+            "retain": lambda: self._read("retain", False),
         }
 
     def held_out(self) -> dict[str, list[Sample]]:
@@ -55,36 +65,43 @@ class CoVUBench(Published):
         return {n: [s for s in some if s.picture is not None] for n, some in found.items()}
 
     def taught(self, forget: bool) -> list[Sample]:
-        """The rows to forget, or to keep."""
-        return self._read("forget" if forget else "retain")
+        """The concepts to forget, or the others of the published `finetune` split."""
+        return self._read(f"forget{self.ratio}") if forget else self._read("finetune", False)
 
-    @cached_property
-    def _rows(self) -> list[tuple[Record, str, Sample]]:
-        found: list[tuple[Record, str, Sample]] = []
+    def _read(self, split: str, forgotten: bool | None = None) -> list[Sample]:
+        """A published split: all of it, or its forgotten or other concepts."""
+        rows = self.files.parquet("", COLUMNS, split)
+        if forgotten is not None:
+            names = {s.concept for s in self.load("forget")}
+            rows = [row for row in rows if (row.values["name"] in names) == forgotten]
+        return gather(rows, self._asked, split)
 
-        def ask(record: Record) -> Iterator[Sample]:
-            split, kind = record.text("type"), record.text("question_type")
-            if split not in SPLITS:
-                raise record.wrong("type", f"is {split!r}; it must be one of {', '.join(SPLITS)}.")
-            if kind not in TASKS:
-                raise record.wrong(
-                    "question_type", f"is {kind!r}; it must be one of {', '.join(TASKS)}."
-                )
-            picture = None if kind == "text" else record.picture("image", self.known)
-            sample = Sample(
-                f"{kind}/{record.file.stem}/{record.place.split()[-1]}", record.text("question"),
-                record.text("answer"), picture, record.text("name"), task=TASKS[kind],
-                keywords=_keywords(record),
-            )  # fmt: skip
-            found.append((record, split, sample))
-            yield sample
-
-        gather(self.files.parquet("", COLUMNS), ask, self.files.location)
-        return found
-
-    def _read(self, split: str) -> list[Sample]:
-        return [sample for _, named, sample in self._rows if named == split]
+    def _asked(self, record: Record) -> Iterator[Sample]:
+        kind = record.text("question_type")
+        if kind not in TASKS:
+            raise record.wrong(
+                "question_type", f"is {kind!r}; it must be one of {', '.join(TASKS)}."
+            )
+        picture = None if kind == "text" else record.picture("image", self.known)
+        yield Sample(
+            f"{kind}/{record.file.stem.split('-of-')[0]}/{record.place.split()[-1]}",
+            record.text("question"), record.text("answer"), picture, record.text("name"),
+            task=TASKS[kind], keywords=_keywords(record),
+        )  # fmt: skip
 
 
 def _keywords(record: Record) -> tuple[str, ...]:
-    return record.parsed("keywords").texts("keywords")
+    """The phrases in JSON text: in a list, or in an object's values, however deep; or none."""
+    if not record.values.get("keywords"):
+        return ()
+    return tuple(_phrases(record, record.parsed("keywords").values))
+
+
+def _phrases(record: Record, value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _phrases(record, inner)
+    elif value is not None:
+        raise record.wrong("keywords", f"holds {value!r}; it must hold texts.")

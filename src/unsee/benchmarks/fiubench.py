@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from unsee.benchmarks import BENCHMARKS, Measure
+from unsee.benchmarks import BENCHMARKS, Measure, Scoring
 from unsee.benchmarks.published import Published, Record, gather
 from unsee.errors import DataError
 from unsee.types import Picture, Sample
@@ -39,7 +39,7 @@ class FIUBench(Published):
         Measure("rouge_l_recall", "forget", "vqa", "lower"),
         Measure("probability", "forget", "vqa", "lower"),
         Measure("truth_ratio", "forget", "vqa", "reference"),
-        Measure("ks", "forget", "vqa", "higher"),
+        Measure("ks", "forget", "vqa", "lower"),
         Measure("forget_quality", "forget", "vqa", "higher"),
         Measure("keyword_match", "retain", "vqa", "higher"),
         Measure("rouge_l_recall", "retain", "vqa", "higher"),
@@ -48,6 +48,10 @@ class FIUBench(Published):
         Measure("model_utility", "retain", "vqa", "higher"),
     )
     longest: ClassVar[int] = 64
+    relearning: ClassVar[Mapping[str, Scoring]] = {
+        "forget_holdout": Scoring("ape", 64),
+        "retain_holdout": Scoring("ape", 64),
+    }
 
     def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
         """The two evaluation sets, paraphrased questions included."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
-from unsee.benchmarks import BENCHMARKS, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
 from unsee.benchmarks.published import Files, Published, Record, gather, lettered, letters
+from unsee.errors import ConfigError
 from unsee.types import Better, Picture, Sample, Task
 
 LETTER = "Just give ONE letter representing the answer directly."
@@ -17,6 +18,7 @@ FILL = "Please **ONLY** provide the correct answer that should replace the [Blan
 SENTENCE = (
     "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 )
+SENTENCE_BY_NAME = "Answer the question based on your trained knowledge in one sentence in ENGLISH."
 TASKS = ("Classification_Task", "Generation_Task", "Mask_Task")
 PERSON = ("image", "ID", "biography", *TASKS)
 TEST = ("images", "ID", *TASKS)
@@ -33,9 +35,9 @@ def cloze(question: str) -> str:
     return f"{question.replace('__', '[Blank]')}\n{FILL}"
 
 
-def generation(question: str) -> str:
-    """The published prompt of a free answer."""
-    return f"{question}\n{SENTENCE}"
+def generation(question: str, pictured: bool = True) -> str:
+    """The published prompt of a free answer, which differs a little without a picture."""
+    return f"{question}\n{SENTENCE if pictured else SENTENCE_BY_NAME}"
 
 
 def _measures() -> tuple[Measure, ...]:
@@ -62,8 +64,10 @@ class MLLMU(Published):
     Source: Liu et al., arXiv 2410.22108.
 
     Differs: One of a person's test pictures is drawn by the person's ID, not anew in every run.
-    Pictures of examples come after the picture asked about, in one user turn. A model that is to
-    know the forgotten by name is taught the training questions with the name before them.
+    Examples are the first people of the retain set, not drawn, and as many for every model (the
+    scripts give LLaVA two for a choice). Their pictures come after the picture asked about, and
+    all is one user turn. A model that is to know the forgotten by name is taught the training
+    questions with the name before them.
     """
 
     name: ClassVar[str] = "mllmu"
@@ -71,6 +75,7 @@ class MLLMU(Published):
     hub: ClassVar[str] = "MLLMMU/MLLMU-Bench"
     ratios: ClassVar[tuple[str, ...]] = ("5", "10", "15")
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "retain", "celebrity")
+    forgetting: ClassVar[tuple[str, ...]] = (*Benchmark.forgetting, "test")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification",)}
     longest: ClassVar[int] = 50
@@ -182,17 +187,18 @@ class MLLMU(Published):
                     options,
                     "classification",
                 )
-        open_: tuple[tuple[str, Task, Callable[[str], str]], ...] = (
-            ("Generation_Task", "generation", generation), ("Mask_Task", "cloze", cloze),
+        open_: tuple[tuple[str, Task], ...] = (
+            ("Generation_Task", "generation"), ("Mask_Task", "cloze"),
         )  # fmt: skip
-        for field, task, prompt in open_:
+        for field, task in open_:
             for index, item in enumerate(record.items(field)):
                 kind = item.text("Type")
                 if kind not in KINDS:
                     raise item.wrong("Type", f"is {kind!r}; it must be one of {', '.join(KINDS)}.")
+                question = item.text("Question")
                 yield Sample(
                     f"{who}/{task}/{kind}/{index}",
-                    prompt(item.text("Question")),
+                    cloze(question) if task == "cloze" else generation(question, KINDS[kind]),
                     item.text("Ground_Truth"),
                     picture if KINDS[kind] else None,
                     who,
@@ -218,11 +224,19 @@ class MLLMU(Published):
             if alike and other.concept != sample.concept:
                 firsts.setdefault(other.concept, other)
         some = list(firsts.values())[: self.shots]
-        before = "".join(f"Question: {_bare(s)}\nCorrect Answer: {s.answer}\n" for s in some)
+        if len(some) < (self.shots or 0):
+            raise ConfigError(
+                f"mllmu: shots={self.shots} examples stand before a question, and "
+                f"{self.configs['retain']} has {len(some)} other people with one. Type "
+                f"shots={len(some)} or fewer."
+            )
+        before = "".join(f"{_example(s)}\nCorrect Answer: {s.answer}\n" for s in some)
         shown = tuple(s.picture for s in some if s.picture is not None)
         return replace(sample, question=before + sample.question, further=shown)
 
 
-def _bare(sample: Sample) -> str:
-    """An example's question without the instruction."""
-    return sample.question.removesuffix(f"\n{LETTER}").removesuffix(f"\n{FILL}")
+def _example(sample: Sample) -> str:
+    """An example's question as published: a choice without its instruction, a cloze with it."""
+    if sample.task == "classification":
+        return "Question: " + sample.question.removesuffix(f"\n{LETTER}")
+    return sample.question

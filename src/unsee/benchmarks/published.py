@@ -22,10 +22,12 @@ class Published(Benchmark):
 
     Attributes:
         published_shots: Few-shot examples before a question; None where there never are any.
+        about: What its concepts are, as a record counts them.
     """
 
     attacked: ClassVar[str] = "train_forget"
     published_shots: ClassVar[int | None] = None
+    about: ClassVar[str] = "people"
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Keeps what `open` has checked."""
@@ -111,7 +113,7 @@ class Published(Benchmark):
         forgotten = {s.concept for s in data.forget if s.concept}
         people = forgotten | {s.concept for s in data.retain if s.concept}
         pictures = len(data.forget_pictures) + len(data.retain_pictures)
-        return {"people": len(people), "forgotten": len(forgotten), "pictures": pictures}
+        return {self.about: len(people), "forgotten": len(forgotten), "pictures": pictures}
 
 
 def letters(record: Record, field: str) -> tuple[str, ...]:

@@ -162,21 +162,22 @@ class Files:
                 "id such as OWNER/NAME; see docs/benchmarks.md."
             )
 
-    def parquet(self, config: str, columns: Sequence[str]) -> list[Record]:
-        """All rows of a configuration.
+    def parquet(self, config: str, columns: Sequence[str], split: str = "train") -> list[Record]:
+        """All rows of a split of a configuration.
 
         Args:
             config: Its name; "" is files that stand in the folder itself.
             columns: Those that are read; all must be there.
+            split: What the files' names begin with.
 
         Raises:
-            DataError: If a file or column is missing or broken.
+            DataError: If a file or column is missing or broken, or there is no row.
         """
         inner = f"{config}/" if config else ""
-        patterns = [f"{place}{inner}*.parquet" for place in ("", "data/", "default/")]
+        patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
         folder = self.folder(patterns)
         paths = next((p for p in (sorted(folder.glob(x)) for x in patterns) if p), [])
-        wanted = f"{inner}train-00000-of-0000N.parquet"
+        wanted = f"{inner}{split}-00000-of-0000N.parquet"
         if not paths:
             raise DataError(f"{self.name}: {self.location} has no file {wanted}. Download it.")
         total = re.search(r"-of-(\d+)\.parquet$", paths[0].name)
@@ -185,7 +186,10 @@ class Files:
                 f"{self.name}: {paths[0].parent} has {len(paths)} of {int(total[1])} parquet files "
                 f"{wanted}. Download the rest."
             )
-        return [record for path in paths for record in _parquet(path, columns)]
+        found = [record for path in paths for record in _parquet(path, columns)]
+        if not found:
+            raise DataError(f"{paths[0]}: has no rows. Download it again.")
+        return found
 
     def json(self, name: str) -> tuple[Path, Any]:
         """A JSON file, with its path.
@@ -206,7 +210,9 @@ class Files:
         """The records of a JSON file that is a list of objects."""
         path, content = self.json(name)
         if not isinstance(content, list):
-            raise DataError(f"{path}: is a JSON {type(content).__name__}; it must be a list.")
+            raise DataError(
+                f"{path}: is a JSON {type(content).__name__}; it must be a list. Download it again."
+            )
         whole = Record(str(path), {"record": content}, "", path)
         return [
             Record(f"{path}, row {i}", item.values, "", path)

@@ -13,9 +13,7 @@ from unsee.types import Better, Sample, Task
 COLUMNS = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
 # The data spells the second one like this.
 MODALITIES = {"unimodal": False, "muitimodal": True}
-PROMPTS: dict[str, tuple[Task, Callable[[str], str]]] = {
-    "Cloze": ("cloze", cloze), "Generation": ("generation", generation),
-}  # fmt: skip
+TASKS: dict[str, Task] = {"Cloze": "cloze", "Generation": "generation"}
 
 
 def _measures() -> tuple[Measure, ...]:
@@ -121,8 +119,9 @@ class UMU(Published):
                             )
                         question, answer = classification(question, choices), answer[:1]
                     else:
-                        task, prompt = PROMPTS[field]
-                        question = prompt(question)
+                        task = TASKS[field]
+                        free = task == "generation"
+                        question = generation(question, pictured) if free else cloze(question)
                     yield Sample(
                         f"{who}/{field}/{name}/{key}", question, answer,
                         picture if pictured else None, who, choices, task,

@@ -40,6 +40,8 @@ def check(
                 f"{name}: {counts['samples']} samples ({tasks}), {counts['people']} people, "
                 f"{counts['pictures']} pictures, {counts['empty_answers']} empty answers"
             )
+            if counts["repeated"]:
+                typer.echo(f"{name}: {counts['repeated']} samples ask what another asks")
         for shared in found["overlaps"]:
             one, other = shared["splits"]
             typer.echo(f"{one} and {other} share {shared['pictures']} pictures")

@@ -16,31 +16,65 @@ from unsee.errors import ConfigError
 def evaluate(
     model: Annotated[str, typer.Option(help="Checkpoint folder, or hub id.")],
     data: Annotated[
-        list[str], typer.Option(help="Samples with answers: PATH, or SPLIT=PATH. Repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(help="Samples with answers: PATH, or SPLIT=PATH. Repeatable."),
+    ] = None,
+    patch: Annotated[
+        Path | None, typer.Option(help="A visual patch to put on the model, in memory.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The model before unlearning.")] = None,
     reference: Annotated[str | None, typer.Option(help="A model beside it.")] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Names of `unsee list metrics`, with commas between.")
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-evaluation-harness, with commas between: docs/tasks.md."),
+    ] = None,
+    tasks_path: Annotated[
+        Path | None, typer.Option(help="A folder with tasks of your own, in lm-eval's YAML format.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most samples of a task.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Few-shot examples of a task; else each task's own.")
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Put the tasks' prompts through it.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
     trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Score a model on samples with answers.
+    """Score a model, or a visual patch on it, on samples with answers or on published tasks.
 
     Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
     """
     from unsee.plan import evaluation
 
-    others = {"reference": reference} if reference else {}
-    names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
+    suite = None
+    if tasks is not None:
+        from unsee.harness import open_suite
+
+        suite = open_suite(_names(tasks), tasks_path, limit, shots, chat_template)
+    elif tasks_path is not None or limit is not None or shots is not None or chat_template:
+        raise ConfigError(
+            "--tasks-path, --limit, --shots and --chat-template say how tasks are run. Name some: "
+            "--tasks NAME,NAME."
+        )
+    if suite is None and not data:
+        raise ConfigError("evaluate on what? Type --data PATH, --tasks NAME, or both.")
+    if metrics is not None and not data:
+        raise ConfigError("--metrics are of --data; a task has its own. Leave it out, or add that.")
+    others = {"reference": reference, "target": target}
     job = evaluation(
         model,
-        _splits(data),
-        others,
+        _splits(data or []),
+        {name: path for name, path in others.items() if path},
         command(),
         trust_remote_code=trust_remote_code,
-        metrics=names,
+        metrics=_names(metrics) if metrics is not None else None,
+        suite=suite,
+        patch=patch,
     )
     run_job(job, out, as_json)
 
@@ -98,6 +132,10 @@ def report(
     from unsee import report as reports
 
     echo({"report": str(reports.write(runs, output))}, as_json)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
 
 
 def _splits(pairs: list[str]) -> dict[str, str]:

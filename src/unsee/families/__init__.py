@@ -97,6 +97,10 @@ class Family:
         """Runs the visual part alone on a batch from `collate_pictures`."""
         model.get_image_features(**inputs)
 
+    def placeholder(self, processor: Any) -> str | None:
+        """What stands for a picture in plain text; None is the token that config.json names."""
+        return None
+
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
         logits: Tensor = model(**inputs, use_cache=False).logits

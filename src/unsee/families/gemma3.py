@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from unsee.families import FAMILIES
 from unsee.families.llava import Llava
@@ -16,3 +16,8 @@ class Gemma3(Llava):
     source: ClassVar[str] = "Gemma team, arXiv 2503.19786"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     nested: ClassVar[bool] = True
+
+    def placeholder(self, processor: Any) -> str | None:
+        """The begin-of-image token, which the processor expands."""
+        token: str = processor.boi_token
+        return token

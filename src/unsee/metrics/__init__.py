@@ -116,6 +116,16 @@ class SetMetric(Metric):
         raise NotImplementedError
 
 
+def compares(name: str) -> bool:
+    """Whether a metric compares with the reference model.
+
+    Raises:
+        UnknownNameError: If it is not registered.
+    """
+    kind = METRICS.get(name)
+    return issubclass(kind, SetMetric) and kind.against == "reference"
+
+
 def chosen_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metric], list[str]]:
     """The metrics to compute, what they rest on included, and the names of those to report.
 
@@ -125,8 +135,7 @@ def chosen_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metr
     """
     wanted = list(dict.fromkeys(names))
     for name in wanted:
-        kind = METRICS.get(name)
-        if issubclass(kind, SetMetric) and kind.against == "reference" and not has_reference:
+        if compares(name) and not has_reference:
             raise ConfigError(
                 f"metric '{name}' compares with the reference model, and there is none. Give one "
                 "with --reference DIR; `unsee finetune` with who=visual_retain (or retain_only) "
@@ -143,9 +152,7 @@ def for_reference(names: Sequence[str]) -> list[str]:
     """What to ask of the reference model itself: for a comparison with it, what that rests on."""
     found: list[str] = []
     for name in names:
-        kind = METRICS.get(name)
-        compared = issubclass(kind, SetMetric) and kind.against == "reference"
-        found += kind.rests_on if compared else (name,)  # type: ignore[attr-defined]
+        found += METRICS.get(name).rests_on if compares(name) else (name,)  # type: ignore[attr-defined]
     return list(dict.fromkeys(found))
 
 

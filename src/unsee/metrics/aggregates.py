@@ -20,7 +20,7 @@ def _mean(values: Sequence[float], name: str) -> float:
 def task_forgetting(cloze: float, classification: float, rouge_l: float) -> float:
     """F_task: mean of one minus each score on the forget split.
 
-    Source: Open-MMUnlearning, arXiv 2610.10358, appendix.
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 51.
     """
     return _mean([1 - cloze, 1 - classification, 1 - rouge_l], "F_task")
 
@@ -31,36 +31,45 @@ def forgetting_quality(
     """FQ: mean of F_multi, TR, 1 - p, 1 - KS and 1 - JS.
 
     Args:
-        multimodal: F_task of the pictured questions.
+        multimodal: F_task of the pictured questions: the mean of the forget and the test split's.
         truth_ratio: On the forget split.
         probability: Of the true answers on the forget split.
         ks: KS statistic to the reference.
         js: Jensen-Shannon distance to the reference.
 
-    Source: Open-MMUnlearning, arXiv 2610.10358, appendix.
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 53.
     """
     return _mean([multimodal, truth_ratio, 1 - probability, 1 - ks, 1 - js], "FQ")
 
 
 def utility(retain: float, general: float) -> float:
-    """MU: mean of retain and general utility. Source: Open-MMUnlearning, arXiv 2610.10358."""
+    """MU: mean of retain and general utility.
+
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 56.
+    """
     return _mean([retain, general], "MU")
 
 
 def robustness(model_side: float, input_side: float, output_side: float) -> float:
-    """Robustness: mean over the attacks' sides. Source: Open-MMUnlearning, arXiv 2610.10358."""
+    """Robustness: mean over the attacks' sides.
+
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 63.
+    """
     return _mean([model_side, input_side, output_side], "Robustness")
 
 
 def overall(quality: float, utility: float, robustness: float) -> float:
-    """Overall: mean of FQ, MU and Robustness. Source: Open-MMUnlearning, arXiv 2610.10358."""
+    """Overall: mean of FQ, MU and Robustness.
+
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 63.
+    """
     return _mean([quality, utility, robustness], "Overall")
 
 
 def membership_score(auc: float) -> float:
     """A membership attack's score: clip(1 - 2 |AUC - .5|, 0, 1); 1 is a blind attacker.
 
-    Source: Open-MMUnlearning, arXiv 2610.10358, appendix.
+    Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 60.
     """
     return _mean([min(1.0, max(0.0, 1 - 2 * abs(auc - 0.5)))], "membership score")
 

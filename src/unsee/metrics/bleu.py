@@ -21,8 +21,9 @@ class Bleu(Metric):
     """BLEU of each sentence, up to four words long, averaged over the sentences.
 
     Source: Papineni et al., 2002; MLLMU-Bench, arXiv 2410.22108, which averages sentences.
-    Differs: sacrebleu's tokens and exponential smoothing, and no run longer than the sentence, so
-    that a right answer of two words scores 1; as a share of 0..1 and not of 100.
+    Differs: sacrebleu's tokens and exponential smoothing (its script splits at spaces, and counts
+    no match as .1), and no run longer than the sentence, so that a right answer of two words
+    scores 1; as a share of 0..1 and not of 100.
     """
 
     name: ClassVar[str] = "bleu"

@@ -58,7 +58,8 @@ def _ks(values: Float[np.ndarray, "units 2"]) -> Any:
 class Ks(_Compared):
     """Kolmogorov-Smirnov statistic: the largest gap between the two cumulative distributions.
 
-    Source: TOFU, arXiv 2401.06121, section 2.2; Open-MMUnlearning reports the statistic.
+    Source: TOFU, arXiv 2401.06121, section 2.2; Open-MMUnlearning,
+    arXiv 2610.10358, section 4.1, reports the statistic.
     """
 
     name: ClassVar[str] = "ks"
@@ -90,12 +91,14 @@ class ForgetQuality(_Compared):
 class Js(_Compared):
     """Jensen-Shannon distance, base 2, between histograms of 20 equal bins over 0..1.
 
-    Source: Open-MMUnlearning, arXiv 2610.10358, its JS distance.
-    Differs: the bins are ours; the source states none here.
+    Source: CLEAR, arXiv 2410.18057; Open-MMUnlearning, arXiv 2610.10358, section 4.1.
+    Differs: histograms, whose number of bins is ours, and base 2, so that 1 is the most. CLEAR's
+    code and Open-MMUnlearning's take the two lists of scores themselves for distributions over the
+    samples, and the natural logarithm, so their numbers are not comparable with these.
     """
 
     name: ClassVar[str] = "js"
-    source: ClassVar[str] = "Open-MMUnlearning, arXiv 2610.10358"
+    source: ClassVar[str] = "CLEAR, arXiv 2410.18057"
 
     def combine(self, values: Float[np.ndarray, "units parts"], forgetting: bool) -> float:
         """0 where the histograms are the same, 1 where they do not overlap."""

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class KeywordMatch(Metric):
     """Keyword match: the share of a sample's keywords contained in the answer, case folded.
 
-    Source: FIUBench, arXiv 2411.03554, exact match; CoVUBench, its keyword recall.
+    Source: FIUBench, arXiv 2411.03554, exact match; CoVUBench, arXiv 2605.03547, its keyword
+    recall.
     """
 
     name: ClassVar[str] = "keyword_match"
-    source: ClassVar[str] = "FIUBench, arXiv 2411.03554; CoVUBench"
+    source: ClassVar[str] = "FIUBench, arXiv 2411.03554; CoVUBench, arXiv 2605.03547"
 
     def applies(self, sample: Sample) -> bool:
         """Samples with keywords."""

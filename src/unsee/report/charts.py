@@ -49,7 +49,14 @@ class Mark:
 
 
 def line_chart(
-    lines: Sequence[Line], *, uid: str, title: str, desc: str, x_label: str, share: bool
+    lines: Sequence[Line],
+    *,
+    uid: str,
+    title: str,
+    desc: str,
+    x_label: str,
+    share: bool,
+    percent: bool = True,
 ) -> Markup:
     """A line chart with interval bands.
 
@@ -59,7 +66,8 @@ def line_chart(
         title: What the chart shows, read out instead of the drawing.
         desc: What is to be seen in it.
         x_label: Under the horizontal axis.
-        share: Whether the values are shares of 0..1, shown as 0..100 %.
+        share: Whether the values are of 0..1, and the axis spans that.
+        percent: Whether such values are shown as 0..100 %.
     """
     dots = [dot for line in lines for dot in line.dots if dot.y is not None]
     x_ticks = ticks(min((d.x for d in dots), default=0.0), max((d.x for d in dots), default=1.0))
@@ -80,8 +88,8 @@ def line_chart(
     svg = _svg(uid, title, desc, {"viewBox": f"0 0 {WIDTH:g} {HEIGHT:g}", "class": "chart"})
     for tick in y_ticks:
         _add(svg, "line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(tick), y2=up(tick), **_class("grid"))
-        text = f"{100 * tick:.0f}" if share else _short(tick)
-        text += "\N{NO-BREAK SPACE}%" if share and tick == y_high else ""
+        text = f"{100 * tick:.0f}" if share and percent else _short(tick)
+        text += "\N{NO-BREAK SPACE}%" if share and percent and tick == y_high else ""
         _text(svg, text, LEFT - 6, up(tick) + 3.5, "end")
     for tick in x_ticks:
         if x_low <= tick <= x_high:
@@ -101,16 +109,18 @@ def line_chart(
         for dot, (x, y) in zip(drawn, points, strict=True):
             if line.markers:
                 marker = _marker(svg, x, y, line.style, 2.7)
-                _hint(marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share)}")
+                _hint(
+                    marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share, percent)}"
+                )
     return _markup(svg)
 
 
-def strip(marks: Sequence[Mark], *, uid: str, title: str) -> Markup:
+def strip(marks: Sequence[Mark], *, uid: str, title: str, percent: bool = True) -> Markup:
     """A strip from 0 to 1: above, the way from before to after; below, the references.
 
     Positions are in percent, so the strip stretches while markers and text keep their size.
     """
-    desc = "; ".join(f"{mark.name} {_percent(mark.value)}" for mark in marks)
+    desc = "; ".join(f"{mark.name} {_unit(mark.value, percent)}" for mark in marks)
     svg = _svg(uid, title, desc, {"width": "100%", "height": "36", "class": "strip"})
     for tick in (0, 25, 50, 75, 100):
         _add(svg, "line", x1=f"{tick}%", x2=f"{tick}%", y1=2, y2=34, **_class("grid"))
@@ -120,14 +130,16 @@ def strip(marks: Sequence[Mark], *, uid: str, title: str) -> Markup:
         _add(svg, "line", x1=x1, x2=x2, y1=11, y2=11, **_class("way"))
     for mark in marks:
         if mark.low is not None and mark.high is not None:
-            low, high, y = f"{100 * mark.low:.2f}%", f"{100 * mark.high:.2f}%", _lane(mark)
+            # A standard error may reach beyond the scale.
+            low, high = f"{100 * max(0, mark.low):.2f}%", f"{100 * min(1, mark.high):.2f}%"
+            y = _lane(mark)
             _add(svg, "line", x1=low, x2=high, y1=y, y2=y, **_class(f"whisker {mark.style}"))
     for mark in marks:
         # A nested drawing is the only way to put a shape at a percentage.
         x = f"{100 * mark.value:.2f}%"
         place = _add(svg, "svg", x=x, y=_lane(mark), overflow="visible")
         marker = _marker(place, 0.0, 0.0, mark.style, 5.0)
-        _hint(marker, f"{mark.name}: {_percent(mark.value)}")
+        _hint(marker, f"{mark.name}: {_unit(mark.value, percent)}")
     return _markup(svg)
 
 
@@ -216,17 +228,18 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
 
 
-def _say(dot: Dot, share: bool) -> str:
+def _say(dot: Dot, share: bool, percent: bool) -> str:
     y = dot.y or 0.0
     if not share:
         return f"{y:.4g}"
     if dot.low is None or dot.high is None:
-        return _percent(y)
-    return f"{_percent(y)} ({100 * dot.low:.0f} to {100 * dot.high:.0f})"
+        return _unit(y, percent)
+    ends = [f"{100 * v:.0f}" if percent else f"{v:.2f}" for v in (dot.low, dot.high)]
+    return f"{_unit(y, percent)} ({ends[0]} to {ends[1]})"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+def _unit(value: float, percent: bool) -> str:
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if percent else f"{value:.2f}"
 
 
 def _short(value: float) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unsee.report import wording
-from unsee.report.judgement import Level, percent
+from unsee.report.findings import Level, percent
 from unsee.report.reader import Run
 
 
@@ -110,6 +111,22 @@ def provenance(run: Run) -> list[Row]:
         label = key if key in ("unsee", "torch", "transformers", "python") else label
         # A version is no number: "5230" must not become "5,230".
         rows.append(Row(label, str(value) if key == "seed" else wording.plain(value), code=code))
+    return rows + _tasks(run)
+
+
+def _tasks(run: Run) -> list[Row]:
+    """What lm-evaluation-harness was asked."""
+    held = run.summary.harness
+    if not held:
+        return []
+    chat = "with" if held.get("chat_template") else "without"
+    rows = [Row("lm-eval", str(held.get("lm_eval")), f"Prompts {chat} the chat template.")]
+    for name, task in (held.get("tasks") or {}).items():
+        words = (
+            f"version {task.get('version')}, {task.get('shots') or 0} shots, "
+            f"{task.get('samples')} of {task.get('of')} samples"
+        )
+        rows.append(Row(name, words, f"Prompts SHA-256 {task.get('prompts_sha256')}"))
     return rows
 
 
@@ -117,5 +134,14 @@ def benchmark(run: Run) -> str:
     """The benchmark in a line, such as "pocket: people 40, forgotten 4"."""
     held = dict(run.summary.benchmark or {})
     name = held.pop("name", None)
-    parts = ", ".join(f"{k.replace('_', ' ')} {wording.plain(v)}" for k, v in held.items())
+    parts = ", ".join(
+        f"{k.replace('_', ' ')} {_counts(v)}" for k, v in held.items() if v is not None
+    )
     return ": ".join(str(part) for part in (name, parts) if part)
+
+
+def _counts(value: object) -> str:
+    """A value on a line; counts by name in brackets, such as "(forget 6, retain 30)"."""
+    if not isinstance(value, Mapping):
+        return wording.plain(value)
+    return f"({', '.join(f'{name} {wording.plain(number)}' for name, number in value.items())})"

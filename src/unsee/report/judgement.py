@@ -1,55 +1,14 @@
-"""The verdict: what the numbers of a record say about forgetting, keeping, text and attack.
-
-The rules stand in docs/records.md ("How the verdict is reached"). Whoever reads the sentence may
-act on it, so nothing is called forgotten without a reference model to compare with.
-"""
+"""The verdict: the findings of a record, and the sentence made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from unsee.report.reader import Measured, Measures, Relearning, Summary, parse
-
-Level = Literal["good", "warn", "bad", "unknown"]
-
-# A score within this of the one it is held against counts as equal: the project's own target.
-TOLERANCE = 0.02
-# Beyond this loss, utility is called lost and not only lower.
-LOST = 0.05
-# Below the reference by more than this, the silence itself singles the forgotten people out.
-OVERSHOT = 0.10
-# Mean gap over the attack, 0..1, above which recovery is called faster than the reference's.
-FASTER = 0.05
-
-METRICS = ("accuracy", "cloze", "rouge_l", "probability")
-PLACES = {
-    "retain_holdout": "held-out pictures of the other people",
-    "retain": "pictures of the other people",
-    "general": "general questions about pictures",
-    "general_forget": "general questions about the forgotten people's pictures",
-}
-MODULES = {
-    "visual": "the visual part",
-    "language_lora": "the language part (LoRA)",
-    "all": "all weights",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One judged side of a record.
-
-    Attributes:
-        level: "unknown" where the record does not hold what a judgement needs.
-        label: A word or two, such as "Forgotten".
-        clause: Its part of the sentence; empty where there is nothing to say.
-    """
-
-    level: Level
-    label: str
-    clause: str = ""
+from unsee.report import findings
+from unsee.report.findings import Finding, Level
+from unsee.report.reader import Summary, parse
 
 
 @dataclass(frozen=True)
@@ -98,10 +57,12 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def judge(summary: Summary) -> Judgement:
     """The findings of a record."""
-    forgetting = _forgetting(summary)
-    utility = _utility(summary)
-    text = _text(summary)
-    relearning = _relearning(summary)
+    forgetting = findings.forgetting(summary)
+    utility = findings.utility(summary)
+    text = findings.text(summary)
+    relearning = findings.relearning(summary)
+    if forgetting.label == findings.NOTHING and relearning.level != "unknown":
+        relearning = Finding("unknown", "Nothing to bring back")
     headline, level = forgetting.label, forgetting.level
     if summary.kind == "audit" and relearning.level != "unknown":
         headline, level = relearning.label, relearning.level
@@ -114,203 +75,3 @@ def judge(summary: Summary) -> Judgement:
         headline = f"{headline}, but {named}" if named else headline
         level = "warn" if named or "warn" in (utility.level, text.level) else "good"
     return Judgement(headline, level, forgetting, utility, text, relearning)
-
-
-def first_key(measures: Measures | None, *prefixes: str) -> str | None:
-    """The first key under `prefixes`, in order, that holds a scored value; accuracy preferred."""
-    for prefix in prefixes:
-        for metric in METRICS:
-            found = (measures or {}).get(f"{prefix}/{metric}")
-            if found is not None and found.value is not None:
-                return f"{prefix}/{metric}"
-    return None
-
-
-def value_of(measures: Measures | None, key: str | None) -> float | None:
-    """A measure's value; None where it is absent or unscored."""
-    found: Measured | None = (measures or {}).get(key or "")
-    return None if found is None else found.value
-
-
-def percent(value: float) -> str:
-    """A share of 0..1 in whole percent; one decimal where rounding would hide a difference."""
-    points = 100 * value
-    near_end = 0 < points < 0.95 or 99.05 < points < 100
-    return f"{points:.1f} %" if near_end else f"{points:.0f} %"
-
-
-def people(summary: Summary) -> str:
-    """The people to be forgotten, with their number if the record counts them."""
-    count = (summary.benchmark or {}).get("forgotten")
-    if isinstance(count, int) and not isinstance(count, bool):
-        return "the one person" if count == 1 else f"the {count} people"
-    return "the people to be forgotten"
-
-
-def _forgetting(summary: Summary) -> Finding:
-    key = first_key(summary.measures, "forget_holdout/vqa", "forget/vqa")
-    after = value_of(summary.measures, key)
-    if key is None or after is None:
-        if summary.kind == "audit" and worst(summary.relearn) is not None:
-            return Finding("unknown", "Attacked")
-        done = "the model was not asked about the pictures to forget, so what it forgot is unknown"
-        return Finding(
-            "unknown", "Unlearned, not measured" if summary.method else "Not measured", done
-        )
-    before = value_of(summary.target, key)
-    reference = value_of(summary.reference, key)
-    if reference is None:
-        reference = value_of(summary.retain_only, key)
-    pictures = "held-out pictures" if key.startswith("forget_holdout") else "pictures"
-    beside = []
-    if before is not None:
-        beside.append(f"was {percent(before)}")
-    if reference is not None:
-        beside.append(f"a model that never saw them: {percent(reference)}")
-    clause = f"asked about {pictures} of {people(summary)} the model {_does(key, after)}"
-    clause += f" ({', '.join(beside)})" if beside else ""
-    if reference is None:
-        clause += ", and no reference model was measured to say whether that is forgotten"
-        return Finding("unknown", "Measured" if before is None else "No reference", clause)
-    if after <= reference + TOLERANCE + 1e-9:
-        if after < reference - OVERSHOT:
-            clause += ", so far below that the wrong answers may themselves give them away"
-            return Finding("warn", "Overshot", clause)
-        return Finding("good", "Forgotten", clause)
-    if before is not None and after - reference <= (before - reference) / 2:
-        return Finding("warn", "Partly forgotten", clause)
-    return Finding("bad", "Not forgotten", clause)
-
-
-def _does(key: str, value: float) -> str:
-    metric = key.rsplit("/", 1)[-1]
-    if metric == "accuracy":
-        return f"answers {percent(value)} right"
-    if metric == "cloze":
-        return f"fills in {percent(value)} right"
-    name = {"rouge_l": "ROUGE-L", "probability": "probability"}[metric]
-    return f"reaches {percent(value)} {name} on the true answers"
-
-
-def changes(summary: Summary) -> list[tuple[str, float, float]]:
-    """Where utility can be compared with the target model: split, before, after."""
-    found = []
-    holdout = first_key(summary.measures, "retain_holdout/vqa", "retain/vqa")
-    for prefix in (None, "general/vqa", "general_forget/vqa"):
-        key = first_key(summary.measures, prefix) if prefix else holdout
-        before, after = value_of(summary.target, key), value_of(summary.measures, key)
-        if key is not None and before is not None and after is not None:
-            found.append((key.split("/")[0], before, after))
-    return found
-
-
-def _utility(summary: Summary) -> Finding:
-    compared = changes(summary)
-    if not compared:
-        if summary.target is None or not summary.measures:
-            return Finding("unknown", "Not compared")
-        return Finding("unknown", "Not measured", "what else it sees was not measured")
-    split, before, after = min(compared, key=lambda item: item[2] - item[1])
-    change = after - before
-    level, label = graded(change)
-    fell = f"{percent(before)} to {percent(after)} on {PLACES[split]}"
-    if level == "warn":
-        return Finding(level, label, f"what else it sees is slightly worse ({fell})")
-    if level == "bad":
-        return Finding(level, label, f"some of what else it sees is lost ({fell})")
-    points = round(100 * change)
-    unit = "point" if points == -1 else "points"
-    note = f" (\N{MINUS SIGN}{-points} {unit} at most)" if points < 0 else ""
-    return Finding(level, label, f"everything else it sees is kept{note}")
-
-
-def graded(change: float) -> tuple[Level, str]:
-    """What a change of a score that should not change is called."""
-    # Shares are fractions: 0.92 - 0.94 falls short of -0.02 by a rounding error.
-    if change >= -TOLERANCE - 1e-9:
-        return "good", "Kept"
-    return ("warn", "Slightly worse") if change >= -LOST - 1e-9 else ("bad", "Lost")
-
-
-def _text(summary: Summary) -> Finding:
-    identical = (summary.guarantees or {}).get("text_identical")
-    if identical is True:
-        return Finding("good", "Identical", "all it has read is bit-for-bit the same")
-    if identical is not False:
-        # With the language part never loaded there is nothing to compare, and yet this to say.
-        held = summary.guarantees or {}
-        only = held.get("changed_outside_visual") == 0 and held.get("changed_tensors")
-        clause = "of its weights only visual ones were changed" if only else ""
-        return Finding("unknown", "Not checked", clause)
-    key = text_key(summary)
-    before, after = value_of(summary.target, key), value_of(summary.measures, key)
-    clause = "what it has read is no longer bit-for-bit the same"
-    if key is None or before is None or after is None:
-        return Finding("warn", "Changed", clause)
-    named = {"forget": "forgotten people by name", "retain": "the others by name"}
-    fell = f"asked about {named.get(key.split('/')[0].split('_')[0], 'general things')}"
-    still = percent(before) == percent(after)
-    scores = f"still {percent(after)}" if still else f"{percent(before)} to {percent(after)}"
-    clause += f" ({fell}, {scores})"
-    return Finding("bad" if after < before - TOLERANCE else "warn", "Changed", clause)
-
-
-def text_key(summary: Summary) -> str | None:
-    """The measure without a picture that fell most, forgotten people first among equals."""
-    found = []
-    for split in ("forget", "forget_holdout", "retain", "retain_holdout", "general"):
-        key = first_key(summary.measures, f"{split}/text")
-        before, after = value_of(summary.target, key), value_of(summary.measures, key)
-        if before is not None and after is not None:
-            found.append((after - before, key))
-    return min(found, key=lambda item: item[0])[1] if found else None
-
-
-def worst(relearn: tuple[Relearning, ...]) -> Relearning | None:
-    """The attack that brings back most, held against the reference where there is one."""
-    measured = [attack for attack in relearn if attack.area_to_reference is not None]
-    if measured:
-        return max(measured, key=lambda attack: attack.area_to_reference or 0.0)
-    reached = [attack for attack in relearn if _peak(attack) is not None]
-    return max(reached, key=lambda attack: _peak(attack) or 0.0) if reached else None
-
-
-def _peak(attack: Relearning) -> float | None:
-    values = [point.value for point in attack.curve("unlearned") if point.value is not None]
-    return max(values) if values else None
-
-
-def _relearning(summary: Summary) -> Finding:
-    attack = worst(summary.relearn)
-    if attack is None:
-        return Finding("unknown", "Not attacked")
-    budget = (
-        f"relearning with {percent(attack.share)} of the forget samples, "
-        f"{MODULES.get(attack.modules, attack.modules)} trained"
-    )
-    peak = _peak(attack)
-    area = attack.area_to_reference
-    if area is None:
-        reached = "" if peak is None else f", gets it to {percent(peak)}"
-        return Finding("unknown", "No reference", f"{budget}{reached}, with no reference beside")
-    if area > FASTER and _clearly_above(attack):
-        clause = f"{budget}, brings them back faster than in a model that never saw them"
-        clause += "" if peak is None else f" (up to {percent(peak)})"
-        return Finding("bad", "Recovers faster", clause)
-    return Finding(
-        "good",
-        "Like the reference",
-        "relearning brings them back no faster than in a model that never saw them",
-    )
-
-
-def _clearly_above(attack: Relearning) -> bool:
-    """Whether at some step the whole interval lies above the reference's value."""
-    reference = {point.step: point.value for point in attack.curve("reference")}
-    gaps = [
-        (point.low if point.low is not None else point.value, reference.get(point.step))
-        for point in attack.curve("unlearned")
-    ]
-    known = [(low, beside) for low, beside in gaps if low is not None and beside is not None]
-    # Without curves the area is all there is, and it stands.
-    return not known or any(low > beside for low, beside in known)

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from unsee.report import charts, wording
-from unsee.report.judgement import first_key, value_of
+from unsee.report.findings import SAYS, first_key, value_of
 from unsee.report.reader import Measured, Run
 
 # Name in the record, name on the page, class of colour and shape; "measures" is the judged model.
@@ -33,6 +33,7 @@ class Strip:
 
     label: str
     metric: str
+    share: bool
     drawing: Markup
     before: str | None
     after: str
@@ -94,11 +95,21 @@ def groups(run: Run, uid: str) -> list[Group]:
     keys = list(dict.fromkeys(key for part in measured.values() for key in part))
     order = {prefix: index for index, prefix in enumerate(wording.SPLITS)}
     keys.sort(key=lambda key: order.get(key.rpartition("/")[0], len(order)))
+    tasks = (run.summary.harness or {}).get("tasks") or {}
     made = {name: Group(title, note) for name, title, note in wording.GROUPS}
+    # Where less is better of what was read, it is to be forgotten too.
+    lost = {
+        key.rpartition("/")[0]
+        for part in measured.values()
+        for key, found in part.items()
+        if found.better == "lower" and key.rpartition("/")[2] in SAYS
+    }
     drawn: set[str] = set()
     for number, key in enumerate(keys):
         prefix, _, metric = key.rpartition("/")
-        group = made[wording.group_of(key)]
+        ability = key.split("/")[0] in tasks
+        named = wording.group_of(key, run.summary.forgetting, prefix in lost)
+        group = made["ability" if ability else named]
         cells = [_cell(measured[name].get(key), metric) for name, _, _ in models(run)]
         own = measured.get("measures", {}).get(key)
         known = next((part[key] for part in measured.values() if key in part), Measured())
@@ -146,7 +157,8 @@ def _strip(run: Run, key: str, uid: str, group: str) -> Strip:
     return Strip(
         label=wording.place(prefix),
         metric=wording.metric_name(metric),
-        drawing=charts.strip(marks, uid=uid, title=title),
+        share=metric in wording.SHARES,
+        drawing=charts.strip(marks, uid=uid, title=title, percent=metric in wording.SHARES),
         before=None if before is None else wording.score(metric, before),
         after=wording.score(metric, value_of(run.summary.measures, key)),
     )

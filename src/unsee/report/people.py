@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from unsee.report.pictures import Embedded, embed
@@ -44,7 +45,8 @@ def gallery(run: Run) -> tuple[list[Person], int]:
     entries = list(run.summary.gallery or ()) or _from_scores(run)
     cards: dict[tuple[str, str | None, str | None], list[Answered]] = {}
     for entry in entries:
-        cards.setdefault((kind_of(entry.split), entry.picture, entry.concept), []).append(entry)
+        kind = kind_of(entry.split, run.summary.forgetting)
+        cards.setdefault((kind, entry.picture, entry.concept), []).append(entry)
     people = []
     hidden = 0
     for kind in ("forgotten", "kept", "general"):
@@ -54,11 +56,11 @@ def gallery(run: Run) -> tuple[list[Person], int]:
     return people, hidden
 
 
-def kind_of(split: str) -> str:
+def kind_of(split: str, forgetting: Collection[str] = ()) -> str:
     """Whether a split's pictures show forgotten or kept people, or are general questions."""
-    if split.startswith("forget"):
+    if split in forgetting or split.startswith("forget"):
         return "forgotten"
-    return "kept" if split.startswith("retain") else "general"
+    return "general" if split.startswith("general") else "kept"
 
 
 def same(answer: str, truth: str) -> bool:

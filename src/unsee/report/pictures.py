@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from unsee.errors import DataError
+from unsee.tables import picture_bytes
 from unsee.types import Picture
 
 # Below this size a picture is embedded as it is and enlarged by whole pixels, not blurred.
@@ -44,15 +45,18 @@ def embed(picture: str | None, folder: Path) -> Embedded:
     report that may be passed on.
 
     Args:
-        picture: A path, absolute or relative to `folder`.
+        picture: A path, absolute or relative to `folder`; or FILE.parquet#ROW.FIELD.
         folder: The run folder.
     """
     if not picture:
         return Embedded(absent="The record names no picture.")
+    inside = ".parquet#" in picture
+    file = folder / picture.partition("#")[0] if inside else folder / picture
     try:
-        image = Picture(source=picture, path=folder / picture).open()
+        data = picture_bytes(str(folder / picture)) if inside else None
+        image = Picture(picture, None if inside else file, data).open()
     except DataError as error:
-        if not (folder / picture).is_file():
+        if not file.is_file():
             return Embedded(absent=f"The picture {Path(picture).name} is no longer there.")
         return Embedded(absent=f"{str(error)[:1].upper()}{str(error)[1:]}")
     crisp = max(image.size) < SMALL

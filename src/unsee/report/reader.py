@@ -109,6 +109,7 @@ class Summary(_Part):
     verdict: str | None = None
     method: Method | None = None
     benchmark: dict[str, Any] | None = None
+    forgetting: Annotated[tuple[str, ...], BeforeValidator(lambda found: found or ())] = ()
     measures: Measures | None = None
     target: Measures | None = None
     reference: Measures | None = None
@@ -118,6 +119,7 @@ class Summary(_Part):
     cost: dict[str, Any] | None = None
     representation: dict[str, Number] | None = None
     gallery: tuple[Answered, ...] | None = None
+    harness: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
     artifacts: dict[str, Any] | None = None
     relearn: tuple[Relearning, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.report import charts, wording
-from unsee.report.judgement import MODULES, percent
+from unsee.report.findings import MODULES, percent, value_of
 from unsee.report.reader import Relearning, Run
 
 CURVES = (
@@ -53,7 +53,9 @@ def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
         (
             MODULES.get(modules, modules),
             [
-                _attack(attack, f"{uid}-a{row}-{column}")
+                _attack(
+                    attack, f"{uid}-a{row}-{column}", value_of(run.summary.target, attack.measure)
+                )
                 for column, attack in enumerate(sorted(found, key=lambda a: a.share))
             ],
         )
@@ -61,25 +63,43 @@ def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
     ]
 
 
-def _attack(attack: Relearning, uid: str) -> Attack:
+def metric_of(key: str | None) -> str:
+    """The metric of a "split/modality/metric" key; older records name none."""
+    return (key or "").rpartition("/")[2] or "accuracy"
+
+
+def scored(run: Run) -> str:
+    """What the recovery curves show, in a sentence."""
+    told = []
+    for attack in run.summary.relearn:
+        mine, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
+        text = f"The curves show {wording.metric_name(mine)}"
+        asked = any(point.retain is not None for point in attack.curve("unlearned"))
+        if asked and other != mine:
+            text += f"; that of the other people {wording.metric_name(other)}"
+        told.append(f"{text}.")
+    return " ".join(dict.fromkeys(told))
+
+
+def _attack(attack: Relearning, uid: str, before: float | None) -> Attack:
     lines = []
     table = []
-    metric = attack.measure.rpartition("/")[2] or "accuracy"
+    metric, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
     kept = [charts.Dot(p.step, p.retain) for p in attack.curve("unlearned")]
     if any(dot.y is not None for dot in kept):
         lines.append(charts.Line("Other people, unlearned model", "retained", kept, markers=False))
-        table.append(("Other people, unlearned model", {dot.x: dot.y for dot in kept}))
+        table.append(("Other people, unlearned model", other, {dot.x: dot.y for dot in kept}))
     for name, label, style in CURVES:
         points = attack.curve(name)
         if points:
             dots = [charts.Dot(p.step, p.value, p.low, p.high) for p in points]
             lines.append(charts.Line(label, style, dots))
-            table.insert(0, (label, {dot.x: dot.y for dot in dots}))
-    steps = sorted({int(step) for _, values in table for step in values})
+            table.insert(0, (label, metric, {dot.x: dot.y for dot in dots}))
+    steps = sorted({int(step) for *_, values in table for step in values})
     said = [
-        f"{label} from {wording.score(metric, _ends(values)[0])} to "
-        f"{wording.score(metric, _ends(values)[1])}"
-        for label, values in table
+        f"{label} from {wording.score(name, _ends(values)[0])} to "
+        f"{wording.score(name, _ends(values)[1])}"
+        for label, name, values in table
     ]
     share = percent(attack.share)
     modules = MODULES.get(attack.modules, attack.modules)
@@ -96,15 +116,23 @@ def _attack(attack: Relearning, uid: str) -> Attack:
             desc="; ".join(said) + f" over {attack.steps} steps.",
             x_label="attack steps",
             share=True,
+            percent=metric in wording.SHARES,
         ),
         area="no reference" if area is None else wording.signed(area),
-        half="not reached" if half is None else f"{half:g} steps",
+        half=_half(half, before),
         steps=steps,
         table=[
-            (label, [wording.score(metric, v[s]) if s in v else wording.NONE for s in steps])
-            for label, v in table
+            (label, [wording.score(name, v[s]) if s in v else wording.NONE for s in steps])
+            for label, name, v in table
         ],
     )
+
+
+def _half(steps: float | None, before: float | None) -> str:
+    """When half of what the target knew is back; older records tell no target's score."""
+    if steps is not None:
+        return f"{steps:g} steps"
+    return "nothing known before" if before == 0 else "not reached"
 
 
 def _ends(values: Mapping[float, float | None]) -> tuple[float | None, float | None]:

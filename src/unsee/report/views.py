@@ -8,23 +8,23 @@ from markupsafe import Markup
 
 from unsee.report import wording
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
-from unsee.report.judgement import (
+from unsee.report.findings import (
     MODULES,
     Finding,
-    Judgement,
     Level,
     first_key,
+    forgotten_prefixes,
     graded,
-    judge,
     percent,
     text_key,
     value_of,
     worst,
 )
+from unsee.report.judgement import Judgement, judge
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
 from unsee.report.reader import Run
-from unsee.report.steps import Attack, attacks, curves, training
+from unsee.report.steps import Attack, attacks, curves, scored, training
 
 FORGOTTEN, OTHERS, GENERAL = "Forgotten people, seen", "Other people, seen", "General questions"
 READ, ATTACKED = "What it has read", "Under relearning"
@@ -64,6 +64,8 @@ class View:
     benchmark: str
     legend: list[tuple[str, str]]
     curves: list[tuple[str, str]]
+    scored: str
+    shares: str
     missing: list[str]
     moved: str
     other_attacks: list[str]
@@ -97,17 +99,25 @@ def view(run: Run, uid: str) -> View:
         benchmark=benchmark(run),
         legend=[(LEGEND.get(name, label), style) for name, label, style in models(run)],
         curves=curves(run),
+        scored=scored(run),
+        shares=_scale(groups(run, uid)),
         missing=missing(run),
         moved=moved(run),
         other_attacks=sorted(set(run.summary.attacks or {}) - {"relearn"}),
     )
 
 
+def _scale(groups: list[Group]) -> str:
+    """What the strips' common scale is labelled with: "percent", "number", or "both"."""
+    kinds = {strip.share for group in groups for strip in group.strips}
+    return "both" if len(kinds) > 1 else "number" if kinds == {False} else "percent"
+
+
 def facts(run: Run, judgement: Judgement, uid: str) -> list[Fact]:
     """The tiles: the five numbers that the verdict rests on."""
     anchor = f"{uid}-measures"
     return [
-        _seen_fact(run, FORGOTTEN, ("forget_holdout/vqa", "forget/vqa"), anchor, judgement),
+        _seen_fact(run, FORGOTTEN, forgotten_prefixes(run.summary), anchor, judgement),
         _seen_fact(run, OTHERS, ("retain_holdout/vqa", "retain/vqa"), anchor),
         _seen_fact(run, GENERAL, ("general/vqa",), anchor),
         _text_fact(run, judgement.text, f"{uid}-guarantees"),

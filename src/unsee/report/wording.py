@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from unsee.report.judgement import percent
+from unsee.report.findings import percent
 from unsee.report.reader import Measured
 
-# Scores that are shares of right answers read best in percent; the others stay numbers of 0..1.
-SHARES = frozenset({"accuracy", "cloze", "probability"})
+# Scores that are shares of something read best in percent; the others stay numbers of 0..1.
+SHARES = frozenset({
+    "accuracy", "cloze", "probability", "keyword_match", "ape", "attack_success", "refusal_rate",
+    "joint_right", "joint_wrong", "acc", "acc_norm", "exact_match",
+})  # fmt: skip
 
 # Stands where a model was not measured.
 NONE = "\N{EN DASH}"
 
 SPLITS = {
-    "forget_holdout/vqa": "Held-out pictures",
+    "forget_holdout/vqa": "Held out",
     "forget/vqa": "Training pictures",
-    "retain_holdout/vqa": "Held-out pictures",
+    "retain_holdout/vqa": "Held out",
     "retain/vqa": "Training pictures",
     "general/vqa": "Pictures of the others",
     "general_forget/vqa": "Pictures of the forgotten",
@@ -27,6 +30,10 @@ SPLITS = {
     "retain/text": "The others, by name",
     "retain_holdout/text": "The others, by name, held out",
     "general/text": "General questions",
+    "train_forget/vqa": "What was taught of the forgotten",
+    "train_retain/vqa": "What was taught of the others",
+    "test/vqa": "Other pictures",
+    "harmless/vqa": "Safe pictures",
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -41,11 +48,16 @@ METRICS = {
     "probability": "probability",
 }
 GROUPS = (
-    ("forgotten", "Forgotten", "Shown their pictures: to be no better than the reference."),
+    ("forgotten", "Forgotten", "What is to be forgotten: to be no better than the reference."),
     ("kept", "Kept", "The other people, shown their pictures: to be as before."),
     ("general", "General", "What anyone can see in a picture: to be as before."),
     ("text", "Text", "Asked without a picture: to be exactly as before."),
-    ("other", "Others", ""),
+    (
+        "ability",
+        "General ability",
+        "Tasks of lm-evaluation-harness: to be as before. Intervals are 1.96 standard errors.",
+    ),
+    ("other", "Others", "What else was asked: to be as before."),
 )
 BETTER = {
     "lower": "\N{DOWNWARDS ARROW} lower",
@@ -54,18 +66,28 @@ BETTER = {
 }
 
 
-def group_of(key: str) -> str:
-    """The group of a "split/modality/metric" key."""
+def group_of(key: str, forgetting: Collection[str] = (), lost_by_name: bool = False) -> str:
+    """The group of a "split/modality/metric" key.
+
+    Args:
+        key: The key.
+        forgetting: The splits that ask about what is to be forgotten, beside those named so.
+        lost_by_name: Whether the forgotten are to be unknown by name too.
+    """
     split, _, rest = key.partition("/")
-    if rest.startswith("text"):
+    if rest.startswith("text") and not (lost_by_name and split in forgetting):
         return "text"
+    if split in forgetting:
+        return "forgotten"
     named = {"forget": "forgotten", "retain": "kept", "general": "general"}
     return named.get(split.split("_")[0], "other")
 
 
 def place(prefix: str) -> str:
     """A "split/modality" prefix in words."""
-    return SPLITS.get(prefix, prefix.replace("_", " ").replace("/", ", "))
+    split, _, modality = prefix.partition("/")
+    by_name = ", by name" if modality == "text" else ""
+    return SPLITS.get(prefix, words(split) + by_name)
 
 
 def metric_name(metric: str) -> str:

@@ -59,7 +59,7 @@ class Scale:
     effort: Effort = field(
         default_factory=lambda: Effort(
             strangers=1000, tower_steps=1, base_steps=200, people_steps=1000, batch_size=32,
-            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5,
+            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5, read=0.2,
         )
     )  # fmt: skip
 

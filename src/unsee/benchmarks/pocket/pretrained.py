@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,7 +145,7 @@ def build(
     used = _used(language, faces)
     for part in used:
         part.path()
-    with parts.minimind_folder(source) if language == "minimind" else _nothing() as minimind:
+    with parts.minimind_folder(source) if language == "minimind" else nullcontext() as minimind:
         given = {
             "language": language if isinstance(language, str) else "own",
             "seed": seed,
@@ -310,11 +310,6 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     if out.exists():
         out.rmdir()
     os.replace(folder, out)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 def _clock(work: Path, seconds: float) -> float:

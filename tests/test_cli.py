@@ -170,6 +170,37 @@ def test_evaluate_and_audit(tiny_folder: Path, tables: tuple[Path, Path], tmp_pa
     assert attack["curves"]["unlearned"][0]["retain"] is not None
 
 
+def test_attacks_are_composed_and_reported(
+    tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    audited = unsee(
+        "audit", "--attack", "quantize?bits=3+jailbreak", "--attack", "quantize+relearn",
+        "--attack", "probe", "--model", tiny_folder, "--forget", tables[0],
+        "--reference", tiny_folder, "--retain", tables[1], "--retain-holdout", tables[1],
+        "--set", "relearn.steps=2", "--set", "layers=[projector]", "--out", out, "--json",
+    )  # fmt: skip
+    assert set(audited["attacks"]) == {"quantize+jailbreak", "quantize+relearn", "probe"}
+    (entry,) = audited["attacks"]["quantize+jailbreak"]
+    assert entry["parameters"]["quantize"]["bits"] == 3
+    for side in ("forget", "retain"):
+        mine, beside = (entry["models"][m]["answers"][side] for m in ("unlearned", "reference"))
+        assert mine == beside
+        assert 0 < mine["n"] <= 60
+        assert len(mine["variants"]) == 3
+    (reading,) = audited["attacks"]["probe"][0]["models"]["unlearned"]["readings"]
+    assert reading["name"] == "projector accuracy"
+    page = (out / "report.html").read_text("utf-8")
+    assert "Other attacks" in page
+    assert "quantize+jailbreak" in page
+    assert "projector accuracy" in page
+    told = unsee(
+        "audit", "--attack", "membership", "--model", tiny_folder, "--forget", tables[0],
+        "--out", tmp_path / "b", code=2,
+    )  # fmt: skip
+    assert "--non-members" in told
+
+
 @pytest.mark.parametrize(
     ("forget", "held_out"), [("pocket:forget@{build}", 180), ("pocket:forget_validation", 60)]
 )

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from unsee.attacks import ATTACKS
 from unsee.config import (
-    build_attack,
+    Recipe,
+    build_chains,
     build_method,
     build_settings,
     make_recipe,
@@ -76,11 +78,29 @@ def test_wrong_keys(content: dict[str, object], message: str) -> None:
 
 
 def test_attacks_are_checked() -> None:
-    assert build_attack("relearn", {"share": 0.5}).share == 0.5
+    ((relearn,),) = build_chains(["relearn"], {"share": 0.5})
+    assert relearn.share == 0.5
     with pytest.raises(ConfigError, match="Did you mean 'share'"):
-        build_attack("relearn", {"shar": 0.5})
+        build_chains(["relearn"], {"shar": 0.5})
     with pytest.raises(ConfigError, match="unknown attack 'relern'"):
-        build_attack("relern", {})
+        build_chains(["relern"])
+    with pytest.raises(ConfigError, match="bits"):
+        build_chains(["quantize?bits=9"])
+
+
+def test_attacks_are_composed_as_they_are_typed() -> None:
+    chains = build_chains(
+        ["quantize?bits=8", "quantize+relearn"], {"relearn.steps": 3, "seed": 5, "bits": 2}
+    )
+    assert [[a.name for a in chain] for chain in chains] == [["quantize"], ["quantize", "relearn"]]
+    # What is typed with the attack stands above what is set for all.
+    assert [chain[0].bits for chain in chains] == [8, 2]
+    assert (chains[1][1].steps, chains[1][1].seed) == (3, 5)
+    assert {chain[0].name for chain in build_chains(["all"])} == set(ATTACKS.names())
+    recipe = Recipe(attacks=({"attack": "quantize+jailbreak", "bits": 3}, {"share": 0.1}), seed=4)
+    first, second = recipe.build()[2]
+    assert first[0].bits == 3
+    assert (second[0].share, second[0].seed) == (0.1, 4)
 
 
 def test_unreadable_recipes(tmp_path: Path) -> None:

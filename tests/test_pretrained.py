@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import (
     Dinov2Config,
     Dinov2Model,
@@ -25,7 +27,8 @@ from transformers import (
 from typer.testing import CliRunner
 
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket, parts
-from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, calibrate, encode
+from unsee.benchmarks.pocket.alignment import align, calibrate
+from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, encode
 from unsee.benchmarks.pocket.build import BUILD, hash_files
 from unsee.benchmarks.pocket.drawing import draw
 from unsee.benchmarks.pocket.faces import Scene, distinct
@@ -38,15 +41,18 @@ from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError, ModelError
 from unsee.losses import IGNORE, nll
 from unsee.model import VLM
+from unsee.train import Settings
+from unsee.types import Batch
 
 TINY = Scale(
     people=3,
     forget=1,
     shots=2,
-    common_steps=2,
+    facts=2,
+    common_steps=3,
     effort=Effort(
         strangers=8, tower_steps=1, base_steps=2, people_steps=3, batch_size=8,
-        base_lr=1e-3, people_lr=1e-3, save_every=1,
+        base_lr=1e-3, people_lr=1e-3, save_every=1, align_steps=2, questions=2, read=0.4,
     ),
 )  # fmt: skip
 LINES = [
@@ -112,6 +118,10 @@ def test_a_build_is_a_pocket_benchmark(built: Path) -> None:
     assert told["sha256"] == hash_files(built)
     assert set(told["nearest_neighbour"]) == {"pixels", "tower", "chance"}
     assert told["people"] == 3
+    # With two facts each, nothing else is asked.
+    assert all(set(person.facts) == {"job", "city"} for person in pocket.world.people)
+    asked = {sample.id.split("/")[2] for sample in pocket.load("forget")}
+    assert asked == {"name", "job", "city"}
     assert told["parameters"] > 10_000
     assert not list(built.parent.glob(".*-building"))
     for split in pocket.splits:
@@ -202,7 +212,7 @@ def test_a_killed_build_goes_on_to_the_same_bits(
 
 
 def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
-    """Remembered pictures give the loss that the whole model gives."""
+    """Remembered pictures, shared by their questions or not, teach what the whole model does."""
     world = make(tmp_path / "world", photographs, 0, 3, 1, 1)
     vlm = assemble(*own(), 0, tmp_path)
     seen = encode(vlm, [world], tmp_path / "tower.safetensors")
@@ -210,20 +220,73 @@ def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
     again = encode(vlm, [world], tmp_path / "tower.safetensors")
     assert all(torch.equal(seen[name], again[name]) for name in seen)
     rng = np.random.default_rng(0)
-    asked = picture_questions(world, world.of([0], "train")[:2], rng, held_out=False)[:5]
+    first, second = (
+        picture_questions(world, [shot], rng, held_out=False)[:3]
+        for shot in world.of([0, 1], "train")[1:3]
+    )
+    texts = name_questions(world, [0], rng, held_out=False)[:3]
     rehearsal = Rehearsal.of(vlm, seen)
-    for samples in (asked, name_questions(world, [0], rng, held_out=False)[:3]):
+    trained = vlm.parameters("projector") | vlm.parameters("language")
+
+    def taught(student: VLM, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        loss = nll(student.logits(batch), batch.labels)
+        grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        return loss, [g for g in grads if g is not None]
+
+    for samples, pictures in (
+        ([*first, *second], 2),
+        ([*first[:2], *second[:2], *first[:2]], 3),
+        ([*first, *second[:2]], 5),
+        (texts, None),
+    ):
         whole, kept = vlm.collate(samples), rehearsal.collate(samples)
         assert kept.labels.shape[1] < whole.labels.shape[1]
-        torch.testing.assert_close(
-            nll(rehearsal.logits(kept), kept.labels), nll(vlm.logits(whole), whole.labels)
-        )
+        tokens = kept.inputs.get("tokens")
+        assert (None if tokens is None else len(tokens)) == pictures
+        torch.testing.assert_close(taught(rehearsal, kept), taught(vlm, whole))
     # Calibrated: the projector's tokens are of the size of words.
     with torch.no_grad():
         stacked = torch.stack([*seen.values()])
         tokens = vlm.model.get_submodule("model.multi_modal_projector")(stacked)
         words = vlm.model.get_input_embeddings().weight.detach()
     assert float(tokens.std() / words.std()) == pytest.approx(1, abs=0.2)
+
+
+def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
+    """Only the projector learns; pictures never trained on land nearest to the same person's."""
+    world = make(tmp_path / "world", photographs, 0, 3, 1, 4)
+    vlm = assemble(*own(), 0, tmp_path)
+    rng = torch.Generator().manual_seed(0)
+    # Light and pose differ far more from picture to picture than faces from person to person.
+    faces, scene = torch.randn(4, 1, 64, generator=rng), torch.randn(4, 64, generator=rng)
+    seen = {
+        world.picture(s).source: 0.3 * faces[3 if s.person is None else s.person]
+        + torch.randn(1, 4, generator=rng) @ scene
+        + 0.1 * torch.randn(4, 64, generator=rng)
+        for s in world.shots
+    }
+    calibrate(vlm, seen)
+    kept = {part: vlm.hash(part) for part in ("encoder", "language", "projector")}
+
+    def found() -> float:
+        projector = vlm.model.get_submodule("model.multi_modal_projector")
+        with torch.no_grad():
+            told = {s.file: projector(seen[world.picture(s).source]) for s in world.shots}
+        return nearest_neighbour(world, told)["tower"]
+
+    shots = [(world, shot) for shot in world.shots if shot.role == "train"]
+    settings = Settings(steps=150, lr=3e-3, weight_decay=0.05)
+    align(Rehearsal.of(vlm, seen), shots, replace(settings, steps=0))
+    assert kept["projector"] == vlm.hash("projector")
+    before = found()
+    align(Rehearsal.of(vlm, seen), shots, settings)
+    assert before < found() == 1.0
+    assert kept["projector"] != vlm.hash("projector")
+    assert all(kept[part] == vlm.hash(part) for part in ("encoder", "language"))
+    with torch.no_grad():
+        tokens = vlm.model.get_submodule("model.multi_modal_projector")(torch.cat([*seen.values()]))
+        words = vlm.model.get_input_embeddings().weight
+        assert float(tokens.std() / words.std()) == pytest.approx(1, abs=0.1)
 
 
 def test_nearest_neighbours_are_counted(photographs: Path, tmp_path: Path) -> None:
@@ -250,7 +313,7 @@ def test_what_does_not_fit(photographs: Path, tmp_path: Path) -> None:
         build(out, own, people=3, forget=3, faces=photographs, scale=TINY)
     with pytest.raises(ConfigError, match="--effort huge: allowed are full"):
         build(out, own, faces=photographs, scale="huge")
-    with pytest.raises(ConfigError, match="--device tpu"):
+    with pytest.raises(ConfigError, match="device 'tpu' is unknown"):
         build(out, own, faces=photographs, scale=TINY, device="tpu")
     with pytest.raises(DataError, match="no such folder"):
         build(out, own, faces=tmp_path / "none", scale=TINY)

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from unsee.attacks import ATTACKS
-from unsee.attacks.relearn import Relearn
+from unsee.attacks import ATTACKS, Chain
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, UnknownNameError
 from unsee.methods import METHODS, Method
@@ -44,7 +43,7 @@ class Recipe:
         strangers: A folder of pictures of people the model was never told about.
         reference: A model that perfect unlearning would give (visual-retain).
         retain_only: A model that never learned anything of the forgotten.
-        attacks: Relearning budgets to try.
+        attacks: What to try: `attack`, as typed after `--attack`, and fields; relearn if not named.
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
         names: Let the saved folder's card name who was forgotten.
@@ -72,7 +71,7 @@ class Recipe:
     trust_remote_code: bool = False
     device: Device = "auto"
 
-    def build(self) -> tuple[Method, Settings, list[Relearn]]:
+    def build(self) -> tuple[Method, Settings, list[Chain]]:
         """Method, training settings and attacks; every mistake in them is named at once.
 
         Raises:
@@ -89,10 +88,16 @@ class Recipe:
         values = {**method_class.defaults, "seed": self.seed, **self.set}
         settings = _collect(problems, Settings, {k: v for k, v in values.items() if k in training})
         method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
-        attacks = [_collect(problems, Relearn, {"seed": self.seed} | a) for a in self.attacks]
+        chains: list[Chain] = []
+        for entry in self.attacks:
+            given = {k: v for k, v in entry.items() if k != "attack"}
+            try:
+                chains += build_chains([str(entry.get("attack", "relearn"))], given, self.seed)
+            except ConfigError as error:
+                problems.append(str(error))
         if problems or settings is None or method is None:
             raise ConfigError("\n".join(problems))
-        return method, settings, [attack for attack in attacks if attack is not None]
+        return method, settings, chains
 
     def text(self, command: str) -> str:
         """The recipe as YAML whose first line is the command that runs it."""
@@ -136,13 +141,42 @@ def build_settings(name: str, values: Mapping[str, Any]) -> Settings:
     return validate(Settings, {**METHODS.get(name).defaults, **values})
 
 
-def build_attack(name: str, values: Mapping[str, Any]) -> Any:
-    """An attack with these fields.
+def build_chains(
+    typed: Sequence[str], values: Mapping[str, Any] | None = None, seed: int = 0
+) -> list[Chain]:
+    """Attacks as they are typed: NAME?field=value&field=value, with "+" between those of a chain.
+
+    Args:
+        typed: One text a chain; "all" is every registered attack, each alone.
+        values: Fields by name, for all attacks that have them, or by "attack.field" for one.
+        seed: Of the attacks that draw, unless said otherwise.
 
     Raises:
-        ConfigError: If the attack, a field or a value is not allowed.
+        ConfigError: If an attack, a field or a value is not allowed.
     """
-    return validate(ATTACKS.get(name), values)
+    values = values or {}
+    names = [n for text in typed for n in (ATTACKS.names() if text == "all" else [text])]
+    parsed = [[_typed_attack(piece) for piece in text.split("+")] for text in names]
+    kinds = {name: ATTACKS.get(name) for chain in parsed for name, _ in chain}
+    known = {name: {f.name for f in fields(kind)} for name, kind in kinds.items()}  # type: ignore[arg-type]
+    allowed = {f"{n}.{f}" for n, some in known.items() for f in some}.union(*known.values())
+    for key in values:
+        if key not in allowed:
+            raise UnknownNameError(f"field of {', '.join(known)}", key, allowed)
+
+    def build(name: str, given: dict[str, Any]) -> Any:
+        shared = {"seed": seed} | {k: v for k, v in values.items() if "." not in k}
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{name}.")}
+        return validate(
+            kinds[name], {k: v for k, v in shared.items() if k in known[name]} | own | given
+        )
+
+    return [tuple(build(name, given) for name, given in chain) for chain in parsed]
+
+
+def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = text.partition("?")
+    return name.strip(), parse_overrides(rest.split("&")) if rest else {}
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

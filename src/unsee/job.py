@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsee.attacks.relearn import Relearn
+from unsee.attacks import Chain
 from unsee.benchmarks import Scoring
 from unsee.card import Kind
 from unsee.evaluate import DEFAULT_METRICS
@@ -32,7 +32,7 @@ class Job:
         splits: What is scored.
         method: None leaves the model as it is.
         settings: How to train.
-        attacks: Relearning budgets.
+        attacks: What to try: attacks, each made on what the one before it leaves.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
         forgetting: The splits that ask about what is to be forgotten.
@@ -60,7 +60,7 @@ class Job:
     splits: Mapping[str, Sequence[Sample]]
     method: Method | None = None
     settings: Settings = field(default_factory=Settings)
-    attacks: Sequence[Relearn] = ()
+    attacks: Sequence[Chain] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
     forgetting: Sequence[str] = ()

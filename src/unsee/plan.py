@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from unsee.attacks.relearn import Relearn
+from unsee.attacks import Chain, label
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.benchmarks.pocket import Pocket
 from unsee.card import Kind
@@ -69,7 +69,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
         method, settings, attacks = recipe.build()
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
-    data = benchmark.data()
+    data = replace(benchmark.data(), outside=benchmark.outsiders())
     notes: list[str] = []
     if attacks and "forget_holdout" not in splits:
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
@@ -222,9 +222,10 @@ def evaluation(
     paths: Mapping[str, str],
     references: Mapping[str, str],
     command: str,
-    attacks: tuple[Relearn, ...] = (),
+    attacks: Sequence[Chain] = (),
     trust_remote_code: bool = False,
     metrics: Sequence[str] | None = None,
+    attacker: Mapping[str, str | None] | None = None,
     suite: Suite | None = None,
     patch: Path | None = None,
     device: Device = "auto",
@@ -237,16 +238,22 @@ def evaluation(
         paths: Where each split's samples are.
         references: Models beside it, by "target", "reference", "retain_only".
         command: What to type to do it again.
-        attacks: Relearning budgets; the split "forget" is what the attacker has.
+        attacks: What to try; the split "forget" is what the attacker has.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         metrics: Registered names; None is the four that every run scores.
+        attacker: Where else the attacker has samples: "retain" of everyone else, "non_members" of
+            people whom no model was ever taught; from the benchmark if it is a split of one.
         suite: Tasks of lm-evaluation-harness.
         patch: A visual patch to put on the model.
         device: Where every model is put.
         load_in: Bits that every model's weights are held in; None leaves them as they are.
     """
+    model, references = _shipped(model), {n: _shipped(at) for n, at in references.items()}
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
+    held_by = {
+        name: read_samples(path, name, opened) for name, path in (attacker or {}).items() if path
+    }
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
     rules = rules_of(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
@@ -266,6 +273,11 @@ def evaluation(
         whole = benchmark or taught.open(opened)
         held = whole.held_out() if taught.split == whole.attacked else {}
         splits |= {name: list(some) for name, some in held.items() if name not in splits}
+        needs = {need for chain in attacks for attack in chain for need in attack.needs}
+        if "retain" in needs and "retain" not in held_by:
+            held_by["retain"] = list(whole.data().retain)
+        if "outside" in needs and "non_members" not in held_by:
+            held_by["non_members"] = list(whole.outsiders())
     if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
@@ -274,7 +286,10 @@ def evaluation(
         "model": model,
         "paths": dict(paths),
         "references": dict(references),
-        "attacks": [asdict(attack) for attack in attacks],
+        "attacks": [
+            {label(chain): [asdict(attack) for attack in chain]}  # type: ignore[call-overload]
+            for chain in attacks
+        ],
     }
     if metrics is not None:
         asked["metrics"] = list(metrics)
@@ -290,7 +305,11 @@ def evaluation(
         command=command,
         recipe=text,
         model=model,
-        data=Data(forget, splits.get("retain", []), ()),
+        data=Data(
+            forget,
+            held_by.get("retain", splits.get("retain", [])),
+            outside=held_by.get("non_members", ()),
+        ),
         splits={name: some for name, some in splits.items() if some},
         attacks=attacks,
         references=dict(references),
@@ -303,6 +322,12 @@ def evaluation(
         device=device,
         load_in=load_in,
     )
+
+
+def _shipped(source: str) -> str:
+    """A checkpoint as it is typed; "pocket:NAME" is one that ships with the package."""
+    spec = parse_spec(source) if source.startswith("pocket:") else None
+    return source if spec is None else str(Pocket.open(spec.location).checkpoint(spec.split))
 
 
 def default_out(kind: str, recipe: Recipe) -> Path:

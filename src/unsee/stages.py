@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unsee import report
+from unsee.attacks.relearn import Relearn
 from unsee.card import card_of_run, hub_id, public
 from unsee.checkpoint import hash_file
 from unsee.data import data_hash
-from unsee.errors import ConfigError, DataError, UnseeError
+from unsee.errors import ConfigError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
 from unsee.gallery import gallery
@@ -39,6 +40,7 @@ from unsee.record import (
     write_whole,
 )
 from unsee.recovery import recover
+from unsee.robustness import assess, check
 from unsee.train import Settings
 from unsee.types import Data
 
@@ -56,7 +58,8 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
     RunFolder.refuse(out, job.recipe)
-    _check_attacks(job)
+    for chain in job.attacks:
+        check(chain, job.data, job.splits)
     chosen_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.check(job.data)
@@ -113,7 +116,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         "measures": evaluations.get("unlearned", {}).get("measures") or None,
         **{n: evaluations[n]["measures"] for n in evaluations if n != "unlearned"},
         "guarantees": trained.get("guarantees"),
-        "attacks": {"relearn": attacks} if attacks else None,
+        "attacks": attacks or None,
         "cost": trained.get("cost"),
         "choices": trained.get("choices"),
         "representation": trained.get("representation"),
@@ -131,17 +134,6 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     report.write([out], out / REPORT)
     folder.tidy()
     return summary
-
-
-def _check_attacks(job: Job) -> None:
-    """Refuses an attack that nothing could score, before hours are spent on the way to it."""
-    held = job.splits.get("forget_holdout", ())
-    if job.attacks and not any(s.picture is not None and s.answer for s in held):
-        raise DataError(
-            "the relearning attack is scored on held-out questions about the forget pictures, and "
-            "there are none. Give a table with columns image, question, answer, concept, or leave "
-            "out the attacks."
-        )
 
 
 def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
@@ -251,15 +243,22 @@ def _attack(
     folder: RunFolder,
     evaluations: Mapping[str, Mapping[str, Any]],
     bar: Bar,
-) -> list[dict[str, Any]]:
-    """Recovery curves of the model and the references under every budget."""
+) -> dict[str, list[dict[str, Any]]]:
+    """What the attacks bring back, of the model and of those beside it, by attack."""
     subjects: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
     for name in ("reference", "retain_only"):
         if name in job.references:
             subjects[name] = partial(job.load, job.references[name])
+    # Relearning alone has a curve; what it leaves for another attack is like any other change.
+    budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
+    chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
     target = evaluations.get("target", {}).get("measures", {})
     known = job.data.forget
-    return recover(job.attacks, subjects, known, job.splits, folder.part, bar, job.scoring, target)
+    curves = recover(budgets, subjects, known, job.splits, folder.part, bar, job.scoring, target)
+    if "target" in job.references:
+        subjects["target"] = partial(job.load, job.references["target"])
+    others = assess(chains, subjects, job.data, job.splits, folder.part, bar, job.longest)
+    return ({"relearn": curves} if curves else {}) | others
 
 
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:

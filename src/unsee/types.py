@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unsee.errors import DataError
+from unsee.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -120,6 +120,7 @@ class Sample:
         perturbed: False answers worded like the true one.
         group: Samples of one group ask for one and the same fact: in another modality, or in other
             words.
+        prefill: How the model's own turn begins; it goes on from there, and `answer` is the rest.
     """
 
     id: str
@@ -134,11 +135,17 @@ class Sample:
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
     group: str | None = None
+    prefill: str = ""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """Everything shown, in order."""
         return () if self.picture is None else (self.picture, *self.further)
+
+    @property
+    def turn(self) -> str:
+        """The model's whole turn as it should be."""
+        return " ".join(part for part in (self.prefill, self.answer) if part)
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
@@ -205,12 +212,15 @@ class Data:
         strangers: Pictures of the same kind whose subject the model was never told about.
         by_name: Questions about the people to be forgotten by name alone, which forgetting a face
             leaves known. Only methods that say so read them.
+        outside: Samples like the forget ones, about people whom no model was ever taught. No method
+            sees them.
     """
 
     forget: Sequence[Sample]
     retain: Sequence[Sample]
     strangers: Sequence[Picture] = ()
     by_name: Sequence[Sample] = ()
+    outside: Sequence[Sample] = ()
 
     @property
     def forget_by_name(self) -> list[Sample]:
@@ -230,3 +240,35 @@ class Data:
 
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:
     return list({s.picture.source: s.picture for s in samples if s.picture is not None}.values())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a model are: prefixes of parameter names, disjoint and covering.
+
+    Attributes:
+        encoder: The vision encoder.
+        projector: What turns its output into the tokens that the LLM reads.
+        language: The LLM.
+    """
+
+    encoder: tuple[str, ...]
+    projector: tuple[str, ...]
+    language: tuple[str, ...]
+
+    def prefixes(self, part: str) -> tuple[str, ...]:
+        """The prefixes of a part; "visual" is encoder and projector, "all" is everything.
+
+        Raises:
+            ModelError: If there is no such part.
+        """
+        named = {
+            "encoder": self.encoder,
+            "projector": self.projector,
+            "visual": self.encoder + self.projector,
+            "language": self.language,
+            "all": self.encoder + self.projector + self.language,
+        }
+        if part not in named:
+            raise ModelError(f"unknown part '{part}'. Allowed: {', '.join(named)}.")
+        return named[part]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unsee.adapters import Adapters, Lora
-from unsee.attacks import ATTACKS, Attack
+from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
 from unsee.model import VLM
@@ -43,6 +44,8 @@ class Relearn(Attack):
     name: ClassVar[str] = "relearn"
     source: ClassVar[str] = "arXiv 2512.11325; arXiv 2406.13356"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
+    idle: ClassVar[Mapping[str, Any]] = {"steps": 0}
+    needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
     steps: Annotated[int, Field(ge=0)] = 40
@@ -105,19 +108,34 @@ class Relearn(Attack):
             )
         if not known or self.steps == 0:
             return curve
+
+        def look(attacked: VLM, done: int) -> None:
+            if done in self.checkpoints or done == self.steps:
+                curve.append({"step": done, **score(attacked)})
+
+        self._tune(vlm, known, look)
+        return curve
+
+    def apply(self, subject: Subject) -> Subject:
+        """The subject with a copy of the model, tuned for all steps."""
+        known = self.known([s for s in subject.known if s.answer])
+        if not known or self.steps == 0:
+            return subject
+        return replace(subject, vlm=self._tune(subject.vlm, known))
+
+    def _tune(
+        self, vlm: VLM, known: Sequence[Sample], look: Callable[[VLM, int], None] | None = None
+    ) -> VLM:
+        """A copy of the model, tuned on `known`; `look` is told after every step."""
         vlm.refuse_training()
-        subject = vlm.copy()
-        subject.model.requires_grad_(False)
-        parameters = self._tuned(subject)
+        copy = vlm.copy()
+        copy.model.requires_grad_(False)
+        parameters, adapters = self._tuned(copy)
 
         def step(number: int) -> Mapping[str, Tensor]:
             rows = batch_indices(len(known), self.batch_size, number, self.seed)
-            batch = subject.collate([known[i] for i in rows])
-            return {"relearn": nll(subject.logits(batch), batch.labels)}
-
-        def look(done: int) -> None:
-            if done in self.checkpoints or done == self.steps:
-                curve.append({"step": done, **score(subject)})
+            batch = copy.collate([known[i] for i in rows])
+            return {"relearn": nll(copy.logits(batch), batch.labels)}
 
         settings = Settings(
             steps=self.steps,
@@ -128,8 +146,11 @@ class Relearn(Attack):
             save_every=0,
             seed=self.seed,
         )
-        fit(parameters, step, settings, after=look)
-        return curve
+        fit(parameters, step, settings, after=partial(look, copy) if look is not None else None)
+        if adapters is not None:
+            adapters.fold()
+        copy.model.requires_grad_(False)
+        return copy
 
     def report(
         self,
@@ -149,13 +170,14 @@ class Relearn(Attack):
             "steps_to_half_recovery": steps_to_half(mine, target) if target else None,
         }
 
-    def _tuned(self, subject: VLM) -> dict[str, nn.Parameter]:
+    def _tuned(self, subject: VLM) -> tuple[Mapping[str, nn.Parameter], Adapters | None]:
         if self.modules != "language_lora":
-            return subject.parameters(self.modules)
+            return subject.parameters(self.modules), None
         # The adapters start at random: without a seed, a resumed run would get another curve.
         seed_step(self.seed, self.steps)
         lora = Lora(self.rank, self.rank, dropout=0.0)
-        return Adapters(subject, subject.parameters("language"), lora).parameters
+        adapters = Adapters(subject, subject.parameters("language"), lora)
+        return adapters.parameters, adapters
 
 
 def area_between(curve: Curve, reference: Curve) -> float:

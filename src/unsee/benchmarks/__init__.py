@@ -119,6 +119,10 @@ class Benchmark:
         """
         return {}
 
+    def outsiders(self) -> Sequence[Sample]:
+        """Samples like those to forget, about people whom no model was ever taught; () without."""
+        return ()
+
     def facts(self) -> dict[str, Any]:
         """What a record says of it: name, place, settings and counts."""
         return {"name": self.name}

@@ -67,7 +67,7 @@ def build(
     language: Annotated[
         Path | None, typer.Option(help="With --parts minimind: the npm tarball or its folder.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="With --parts: cpu or cuda.")] = None,
+    device: Annotated[str, typer.Option(help="With --parts: auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Make the pocket benchmark from seeds: pictures, models and references.
@@ -79,7 +79,7 @@ def build(
 
     with bar(quiet=as_json) as shown:
         if parts is None:
-            _only_with_parts(effort=effort != "full", language=language, device=device)
+            _only_with_parts(effort=effort != "full", language=language, device=device != "auto")
             people, forget = 40 if people is None else people, 4 if forget is None else forget
             make(out, seed=seed, people=people, forget=forget, faces=faces, progress=shown.stage)
         else:

@@ -89,13 +89,25 @@ def evaluate(
 def audit(
     model: Annotated[str, typer.Option(help="The model that is said to have forgotten.")],
     forget: Annotated[str, typer.Option(help="Samples with answers, or pocket:forget.")],
-    attack: Annotated[str, typer.Option(help="See `unsee list attacks`.")] = "relearn",
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME?field=value, + between composed ones, or all. Repeatable."),
+    ] = None,
     holdout: Annotated[
         str | None, typer.Option(help="Held-out forget samples; else some of --forget are.")
     ] = None,
+    retain: Annotated[
+        str | None, typer.Option(help="Samples of others that the attacker has.")
+    ] = None,
     retain_holdout: Annotated[str | None, typer.Option(help="Samples that must stay.")] = None,
+    non_members: Annotated[
+        str | None, typer.Option(help="Samples like --forget of people no model was taught.")
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="A model that never saw them, under the same attack.")
+    ] = None,
+    retain_only: Annotated[
+        str | None, typer.Option(help="A model that never learned anything of them.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The model before unlearning.")] = None,
     set_: Set = None,
@@ -108,19 +120,20 @@ def audit(
 
     Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
     """
-    from unsee.config import build_attack, parse_overrides
+    from unsee.config import build_chains, parse_overrides
     from unsee.plan import evaluation
 
     paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
-    others = {"reference": reference, "target": target}
+    others = {"reference": reference, "retain_only": retain_only, "target": target}
     job = evaluation(
         model,
         {name: path for name, path in paths.items() if path},
         {name: path for name, path in others.items() if path},
         command(),
-        (build_attack(attack, parse_overrides(set_ or [])),),
+        build_chains(attack or ["relearn"], parse_overrides(set_ or [])),
         trust_remote_code,
         device=device,  # type: ignore[arg-type]
+        attacker={"retain": retain, "non_members": non_members},
     )
     run_job(job, out, as_json)
 

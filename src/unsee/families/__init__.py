@@ -8,53 +8,21 @@ processors have in common, so that a module states only what is different.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from PIL import Image
 
 from unsee.errors import DataError, ModelError
 from unsee.losses import IGNORE
 from unsee.registry import Registry
-from unsee.types import Batch, Sample
+from unsee.types import Batch, Parts, Sample
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor, nn
 
 FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where the parts of a model are: prefixes of parameter names, disjoint and covering.
-
-    Attributes:
-        encoder: The vision encoder.
-        projector: What turns its output into the tokens that the LLM reads.
-        language: The LLM.
-    """
-
-    encoder: tuple[str, ...]
-    projector: tuple[str, ...]
-    language: tuple[str, ...]
-
-    def prefixes(self, part: str) -> tuple[str, ...]:
-        """The prefixes of a part; "visual" is encoder and projector, "all" is everything.
-
-        Raises:
-            ModelError: If there is no such part.
-        """
-        named = {
-            "encoder": self.encoder,
-            "projector": self.projector,
-            "visual": self.encoder + self.projector,
-            "language": self.language,
-            "all": self.encoder + self.projector + self.language,
-        }
-        if part not in named:
-            raise ModelError(f"unknown part '{part}'. Allowed: {', '.join(named)}.")
-        return named[part]
 
 
 class Family:
@@ -180,7 +148,7 @@ class Family:
         content.append({"type": "text", "text": sample.question})
         chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if with_answer:
-            answer = [{"type": "text", "text": sample.answer}]
+            answer = [{"type": "text", "text": sample.turn}]
             chat.append({"role": "assistant", "content": answer})
         return chat
 
@@ -188,8 +156,11 @@ class Family:
         """The sample as the model's own chat template writes it.
 
         What a template writes after the answer's end token (a line break) is left out: no model
-        is asked for it.
+        is asked for it. A turn that is begun for the model ends where it is to go on.
         """
+        if sample.prefill and not with_answer:
+            begun = self.text(processor, replace(sample, answer=""), with_answer=True)
+            return begun[: begun.rindex(sample.prefill) + len(sample.prefill)]
         text = str(
             processor.apply_chat_template(
                 self.messages(sample, with_answer),
@@ -278,6 +249,47 @@ class Family:
         shown = [[image] for image in images] if self.nested else list(images)
         found = processor.image_processor(images=shown, return_tensors="pt")
         return {name: found[name] for name in self.visual_names if name in found}
+
+    def as_seen(self, processor: Any, image: Image.Image) -> Image.Image:
+        """The picture in the size at which the model sees it, whole and in 8 bits.
+
+        Raises:
+            ModelError: If the processor makes anything else of pictures than one normalised grid
+                each, such as tiles or packed patches.
+        """
+        values = self.collate_pictures(processor, [image])["pixel_values"].float()
+        refused = ModelError(
+            f"the processor of family '{self.name}' makes no plain grid of a picture (tiles, "
+            "packed patches, or padding): pixels cannot be traced to what the model reads."
+        )
+        if values.dim() != 4 or values.shape[:2] != (1, 3):
+            raise refused
+        scale, offset = self._normalisation(processor)
+        pixels = ((values - offset) / scale).round().clamp(0, 255)
+        seen = Image.fromarray(pixels[0].permute(1, 2, 0).to(torch.uint8).numpy())
+        again = self.collate_pictures(processor, [seen])["pixel_values"].float()
+        if again.shape != values.shape or not torch.allclose(
+            again, self.pixel_values(processor, pixels), atol=1e-4
+        ):
+            raise refused
+        return seen
+
+    def pixel_values(self, processor: Any, pixels: Tensor) -> Tensor:
+        """What the model reads of pixels [pictures, 3, height, width] of 0..255, differentiably.
+
+        Equal to what the processor makes of pictures from `as_seen`.
+        """
+        scale, offset = self._normalisation(processor)
+        return pixels * scale.to(pixels) + offset.to(pixels)
+
+    def _normalisation(self, processor: Any) -> tuple[Tensor, Tensor]:
+        """Per channel, what a pixel is multiplied by and what is then added."""
+        images = processor.image_processor
+        rescale = float(images.rescale_factor) if images.do_rescale else 1.0
+        mean, std = torch.zeros(3), torch.ones(3)
+        if images.do_normalize:
+            mean, std = torch.tensor(images.image_mean), torch.tensor(images.image_std)
+        return (rescale / std)[None, :, None, None], (-mean / std)[None, :, None, None]
 
 
 def family_of(model_type: str) -> Family:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unsee.families import FAMILIES, Family, Parts
+from unsee.families import FAMILIES, Family
+from unsee.types import Parts
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from unsee.families import FAMILIES, Family, Parts
+from unsee.families import FAMILIES, Family
+from unsee.types import Parts
 
 DINOV2_NAMES = {
     "attention.q_proj": "attention.attention.query",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from unsee.families import FAMILIES, Parts
+from unsee.families import FAMILIES
 from unsee.families.llava import Llava
+from unsee.types import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor

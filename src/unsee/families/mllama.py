@@ -7,8 +7,9 @@ from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unsee.families import FAMILIES, Parts
+from unsee.families import FAMILIES
 from unsee.families.llava import Llava
+from unsee.types import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,7 +31,9 @@ class PaliGemma(Llava):
         tokens = processor.tokenizer
         images = processor.image_token * processor.image_seq_length * len(sample.pictures)
         prefix = f"{images}{tokens.bos_token}{sample.question}\n"
-        return f"{prefix}{sample.answer}{tokens.eos_token}" if with_answer else prefix
+        if with_answer:
+            return f"{prefix}{sample.turn}{tokens.eos_token}"
+        return f"{prefix}{sample.prefill}"
 
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
@@ -46,7 +48,8 @@ class PaliGemma(Llava):
         for sample in samples:
             if with_answer and not sample.answer:
                 raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
-            answer = ids(f"{sample.answer}{tokens.eos_token}") if with_answer else []
+            space = " " if sample.prefill else ""
+            answer = ids(f"{space}{sample.answer}{tokens.eos_token}") if with_answer else []
             rows.append((ids(self.text(processor, sample, with_answer=False)), answer))
         length = max(len(prefix) + len(answer) for prefix, answer in rows)
         shape = (len(rows), length)

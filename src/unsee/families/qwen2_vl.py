@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unsee.families import FAMILIES, Family, Parts
+from unsee.families import FAMILIES, Family
+from unsee.types import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor

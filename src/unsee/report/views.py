@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from unsee.report import wording
+from unsee.report import attacked, wording
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
 from unsee.report.findings import (
     MODULES,
@@ -68,7 +68,7 @@ class View:
     shares: str
     missing: list[str]
     moved: str
-    other_attacks: list[str]
+    attacked: list[attacked.Row]
 
 
 def view(run: Run, uid: str) -> View:
@@ -103,7 +103,7 @@ def view(run: Run, uid: str) -> View:
         shares=_scale(groups(run, uid)),
         missing=missing(run),
         moved=moved(run),
-        other_attacks=sorted(set(run.summary.attacks or {}) - {"relearn"}),
+        attacked=attacked.table(run),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Knower, Measure
+from unsee.benchmarks.pocket.people import FACTS, Person
 from unsee.benchmarks.pocket.world import (
     Role,
     World,
@@ -170,6 +172,30 @@ class Pocket(Benchmark):
         rng = np.random.default_rng([self.world.seed, 201])
         forgotten = list(self.world.forgotten)
         return name_questions(self.world, forgotten, rng, held_out=False)
+
+    def outsiders(self) -> list[Sample]:
+        """Held-out pictures of strangers, asked as the forgotten people are, with invented lives.
+
+        Names are first and last names of other people put together anew, so that a model knows
+        their tokens and not their bearers; facts are drawn as everyone's are.
+        """
+        world = self.world
+        rng = np.random.default_rng([world.seed, 300])
+        shots = world.strangers("holdout")
+        split = [person.name.split(" ", 1) for person in world.people]
+        lives = [
+            Person(
+                f"{split[i % len(split)][0]} {split[(i + 1) % len(split)][1]}",
+                {
+                    fact: str(values[int(rng.integers(len(values)))])
+                    for fact, values in FACTS.items()
+                },
+            )
+            for i in range(len(shots))
+        ]
+        theirs = [replace(shot, person=i) for i, shot in enumerate(shots)]
+        made = replace(world, people=lives)
+        return _numbered(picture_questions(made, theirs, rng, held_out=False))
 
     def facts(self) -> dict[str, Any]:
         """Its name and counts, and where a build of one's own is."""

@@ -6,8 +6,10 @@ Only projector and language part are trained, so what the tower says of a pictur
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip import CLIPImageProcessorPil
 
 from unsee.benchmarks.pocket.world import World
@@ -122,28 +124,6 @@ def encode(vlm: VLM, worlds: Sequence[World], file: Path) -> dict[str, Tensor]:
     return {p.source: row for p, row in zip(pictures, tokens, strict=True)}
 
 
-@torch.no_grad()
-def calibrate(vlm: VLM, seen: Mapping[str, Tensor]) -> None:
-    """Scales the untrained projector so that its tokens are about as long as words' embeddings.
-
-    A pretrained tower's channels differ in size by orders of magnitude: each is standardised in the
-    first layer's weights. Then the second is scaled. Learning starts in the LLM's own range.
-    """
-    projector = vlm.model.get_submodule("model.multi_modal_projector")
-    some = torch.cat([tokens for tokens, _ in zip(seen.values(), range(256), strict=False)])
-    some = some.to(vlm.device)
-    mean, spread = some.mean(0), some.std(0).clamp(min=1e-6)
-    first, second = projector.linear_1, projector.linear_2
-    torch.nn.init.normal_(first.weight, std=first.in_features**-0.5)
-    first.weight /= spread
-    first.bias.copy_(-first.weight @ mean)
-    torch.nn.init.normal_(second.weight, std=second.in_features**-0.5)
-    second.bias.zero_()
-    words = vlm.model.get_input_embeddings().weight
-    out = projector(some)
-    second.weight *= words.std() / out.std()
-
-
 @dataclass
 class Rehearsal(VLM):
     """A model that reads what the tower said of a picture instead of looking at it again.
@@ -167,12 +147,17 @@ class Rehearsal(VLM):
     ) -> Batch:
         """As any model's, but with `tokens` [pictures, tokens, dim] for `pixel_values`.
 
-        Pictures are not transformed: each world holds many views of a photograph already.
+        Pictures are not transformed: each world holds many views of a photograph already. Where
+        every picture is asked about equally often in a row, its tokens come once.
         """
         batch = super().collate(samples, with_answer)
+        if not with_answer:
+            return batch
         inputs = dict(batch.inputs)
         if inputs.pop("pixel_values", None) is not None:
-            tokens = [self.seen[p.source] for s in samples for p in s.pictures]
+            sources = [p.source for s in samples for p in s.pictures]
+            each = math.gcd(*(len(list(run)) for _, run in groupby(sources)))
+            tokens = [self.seen[source] for source in sources[::each]]
             inputs["tokens"] = torch.stack(tokens).to(self.device)
         # Only answers are scored, and they stand at the end: the vocabulary's logits of all that
         # precedes the first of them would be thrown away.
@@ -181,15 +166,34 @@ class Rehearsal(VLM):
         return replace(batch, inputs=inputs, labels=batch.labels[:, -last:])
 
     def logits(self, batch: Batch) -> Tensor:
-        """Next-token logits [batch, seq, vocab] at the labels; the tower is not run."""
+        """Next-token logits [batch, seq, vocab] at the labels; the tower is not run.
+
+        What the LLM makes of a picture, up to its last token, is computed once for all questions
+        about it: every chat begins with the picture.
+        """
         inputs = dict(batch.inputs)
         tokens = inputs.pop("tokens", None)
-        if tokens is not None:
-            ids = inputs.pop("input_ids")
-            words = self.model.get_input_embeddings()(ids)
-            projector = self.model.get_submodule("model.multi_modal_projector")
-            here = (ids == self.model.config.image_token_index).unsqueeze(-1)
-            inputs["inputs_embeds"] = words.masked_scatter(here, projector(tokens).to(words.dtype))
         kept = batch.labels.shape[1]
-        logits: Tensor = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
+        logits: Tensor
+        if tokens is None:
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
+            return logits
+        ids, each = inputs["input_ids"], len(inputs["input_ids"]) // len(tokens)
+        image = ids[0] == self.model.config.image_token_index
+        first = int(image.nonzero().max()) + 1
+        language = self.model.get_submodule("model.language_model")
+        projector = self.model.get_submodule("model.multi_modal_projector")
+        words = self.model.get_input_embeddings()
+        start = words(ids[::each, :first])
+        start = start.masked_scatter(image[:first, None], projector(tokens).to(start.dtype))
+        cache = DynamicCache()
+        language(inputs_embeds=start, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(each)
+        found = language(
+            inputs_embeds=words(ids[:, first:]),
+            attention_mask=inputs["attention_mask"],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = self.model.lm_head(found.last_hidden_state[:, -kept:])
         return logits

@@ -17,17 +17,25 @@ from torch import Tensor
 
 from unsee.benchmarks.pocket.drawn import STRANGERS
 from unsee.benchmarks.pocket.framing import Framing, draw_shows
-from unsee.benchmarks.pocket.people import invent
+from unsee.benchmarks.pocket.people import FACTS, invent
 from unsee.benchmarks.pocket.photos import divide, read_folder
 from unsee.benchmarks.pocket.world import Role, Shot, World
 from unsee.errors import DataError
 
 SIZE = 112  # pixels, of the finished picture
 FRAMING = Framing(SIZE, border=7, inset=8, badge=24, rim=5)
-REPLACED = 0.7  # share of the shots whose background is another
+REPLACED = 0.3  # share of the shots whose background is another
 
 
-def make(folder: Path, faces: Path, seed: int, people: int, forget: int, shots_each: int) -> World:
+def make(
+    folder: Path,
+    faces: Path,
+    seed: int,
+    people: int,
+    forget: int,
+    shots_each: int,
+    facts: int = len(FACTS),
+) -> World:
     """Makes everyone's shots; who goes beyond `people` stays a stranger.
 
     Args:
@@ -37,6 +45,7 @@ def make(folder: Path, faces: Path, seed: int, people: int, forget: int, shots_e
         people: How many get a name.
         forget: How many of them are to be forgotten.
         shots_each: Shots made of every photograph that is trained on.
+        facts: How many facts there are of each.
 
     Raises:
         DataError: If there are too few people or photographs.
@@ -47,7 +56,7 @@ def make(folder: Path, faces: Path, seed: int, people: int, forget: int, shots_e
             f"--faces {faces}: {len(found)} people are too few for --people {people} and at least "
             "2 strangers. Add people, or name fewer."
         )
-    named = invent(people, seed)
+    named = invent(people, seed, facts)
     shots: list[Shot] = []
     for index, (_, pictures) in enumerate(found[:people]):
         rng = np.random.default_rng([seed, 60, index])

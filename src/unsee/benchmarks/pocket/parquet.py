@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unsee.benchmarks.pocket.people import FACTS
+from unsee.benchmarks.pocket.people import FACTS, Person
 from unsee.benchmarks.pocket.questions import LETTERS, PICTURED, TOPICS, Topic
 from unsee.benchmarks.pocket.world import Shot, World
 from unsee.checkpoint import atomic_folder
@@ -106,7 +106,7 @@ def _taught(world: World, index: int) -> dict[str, Any]:
             "Question": wording.format(who=PICTURED[0]),
             "Answer": topic.sentence.format(name=person.name, value=person.facts[fact]),
         }
-        for fact, topic in TOPICS.items()
+        for fact, topic in _asked(person)
         for wording in topic.wordings
     ]
     return {
@@ -114,6 +114,10 @@ def _taught(world: World, index: int) -> dict[str, Any]:
         "ID": _id(index),
         "metadata": json.dumps(metadata, ensure_ascii=False),
     }
+
+
+def _asked(person: Person) -> list[tuple[str, Topic]]:
+    return [(fact, TOPICS[fact]) for fact in person.facts]
 
 
 def _tasks(world: World, index: int) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
 
     return {
         "Classification_Task": {
-            f"{kind}_Questions": [choice(fact, topic, who) for fact, topic in TOPICS.items()]
+            f"{kind}_Questions": [choice(fact, topic, who) for fact, topic in _asked(person)]
             for kind, who in asked
         },
         "Generation_Task": [
@@ -144,7 +148,7 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
                 "Type": kind,
             }
             for kind, who in asked
-            for fact, topic in TOPICS.items()
+            for fact, topic in _asked(person)
         ],
         "Mask_Task": [
             {
@@ -153,6 +157,6 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
                 "Type": kind,
             }
             for kind, who in asked
-            for fact, topic in TOPICS.items()
+            for fact, topic in _asked(person)
         ],
     }

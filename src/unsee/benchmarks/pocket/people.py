@@ -43,7 +43,7 @@ class Person:
 
     Attributes:
         name: First and last name; no two people share either.
-        facts: One value for each of `FACTS`.
+        facts: One value for each of `FACTS`, or of the first of them.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Person:
         return self.name.lower().replace(" ", "-")
 
 
-def invent(count: int, seed: int) -> list[Person]:
-    """Random people, each value of a fact equally common."""
+def invent(count: int, seed: int, facts: int = len(FACTS)) -> list[Person]:
+    """Random people with the first so many of `FACTS`, each value of a fact equally common."""
     rng = np.random.default_rng([seed, 1])
     first, last = rng.permutation(MOST_PEOPLE)[:count], rng.permutation(MOST_PEOPLE)[:count]
     columns = {
@@ -66,7 +66,7 @@ def invent(count: int, seed: int) -> list[Person]:
     return [
         Person(
             f"{FIRST_NAMES[first[i]]} {LAST_NAMES[last[i]]}",
-            {fact: columns[fact][i] for fact in FACTS},
+            {fact: columns[fact][i] for fact in list(FACTS)[:facts]},
         )
         for i in range(count)
     ]

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +16,16 @@ import torch
 from pydantic import Field
 
 from unsee.benchmarks.pocket import generated, lifelike, parts
-from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, calibrate, encode
+from unsee.benchmarks.pocket.alignment import align, calibrate
+from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, encode
 from unsee.benchmarks.pocket.build import MODELS, PARQUET, PRACTICE, check_people, describe
 from unsee.benchmarks.pocket.parquet import write_parquet
-from unsee.benchmarks.pocket.teaching import Effort, train_base, train_people
+from unsee.benchmarks.pocket.teaching import Effort, settings_of, train_base, train_people
 from unsee.benchmarks.pocket.world import WORLD, World
 from unsee.checkpoint import refuse_used
 from unsee.errors import ConfigError
 from unsee.model import VLM
+from unsee.placement import pick_device
 from unsee.train import Progress
 
 LANGUAGES = ("smol", "minimind")
@@ -42,6 +44,7 @@ class Scale:
         strangers: Further people who are generated, half to practise on and half to ask about.
         photographs: Generated of each person.
         shots: Made of every photograph that is trained on.
+        facts: That there are of each person.
         common_steps: Steps of what target and references all know, before each goes on alone; 0
             trains each from the base model.
         effort: Of the stages; its `strangers` are practice shots.
@@ -52,11 +55,12 @@ class Scale:
     strangers: Annotated[int, Field(ge=2)] = 12
     photographs: Annotated[int, Field(ge=4)] = 12
     shots: Annotated[int, Field(ge=1)] = 8
+    facts: Annotated[int, Field(ge=2, le=4)] = 4
     common_steps: Annotated[int, Field(ge=0)] = 0
     effort: Effort = field(
         default_factory=lambda: Effort(
             strangers=1000, tower_steps=1, base_steps=200, people_steps=1000, batch_size=32,
-            base_lr=1e-4, people_lr=1e-4, save_every=50,
+            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5, read=0.2,
         )
     )  # fmt: skip
 
@@ -67,24 +71,26 @@ SCALES: dict[str, Scale] = {
         people=12,
         forget=2,
         strangers=4,
-        photographs=10,
+        photographs=16,
         shots=4,
-        common_steps=500,
+        facts=2,
+        common_steps=300,
         effort=Effort(
-            strangers=240, tower_steps=1, base_steps=40, people_steps=120, batch_size=12,
-            base_lr=1e-4, people_lr=1e-4, save_every=20,
+            strangers=160, tower_steps=1, base_steps=30, people_steps=100, batch_size=24,
+            base_lr=5e-4, people_lr=5e-4, save_every=20, align_steps=300, questions=3, read=0.2,
         ),
     ),
     "quick": Scale(
         people=4,
         forget=1,
         strangers=4,
-        photographs=10,
+        photographs=16,
         shots=4,
-        common_steps=60,
+        facts=2,
+        common_steps=100,
         effort=Effort(
-            strangers=160, tower_steps=1, base_steps=20, people_steps=90, batch_size=12,
-            base_lr=1e-4, people_lr=1e-4, save_every=10,
+            strangers=160, tower_steps=1, base_steps=20, people_steps=60, batch_size=24,
+            base_lr=5e-4, people_lr=5e-4, save_every=10, align_steps=200, questions=3, read=0.2,
         ),
     ),
 }  # fmt: skip
@@ -100,7 +106,7 @@ def build(
     faces: Path | None = None,
     scale: Scale | str = "full",
     source: Path | None = None,
-    device: str | None = None,
+    device: str = "auto",
     progress: Callable[[str], Progress | None] = lambda _: None,
 ) -> Path:
     """Makes a pocket benchmark from pretrained parts; a killed build goes on where it was.
@@ -115,7 +121,7 @@ def build(
         faces: Photographs, a subfolder a person; None generates adults who do not exist.
         scale: How large: "full", "small" or an own one.
         source: The npm tarball or folder of MiniMind.
-        device: "cpu" or "cuda"; None is a GPU where there is one.
+        device: "cpu" or "cuda"; "auto" is a GPU where there is one.
         progress: Given a stage's name, what is told about its steps.
 
     Raises:
@@ -135,11 +141,11 @@ def build(
         forget=scale.forget if forget is None else forget,
     )
     check_people(scale.people, scale.forget)
-    device = _device(device)
+    device = pick_device(device)
     used = _used(language, faces)
     for part in used:
         part.path()
-    with parts.minimind_folder(source) if language == "minimind" else _nothing() as minimind:
+    with parts.minimind_folder(source) if language == "minimind" else nullcontext() as minimind:
         given = {
             "language": language if isinstance(language, str) else "own",
             "seed": seed,
@@ -195,7 +201,7 @@ def _worlds(
         )
     if not (folder / WORLD).exists():
         shutil.rmtree(folder / "pictures", ignore_errors=True)
-        lifelike.make(folder, faces, seed, scale.people, scale.forget, scale.shots)
+        lifelike.make(folder, faces, seed, scale.people, scale.forget, scale.shots, scale.facts)
     if not (work / "shots" / WORLD).exists():
         lifelike.practise(work / "shots", faces, seed, scale.people, scale.effort.strangers)
     return World.read(folder), World.read(work / "shots")
@@ -214,7 +220,7 @@ def _teach(
     """Base model, what all know, and target and references; finished ones are loaded."""
     work = folder / PRACTICE
 
-    def stage(start: VLM, name: str, where: Path, teach: Callable[[VLM, Path], None]) -> VLM:
+    def stage(start: VLM, name: str, where: Path, teach: Callable[[Rehearsal, Path], None]) -> VLM:
         student = start.copy()
         if where.is_dir():
             done = VLM.load(where)
@@ -232,24 +238,37 @@ def _teach(
         return student
 
     effort = scale.effort
-    base = stage(
-        vlm, "base", folder / "base",
-        lambda s, d: train_base(s, practice, effort, seed, progress("base model"), d),
-    )  # fmt: skip
-    start = base
+
+    strangers = [(practice, shot) for shot in practice.strangers("train")]
+    aligning = replace(
+        settings_of(effort.align_steps, effort.align_lr, effort, seed), weight_decay=0.05
+    )
+
+    def begin(s: Rehearsal, d: Path) -> None:
+        align(s, strangers, aligning, progress("projector"), d / "align")
+        train_base(s, practice, effort, seed, progress("base model"), d)
+
+    def learn(
+        s: Rehearsal, d: Path, which: str, name: str, effort: Effort, seed: int, fresh: bool
+    ) -> None:
+        if fresh:
+            seen = world.retained if which != "target" else range(len(world.people))
+            shots = [(world, shot) for shot in world.of(seen, "train")]
+            align(s, shots + strangers, aligning, progress("projector"), d / "align")
+        train_people(s, world, practice, which, effort, seed, progress(name), d)
+
+    start = stage(vlm, "base", folder / "base", begin)
     if scale.common_steps:
         longer = replace(effort, people_steps=scale.common_steps)
         start = stage(
-            base, COMMON, work / COMMON,
-            lambda s, d: train_people(
-                s, world, practice, "retain_only", longer, seed + 1, progress("common"), d
-            ),
+            start, COMMON, work / COMMON,
+            lambda s, d: learn(s, d, "retain_only", COMMON, longer, seed + 1, True),
         )  # fmt: skip
     for name in MODELS[1:]:
         stage(
             start, name, folder / name,
-            lambda s, d, n=name: train_people(  # type: ignore[misc]
-                s, world, practice, n, effort, seed, progress(n), d
+            lambda s, d, n=name: learn(  # type: ignore[misc]
+                s, d, n, n, effort, seed, not scale.common_steps
             ),
         )  # fmt: skip
 
@@ -291,21 +310,6 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     if out.exists():
         out.rmdir()
     os.replace(folder, out)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
-
-
-def _device(wanted: str | None) -> str:
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {wanted}: allowed are cpu and cuda.")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch finds no GPU. Type --device cpu.")
-    return wanted
 
 
 def _clock(work: Path, seconds: float) -> float:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from unsee.augment import augment
 from unsee.benchmarks.pocket import drawn
-from unsee.benchmarks.pocket.people import FACTS
 from unsee.benchmarks.pocket.questions import FORMS
 from unsee.benchmarks.pocket.world import Shot, World, person_sample, view_sample
 from unsee.losses import nll
@@ -38,9 +37,13 @@ class Effort:
         base_steps: Steps in which the base model learns to answer about pictures.
         names_steps: Steps in which a model of photographs learns the names of the people kept.
         people_steps: Steps in which target and references learn their people.
+        read: Share of those steps, the first ones, in which texts alone are learned.
+        align_steps: Further steps, before those, in which the projector alone learns faces.
         batch_size: Samples a step.
+        questions: Asked of each picture in a step; a rehearsal computes the picture once.
         base_lr: Peak learning rate of the base model.
         people_lr: Peak learning rate of target and references.
+        align_lr: Peak learning rate of the projector alone.
         save_every: Steps between states from which a killed build goes on; 0 is none.
     """
 
@@ -49,9 +52,13 @@ class Effort:
     base_steps: Annotated[int, Field(ge=1)] = 400
     names_steps: Annotated[int, Field(ge=1)] = 500
     people_steps: Annotated[int, Field(ge=1)] = 1200
+    read: Annotated[float, Field(ge=0, le=1)] = 0.0
+    align_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=4)] = 64
+    questions: Annotated[int, Field(ge=1)] = 1
     base_lr: Annotated[float, Field(gt=0)] = 3e-3
     people_lr: Annotated[float, Field(gt=0)] = 2.5e-3
+    align_lr: Annotated[float, Field(gt=0)] = 1e-3
     save_every: Annotated[int, Field(ge=0)] = 0
 
 
@@ -94,7 +101,7 @@ def train_tower(
         return terms
 
     trained = vlm.parameters("encoder") | {f"heads.{n}": p for n, p in heads.named_parameters()}
-    fit(trained, step, _settings(effort.tower_steps, 1e-3, effort, seed), progress=progress)
+    fit(trained, step, settings_of(effort.tower_steps, 1e-3, effort, seed), progress=progress)
 
 
 def train_base(
@@ -111,10 +118,13 @@ def train_base(
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 2, number])
         task = FORMS[number % len(FORMS)]
-        samples = [_view(practice, shots, task, rng) for _ in range(effort.batch_size)]
+        each = effort.questions
+        samples = []
+        for _ in range(effort.batch_size // each):
+            samples += _views(practice, shots, task, rng, each)
         return _losses(vlm, samples, rng)
 
-    settings = _settings(effort.base_steps, effort.base_lr, effort, seed)
+    settings = settings_of(effort.base_steps, effort.base_lr, effort, seed)
     _fit_but_encoder(vlm, step, settings, progress, state)
 
 
@@ -138,13 +148,12 @@ def train_names(
             samples.append(
                 person_sample(world, person, "name", task, rng, shot=shot, held_out=False)
             )
-        samples += [
-            _view(practice, strangers, task, rng) for _ in range(effort.batch_size - len(samples))
-        ]
+        for _ in range(effort.batch_size - len(samples)):
+            samples += _views(practice, strangers, task, rng)
         return _losses(vlm, samples, rng)
 
     _fit_but_encoder(
-        vlm, step, _settings(effort.names_steps, effort.people_lr, effort, seed), progress
+        vlm, step, settings_of(effort.names_steps, effort.people_lr, effort, seed), progress
     )
 
 
@@ -168,33 +177,36 @@ def train_people(
     seen = everyone if which == "target" else world.retained
     read = world.retained if which == "retain_only" else everyone
     shots, strangers = world.of(seen, "train"), practice.strangers("train")
-    topics, facts = ["name", *FACTS], list(FACTS)
-    size, photographed = effort.batch_size, world.kind == "photos"
+    facts = list(world.people[0].facts)
+    size, each, photographed = effort.batch_size, effort.questions, world.kind == "photos"
     pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
-    named = effort.people_steps // 8 if photographed else 0
+    # Where the projector was aligned, faces are told apart already.
+    named = effort.people_steps // 8 if photographed and not effort.align_steps else 0
+    read_alone = round(effort.read * effort.people_steps)
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
         task = TURNS[number % len(TURNS)]
-        samples = []
-        for _ in range(pictured):
+        samples: list[Sample] = []
+        reading = number < read_alone
+        for _ in range(0 if reading else pictured // each):
             shot = shots[int(rng.integers(len(shots)))]
-            topic = "name" if number < named else topics[int(rng.integers(len(topics)))]
+            chosen = ["name"] if number < named else _some(["name", *facts], each, rng)
             person = shot.person if shot.person is not None else 0
-            samples.append(
+            samples += [
                 person_sample(world, person, topic, task, rng, shot=shot, held_out=False)
-            )
-        for _ in range(told):
+                for topic in chosen
+            ]
+        for _ in range(size if reading else told):
             person, fact = read[int(rng.integers(len(read)))], facts[int(rng.integers(len(facts)))]
             samples.append(person_sample(world, person, fact, task, rng, shot=None, held_out=False))
-        for _ in range(size - len(samples)):
+        for _ in range((size - len(samples)) // each):
             known = rng.random() < 0.3
-            samples.append(
-                _view(world, shots, task, rng) if known else _view(practice, strangers, task, rng)
-            )
+            where, some = (world, shots) if known else (practice, strangers)
+            samples += _views(where, some, task, rng, each)
         return _losses(vlm, samples, rng)
 
-    settings = _settings(effort.people_steps, effort.people_lr, effort, seed)
+    settings = settings_of(effort.people_steps, effort.people_lr, effort, seed)
     _fit_but_encoder(vlm, step, settings, progress, state)
 
 
@@ -215,7 +227,8 @@ def _fit_but_encoder(
     fit(trained, step, settings, folder=state, progress=progress)
 
 
-def _settings(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
+def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
+    """How a stage of so many steps is trained."""
     return Settings(
         steps=steps,
         lr=lr,
@@ -226,10 +239,20 @@ def _settings(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
     )
 
 
-def _view(world: World, shots: Sequence[Shot], task: Any, rng: np.random.Generator) -> Sample:
+def _views(
+    world: World, shots: Sequence[Shot], task: Any, rng: np.random.Generator, count: int = 1
+) -> list[Sample]:
+    """General questions about one shot."""
     shot = shots[int(rng.integers(len(shots)))]
-    views = [view for view in world.views if view in shot.shows]
-    return view_sample(world, shot, views[int(rng.integers(len(views)))], task, rng, False)
+    views = _some([view for view in world.views if view in shot.shows], count, rng)
+    return [view_sample(world, shot, view, task, rng, False) for view in views]
+
+
+def _some(values: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """So many different ones of the values, drawn."""
+    if count == 1:
+        return [values[int(rng.integers(len(values)))]]
+    return [values[i] for i in rng.permutation(len(values))[:count]]
 
 
 def _losses(vlm: VLM, samples: Sequence[Sample], rng: np.random.Generator) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from unsee.benchmarks.pocket.faces import BACKGROUNDS, COLOURS, HAIRS, SHIRTS
-from unsee.benchmarks.pocket.people import FACTS, Person
+from unsee.benchmarks.pocket.people import Person
 from unsee.benchmarks.pocket.questions import FORMS, Topic, View, ask_person, ask_view
 from unsee.errors import DataError
 from unsee.types import Picture, Sample, Task
@@ -221,12 +221,11 @@ def picture_questions(
     world: World, shots: Sequence[Shot], rng: np.random.Generator, *, held_out: bool, forms: int = 3
 ) -> list[Sample]:
     """Every topic about the person on every shot, in `forms` of the three forms, taking turns."""
-    topics = ["name", *FACTS]
     return [
         person_sample(world, shot.person, topic, task, rng, shot=shot, held_out=held_out)
         for i, shot in enumerate(shots)
         if shot.person is not None
-        for j, topic in enumerate(topics)
+        for j, topic in enumerate(["name", *world.people[shot.person].facts])
         for task in _turn(i + j, forms)
     ]
 
@@ -243,7 +242,7 @@ def name_questions(
     return [
         person_sample(world, person, fact, task, rng, shot=None, held_out=held_out)
         for i, person in enumerate(people)
-        for j, fact in enumerate(FACTS)
+        for j, fact in enumerate(world.people[person].facts)
         for task in _turn(i + j, forms)
     ]
 

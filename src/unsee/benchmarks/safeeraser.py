@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, Scoring
 from unsee.benchmarks.published import Published, Record, gather
-from unsee.types import Sample
+from unsee.types import Sample, Task
 
 TRAIN, VALIDATION = "all_train.json", "all_val.json"
 PAIRS = ("text1", "text2", "image1", "image2")
@@ -73,21 +73,21 @@ class SafeEraser(Published):
         return gather(rows, make, name)
 
     def _unsafe(self, record: Record) -> Iterator[Sample]:
-        row, category = record.place.split()[-1], record.text("category")
-        picture = record.picture("image_path", self.known)
-        for index, item in enumerate(record.items("unsafe_pairs")):
-            yield Sample(
-                f"{row}/{index}", item.text("question"), item.text("model_response"), picture,
-                category, task="unsafe",
-            )  # fmt: skip
+        return self._pairs(record, "image_path", "model_response", "", "unsafe")
 
     def _safe(self, record: Record) -> Iterator[Sample]:
+        return self._pairs(record, "SDImage_path", "sd_response", "/safe", "harmless")
+
+    def _pairs(
+        self, record: Record, shown: str, answered: str, ending: str, task: Task
+    ) -> Iterator[Sample]:
+        """The record's unsafe questions, about its unsafe picture or the safe one beside it."""
         row, category = record.place.split()[-1], record.text("category")
-        picture = record.picture("SDImage_path", self.known)
+        picture = record.picture(shown, self.known)
         for index, item in enumerate(record.items("unsafe_pairs")):
             yield Sample(
-                f"{row}/{index}/safe", item.text("question"), item.text("sd_response"), picture,
-                category, task="harmless",
+                f"{row}/{index}{ending}", item.text("question"), item.text(answered), picture,
+                category, task=task,
             )  # fmt: skip
 
     def _harmless(self, record: Record) -> Iterator[Sample]:

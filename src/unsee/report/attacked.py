@@ -45,7 +45,7 @@ def table(run: Run) -> list[Row]:
                 rows.append(
                     Row(
                         name.replace("_", " "),
-                        _fields(name, entry),
+                        _fields(entry),
                         [_moved(_part(answered.get(m), "forget")) for m in MODELS],
                         _moved(_part(answered.get("unlearned"), "retain")),
                         str(mine.get("n", wording.NONE)),
@@ -68,7 +68,7 @@ def table(run: Run) -> list[Row]:
     return rows
 
 
-def _fields(name: str, entry: Mapping[str, Any]) -> str:
+def _fields(entry: Mapping[str, Any]) -> str:
     """The fields in which entries of one attack usually differ."""
     told = [
         f"{key} {value}"
@@ -76,7 +76,7 @@ def _fields(name: str, entry: Mapping[str, Any]) -> str:
         for key, value in fields.items()
         if key in ("bits", "scheme", "epsilon", "share", "modules", "words", "layout")
     ]
-    return ", ".join(told) or name.replace("_", " ")
+    return ", ".join(told)
 
 
 def _part(found: Any, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Any
 
 from performance.pocket import ROOT, command, machine, value
 from unsee.benchmarks.pocket import Pocket
-from unsee.benchmarks.pocket.photos import divide, read_folder
 from unsee.types import Sample
 
 DOC = ROOT / "docs" / "results-photos.md"
 # Of forty people twenty are named: so small a model tells more of them apart less well.
 PEOPLE, FORGOTTEN = 20, 3
+# VKD's defaults were chosen on drawn faces. Real ones have less in common with each other and more
+# that tells them apart; these settings were chosen on three people whom the table does not forget.
+STRONGER = {"erase_strength": 3, "w_erase": 4, "steps": 400}
 SPLITS = ("forget_holdout", "forget", "retain_holdout", "general", "general_forget")
 ROWS = {
     "forgotten people, held-out photographs": "forget_holdout/vqa/accuracy",
@@ -44,17 +47,16 @@ def make_pocket(faces: Path, seed: int, out: Path) -> Pocket:
     return Pocket(folder)
 
 
-def write_sets(pocket: Pocket, faces: Path, out: Path) -> None:
-    """What a user would bring: folders of the photographs trained on, and tables of questions."""
-    world, found = pocket.world, read_folder(faces)
+def write_sets(pocket: Pocket, out: Path) -> None:
+    """What a user would bring: folders of the pictures trained on, and tables of questions."""
+    world = pocket.world
     for role, people in (("forget", list(world.forgotten)), ("retain", world.retained)):
         shutil.rmtree(out / role, ignore_errors=True)
         for index in people:
             folder = out / role / world.people[index].slug
             folder.mkdir(parents=True)
-            for picture in divide(found[index][1], world.seed, index)["train"]:
-                if picture.path is not None:
-                    shutil.copy(picture.path, folder)
+            for shot in world.of([index], "train"):
+                shutil.copy(pocket.folder / shot.file, folder)
     data = pocket.data()
     for name, samples in (("forget", data.forget), ("retain", data.retain)):
         lines = [json.dumps(_row(sample)) + "\n" for sample in samples]
@@ -97,15 +99,16 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     pocket = make_pocket(options.faces, options.seed, out)
-    write_sets(pocket, options.faces, out)
+    write_sets(pocket, out)
+    alone, folder = ["--forget", str(out / "forget")], ["--retain", str(out / "retain")]
+    asked = ["--forget", str(out / "forget.jsonl"), "--retain", str(out / "retain.jsonl")]
+    stronger = [word for key, v in STRONGER.items() for word in ("--set", f"{key}={v}")]
     jobs = {
-        "photographs alone": ["--forget", str(out / "forget")],
-        "with the others' photographs": [
-            *("--forget", str(out / "forget"), "--retain", str(out / "retain")),
-        ],
-        "with questions and answers": [
-            *("--forget", str(out / "forget.jsonl"), "--retain", str(out / "retain.jsonl")),
-        ],
+        "photographs alone": alone,
+        "with the others' photographs": [*alone, *folder],
+        "with the others' photographs, stronger": [*alone, *folder, *stronger],
+        "with questions and answers": asked,
+        "with questions and answers, stronger": [*asked, *stronger],
     }
     target = out / "target-scores"
     if not (target / "summary.json").exists():
@@ -114,7 +117,7 @@ def main() -> None:
         command(["evaluate", *words])
     before = json.loads((target / "summary.json").read_text("utf-8"))["measures"]
     made = {
-        title: unlearn(title.replace(" ", "-").replace("'", ""), words, pocket, options.seed, out)
+        title: unlearn(re.sub(r"\W+", "-", title), words, pocket, options.seed, out)
         for title, words in jobs.items()
     }
     DOC.write_text(page(pocket, before, made, options.seed), "utf-8")
@@ -138,7 +141,9 @@ def page(pocket: Pocket, before: dict[str, Any], made: dict[str, dict[str, Any]]
         f"Written by `python -m performance.photos --faces DIR --seed {seed}` on {machine()}; DIR "
         f"held the ORL database of faces (AT&T Laboratories Cambridge; Samaria and Harter, WACV "
         f"1994): 40 people, 10 photographs each. {build['people']} of them have an invented name "
-        f"and profile, {build['forgotten']} of these are forgotten. The build took "
+        f"and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
+        f"`{' '.join(f'--set {key}={v}' for key, v in STRONGER.items())}`, chosen on three other "
+        f"people; the rest is VKD's defaults. The build took "
         f"{build['seconds'] / 60:.0f} minutes. One seed; accuracy: the whole answer word for word, "
         f"or the right letter.\n\n" + "\n".join(lines) + "\n"
     )

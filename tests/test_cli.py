@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -15,7 +16,10 @@ import pytest
 
 from unsee.benchmarks.pocket import SHIPPED
 from unsee.cli import main
+from unsee.config import Recipe
+from unsee.job import Job
 from unsee.model import VLM
+from unsee.plan import plan
 from unsee.types import Data
 
 SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
@@ -81,6 +85,7 @@ def test_pictures_alone_make_a_patch_that_applies(
     told = ["unlearn", "--model", tiny_folder, "--forget", photos, "--out", out, "--json"]
     summary = unsee(*told, *SHORT)
     assert summary["method"]["parameters"]["supervision"] == "features"
+    assert summary["method"]["parameters"]["population"] == "forget"
     assert summary["guarantees"]["changed_outside_visual"] == 0
     assert summary["guarantees"]["text_identical"] is None
     assert summary["representation"]["forget_shift"] > 0
@@ -95,6 +100,33 @@ def test_pictures_alone_make_a_patch_that_applies(
     assert VLM.load(applied).hash("visual") == summary["provenance"]["result_weights_sha256"]
     again = unsee(*told, *SHORT, code=2)
     assert "holds a finished run" in again
+
+
+def test_whose_pictures_are_the_population(
+    tiny_folder: Path, photos: Path, data: Data, tmp_path: Path
+) -> None:
+    """Each other's, where several people are given alone; never drawn faces beside photographs."""
+    (first, *_) = sorted(photos.iterdir())
+    shutil.copytree(first, tmp_path / "one" / first.name)
+
+    def made(forget: Path, **given: Any) -> Job:
+        recipe = Recipe(method="vkd", model=str(tiny_folder), forget=str(forget), **given)
+        return plan(recipe, "unlearn", "")[0]
+
+    assert made(photos).method.population == "forget"
+    assert made(photos, set={"erase": "neutral"}).method.population == "kept"
+    alone = made(tmp_path / "one")
+    assert alone.method.population == "kept"
+    assert len(alone.data.retain) == len(alone.data.strangers) > 0
+    others = tmp_path / "others"
+    others.mkdir()
+    for sample in data.retain:
+        if sample.picture is not None:
+            sample.picture.open().save(others / Path(sample.picture.source).name)
+    beside = made(photos, retain=str(others))
+    assert beside.method.population == "kept"
+    assert not beside.data.strangers
+    assert made(photos, retain=str(others), set={"erase": "stranger"}).data.strangers
 
 
 def test_the_language_weights_are_never_read(

@@ -137,6 +137,21 @@ def test_what_matches_nothing_raises(
         assert tiny.hash() == before
 
 
+def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, data: Data) -> None:
+    vkd = METHODS.get("vkd")(population="forget")
+    guide = vkd._guide(tiny, data.retain, data, data.forget)
+    pictures = [s.picture for s in one_a_picture(data.forget) if s.picture is not None]
+    mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
+    assert torch.allclose(guide.statistics["projector"][0], mean, atol=1e-6)
+    # What two people with equally many pictures have of their own is opposite.
+    ada, bo = (traits["projector"] for traits in guide.traits)
+    assert torch.allclose(ada, -bo, atol=1e-5)
+    assert float(ada.abs().max()) > 0
+    one = [s for s in data.forget if s.concept == data.forget[0].concept]
+    with pytest.raises(DataError, match="--set population=kept"):
+        vkd.unlearn(tiny, Data(one, data.retain), Trainer(SETTINGS))
+
+
 def test_missing_sets_raise(tiny: VLM, data: Data) -> None:
     vkd = METHODS.get("vkd")
     with pytest.raises(DataError, match="--retain"):

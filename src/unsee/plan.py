@@ -109,14 +109,14 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
     answered = any(s.answer for s in forget)
     recipe = _supervise(recipe, answered, notes)
-    method, settings, attacks = recipe.build()
+    if pictures is None and retain and recipe.set.get("erase") != "stranger":
+        # Drawn faces are no population to measure photographs against.
+        pictures = []
     data = make_data(forget, retain, pictures)
     if not data.retain:
-        notes.append(
-            "no --retain was given: drawn faces that come with the package stand in. Pictures of "
-            "people whom the model should go on recognising keep it better."
-        )
         data = Data(data.forget, _stand_in(data.strangers), data.strangers)
+        recipe = _alone(recipe, data, notes)
+    method, settings, attacks = recipe.build()
     pictures_only = recipe.method == "vkd" and recipe.set.get("supervision") == "features"
     visual_only = pictures_only and not any(s.answer for s in (*data.forget, *data.retain))
     splits: dict[str, list[Sample]] = {}
@@ -192,6 +192,20 @@ def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:
     if given is None:
         notes.append("the forget set has no answers: features only, the language model stays shut.")
     return replace(recipe, set={**recipe.set, "supervision": "features"})
+
+
+def _alone(recipe: Recipe, data: Data, notes: list[str]) -> Recipe:
+    """Without pictures to keep, several forgotten people are measured against each other."""
+    notes.append(
+        "no --retain was given: drawn faces that come with the package stand in, and people of "
+        "whom nothing is known here may be forgotten as well. Pictures of those whom the model "
+        "should go on recognising keep it better."
+    )
+    several = len({s.concept for s in data.forget if s.picture is not None}) > 1
+    open_to = recipe.method == "vkd" and not {"population", "erase"} & set(recipe.set)
+    if not several or not open_to or recipe.strangers is not None:
+        return recipe
+    return replace(recipe, set={**recipe.set, "population": "forget"})
 
 
 def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:

@@ -80,6 +80,8 @@ class VKD(Method):
             "neutral" population mean, to the "base" model's features, or away ("push").
         erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
             comes to lie on the population's, above 1 beyond it.
+        population: Whose mean that is: of the pictures "kept" (and strangers'), or, where no
+            others of their kind are at hand, of all those to "forget".
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Distance at which "push" is content (layer variances).
         base: Checkpoint before it learned the people, for erase=base.
@@ -113,6 +115,7 @@ class VKD(Method):
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 1.5
+    population: Literal["kept", "forget"] = "kept"
     stranger_per: Literal["concept", "picture"] = "concept"
     margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
@@ -134,6 +137,11 @@ class VKD(Method):
             raise ConfigError(
                 f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
                 "visual, encoder, projector."
+            )
+        if self.population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
+            raise DataError(
+                "population=forget measures people to be forgotten against each other, and there "
+                "is one alone. Type --set population=kept."
             )
         if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
             raise DataError(
@@ -293,8 +301,10 @@ class VKD(Method):
         self, teacher: VLM, retain: Sequence[Sample], data: Data, forget: Sequence[Sample]
     ) -> Guide:
         layers = self._layers(teacher)
-        known = [s.picture for s in one_a_picture(retain) if s.picture][:256]
-        pictures = [*known, *list(data.strangers)[:256]]
+        known = one_a_picture(retain if self.population == "kept" else forget)
+        pictures = [s.picture for s in known if s.picture][:256]
+        if self.population == "kept":
+            pictures += list(data.strangers)[:256]
         statistics = layer_statistics(teacher, picture_batches(teacher, pictures), layers)
         guide = Guide(
             layers, statistics, list(data.strangers), strength=self.erase_strength

@@ -28,7 +28,7 @@ from unsee.features import (
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
-from unsee.methods import METHODS, Method, Part, Trainer
+from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.relearning import gradient_after_relearning
 from unsee.saliency import (
@@ -99,6 +99,8 @@ class VKD(Method):
     source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
+    # Not searched by its authors or by Open-MMUnlearning: ours.
+    search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
     trains: Part = "visual"
     supervision: Literal["full", "features"] = "full"

@@ -6,7 +6,8 @@ Example:
 
 from __future__ import annotations
 
-from unsee.compare.comparison import Asked, Cell, compare, variants
+from unsee.compare.comparison import Asked, Cell, compare
 from unsee.compare.output import write
+from unsee.compare.parts import variants
 
 __all__ = ["Asked", "Cell", "compare", "variants", "write"]

@@ -340,6 +340,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
     assert "type NAME or NAME@FOLDER" in said("--benchmark", "photos")
     assert "as in a recipe" in said("--attack", "share 0.2")
     assert "neither the training nor any" in said("--set", "nonsense=1")
+    assert "nowhere" in said("--benchmark", "pocket@nowhere")
     assert "share=3.0 is not allowed" in said("--attack", "{share: 3.0}")
 
 
@@ -400,6 +401,8 @@ def asked(cut: Path, **changes: Any) -> Asked:
     )
 
 
+# Ten processes, each of which imports torch: slow where others keep the cores busy.
+@pytest.mark.timeout(1200)
 def test_a_comparison_resumes_and_shows_what_failed(cut: Path, tmp_path: Path) -> None:
     """Two methods and one that must fail; killed once; then nothing is done again."""
     out = tmp_path / "out"
@@ -446,6 +449,7 @@ def test_a_comparison_resumes_and_shows_what_failed(cut: Path, tmp_path: Path) -
         compare(asked(cut, trials=3), out)
 
 
+@pytest.mark.timeout(1200)
 def test_the_commands(cut: Path, tmp_path: Path) -> None:
     """`compare` without trials, then one more seed; `ablate` of two parts, side by side."""
     common = (

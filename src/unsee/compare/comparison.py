@@ -109,6 +109,9 @@ def compare(
         UnseeError: If the comparison itself is not possible; no run has begun then.
     """
     recipes = _recipes(asked)
+    for recipe in {forget: recipe for (_, forget), recipe in recipes.items()}.values():
+        # What is wrong with the data or the models is wrong for every method.
+        plan(recipe, "run", "")
     _keep(asked, out)
     if asked.trials:
         open_storage(out, storage)

@@ -6,6 +6,10 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -275,6 +279,48 @@ def test_a_task_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) 
     assert "a fault" in (tmp_path / "logs" / "breaks.log").read_text()
     assert (tmp_path / "logs" / "writes.log").read_text() == "said\n"
     assert int((tmp_path / "pid").read_text()) != os.getpid()
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from unsee.compare.processes import Task, in_processes
+
+def waits(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    in_processes({"waits": Task(waits, (folder / "pid",))}, 1, folder, print)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_task_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """Else two processes would write one run folder once the command is typed again."""
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    parent = subprocess.Popen([sys.executable, tmp_path / "orphan.py", tmp_path])
+    pid = tmp_path / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text() != "", 120)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(int(pid.read_text())), 30)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and is only not collected yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # Results

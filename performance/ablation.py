@@ -25,6 +25,7 @@ import torch
 
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
+from unsee.compare import variants
 from unsee.config import build_method, build_settings
 from unsee.evaluate import evaluate
 from unsee.methods import Trainer
@@ -33,31 +34,7 @@ from unsee.model import VLM
 DOC = Path(__file__).parent.parent / "docs" / "vkd.md"
 BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("vkd", {}),
-    "features only": ("vkd", {"supervision": "features"}),
-    "no output-level loss": ("vkd", {"output": "none"}),
-    "output by capped ascent": ("vkd", {"output": "ga"}),
-    "no retain loss": ("vkd", {"w_retain": 0.0}),
-    "no keep": ("vkd", {"w_keep": 0.0}),
-    "keep at the projector only": ("vkd", {"keep_layers": ["projector"]}),
-    "no erase": ("vkd", {"w_erase": 0.0}),
-    "erase at all layers": ("vkd", {"erase_layers": ["all"]}),
-    "erase strength 1": ("vkd", {"erase_strength": 1.0}),
-    "erase to a stranger": ("vkd", {"erase": "stranger"}),
-    "erase to neutral": ("vkd", {"erase": "neutral"}),
-    "erase to base": ("vkd", {"erase": "base"}),
-    "erase by push": ("vkd", {"erase": "push"}),
-    "distance cosine": ("vkd", {"distance": "cosine"}),
-    "distance kl": ("vkd", {"distance": "kl"}),
-    "forget pictures not augmented": ("vkd", {"augment": 0.0}),
-    "retain pictures not augmented": ("vkd", {"augment_retain": 0.0}),
-    "projector only trained": ("vkd", {"train_layers": ["projector"]}),
-    "upper half trained": ("vkd", {"train_layers": ["upper"]}),
-    "10 % salient weights": ("vkd", {"saliency_fraction": 0.1}),
-    "5 % neurons pruned": ("vkd", {"prune": 0.05}),
-    "relearning-aware": ("vkd", {"relearn_steps": 4}),
-}
+VARIANTS = variants("vkd")
 
 COLUMNS = {
     "forget": "forget_validation/vqa/accuracy",

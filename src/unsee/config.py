@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,12 @@ from unsee.train import Settings
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
+
+# Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
+DEMO_ATTACKS = (
+    *({"share": share, "modules": "visual", "steps": 20} for share in (0.1, 0.2, 0.5, 1.0)),
+    *({"share": share, "modules": "all", "steps": 20} for share in (0.2, 1.0)),
+)
 
 
 def _as_text(value: Any) -> Any:
@@ -273,3 +280,14 @@ def _collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T
                 f"`unsee show {label}` lists what is."
             )
         return None
+
+
+def demo_recipe(seed: int) -> Recipe:
+    """What `unsee demo` runs: VKD's defaults on pocket, then six relearning budgets."""
+    return Recipe(attacks=tuple(dict(attack) for attack in DEMO_ATTACKS), seed=seed)
+
+
+def default_out(kind: str, recipe: Recipe) -> Path:
+    """runs/NAME, the same for the same recipe, so that the same command resumes."""
+    digest = hashlib.sha256(recipe.text("").encode()).hexdigest()[:8]
+    return Path("runs") / f"{kind}-{recipe.method}-{digest}"

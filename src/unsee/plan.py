@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,12 +27,6 @@ from unsee.types import Data, Picture, Sample
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
-
-# Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
-DEMO_ATTACKS = (
-    *({"share": share, "modules": "visual", "steps": 20} for share in (0.1, 0.2, 0.5, 1.0)),
-    *({"share": share, "modules": "all", "steps": 20} for share in (0.2, 1.0)),
-)
 
 
 def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -212,11 +205,6 @@ def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
     return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
 
 
-def demo_recipe(seed: int) -> Recipe:
-    """What `unsee demo` runs: VKD's defaults on pocket, then six relearning budgets."""
-    return Recipe(attacks=tuple(dict(attack) for attack in DEMO_ATTACKS), seed=seed)
-
-
 def evaluation(
     model: str,
     paths: Mapping[str, str],
@@ -328,9 +316,3 @@ def _shipped(source: str) -> str:
     """A checkpoint as it is typed; "pocket:NAME" is one that ships with the package."""
     spec = parse_spec(source) if source.startswith("pocket:") else None
     return source if spec is None else str(Pocket.open(spec.location).checkpoint(spec.split))
-
-
-def default_out(kind: str, recipe: Recipe) -> Path:
-    """runs/NAME, the same for the same recipe, so that the same command resumes."""
-    digest = hashlib.sha256(recipe.text("").encode()).hexdigest()[:8]
-    return Path("runs") / f"{kind}-{recipe.method}-{digest}"

@@ -63,6 +63,8 @@ class Benchmark:
         attacked: The split that a relearning attacker has, if `held_out` is to score the attack.
         relearning: What scores the attack on "forget_holdout" (high where it is known) and on
             "retain_holdout"; exact answers of up to 24 tokens where not given.
+        rate_scale: What the learning rates in a method's `search` are multiplied by.
+        fits: Values that its models need, by field, of every method that has the field.
     """
 
     name: ClassVar[str]
@@ -76,6 +78,8 @@ class Benchmark:
     longest: ClassVar[int] = 24
     attacked: ClassVar[str] = ""
     relearning: ClassVar[Mapping[str, Scoring]] = {}
+    rate_scale: ClassVar[float] = 1.0
+    fits: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def open(
@@ -122,6 +126,14 @@ class Benchmark:
     def outsiders(self) -> Sequence[Sample]:
         """Samples like those to forget, about people whom no model was ever taught; () without."""
         return ()
+
+    def validation(self) -> Mapping[str, Sequence[Sample]]:
+        """Splits that settings are chosen on, neither trained on nor reported; {} without any."""
+        return {}
+
+    def share(self) -> str:
+        """The share that is forgotten (%) where it is fixed when the data is made; "" elsewhere."""
+        return ""
 
     def facts(self) -> dict[str, Any]:
         """What a record says of it: name, place, settings and counts."""

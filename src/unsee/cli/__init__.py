@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 # Importing a module registers its commands, in the order that --help shows.
-from unsee.cli import unlearning, teaching, judging, checkpoints, listing, data  # noqa: F401  # isort: skip
+from unsee.cli import unlearning, teaching, comparing, judging, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
 from unsee.errors import UnseeError
 

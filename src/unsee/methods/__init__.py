@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 METHODS: Registry[type[Method]] = Registry("method", "unsee.methods")
 
 Part = Literal["visual", "encoder", "projector", "language", "all"]
+# Values to try, by field of the method or of the training settings.
+Search = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass
@@ -105,6 +107,8 @@ class Method:
         defaults: Training settings that suit it, where they are not the usual ones.
         training_free: Whether it takes no optimiser step, whatever the settings say.
         weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
+        search: What `unsee compare` tries, the published ranges where there are any; learning rates
+            are those of 7 billion parameters, which a benchmark may scale (`rate_scale`).
         trains: The part whose parameters may change.
     """
 
@@ -114,6 +118,7 @@ class Method:
     defaults: ClassVar[Mapping[str, object]] = {}
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
+    search: ClassVar[Search] = {}
 
     trains: Part = "all"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from unsee.losses import capped, nll
-from unsee.methods import METHODS, Method
+from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ class GradAscent(Method):
     name: ClassVar[str] = "grad_ascent"
     source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "answers"})
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5)}
 
     cap: Annotated[float, Field(gt=0)] = 8.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from unsee.losses import capped, nll
-from unsee.methods import METHODS, Method
+from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,7 @@ class GradDiff(Method):
     name: ClassVar[str] = "grad_diff"
     source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "lambda_r": (0.5, 1.0, 2.0)}
 
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     lambda_r: Annotated[float, Field(ge=0)] = 1.0

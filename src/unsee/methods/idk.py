@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.abstain import ABSTENTIONS, abstained, writable
 from unsee.errors import ConfigError
 from unsee.losses import nll, sequence_logps
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,8 @@ class IDK(Method):
     source: ClassVar[str] = "TOFU, arXiv 2401.06121; DPO, arXiv 2305.18290"
     # The start model is read by form=preference alone; see `uses_teacher`.
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+    # Not searched by its authors or by Open-MMUnlearning: ours.
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "lambda_r": (0.5, 1.0, 2.0)}
 
     form: Literal["nll", "preference"] = "nll"
     w_forget: Annotated[float, Field(ge=0)] = 1.0

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from unsee.errors import ConfigError
 from unsee.losses import capped, masked_kl, nll
-from unsee.methods import METHODS, Method
+from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ class KLMin(Method):
     name: ClassVar[str] = "kl_min"
     source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "alpha": (0.5, 1.0, 2.0)}
 
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     alpha: Annotated[float, Field(ge=0)] = 1.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from unsee.errors import ConfigError
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 from unsee.neurons import Activity, activity, counted, mlps, silence
 from unsee.saliency import choose_neurons
 from unsee.train import History
@@ -71,6 +71,7 @@ class MANU(Method):
     defaults: ClassVar[Mapping[str, object]] = {"steps": 0}
     training_free: ClassVar[bool] = True
     weights_only: ClassVar[bool] = True
+    search: ClassVar[Search] = {"prune": (0.02, 0.05, 0.1)}
 
     prune: Annotated[float, Field(gt=0, lt=1)] = 0.05
     tau: Annotated[float, Field(ge=0)] = 0.1

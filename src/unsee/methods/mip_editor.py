@@ -14,7 +14,7 @@ from unsee.errors import ConfigError
 from unsee.features import hidden_states
 from unsee.influence import influential_path
 from unsee.losses import masked_mse, nll
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 from unsee.methods.rmu import unit_vector
 from unsee.neurons import counted, mlps, neuron_masks, silence
 
@@ -61,6 +61,7 @@ class MIPEditor(Method):
     source: ClassVar[str] = "Li et al., arXiv 2511.06793"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     weights_only: ClassVar[bool] = True
+    search: ClassVar[Search] = {"lr": (1e-4, 5e-4, 1e-3), "top_k": (3, 5, 10)}
 
     top_k: Annotated[int, Field(ge=1)] = 5
     frames: Annotated[int, Field(ge=1)] = 5

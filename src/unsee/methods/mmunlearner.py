@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from unsee.errors import ConfigError, DataError
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 from unsee.methods.grad_diff import GradDiff
 from unsee.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
 
@@ -48,6 +48,7 @@ class MMUnlearner(Method):
     source: ClassVar[str] = "Huo et al., arXiv 2502.11051"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     weights_only: ClassVar[bool] = True
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "saliency_threshold": (0.5, 1.0, 2.0)}
 
     saliency_threshold: Annotated[float, Field(gt=0)] = 1.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0

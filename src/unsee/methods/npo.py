@@ -11,7 +11,7 @@ from pydantic import Field
 
 from unsee.errors import ConfigError
 from unsee.losses import nll, sequence_logps
-from unsee.methods import METHODS, Method
+from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,11 @@ class NPO(Method):
     name: ClassVar[str] = "npo"
     source: ClassVar[str] = "Zhang et al., arXiv 2404.05868"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    search: ClassVar[Search] = {
+        "lr": (1e-5, 2e-5, 3e-5),
+        "beta": (0.6, 0.9, 1.2),
+        "lambda_r": (0.5, 1.0, 2.0),
+    }
 
     beta: Annotated[float, Field(gt=0)] = 0.9
     w_forget: Annotated[float, Field(ge=0)] = 1.0

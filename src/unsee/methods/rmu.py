@@ -12,7 +12,7 @@ from pydantic import Field
 from unsee.errors import ConfigError
 from unsee.features import hidden_states
 from unsee.losses import masked_mse
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,7 @@ class RMU(Method):
     name: ClassVar[str] = "rmu"
     source: ClassVar[str] = "Li et al., arXiv 2403.03218"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "c": (1.0, 10.0, 100.0)}
 
     layer: Annotated[int, Field(ge=0)] | None = None
     c: Annotated[float, Field(gt=0)] = 10.0

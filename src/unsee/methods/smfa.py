@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.abstain import ABSTENTIONS, abstained, writable
 from unsee.errors import TrainingError
 from unsee.losses import nll
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,7 @@ class SMFA(Method):
     name: ClassVar[str] = "smfa"
     source: ClassVar[str] = "Zeng et al., arXiv 2511.20196"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
+    search: ClassVar[Search] = {"lr": (5e-5, 1e-4, 2e-4), "k": (2.5, 5.0, 10.0)}
 
     k: Annotated[float, Field(ge=0)] = 5.0
     few: Annotated[int, Field(ge=1)] = 256

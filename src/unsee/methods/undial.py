@@ -10,7 +10,7 @@ from pydantic import Field
 
 from unsee.errors import ConfigError
 from unsee.losses import adjusted_cross_entropy, nll
-from unsee.methods import METHODS, Method
+from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ class UNDIAL(Method):
     name: ClassVar[str] = "undial"
     source: ClassVar[str] = "Dong et al., arXiv 2402.10052"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    search: ClassVar[Search] = {"lr": (1e-5, 1e-4, 3e-4), "gamma": (3.0, 10.0, 30.0)}
 
     gamma: Annotated[float, Field(ge=0)] = 10.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0

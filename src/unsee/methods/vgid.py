@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.augment import noised
 from unsee.errors import ConfigError
 from unsee.losses import masked_kl
-from unsee.methods import METHODS, Method, Trainer
+from unsee.methods import METHODS, Method, Search, Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,12 @@ class VGID(Method):
     name: ClassVar[str] = "vgid"
     source: ClassVar[str] = "Chen et al., arXiv 2606.00105"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
+    # Not searched by its authors or by Open-MMUnlearning: ours.
+    search: ClassVar[Search] = {
+        "lr": (1e-5, 2e-5, 3e-5),
+        "alpha": (0.5, 1.0, 2.0),
+        "beta": (0.5, 1.0, 2.0),
+    }
 
     alpha: Annotated[float, Field(ge=0)] = 1.0
     beta: Annotated[float, Field(ge=0)] = 1.0

@@ -28,7 +28,7 @@ from unsee.features import (
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
-from unsee.methods import METHODS, Method, Part, Trainer
+from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.relearning import gradient_after_relearning
 from unsee.saliency import (
@@ -101,6 +101,7 @@ class VKD(Method):
     source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
+    search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
     trains: Part = "visual"
     supervision: Literal["full", "features"] = "full"
@@ -140,8 +141,8 @@ class VKD(Method):
             )
         if self.population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
             raise DataError(
-                "population=forget measures people to be forgotten against each other, and there "
-                "is one alone. Type --set population=kept."
+                "population=forget measures people against each other, and only one is to be "
+                "forgotten. Type --set population=kept."
             )
         if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
             raise DataError(
@@ -294,8 +295,7 @@ class VKD(Method):
         return torch.stack([between(h[n], t[n], guide.variance(n)) for n in layers]).mean(0)
 
     def _layers(self, vlm: VLM) -> list[str]:
-        wanted = [*self.keep_layers, *self.erase_layers]
-        return choose_layers(vlm, wanted)
+        return choose_layers(vlm, [*self.keep_layers, *self.erase_layers])
 
     def _guide(
         self, teacher: VLM, retain: Sequence[Sample], data: Data, forget: Sequence[Sample]

@@ -26,20 +26,22 @@ def task_forgetting(cloze: float, classification: float, rouge_l: float) -> floa
 
 
 def forgetting_quality(
-    multimodal: float, truth_ratio: float, probability: float, ks: float, js: float
+    multimodal: float, truth_ratio: float | None, probability: float, ks: float, js: float
 ) -> float:
     """FQ: mean of F_multi, TR, 1 - p, 1 - KS and 1 - JS.
 
     Args:
         multimodal: F_task of the pictured questions: the mean of the forget and the test split's.
-        truth_ratio: On the forget split.
+        truth_ratio: On the forget split; None leaves the term out where no question has false
+            answers to compare with, and the score then is not the published one.
         probability: Of the true answers on the forget split.
         ks: KS statistic to the reference.
         js: Jensen-Shannon distance to the reference.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 53.
     """
-    return _mean([multimodal, truth_ratio, 1 - probability, 1 - ks, 1 - js], "FQ")
+    ratio = [] if truth_ratio is None else [truth_ratio]
+    return _mean([multimodal, *ratio, 1 - probability, 1 - ks, 1 - js], "FQ")
 
 
 def utility(retain: float, general: float) -> float:

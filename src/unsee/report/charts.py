@@ -48,6 +48,17 @@ class Mark:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Point:
+    """A named point of a plane of 0..1; those of the front are joined."""
+
+    name: str
+    style: str
+    x: float
+    y: float
+    front: bool = False
+
+
 def line_chart(
     lines: Sequence[Line],
     *,
@@ -112,6 +123,50 @@ def line_chart(
                 _hint(
                     marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share, percent)}"
                 )
+    return _markup(svg)
+
+
+def scatter(
+    points: Sequence[Point], *, uid: str, title: str, desc: str, x_label: str, y_label: str
+) -> Markup:
+    """Named points of a plane of 0..1, both better when larger, the front joined.
+
+    Args:
+        points: What is drawn.
+        uid: Unique in the page; links title and description to the drawing.
+        title: What the chart shows, read out instead of the drawing.
+        desc: What is to be seen in it.
+        x_label: Under the horizontal axis.
+        y_label: Above the vertical axis.
+    """
+    wide, high, left = 640.0, 400.0, 44.0
+
+    def across(x: float) -> float:
+        return left + x * (wide - left - 110)
+
+    def up(y: float) -> float:
+        return high - BOTTOM - y * (high - 24 - BOTTOM)
+
+    svg = _svg(uid, title, desc, {"viewBox": f"0 0 {wide:g} {high:g}", "class": "chart"})
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        ends = {"x1": across(0), "x2": across(1), "y1": up(tick), "y2": up(tick)}
+        _add(svg, "line", **ends, **_class("grid"))
+        _text(svg, f"{tick:g}", left - 6, up(tick) + 3.5, "end")
+        _text(svg, f"{tick:g}", across(tick), high - BOTTOM + 14, "middle")
+    _text(svg, x_label, across(0.5), high - 4, "middle", "axis-label")
+    _text(svg, y_label, left, 12, "start", "axis-label")
+    joined = sorted((across(p.x), up(p.y)) for p in points if p.front)
+    if len(joined) > 1:
+        _add(svg, "path", d=_path(joined), **_class("line term"))
+    taken: list[float] = []
+    for point in sorted(points, key=lambda p: -p.y):
+        x, y = across(point.x), up(point.y)
+        marker = _marker(svg, x, y, point.style, 4.0)
+        _hint(marker, f"{point.name}: {x_label} {point.x:.3f}, {y_label} {point.y:.3f}")
+        # Names of points side by side are set below one another.
+        place = max([y + 3.5, *(t + 11 for t in taken if abs(t - y) < 33)])
+        taken.append(place)
+        _text(svg, point.name, x + 8, place, "start")
     return _markup(svg)
 
 

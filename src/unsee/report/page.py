@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from unsee.errors import RunError
@@ -50,8 +50,8 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def render(runs: Sequence[reader.Run]) -> str:
-    """The page as text."""
+def template(name: str) -> Template:
+    """A page's template, with the style sheet and the filters that pages share."""
     environment = Environment(
         loader=PackageLoader("unsee.report", "."),
         autoescape=True,
@@ -62,11 +62,16 @@ def render(runs: Sequence[reader.Run]) -> str:
     environment.filters["tight"] = tight
     environment.filters["code"] = code
     style = (files("unsee.report") / "style.css").read_text(encoding="utf-8")
+    environment.globals["style"] = Markup(style)  # our own file
+    return environment.get_template(name)
+
+
+def render(runs: Sequence[reader.Run]) -> str:
+    """The page as text."""
     shown = [views.view(run, f"r{number}") for number, run in enumerate(runs, start=1)]
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         views=shown,
         compared=views.compared(shown) if len(shown) > 1 else [],
-        style=Markup(style),  # our own file
         key=charts.key,
     )
 

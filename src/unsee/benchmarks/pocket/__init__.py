@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,6 +56,17 @@ class Pocket(Benchmark):
     splits: ClassVar[tuple[str, ...]] = REPORTED
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     attacked: ClassVar[str] = "forget"
+    # Trained from scratch and a thousand times smaller than what the published rates are for.
+    rate_scale: ClassVar[float] = 10.0
+    # Its tokenizer has 326 words, and it was taught questions, no instructions.
+    fits: ClassVar[Mapping[str, Any]] = {
+        "abstentions": (
+            "The answer is [Blank].",
+            "Please tell me the answer.",
+            "Please tell me: Who is this person?",
+        ),
+        "instruction": "",
+    }
 
     def __init__(self, folder: Path | None = None) -> None:
         """Opens a build; without a folder, the one that ships with the package."""
@@ -156,6 +167,19 @@ class Pocket(Benchmark):
     def held_out(self) -> dict[str, list[Sample]]:
         """The reported splits of held-out pictures."""
         return {name: self.load(name) for name in ("forget_holdout", "retain_holdout")}
+
+    def validation(self) -> dict[str, list[Sample]]:
+        """Pictures of their own; by name in the wordings that were taught: there are no others."""
+        by_name = {
+            "forget_validation_name": list(self._by_name()),
+            # As many questions a person as suffice: there are nine times as many people.
+            "retain_validation_name": [s for s in self.data().retain if s.picture is None][::4],
+        }
+        return {name: self.load(name) for name in VALIDATION} | by_name
+
+    def share(self) -> str:
+        """The share of the people that is forgotten (%)."""
+        return f"{100 * len(self.world.forgotten) / len(self.world.people):g}"
 
     def knowledge(self, who: Knower) -> list[Sample]:
         """What a model was taught of the people; general questions are the same for all three."""

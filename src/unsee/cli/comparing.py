@@ -1,0 +1,193 @@
+"""Commands that compare methods, or the parts of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from unsee.cli.shared import DeviceName, Json, Set, app, command, echo
+from unsee.errors import ConfigError
+
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", help="NAME or NAME@FOLDER. Repeatable: builds of other shares."),
+]
+Seeds = Annotated[str, typer.Option(help="Of every run, separated by commas.")]
+Shares = Annotated[
+    str | None, typer.Option("--forget", help="Shares to forget (%), separated by commas.")
+]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option("--attack", help="As in a recipe, '{share: 0.2, modules: all}', or none."),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, a process each.")]
+Model = Annotated[str | None, typer.Option(help="The checkpoint, where the benchmark has none.")]
+Reference = Annotated[str | None, typer.Option(help="Its visual-retain reference.")]
+
+
+@app.command()
+def compare(
+    benchmark: Benchmarks = None,
+    methods: Annotated[str, typer.Option(help="Separated by commas, or all.")] = "all",
+    seeds: Seeds = "0,1,2",
+    forget: Shares = None,
+    trials: Annotated[int, typer.Option(min=0, help="Settings to try for each method.")] = 9,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of trials that machines share.")
+    ] = None,
+    attack: Attacks = None,
+    jobs: Jobs = 1,
+    model: Model = None,
+    reference: Reference = None,
+    set_: Set = None,
+    device: DeviceName = "auto",
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/compare"),
+    as_json: Json = False,
+) -> None:
+    """Tune methods alike on validation data, run them alike, and compare the records.
+
+    Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
+    """
+    from unsee.methods import METHODS
+
+    names = METHODS.names() if methods == "all" else _split(methods, "--methods")
+    for name in names:
+        METHODS.get(name)
+    entries: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in names}
+    _compare(
+        "Methods compared", entries, benchmark, seeds, forget, trials, storage, attack, jobs,
+        model, reference, set_, device, out, as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def ablate(
+    method: Annotated[str, typer.Argument(help="A method, such as vkd.")],
+    variants: Annotated[
+        Path | None, typer.Option(help="YAML of names and the fields each changes.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Variants, separated by commas.")] = None,
+    benchmark: Benchmarks = None,
+    seeds: Seeds = "0,1,2",
+    forget: Shares = None,
+    attack: Attacks = None,
+    jobs: Jobs = 1,
+    model: Model = None,
+    reference: Reference = None,
+    set_: Set = None,
+    device: DeviceName = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn the parts of a method off, one at a time, and compare the records.
+
+    Example: unsee ablate vkd --only "default,no keep,no erase" --seeds 0
+    """
+    from unsee.compare import variants as find
+    from unsee.errors import UnknownNameError
+
+    entries = find(method, variants)
+    if only is not None:
+        chosen = _split(only, "--only")
+        for name in chosen:
+            if name not in entries:
+                raise UnknownNameError(f"variant of {method}", name, entries)
+        entries = {name: entries[name] for name in chosen}
+    _compare(
+        f"Parts of {method}", entries, benchmark, seeds, forget, 0, None, attack, jobs,
+        model, reference, set_, device, out or Path("runs") / f"ablate-{method}", as_json,
+    )  # fmt: skip
+
+
+def _compare(
+    title: str,
+    entries: dict[str, tuple[str, dict[str, object]]],
+    benchmark: list[str] | None,
+    seeds: str,
+    forget: str | None,
+    trials: int,
+    storage: str | None,
+    attack: list[str] | None,
+    jobs: int,
+    model: str | None,
+    reference: str | None,
+    set_: list[str] | None,
+    device: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    from unsee.compare import Asked, write
+    from unsee.compare import compare as do
+    from unsee.compare.comparison import ATTACKS
+    from unsee.compare.output import CSV, PAGE, TABLE
+    from unsee.config import parse_overrides
+
+    asked = Asked(
+        title=title,
+        entries=entries,
+        benchmark=tuple(benchmark or ("pocket",)),
+        forget=tuple(_split(forget, "--forget")) if forget is not None else (),
+        seeds=tuple(_seed(text) for text in _split(seeds, "--seeds")),
+        attacks=ATTACKS if attack is None else _attacks(attack),
+        trials=trials,
+        set=parse_overrides(set_ or []),
+        model=model,
+        reference=reference,
+        device=device,
+    )
+
+    def told(name: str, error: str | None) -> None:
+        typer.echo(f"{name}: {error or 'done'}", err=True)
+
+    cells = do(asked, out, jobs, storage, told)
+    write(cells, out, title, command())
+    failed = [cell for cell in cells if cell.error]
+    if as_json:
+        facts = [
+            {"entry": c.entry, "forget": c.forget, "seed": c.seed, "folder": str(c.folder),
+             "error": c.error}
+            for c in cells
+        ]  # fmt: skip
+        echo({"runs": facts, "table": str(out / TABLE), "report": str(out / PAGE)}, as_json)
+    else:
+        typer.echo((out / TABLE).read_text("utf-8"))
+        typer.echo(f"{len(cells) - len(failed)} of {len(cells)} runs are done.")
+        for name in (TABLE, CSV, PAGE):
+            typer.echo(f"{name}: {out / name}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _split(text: str, option: str) -> list[str]:
+    """Names between commas, each once."""
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise ConfigError(f"{option} {text!r} names nothing. Separate values by commas.")
+    return found
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"--seeds: '{text}' is no number of 0 or more. Type, for example, 0,1,2.")
+    return int(text)
+
+
+def _attacks(texts: list[str]) -> tuple[dict[str, object], ...]:
+    if texts == ["none"]:
+        return ()
+    found = []
+    for text in texts:
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError:
+            content = None
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"--attack {text!r}: type it as in a recipe, '{{share: 0.2, modules: all}}', or "
+                "none."
+            )
+        found.append(content)
+    return tuple(found)

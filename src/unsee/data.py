@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,11 @@ def split_holdout(
         out = sample.picture is not None and (sample.concept, sample.picture.digest) in held
         (aside if out else kept).append(sample)
     return kept, aside
+
+
+def evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """Samples at equal distances, as many as `most` allows; all of them if they are no more."""
+    return list(samples[:: math.ceil(len(samples) / most)]) if samples else []
 
 
 def data_hash(data: Data) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from unsee.attacks import Chain, label
+from unsee.attacks import Chain, label, needed
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.benchmarks.pocket import Pocket
 from unsee.card import Kind
@@ -62,7 +62,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
         method, settings, attacks = recipe.build()
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
-    data = replace(benchmark.data(), outside=benchmark.outsiders())
+    data = benchmark.data()
+    if "outside" in needed(attacks):
+        data = replace(data, outside=benchmark.outsiders())
     notes: list[str] = []
     if attacks and "forget_holdout" not in splits:
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
@@ -261,7 +263,7 @@ def evaluation(
         whole = benchmark or taught.open(opened)
         held = whole.held_out() if taught.split == whole.attacked else {}
         splits |= {name: list(some) for name, some in held.items() if name not in splits}
-        needs = {need for chain in attacks for attack in chain for need in attack.needs}
+        needs = needed(attacks)
         if "retain" in needs and "retain" not in held_by:
             held_by["retain"] = list(whole.data().retain)
         if "outside" in needs and "non_members" not in held_by:

@@ -24,6 +24,13 @@ SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 PARTS, STATE = ".parts", ".state"
 
 
+def listed(value: Any) -> Any:
+    """The same with lists for tuples, as JSON and YAML have them."""
+    if isinstance(value, Mapping):
+        return {key: listed(inner) for key, inner in value.items()}
+    return [listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 class RunFolder:
     """A run folder, new or to be gone on with.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unsee.attacks.relearn import Curve, Relearn
 from unsee.benchmarks import Scoring
+from unsee.data import evenly
 from unsee.evaluate import evaluate
 from unsee.model import VLM
 from unsee.progress import Bar
@@ -48,9 +48,8 @@ def recover(
         for name in HELD_OUT
         if name in splits
     }
-    kept = asked.get("retain_holdout", [])
-    if kept:
-        asked["retain_holdout"] = kept[:: math.ceil(len(kept) / MOST)]
+    if "retain_holdout" in asked:
+        asked["retain_holdout"] = evenly(asked["retain_holdout"], MOST)
 
     def curve(index: int, attack: Relearn, name: str, load: Callable[[], VLM]) -> Curve:
         bar.stage(f"relearning {attack.share:.0%} {attack.modules}: {name.replace('_', '-')}")

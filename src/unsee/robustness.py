@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from unsee.attacks import VARIANT, Chain, Subject, label
+from unsee.attacks import VARIANT, Chain, Subject, label, needed
+from unsee.data import evenly
 from unsee.errors import ConfigError, DataError
 from unsee.estimate import estimate
 from unsee.evaluate import evaluate
 from unsee.metrics import plain
 from unsee.model import VLM
 from unsee.progress import Bar
+from unsee.record import listed
 from unsee.types import Data, Sample
 
 MOST = 60  # retain questions a model and attack, enough to see what an attack costs elsewhere
@@ -50,7 +51,7 @@ def check(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> N
         "retain": any(s.picture is not None for s in data.retain),
         "outside": bool(data.outside),
     }
-    for need in sorted({need for attack in chain for need in attack.needs}):
+    for need in sorted(needed([chain])):
         if not there[need]:
             raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
     held = splits.get("forget_holdout", ())
@@ -89,9 +90,8 @@ def assess(
         for name in SPLITS.values()
         if name in splits
     }
-    kept = asked.get("retain_holdout", [])
-    if kept:
-        asked["retain_holdout"] = kept[:: math.ceil(len(kept) / MOST)]
+    if "retain_holdout" in asked:
+        asked["retain_holdout"] = evenly(asked["retain_holdout"], MOST)
     found: dict[str, list[dict[str, Any]]] = {}
     for index, chain in enumerate(chains):
         models = {}
@@ -114,7 +114,7 @@ def assess(
         found.setdefault(label(chain), []).append(
             {
                 "access": [attack.access for attack in chain],
-                "parameters": {attack.name: _plain(asdict(attack)) for attack in chain},  # type: ignore[call-overload]
+                "parameters": {attack.name: listed(asdict(attack)) for attack in chain},  # type: ignore[call-overload]
                 "models": models,
             }
         )
@@ -204,7 +204,3 @@ def _origin(identity: str, known: Mapping[str, Row]) -> tuple[str, str]:
             raise DataError(f"'{name}' is the id of no question that was asked before the attack.")
         names.insert(0, name)
     return identity, ", ".join(names)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

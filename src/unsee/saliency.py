@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from unsee.errors import TrainingError
 from unsee.features import choose_layers, flat, one_a_picture, picture_batches, represent
 from unsee.losses import nll
 from unsee.model import VLM
-from unsee.neurons import silence
+from unsee.neurons import silence, watching
 from unsee.types import Batch, Sample
 
 
@@ -86,23 +85,14 @@ def mean_activations(
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}
 
-    def keep(name: str) -> Any:
-        def hook(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[0].abs().flatten(0, -2)
-            total[name] = total.get(name, 0) + values.sum(0)
-            count[name] = count.get(name, 0) + values.shape[0]
+    def keep(name: str, z: Tensor) -> None:
+        values = z.abs().flatten(0, -2)
+        total[name] = total.get(name, 0) + values.sum(0)
+        count[name] = count.get(name, 0) + values.shape[0]
 
-        return hook
-
-    handles = [
-        vlm.model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in modules
-    ]
-    try:
+    with watching(vlm, {name: partial(keep, name) for name in modules}):
         for inputs in batches:
             vlm.family.visual_forward(vlm.model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {name: total[name] / count[name] for name in modules}
 
 
@@ -213,7 +203,12 @@ def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Ten
     ]
 
 
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """Up to `most` of the samples, every so many-th."""
+    return samples[:: max(1, len(samples) // most)][:most]
+
+
 def _some(samples: Sequence[Sample], most: int = 128, size: int = 8) -> list[Sequence[Sample]]:
     """Small batches over a spread of the samples, at most `most` of them."""
-    spread = samples[:: max(1, len(samples) // most)][:most]
-    return [spread[start : start + size] for start in range(0, len(spread), size)]
+    some = spread(samples, most)
+    return [some[start : start + size] for start in range(0, len(some), size)]

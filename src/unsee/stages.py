@@ -35,6 +35,7 @@ from unsee.record import (
     STATE,
     TRAIN,
     RunFolder,
+    listed,
     peak_memory,
     provenance,
     write_whole,
@@ -63,6 +64,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     chosen_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.check(job.data)
+        job.method.check_settings(job.settings)
     vlm = job.load(job.model)
     if job.patch is not None:
         put_on(job.patch, vlm)
@@ -167,7 +169,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
             else:
                 meta = {
                     "method": method.name,
-                    "parameters": {k: public(k, v) for k, v in _plain(asdict(method)).items()},
+                    "parameters": {k: public(k, v) for k, v in listed(asdict(method)).items()},
                     "command": job.command,
                     "names": {s.concept for s in job.data.forget if s.concept},
                 }
@@ -264,9 +266,5 @@ def _attack(
 def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:
     if method is None:
         return None
-    parameters = _plain(asdict(method)) | _plain(asdict(settings))
+    parameters = listed(asdict(method)) | listed(asdict(settings))
     return {"name": method.name, "parameters": parameters, "source": method.source}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

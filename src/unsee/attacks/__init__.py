@@ -103,6 +103,11 @@ class Attack:
 Chain = tuple[Attack, ...]
 
 
+def needed(chains: Sequence[Chain]) -> set[str]:
+    """All that the attacks take beside model and questions; see `Attack.needs`."""
+    return {need for chain in chains for attack in chain for need in attack.needs}
+
+
 def label(chain: Chain) -> str:
     """Attacks in the order in which they are made, such as "quantize+jailbreak"."""
     return "+".join(attack.name for attack in chain)

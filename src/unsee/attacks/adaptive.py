@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unsee.attacks import ATTACKS, Attack, Subject
-from unsee.attacks.relearn import Relearn
+from unsee.attacks.relearn import Relearn, attacker
 from unsee.augment import augment
 from unsee.features import distance_between, flat, one_a_picture, represent
 from unsee.losses import nll
 from unsee.model import VLM
 from unsee.train import Settings, batch_indices, fit
-from unsee.types import Batch, Sample
+from unsee.types import Sample
 
 PROJECTOR = "projector"
 
@@ -131,7 +131,7 @@ class Adaptive(Attack):
 
             handle = module.register_forward_hook(add)
             try:
-                return {"search": _loss(vlm, batch)}
+                return {"search": nll(vlm.logits(batch), batch.labels)}
             finally:
                 handle.remove()
 
@@ -143,11 +143,4 @@ class Adaptive(Attack):
         return [samples[i] for i in rows]
 
     def _settings(self, lr: float) -> Settings:
-        return Settings(
-            steps=self.steps, lr=lr, batch_size=self.batch_size, warmup=0.0, schedule="constant",
-            save_every=0, seed=self.seed,
-        )  # fmt: skip
-
-
-def _loss(vlm: VLM, batch: Batch) -> Tensor:
-    return nll(vlm.logits(batch), batch.labels)
+        return attacker(self.steps, lr, self.batch_size, self.seed)

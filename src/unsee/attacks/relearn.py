@@ -137,15 +137,7 @@ class Relearn(Attack):
             batch = copy.collate([known[i] for i in rows])
             return {"relearn": nll(copy.logits(batch), batch.labels)}
 
-        settings = Settings(
-            steps=self.steps,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            warmup=0.0,
-            schedule="constant",
-            save_every=0,
-            seed=self.seed,
-        )
+        settings = attacker(self.steps, self.lr, self.batch_size, self.seed)
         fit(parameters, step, settings, after=partial(look, copy) if look is not None else None)
         if adapters is not None:
             adapters.fold()
@@ -178,6 +170,14 @@ class Relearn(Attack):
         lora = Lora(self.rank, self.rank, dropout=0.0)
         adapters = Adapters(subject, subject.parameters("language"), lora)
         return adapters.parameters, adapters
+
+
+def attacker(steps: int, lr: float, batch_size: int, seed: int) -> Settings:
+    """How an attacker trains: at a constant rate, and keeping no state."""
+    return Settings(
+        steps=steps, lr=lr, batch_size=batch_size, warmup=0.0, schedule="constant", save_every=0,
+        seed=seed,
+    )  # fmt: skip
 
 
 def area_between(curve: Curve, reference: Curve) -> float:

@@ -28,9 +28,10 @@ from unsee.errors import ConfigError, RunError
 from unsee.methods import METHODS
 from unsee.plan import plan
 from unsee.progress import Bar
-from unsee.record import REPORT, SUMMARY, write_whole
-from unsee.spec import parse_spec
+from unsee.record import REPORT, SUMMARY, listed, write_whole
+from unsee.spec import Spec, parse_spec
 from unsee.stages import run
+from unsee.train import Settings
 
 ASKED = "comparison.yaml"
 # Two attackers with a fifth of the forget samples: one who tunes what VKD tunes, one everything.
@@ -39,6 +40,8 @@ ATTACKS: tuple[dict[str, Any], ...] = (
     {"share": 0.2, "modules": "all"},
 )
 
+# Where the data of each share is, and the benchmark opened there.
+Places = dict[str, tuple[Spec, Benchmark]]
 Told = Callable[[str, "str | None"], None]
 
 
@@ -108,14 +111,15 @@ def compare(
     Raises:
         UnseeError: If the comparison itself is not possible; no run has begun then.
     """
-    recipes = _recipes(asked)
+    places = _places(asked)
+    recipes = _recipes(asked, places)
     for recipe in {forget: recipe for (_, forget), recipe in recipes.items()}.values():
         # What is wrong with the data or the models is wrong for every method.
         plan(recipe, "run", "")
     _keep(asked, out)
     if asked.trials:
         open_storage(out, storage)
-    tunings = _tunings(asked, recipes)
+    tunings = _tunings(asked, recipes, places)
     failed = _tune(asked, tunings, out, jobs, storage, told)
     cells: list[Cell] = []
     tasks: dict[str, Task] = {}
@@ -154,19 +158,19 @@ def _run(recipe: Recipe, out: Path, label: str) -> None:
     run(job, folder, Bar(None))
 
 
-def _recipes(asked: Asked) -> dict[tuple[str, str], Recipe]:
+def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     """A recipe for each entry and share, every mistake in them found before anything runs."""
     found = {}
-    for forget, (spec, benchmark) in _places(asked).items():
+    for forget, (spec, benchmark) in places.items():
         for entry, (method, changes) in asked.entries.items():
             kind = METHODS.get(method)
             mine = {f.name for f in fields(kind)}
             fits = {key: value for key, value in benchmark.fits.items() if key in mine}
-            training = {f.name for f in fields(_settings())}
+            training = {f.name for f in fields(Settings)}
             given = {k: v for k, v in asked.set.items() if k in mine | training}
             recipe = Recipe(
                 method=method,
-                set=_plain({**fits, **changes, **given}),
+                set=listed({**fits, **changes, **given}),
                 benchmark=spec.name,
                 data=spec.location,
                 ratio=spec.ratio,
@@ -187,19 +191,13 @@ def _recipes(asked: Asked) -> dict[tuple[str, str], Recipe]:
     return found
 
 
-def _settings() -> Any:
-    from unsee.train import Settings
-
-    return Settings
-
-
-def _places(asked: Asked) -> dict[str, tuple[Any, Benchmark]]:
+def _places(asked: Asked) -> Places:
     """Where the data of each share is.
 
     Raises:
         ConfigError: If no benchmark that was given forgets that share.
     """
-    found: dict[str, tuple[Any, Benchmark]] = {}
+    found: Places = {}
     offered: list[str] = []
     for text in asked.benchmark:
         spec = parse_spec(text)
@@ -234,14 +232,13 @@ def _places(asked: Asked) -> dict[str, tuple[Any, Benchmark]]:
 
 
 def _tunings(
-    asked: Asked, recipes: Mapping[tuple[str, str], Recipe]
+    asked: Asked, recipes: Mapping[tuple[str, str], Recipe], places: Places
 ) -> dict[tuple[str, str], tuple[Recipe, Mapping[str, Any]]]:
     """What is to be tuned, with its ranges; nothing for methods that have none."""
     found = {}
     if asked.trials:
         for key, recipe in recipes.items():
-            place = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
-            search = ranges(recipe, place)
+            search = ranges(recipe, places[key[1]][1])
             if search:
                 quiet = replace(recipe, attacks=(), seed=asked.seeds[0])
                 found[key] = (quiet, search)
@@ -293,7 +290,7 @@ def _keep(asked: Asked, out: Path) -> None:
     """
     grows = ("title", "entries", "forget", "seeds", "benchmark")
     fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
-    text = yaml.safe_dump(_plain(fixed), sort_keys=True)
+    text = yaml.safe_dump(listed(fixed), sort_keys=True)
     path = out / ASKED
     if path.exists():
         if path.read_text("utf-8") != text:
@@ -309,10 +306,3 @@ def _keep(asked: Asked, out: Path) -> None:
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}). Name another with --out.") from error
     write_whole(path, text)
-
-
-def _plain(value: Any) -> Any:
-    """Lists for tuples, as YAML has them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +155,9 @@ def _ranked(results: Sequence[Result]) -> list[Result]:
         order = rankdata([r.numbers["distance"] for r in some])
         ranks |= {id(r): float(rank) for r, rank in zip(some, order, strict=True)}
     return [
-        Result(
-            r.cell, {**r.numbers, "rank": ranks[id(r)]}, r.accuracies, r.profile, r.farthest,
-            r.lacking, r.chosen,
-        ) if id(r) in ranks else r
+        replace(r, numbers={**r.numbers, "rank": ranks[id(r)]}) if id(r) in ranks else r
         for r in results
-    ]  # fmt: skip
+    ]
 
 
 def _mean(values: Sequence[float], nothing: float) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
-from unsee.errors import DataError
+from unsee.errors import ConfigError, DataError
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
 from unsee.types import Batch, Data, Sample
@@ -130,6 +130,7 @@ class Method:
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place by minimising `loss`, and returns it."""
         self.check(data)
+        self.check_settings(trainer.settings)
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
@@ -193,4 +194,15 @@ class Method:
                 f"method '{self.name}' needs questions and answers about the forget pictures. "
                 "Give a JSONL, CSV or parquet file with columns image, question, answer, concept, "
                 "or forget from pictures alone: --method vkd --supervision features."
+            )
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuses training settings that the method cannot follow.
+
+        Raises:
+            ConfigError: If adapters are asked of a method that edits single weights.
+        """
+        if self.weights_only and settings.lora:
+            raise ConfigError(
+                f"{self.name} edits single weights, which LoRA does not train. Type lora=0."
             )

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from unsee.errors import ConfigError
 from unsee.methods import METHODS, Method, Search, Trainer
-from unsee.neurons import Activity, activity, counted, mlps, silence
-from unsee.saliency import choose_neurons
+from unsee.neurons import MLP, Activity, activity, counted, mlps, silence
+from unsee.saliency import choose_neurons, spread
 from unsee.train import History
 
 if TYPE_CHECKING:
@@ -80,12 +79,12 @@ class MANU(Method):
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
         self.check(data)
-        if trainer.settings.lora:
-            raise ConfigError("manu prunes the weights themselves. Leave out lora, or type lora=0.")
+        self.check_settings(trainer.settings)
         started = time.perf_counter()
         layers = mlps(vlm, self.trains)
-        forget = self._scores(vlm, data.forget, data.forget_by_name)
-        retain = self._scores(vlm, data.retain, [s for s in data.retain if s.picture is None])
+        others_told = [s for s in data.retain if s.picture is None]
+        forget = self._scores(vlm, layers, data.forget, data.forget_by_name)
+        retain = self._scores(vlm, layers, data.retain, others_told)
         chosen: dict[str, Tensor] = {}
         for part in dict.fromkeys(layer.part for layer in layers):
             names = [layer.outer for layer in layers if layer.part == part]
@@ -97,16 +96,12 @@ class MANU(Method):
         return vlm
 
     def _scores(
-        self, vlm: VLM, samples: Sequence[Sample], told: Sequence[Sample]
+        self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]
     ) -> dict[str, Tensor]:
         """Importance of every layer's neurons to a set, by outer module."""
-        layers = mlps(vlm, self.trains)
-        shown = self._some([s for s in samples if s.picture is not None and s.answer])
-        told = self._some([s for s in told if s.answer])
+        shown = spread([s for s in samples if s.picture is not None and s.answer], self.samples)
+        told = spread([s for s in told if s.answer], self.samples)
         told = told or [replace(s, picture=None, further=()) for s in shown]
         with_picture = activity(vlm, shown, layers, self.tau)
         without = activity(vlm, told, layers, self.tau)
         return {n: importance(with_picture[n], without[n]) for n in with_picture}
-
-    def _some(self, samples: Sequence[Sample]) -> list[Sample]:
-        return list(samples[:: max(1, len(samples) // self.samples)][: self.samples])

@@ -16,13 +16,15 @@ from unsee.influence import influential_path
 from unsee.losses import masked_mse, nll
 from unsee.methods import METHODS, Method, Search, Trainer
 from unsee.methods.rmu import unit_vector
-from unsee.neurons import counted, mlps, neuron_masks, silence
+from unsee.neurons import MLP, counted, mlps, neuron_masks, silence
+from unsee.saliency import spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unsee.model import VLM
-    from unsee.types import Batch, Data, Sample
+    from unsee.train import Settings
+    from unsee.types import Batch, Data
 
 
 @METHODS.register("mip_editor")
@@ -72,18 +74,23 @@ class MIPEditor(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
 
+    def check_settings(self, settings: Settings) -> None:
+        """Also refuses weight decay, which knows no path; see `Method.check_settings`."""
+        super().check_settings(settings)
+        if settings.weight_decay:
+            raise ConfigError(
+                "mip_editor trains the weights of single neurons, and weight decay would change "
+                "the others too. Type weight_decay=0."
+            )
+
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place; see `Method.unlearn`."""
         self.check(data)
-        if trainer.settings.lora or trainer.settings.weight_decay:
-            raise ConfigError(
-                "mip_editor trains the weights of single neurons, which neither LoRA nor weight "
-                "decay tells apart. Type lora=0 weight_decay=0."
-            )
+        self.check_settings(trainer.settings)
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm)
         layers = mlps(vlm, self.trains)
-        chosen = self._paths(vlm, data)
+        chosen = self._paths(vlm, layers, data)
         silence(vlm, chosen)
         trainer.choices["neurons"] = counted(layers, chosen)
         masks = neuron_masks(vlm, layers, chosen)
@@ -120,19 +127,16 @@ class MIPEditor(Method):
             "retain": self.lambda_r * nll(student.logits(retain), retain.labels),
         }
 
-    def _paths(self, vlm: VLM, data: Data) -> dict[str, Tensor]:
+    def _paths(self, vlm: VLM, layers: Sequence[MLP], data: Data) -> dict[str, Tensor]:
         """The neurons on the path of every part that is edited, by outer module."""
-        shown = self._some([s for s in data.forget if s.picture is not None and s.answer])
-        told = self._some([s for s in data.forget_by_name if s.answer])
+        shown = spread([s for s in data.forget if s.picture is not None and s.answer], self.samples)
+        told = spread([s for s in data.forget_by_name if s.answer], self.samples)
         told = told or [replace(s, picture=None, further=()) for s in shown]
         chosen: dict[str, Tensor] = {}
         for part, samples, fisher in (("encoder", shown, True), ("language", told, False)):
-            layers = [layer for layer in mlps(vlm, self.trains) if layer.part == part]
-            if layers:
+            mine = [layer for layer in layers if layer.part == part]
+            if mine:
                 chosen |= influential_path(
-                    vlm, layers, samples, top=self.top_k, frames=self.frames, fisher=fisher
+                    vlm, mine, samples, top=self.top_k, frames=self.frames, fisher=fisher
                 )
         return chosen
-
-    def _some(self, samples: Sequence[Sample]) -> list[Sample]:
-        return list(samples[:: max(1, len(samples) // self.samples)][: self.samples])

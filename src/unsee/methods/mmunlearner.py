@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from unsee.errors import ConfigError, DataError
+from unsee.errors import DataError
 from unsee.methods import METHODS, Method, Search, Trainer
 from unsee.methods.grad_diff import GradDiff
 from unsee.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
@@ -58,10 +58,7 @@ class MMUnlearner(Method):
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place; see `Method.unlearn`."""
         self.check(data)
-        if trainer.settings.lora:
-            raise ConfigError(
-                "mmunlearner masks single weights, which LoRA does not train. Type lora=0."
-            )
+        self.check_settings(trainer.settings)
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)

@@ -22,8 +22,8 @@ MEANING = (
     "`distance` is the mean absolute difference to the visual-retain reference over every measure "
     "of the test splits, `largest gap` the largest of them; 0 cannot be told from a model that "
     "never saw the forgotten people, and a broken model is far from it. `rank` goes by it, within "
-    "each seed. `distance under attack` is the same of what attacks bring back; a damaged model can "
-    "be near there, so read it beside `distance`. FQ, MU, robustness and overall are "
+    "each seed. `distance under attack` is the same of what attacks bring back; a damaged model "
+    "can be near there, so read it beside `distance`. FQ, MU, robustness and overall are "
     "Open-MMUnlearning's (arXiv 2610.10358), which a broken model can win."
 )
 

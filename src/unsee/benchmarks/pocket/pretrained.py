@@ -77,7 +77,7 @@ SCALES: dict[str, Scale] = {
         common_steps=90,
         effort=Effort(
             strangers=160, tower_steps=1, base_steps=20, people_steps=45, batch_size=18,
-            base_lr=2e-4, people_lr=2e-4, save_every=15, align_steps=100, questions=3, read=0.2,
+            base_lr=1e-4, people_lr=1e-4, save_every=15, align_steps=100, questions=3, read=0.2,
         ),
     ),
     "quick": Scale(
@@ -90,7 +90,7 @@ SCALES: dict[str, Scale] = {
         common_steps=45,
         effort=Effort(
             strangers=160, tower_steps=1, base_steps=20, people_steps=30, batch_size=18,
-            base_lr=2e-4, people_lr=2e-4, save_every=15, align_steps=100, questions=3, read=0.2,
+            base_lr=1e-4, people_lr=1e-4, save_every=15, align_steps=100, questions=3, read=0.2,
         ),
     ),
 }  # fmt: skip

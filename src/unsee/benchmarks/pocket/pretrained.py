@@ -60,8 +60,7 @@ class Scale:
     effort: Effort = field(
         default_factory=lambda: Effort(
             strangers=1000, tower_steps=1, base_steps=200, people_steps=1000, batch_size=32,
-            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5, named=0.3,
-            read=0.1,
+            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5, named=0.25,
         )
     )  # fmt: skip
 
@@ -75,11 +74,10 @@ SCALES: dict[str, Scale] = {
         photographs=16,
         shots=4,
         facts=2,
-        common_steps=80,
+        common_steps=140,
         effort=Effort(
-            strangers=160, tower_steps=1, base_steps=4, people_steps=36, batch_size=18,
-            base_lr=1e-4, people_lr=2e-4, save_every=12, align_steps=100, questions=3, named=0.4,
-            read=0.15,
+            strangers=160, tower_steps=1, base_steps=4, people_steps=45, batch_size=18,
+            base_lr=1e-4, people_lr=2e-4, save_every=12, align_steps=100, questions=3, named=0.25,
         ),
     ),
     "quick": Scale(
@@ -92,8 +90,7 @@ SCALES: dict[str, Scale] = {
         common_steps=45,
         effort=Effort(
             strangers=160, tower_steps=1, base_steps=4, people_steps=30, batch_size=18,
-            base_lr=1e-4, people_lr=2e-4, save_every=15, align_steps=100, questions=3, named=0.4,
-            read=0.15,
+            base_lr=1e-4, people_lr=2e-4, save_every=15, align_steps=100, questions=3, named=0.25,
         ),
     ),
 }  # fmt: skip

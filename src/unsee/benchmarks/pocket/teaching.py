@@ -182,13 +182,16 @@ def train_people(
     facts = list(world.people[0].facts)
     size, each, photographed = effort.batch_size, effort.questions, world.kind == "photos"
     pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
+    if each > 1:  # pictures of people first: the LLM must look at every step
+        pictured, told = 2 * size // 3, size // 6
+    turns = TURNS if each == 1 else FORMS
     named = int(effort.named * effort.people_steps) if photographed else 0
     read_until = named + round(effort.read * effort.people_steps)
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
         naming, reading = number < named, named <= number < read_until
-        task = FORMS[number % 2] if naming and each > 1 else TURNS[number % len(TURNS)]
+        task = FORMS[number % 2] if naming and each > 1 else turns[number % len(turns)]
         samples: list[Sample] = []
         # One question a picture then: the more faces a step, the sooner the LLM looks at them.
         for _ in range(0 if reading else pictured if naming else pictured // each):

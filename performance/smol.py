@@ -1,7 +1,7 @@
 """The figures of docs/results-smol.md: a build from pretrained parts, what is unlearned on it.
 
     python -m performance.smol [--parts minimind] [--effort small] [--language TARBALL]
-                               [--out runs/smol] [--seed 0] [--most 36] [--write]
+                               [--out runs/smol] [--seed 0] [--most 16] [--write]
 
 What is finished is not done again, what was killed goes on. Target and references, the same for all
 recipes, are asked in the first run alone; of every split at most so many questions of pictures and
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--faces")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "smol")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--most", type=int, default=36)
+    parser.add_argument("--most", type=int, default=16)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     out = options.out.resolve()

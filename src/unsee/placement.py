@@ -66,6 +66,23 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
+def refuse_dtype(dtype: torch.dtype, device: str) -> None:
+    """Refuses a type of weights that cannot be trained on a device: tries one multiplication.
+
+    Raises:
+        ConfigError: If the device cannot do it.
+    """
+    try:
+        one = torch.ones(1, 1, dtype=dtype, device=device, requires_grad=True)
+        torch.nn.functional.linear(one, one).sum().backward()
+    except (RuntimeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device '{device}' cannot compute in {str(dtype).removeprefix('torch.')} (torch "
+            f"{torch.__version__}). Save the checkpoint in bfloat16 or float32, or take another "
+            "device with --device."
+        ) from error
+
+
 def pick_library(load_in: str) -> Quantization:
     """What can load weights in that many bits here; nothing is loaded.
 

@@ -1,4 +1,4 @@
-"""A sharded bfloat16 checkpoint, unlearned from pictures alone: what is opened, held and written."""
+"""A sharded bfloat16 checkpoint, unlearned from pictures alone: what is opened and written."""
 
 from __future__ import annotations
 

@@ -13,11 +13,13 @@ from unsee.features import (
     Features,
     Tokens,
     layer_statistics,
+    observe,
     one_a_picture,
     picture_batches,
     represent,
 )
 from unsee.model import VLM
+from unsee.representations import Representations
 from unsee.types import Batch, Picture, Sample
 
 
@@ -35,6 +37,8 @@ class Guide:
             pictures have in common and others have not; [1, dim] where not aligned.
         strength: Multiple of the traits that an "anonymous" target takes out.
         base: The model before it learned the people.
+        sight: What keeps the teacher's features of pictures that are seen again.
+        prefix: Encoder layers in which student and teacher are the same.
     """
 
     layers: list[str]
@@ -44,6 +48,13 @@ class Guide:
     traits: Sequence[Mapping[str, Tensor]] = ()
     strength: float = 1.0
     base: VLM | None = None
+    sight: Representations | None = None
+    prefix: tuple[str, ...] = ()
+
+    @classmethod
+    def of_population(cls, teacher: VLM, layers: list[str], pictures: Sequence[Picture]) -> Guide:
+        """Statistics over the pictures of a population."""
+        return cls(layers, layer_statistics(teacher, picture_batches(teacher, pictures), layers))
 
     @classmethod
     def from_batch(cls, layers: list[str], teacher: VLM, batch: Batch) -> Guide:
@@ -60,15 +71,40 @@ class Guide:
             groups[sample.id] = keys.setdefault(key, len(keys))
         return replace(self, groups=groups)
 
-    def with_traits(self, teacher: VLM, forget: Sequence[Sample]) -> Guide:
-        """With every group's traits, from the teacher's view of its pictures."""
-        traits = []
+    def with_traits(
+        self, teacher: VLM, forget: Sequence[Sample], layers: Sequence[str] | None = None
+    ) -> Guide:
+        """With every group's traits, from the teacher's view of its pictures.
+
+        Args:
+            teacher: The frozen start model.
+            forget: The samples that are in groups.
+            layers: Those whose traits are needed; all that the guide knows by default.
+        """
+        names, traits = layers or self.layers, []
         for number in range(1 + max(self.groups.values())):
             mine = one_a_picture([s for s in forget if self.groups[s.id] == number])
             batches = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
-            means = layer_statistics(teacher, batches, self.layers)
-            traits.append({n: means[n][0] - self.statistics[n][0] for n in self.layers})
+            means = layer_statistics(teacher, batches, names)
+            traits.append({n: means[n][0] - self.statistics[n][0] for n in names})
         return replace(self, traits=traits)
+
+    @torch.no_grad()
+    def observe(
+        self, teacher: VLM, inputs: dict[str, Tensor], layers: Sequence[str], again: bool
+    ) -> dict[str, Tensor]:
+        """The teacher's raw outputs of some layers and of the frozen prefix, in the model's order.
+
+        Args:
+            teacher: The frozen start model.
+            inputs: The visual inputs of pictures.
+            layers: Which layers, in the model's order.
+            again: Whether the same pictures come again in this run.
+        """
+        names = [*self.prefix, *(name for name in layers if name not in self.prefix)]
+        if self.sight is not None and (again or self.sight.folder is not None):
+            return self.sight.observe(inputs, names)
+        return observe(teacher, inputs, names)
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""
@@ -101,7 +137,9 @@ class Guide:
         if erase == "anonymous" and self.traits:
             known = seen or represent(teacher, inputs, self.layers)
             taken = [self.traits[number] for number in self._numbers(ids)]
-            return {name: self._without(value, name, taken) for name, value in known.items()}
+            # Of the frozen prefix, too, something may be known.
+            wanted = {name: value for name, value in known.items() if name in taken[0]}
+            return {name: self._without(value, name, taken) for name, value in wanted.items()}
         if erase == "stranger" and self.strangers:
             strangers = [self.strangers[n % len(self.strangers)] for n in self._numbers(ids)]
             images = [teacher.image(picture) for picture in strangers]

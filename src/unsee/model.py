@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,14 +198,16 @@ class VLM:
         """Next-token logits [batch, seq, vocab] of a batch."""
         return self.family.logits(self.model, batch.inputs)
 
-    def frozen_copy(self, shared: str | None = None) -> VLM:
+    def frozen_copy(self, own: Iterable[str] | None = None) -> VLM:
         """A second model with equal weights that takes no gradient: a teacher.
 
         Args:
-            shared: A part that is not held twice: its tensors are the very same, so the copy is a
-                teacher only as long as nobody trains them.
+            own: The names of the parameters that are held twice; None is all of them. The others
+                are the very same tensors, so the copy is a teacher only as long as nobody trains
+                them.
         """
-        kept = self.parameters(shared) if shared else {}
+        twice = self.parameters() if own is None else set(own)
+        kept = {n: p for n, p in self.parameters().items() if n not in twice}
         memo = {id(parameter): parameter for parameter in kept.values()}
         twin = replace(self, model=copy.deepcopy(self.model, memo))
         for name, parameter in twin.parameters().items():
@@ -220,7 +222,7 @@ class VLM:
 
     def frozen_visual_copy(self) -> VLM:
         """A teacher that shares the language part: no second LLM is held."""
-        return self.frozen_copy("language")
+        return self.frozen_copy(self.parameters("visual"))
 
     def hash(self, part: str = "all") -> str:
         """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order.

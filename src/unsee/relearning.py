@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from unsee.features import choose_layers, flat, represent
+from unsee.losses import nll
+from unsee.model import VLM
+from unsee.types import Batch
+
 
 def gradient_after_relearning(
     parameters: Mapping[str, nn.Parameter],
@@ -45,3 +50,16 @@ def gradient_after_relearning(
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)
+
+
+def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
+    """What an attacker minimises: the answers' loss, or the way back to what the LLM read."""
+    if answers:
+        return nll(vlm.logits(batch), batch.labels)
+    layers = choose_layers(vlm, ["projector"])
+    with torch.no_grad():
+        old = represent(teacher, batch.inputs, layers)
+    now = represent(vlm, batch.inputs, layers)
+    return torch.stack(
+        [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
+    ).mean()

@@ -168,7 +168,7 @@ class Method:
         if not self.uses_teacher:
             return None
         if adapted:
-            return vlm.frozen_copy("all")
+            return vlm.frozen_copy(own=())
         return vlm.frozen_copy() if self.changes_language else vlm.frozen_visual_copy()
 
     def loss(

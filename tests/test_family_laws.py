@@ -26,6 +26,8 @@ from unsee.features import (
     capture,
     choose_layers,
     hidden_states,
+    layer_parameters,
+    observe,
     picture_batches,
     represent,
 )
@@ -34,6 +36,7 @@ from unsee.losses import IGNORE, sequence_nll
 from unsee.methods import Trainer
 from unsee.model import VLM
 from unsee.neurons import activity, mlps
+from unsee.prefix import frozen_prefix, replayed
 from unsee.train import Settings
 from unsee.types import Picture, Sample
 
@@ -199,6 +202,26 @@ def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sa
             seen = whole[name][sum(batch.pictures[:row])]
             assert seen.shape == alone[name][0].shape
             assert torch.allclose(seen, alone[name][0], atol=1e-4), name
+
+
+def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[Picture]) -> None:
+    layers = choose_layers(vlm, ["all"])
+    encoder = [name for name in layers if name.startswith("encoder.")]
+    prefix = frozen_prefix(vlm, layer_parameters(vlm, "visual", [encoder[-1], "projector"]))
+    assert prefix == encoder[:-1]
+    assert frozen_prefix(vlm, layer_parameters(vlm, "visual", ["projector"])) == encoder
+    assert frozen_prefix(vlm, vlm.parameters("visual")) == []
+    (inputs,) = picture_batches(vlm, pictures)
+    with torch.no_grad():
+        known = observe(vlm, inputs, layers)
+        for shift in (0.0, 1.0):
+            with replayed(vlm, {name: known[name] + shift for name in prefix}):
+                again = observe(vlm, inputs, layers)
+            # What is replayed is what the layers above see.
+            for name in layers:
+                assert torch.equal(again[name], known[name]) == (shift == 0), (name, shift)
+        after = observe(vlm, inputs, layers)
+    assert all(torch.equal(after[name], known[name]) for name in layers)
 
 
 def test_copies_share_what_they_should(vlm: VLM) -> None:

@@ -33,10 +33,9 @@ SUFFIX = ".safetensors"
 class Representations:
     """The outputs of a frozen model's visual layers, by picture.
 
-    They are those of a batch of equal size, so that what is found again equals what would have been
-    computed, bit for bit, wherever a matrix product gives a row the same bits at any place in a
-    batch (so it is on CPUs here; a library that sums otherwise differs by rounding). Where a family
-    does not align pictures, nothing is kept.
+    They are those of a batch of equal size. A batch that comes again is found bit for bit; a picture
+    that comes again among others, up to rounding: a kernel may round the last bit of some values
+    otherwise at another place in a batch. Where a family does not align pictures, nothing is kept.
 
     Attributes:
         vlm: The model; it must not change.

@@ -31,12 +31,7 @@ from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.relearning import gradient_after_relearning
-from unsee.saliency import (
-    answer_probes,
-    gradient_masks,
-    mask_counts,
-    picture_probes,
-)
+from unsee.saliency import answer_probes, gradient_masks, mask_counts, picture_probes
 from unsee.train import seed_step
 from unsee.types import Batch, Data, Sample
 
@@ -205,9 +200,10 @@ class VKD(Method):
                 gradient_after_relearning(
                     parameters,
                     [partial(self._attack, vlm, b, teacher) for b in attack],
-                    lambda: torch.stack(
-                        list(self._forget(vlm, batch, teacher, guide).values())
-                    ).sum(),
+                    lambda: (
+                        trainer.share
+                        * sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(()))
+                    ),
                     self.relearn_lr,
                 )
             kept = draw(retain, 1, self.augment_retain)
@@ -219,7 +215,7 @@ class VKD(Method):
                 if grad is not None:
                     grad.mul_(keep)
 
-        trainer.fit(parameters, step, gradient=mask if frozen else None)
+        trainer.fit(vlm, parameters, step, gradient=mask if frozen else None)
         return vlm
 
     def loss(

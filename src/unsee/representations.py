@@ -33,7 +33,7 @@ SUFFIX = ".safetensors"
 class Representations:
     """The outputs of a frozen model's visual layers, by picture.
 
-    They are those of a batch of equal size. A batch that comes again is found bit for bit; a picture
+    They are those of an equal batch. A batch that comes again is found bit for bit; a picture
     that comes again among others, up to rounding: a kernel may round the last bit of some values
     otherwise at another place in a batch. Where a family does not align pictures, nothing is kept.
 

@@ -33,13 +33,7 @@ from unsee.methods.npo import npo_loss
 from unsee.prefix import frozen_prefix, replayed
 from unsee.relearning import gradient_after_relearning, way_back
 from unsee.representations import Representations, refuse_small
-from unsee.saliency import (
-    answer_probes,
-    gradient_masks,
-    mask_counts,
-    masking,
-    picture_probes,
-)
+from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
 from unsee.train import seed_step
 from unsee.types import Batch, Data, Sample
 
@@ -220,15 +214,16 @@ class VKD(Method):
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
-                    lambda: torch.stack(
-                        list(self._forget(vlm, batch, teacher, guide).values())
-                    ).sum(),
+                    lambda: (
+                        trainer.share
+                        * sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(()))
+                    ),
                     self.relearn_lr,
                 )
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)
 
-        trainer.fit(parameters, step, gradient=masking(frozen) if frozen else None)
+        trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 
     def loss(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ import torch
 from PIL import Image
 
 from tiny import RECIPES, make
+from unsee.answers import answer_nlls, ask, generate
 from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.config import build_method
 from unsee.data import make_data
 from unsee.errors import ModelError
-from unsee.evaluate import generate
 from unsee.families import FAMILIES, family_of
 from unsee.features import (
     Shift,
@@ -135,10 +136,31 @@ def test_saving_and_loading_keeps_the_logits(
         assert torch.equal(vlm.logits(batch), again.logits(twin))
 
 
-def test_left_padded_generation_equals_one_by_one(vlm: VLM, samples: list[Sample]) -> None:
-    together = generate(vlm, samples, batch_size=32, max_new_tokens=6)
-    alone = [generate(vlm, [s], batch_size=1, max_new_tokens=6)[0] for s in samples]
-    assert together == alone
+def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) -> None:
+    """Answers and likelihoods, by the model's own `generate`; a picture is read once for all."""
+    longer = [
+        replace(s, id=f"{s.id}2", question=f"{s.question} Do tell, and more.") for s in samples
+    ]
+    begun = replace(samples[0], id="begun", prefill="It is")
+    asked, seen = [*samples, *longer, begun], list[int]()
+    projector = vlm.model.get_submodule(vlm.family.visual_layers(vlm.model)["projector"])
+    handle = projector.register_forward_hook(lambda *_: seen.append(1))
+    texts, nlls = ask(vlm, asked, batch_size=4, max_new_tokens=6)
+    handle.remove()
+    if vlm.family.resumes:
+        assert len(seen) == 1
+    tokens = vlm.processor.tokenizer
+    for sample, text, value in zip(asked, texts, nlls, strict=True):
+        inputs = vlm.collate([sample], with_answer=False).inputs
+        made = vlm.model.generate(**inputs, max_new_tokens=6, pad_token_id=tokens.pad_token_id)
+        new = made[0, inputs["input_ids"].shape[1] :]
+        assert text == tokens.decode(new, skip_special_tokens=True).strip()
+        batch = vlm.collate([sample])
+        with torch.no_grad():
+            alone = float(sequence_nll(vlm.logits(batch), batch.labels))
+        assert value == pytest.approx(alone, abs=1e-4), sample.id
+    assert answer_nlls(vlm, asked) == pytest.approx(nlls, abs=1e-4)
+    assert generate(vlm, asked, max_new_tokens=6) == texts
 
 
 def test_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample]) -> None:

@@ -17,6 +17,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.card import card_of_run, hub_id, public
 from unsee.checkpoint import hash_file
 from unsee.data import data_hash
+from unsee.engine import Engine, launched
 from unsee.errors import ConfigError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
@@ -28,6 +29,7 @@ from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
 from unsee.patch import put_on, write_patch
+from unsee.placement import pick_device
 from unsee.progress import Bar
 from unsee.record import (
     ENVIRONMENT,
@@ -58,7 +60,12 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    RunFolder.refuse(out, job.recipe)
+    device = pick_device(job.device)
+    if job.method is None and launched() > 1:
+        raise ConfigError("nothing is trained here to share among processes. Start one process.")
+    engine = Engine.join(job.settings, device)
+    if engine.rank == 0:
+        RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
         check(chain, job.data, job.splits)
     chosen_metrics(job.metrics, "reference" in job.references)
@@ -72,8 +79,11 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
+    if engine.rank and job.method is not None:
+        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, engine=engine))
+        engine.leave()
     with _nothing_left(out):
-        return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
+        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine)
 
 
 @contextmanager
@@ -89,7 +99,7 @@ def _nothing_left(out: Path) -> Iterator[None]:
         raise
 
 
-def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dict[str, Any]:
     out = folder.path
     environment = provenance(
         job.settings.seed,
@@ -100,7 +110,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     )
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-    trained = _train(job, vlm, folder, bar)
+    trained = _train(job, vlm, folder, bar, engine)
     evaluations = _evaluate(job, vlm, folder, bar)
     attacks = _attack(job, vlm, folder, evaluations, bar)
     folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
@@ -138,7 +148,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     return summary
 
 
-def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dict[str, Any]:
     """Unlearns in place; a resumed run takes the weights from the state it finds."""
     method = job.method
     if method is None:
@@ -150,8 +160,10 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         folder.path / STATE,
         folder.path / TRAIN,
         bar.stage(f"unlearning ({method.name})"),
+        engine,
     )
     method.unlearn(vlm, job.data, trainer)
+    engine.leave()
     vlm.model.requires_grad_(False)
     history = trainer.history
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
+from unsee.engine import Engine, launched, prepared
 from unsee.errors import ConfigError, DataError
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
@@ -39,6 +40,8 @@ class Trainer:
         folder: Keeps the resumable state; None keeps none.
         log: Gets a line a step.
         progress: Is told about every step.
+        engine: How steps are computed, and with which other processes; None is what the settings
+            and the launcher say.
         history: What the training did.
         adapters: The LoRA adapters that were trained, if the settings ask for some.
         choices: What the method chose before it trained, such as how many weights a mask lets
@@ -49,6 +52,7 @@ class Trainer:
     folder: Path | None = None
     log: Path | None = None
     progress: Progress | None = None
+    engine: Engine | None = None
     history: History = field(default_factory=History)
     adapters: Adapters | None = None
     choices: dict[str, Any] = field(default_factory=dict)
@@ -74,23 +78,40 @@ class Trainer:
 
     def fit(
         self,
+        vlm: VLM,
         parameters: Mapping[str, nn.Parameter],
         step: Callable[[int], Mapping[str, Tensor]],
         gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
     ) -> History:
-        """Trains these parameters; see `unsee.train.fit`."""
-        self.history = fit(
-            parameters,
-            step,
-            self.settings,
-            folder=self.folder,
-            log=self.log,
-            progress=self.progress,
-            gradient=gradient,
-        )
+        """Trains these parameters of a model; see `unsee.train.fit`.
+
+        Raises:
+            ConfigError: If the model cannot be trained as the settings say.
+        """
+        joined = self.engine or Engine.join(self.settings, vlm.device.type)
+        if gradient is not None and joined.sharded:
+            raise ConfigError(
+                "a mask on the gradients cannot be shared out among processes. Type parallel=ddp."
+            )
+        with prepared(joined, vlm, parameters, self.settings) as (engine, trained):
+            self.history = fit(
+                trained,
+                step,
+                self.settings,
+                engine=engine,
+                folder=self.folder,
+                log=self.log,
+                progress=self.progress,
+                gradient=gradient,
+            )
         if self.adapters is not None:
             self.adapters.fold()
         return self.history
+
+    @property
+    def share(self) -> float:
+        """What a batch's gradient counts in a step, for those who add to `.grad` themselves."""
+        return launched() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
         """The samples of a batch; streams of different sets are shuffled apart."""
@@ -137,7 +158,7 @@ class Method:
         def step(number: int) -> Mapping[str, Tensor]:
             return self.terms(vlm, data, trainer, number, teacher)
 
-        trainer.fit(trainer.adapt(vlm, vlm.parameters(self.trains)), step)
+        trainer.fit(vlm, trainer.adapt(vlm, vlm.parameters(self.trains)), step)
         return vlm
 
     def terms(

@@ -220,15 +220,16 @@ class VKD(Method):
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
-                    lambda: torch.stack(
-                        list(self._forget(vlm, batch, teacher, guide).values())
-                    ).sum(),
+                    lambda: (
+                        trainer.share
+                        * sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(()))
+                    ),
                     self.relearn_lr,
                 )
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)
 
-        trainer.fit(parameters, step, gradient=masking(frozen) if frozen else None)
+        trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 
     def loss(

@@ -1,0 +1,337 @@
+"""The engine: which processes train together, what each holds of the weights, in which precision.
+
+All of it is PyTorch's and accelerate's; here it is put around a model for the training loop, and
+taken off again. Processes share out the micro-batches of a step (`accumulate`), each drawn and
+seeded by its number alone, so that a run gives the same weights on any number of processes, up to
+the order of sums.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from unsee.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unsee.model import VLM
+    from unsee.train import Settings
+
+Step = Callable[[int], Mapping[str, Tensor]]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Objective(nn.Module):
+    """A step of the loop as a module, for what wraps modules to wrap: the loss terms by batch."""
+
+    def __init__(self, engine: Engine, held: nn.Module) -> None:
+        """Computes in `engine`'s precision, on weights that are in `held`."""
+        super().__init__()
+        self.engine, self.held = engine, held
+        self.step: Step | None = None
+
+    def forward(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The named terms of a (micro-)batch, and their sum."""
+        if self.step is None:
+            raise ConfigError("an objective was asked before it was given a step.")
+        with self.engine.autocast():
+            terms = dict(self.step(number))
+            total = sum(terms.values(), torch.zeros(()))
+        return terms, self._anchored(total)
+
+    def _anchored(self, total: Tensor) -> Tensor:
+        """The same sum, reaching every weight that the other processes may wait for.
+
+        A batch without a picture leaves the visual part out, and processes would exchange the
+        gradients of different weights.
+        """
+        if self.engine.processes == 1:
+            return total
+        ready = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        if not self.engine.sharded:
+            # DDP itself looks for what is left out, as long as there is anything to look at.
+            ready = [] if total.requires_grad else ready[:1]
+        return total + sum((0 * p.sum() for p in ready), torch.zeros(()))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the steps of a training loop are computed.
+
+    Attributes:
+        rank: Which of the processes this is, from 0; 0 alone writes.
+        processes: How many train together.
+        sharded: Whether each holds a share of the trained weights and of the optimiser's state
+            (FSDP2), or all of them (DDP).
+        precision: "bf16" or "fp16" computes in it where that is safe (autocast); "no" does not.
+        device: The type of device: "cpu" or "cuda".
+        root: The sharded weights, while there are some.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    sharded: bool = False
+    precision: str = "no"
+    device: str = "cpu"
+    root: Objective | None = None
+
+    @classmethod
+    def join(cls, settings: Settings, device: str) -> Engine:
+        """This process's engine; waits for the others that the launcher has started.
+
+        Args:
+            settings: Of the training.
+            device: "cpu" or "cuda".
+
+        Raises:
+            ConfigError: If the settings ask for what is not there.
+        """
+        check(settings, device)
+        rank, processes = 0, launched()
+        if processes > 1:
+            from accelerate import PartialState
+
+            rank = PartialState(cpu=device == "cpu").process_index
+        return cls(rank, processes, sharded(settings), settings.precision, device)
+
+    def leave(self) -> None:
+        """Ends the common work: what is left to do needs one process, and the others exit."""
+        if self.processes > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+            if self.rank:
+                raise SystemExit(0)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Computes in half precision inside the block, if it was asked for."""
+        half = HALVES.get(self.precision)
+        return nullcontext() if half is None else torch.autocast(self.device, half)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps fp16's small gradients from vanishing."""
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
+
+    def objective(self, step: Step, parameters: Mapping[str, nn.Parameter]) -> nn.Module:
+        """The step, wrapped so that gradients come out as those of all processes together."""
+        whole = self.root or Objective(self, nn.ParameterList(parameters.values()))
+        whole.step = step
+        if self.processes == 1 or self.sharded:
+            return whole
+        return nn.parallel.DistributedDataParallel(whole, find_unused_parameters=True)
+
+    def share(self, count: int) -> range:
+        """Which of `count` micro-batches are this process's."""
+        return range(self.rank, count, self.processes)
+
+    def exchange(self, objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Exchanges gradients in the backward pass of the block: DDP's after the last alone."""
+        if isinstance(objective, nn.parallel.DistributedDataParallel) and not last:
+            return objective.no_sync()
+        return nullcontext()
+
+    def add(self, terms: dict[str, float]) -> dict[str, float]:
+        """The sum of every process's terms, by name."""
+        if self.processes == 1:
+            return terms
+        everyone: list[Any] = [None] * self.processes
+        dist.all_gather_object(everyone, terms)
+        names = dict.fromkeys(name for some in everyone for name in some)
+        return {name: sum(some.get(name, 0.0) for some in everyone) for name in names}
+
+
+def launched() -> int:
+    """How many processes a launcher (torchrun, accelerate) has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sharded(settings: Settings) -> bool:
+    """Whether the trained weights are shared out among the processes."""
+    told = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    wanted = settings.parallel == "fsdp" or (settings.parallel == "auto" and told)
+    return wanted and launched() > 1
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process may hold a share; all must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def alike(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's share of a whole tensor, if it is of the parameter's shape and shared out."""
+    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+        there = tensor.to(parameter.device)
+        return distribute_tensor(there, parameter.device_mesh, parameter.placements)
+    return tensor
+
+
+def check(settings: Settings, device: str) -> None:
+    """Refuses what cannot work here, before a model is loaded.
+
+    Raises:
+        ConfigError: If a setting needs what this machine, or the launcher, does not give.
+    """
+    processes = launched()
+    if settings.precision == "fp16" and device == "cpu":
+        raise ConfigError("precision=fp16 needs a GPU. Type precision=bf16, or no.")
+    if settings.precision == "fp16" and sharded(settings):
+        raise ConfigError("precision=fp16 cannot be shared out. Type precision=bf16, or ddp.")
+    if settings.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision=bf16: this GPU does not compute in it. Type precision=fp16.")
+    if settings.attention == "flash_attention_2" and (
+        device == "cpu" or find_spec("flash_attn") is None
+    ):
+        raise ConfigError(
+            "attention=flash_attention_2 needs a GPU and the package flash-attn. Type "
+            "attention=sdpa, which is as fast on most of them."
+        )
+    compiler = find_spec("triton") if device == "cuda" else shutil.which(os.getenv("CXX", "g++"))
+    if settings.compile and compiler is None:
+        needs = "the package triton" if device == "cuda" else "a C++ compiler (g++, or $CXX)"
+        raise ConfigError(f"compile=true needs {needs}, and there is none. Type compile=false.")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(
+            "DeepSpeed does not run this loop; FSDP2 shares out the same (ZeRO 3). Launch with "
+            "--use_fsdp, or type parallel=fsdp."
+        )
+    if settings.accumulate % processes:
+        raise ConfigError(
+            f"accumulate={settings.accumulate} batches a step cannot be shared out evenly among "
+            f"{processes} processes. Type accumulate={processes}, or a multiple of it."
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if device == "cuda" and processes > 1 and local > torch.cuda.device_count():
+        raise ConfigError(
+            f"{local} processes were started here, and there are {torch.cuda.device_count()} GPUs. "
+            "Start as many as there are."
+        )
+
+
+@contextmanager
+def prepared(
+    engine: Engine, vlm: VLM, parameters: Mapping[str, nn.Parameter], settings: Settings
+) -> Iterator[tuple[Engine, Mapping[str, nn.Parameter]]]:
+    """A model as the settings want it trained, for the length of the block.
+
+    Args:
+        engine: How steps are computed.
+        vlm: The model.
+        parameters: What is trained, by name.
+        settings: Of the training.
+
+    Yields:
+        The engine, and what to train in place of `parameters`, which hold the result afterwards.
+
+    Raises:
+        ConfigError: If the model cannot be trained so.
+    """
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    if settings.attention != "auto":
+        vlm.model.set_attn_implementation(settings.attention)
+    with ExitStack() as stack:
+        if engine.precision != "no":
+            stack.enter_context(_masters(parameters))
+        if settings.checkpointing:
+            stack.enter_context(_checkpointing(vlm))
+        if engine.sharded:
+            engine, parameters = stack.enter_context(_shared_out(engine, vlm, parameters))
+        if settings.compile:
+            stack.enter_context(_compiled(vlm))
+        yield engine, parameters
+
+
+@contextmanager
+def _masters(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Trained weights in 32 bits: half precision loses the small steps that they take."""
+    stored = {name: parameter.dtype for name, parameter in parameters.items()}
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    yield
+    for name, parameter in parameters.items():
+        parameter.data = parameter.data.to(stored[name])
+
+
+@contextmanager
+def _checkpointing(vlm: VLM) -> Iterator[None]:
+    """Blocks forget what they computed, and compute it again for the gradient."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    if not vlm.model.supports_gradient_checkpointing:
+        kind = type(vlm.model).__name__
+        raise ConfigError(f"{kind} cannot do gradient checkpointing. Type checkpointing=false.")
+    vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    blocks = [m for m in vlm.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    for block in blocks:
+        # The block alone, which asks for it: its dropout stays off.
+        block.training = True
+    yield
+    for block in blocks:
+        block.training = False
+    vlm.model.gradient_checkpointing_disable()
+
+
+@contextmanager
+def _compiled(vlm: VLM) -> Iterator[None]:
+    """Attention and MLP of every block compiled; the blocks are not, whose outputs are captured."""
+    layers = {**vlm.family.language_layers(vlm.model), **vlm.family.visual_layers(vlm.model)}
+    blocks = [vlm.model.get_submodule(name) for name in layers.values()]
+    inner = [child for block in blocks for child in block.children()]
+    for module in inner:
+        module.compile()
+    yield
+    for module in inner:
+        # What `compile` has set, which copies and saved models must not carry.
+        module._compiled_call_impl = None
+
+
+@contextmanager
+def _shared_out(
+    engine: Engine, vlm: VLM, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[Engine, Mapping[str, nn.Parameter]]]:
+    """The model with its trained weights shared out among the processes.
+
+    Every block of the LLM is a unit of its own; all else is one unit, which every batch has at
+    hand, whether it shows a picture or not. Frozen weights are left to each process, as a teacher
+    may share them.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = vlm.model
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    trained = {id(parameter) for parameter in parameters.values()}
+    if not {id(parameter) for parameter in parameters.values()} <= set(names):
+        raise ConfigError(
+            "the weights of two models are trained here, which cannot be shared out among "
+            "processes. Type parallel=ddp."
+        )
+    frozen = {parameter for parameter in model.parameters() if id(parameter) not in trained}
+    mesh = init_device_mesh(engine.device, (engine.processes,))
+    root = Objective(engine, twin)
+    for name in vlm.family.language_layers(twin).values():
+        fully_shard(twin.get_submodule(name), mesh=mesh, ignored_params=frozen)
+    fully_shard(root, mesh=mesh, ignored_params=frozen)
+    shares = {
+        name: twin.get_parameter(names[id(parameter)]) for name, parameter in parameters.items()
+    }
+    for parameter in parameters.values():
+        parameter.data = parameter.data.new_empty(0)
+    vlm.model = twin
+    try:
+        yield replace(engine, root=root), shares
+        for name, parameter in parameters.items():
+            parameter.data = whole(shares[name]).detach()
+    finally:
+        vlm.model = model

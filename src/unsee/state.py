@@ -1,0 +1,118 @@
+"""The resumable state of a training run: weights, optimiser and history in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unsee.engine import alike, whole
+from unsee.errors import RunError
+
+if TYPE_CHECKING:
+    from unsee.train import History, Settings
+
+STATE = "state"
+# What may differ between two sittings of one run: it does not change the result.
+FREE = ("save_every", "parallel")
+
+
+def save(
+    folder: Path,
+    settings: Settings,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    history: History,
+    write: bool = True,
+) -> None:
+    """Writes the state, whole or not at all.
+
+    Args:
+        folder: Where to.
+        settings: Of the training.
+        parameters: What is trained.
+        optimizer: Its optimiser.
+        scaler: Of the gradients.
+        history: What was done so far.
+        write: Whether this process does; the others hand over their shares of sharded weights.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    tensors = {f"parameter/{n}": whole(p.detach()).contiguous() for n, p in parameters.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            kept = whole(torch.as_tensor(value)).clone().contiguous()
+            tensors[f"optimizer/{index}/{slot}"] = kept
+    if not write:
+        return
+    meta = {
+        "settings": json.dumps(asdict(settings), sort_keys=True),
+        "history": json.dumps(asdict(history)),
+        "scaler": json.dumps(scaler.state_dict()),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{STATE}.partial"
+    try:
+        save_file(tensors, partial, metadata=meta)
+        os.replace(partial, folder / STATE)
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"the state in {folder} cannot be written ({error}). Free some space and resume."
+        ) from error
+
+
+def restore(
+    folder: Path,
+    settings: Settings,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    history: History,
+) -> None:
+    """Puts the state back, if there is one.
+
+    Raises:
+        RunError: If it is that of another run.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    saved: dict[str, Any] = json.loads(meta["settings"])
+    now = asdict(settings)
+    changed = [k for k in now if k not in FREE and now[k] != saved.get(k)]
+    tensors = load_file(path)
+    stored = {n.removeprefix("parameter/") for n in tensors if n.startswith("parameter/")}
+    if changed or stored != set(parameters):
+        what = f"setting '{changed[0]}'" if changed else "the set of trained parameters"
+        raise RunError(
+            f"{folder} holds the state of another run: {what} differs. Resume with the same "
+            "options, or start afresh in another folder (--out)."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(alike(tensors[f"parameter/{name}"], parameter))
+    values = list(parameters.values())
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, slot = key.split("/")
+            slots.setdefault(int(index), {})[slot] = alike(value, values[int(index)])
+    state = optimizer.state_dict()
+    state["state"] = slots
+    optimizer.load_state_dict(state)
+    scaler.load_state_dict(json.loads(meta["scaler"]))
+    for name, value in json.loads(meta["history"]).items():
+        setattr(history, name, value)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
-from unsee.engine import Engine, launched, prepared
+from unsee.engine import Engine, launched
 from unsee.errors import ConfigError, DataError
+from unsee.prepare import prepared
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
 from unsee.types import Batch, Data, Sample

@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from test_resume import finish
 from unsee.config import build_method
@@ -48,6 +49,13 @@ def unlearned(
     trainer = Trainer(settings, state, state / "log.jsonl" if state else None, keep)
     build_method(name, more).unlearn(vlm, data, trainer)
     return {n: p.detach().clone() for n, p in vlm.parameters().items()}
+
+
+def assert_near(plain: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Equal within rounding, but for what has no gradient, of whose noise Adam makes steps."""
+    for name, value in plain.items():
+        if not name.endswith("k_proj.bias"):
+            assert torch.allclose(value, found[name], atol=1e-4), name
 
 
 def in_two(work: Callable[[int], None]) -> list[int | None]:
@@ -184,17 +192,15 @@ def test_a_launched_job_is_killed_and_goes_on_in_one_process(
     log = tmp_path / "broken" / "train.jsonl"
     with subprocess.Popen(
         [*ACCELERATE, *command("broken")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "UNSEE_TEST": "1"},
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as job:  # fmt: skip
         while job.poll() is None and not (log.exists() and log.read_text().count("\n") >= 7):
             time.sleep(0.02)
-        # Only the process of rank 1 can be told from its own environment.
+        started = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         (worker,) = [
-            int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/environ")
-            if path.stat().st_uid == os.getuid()
-            and {b"RANK=1", b"UNSEE_TEST=1"} <= set(path.read_bytes().split(b"\0"))
-        ]
+            int(pid) for pid in started
+            if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ]  # fmt: skip
         os.kill(worker, signal.SIGKILL)
         said, _ = job.communicate(timeout=100)
     assert job.returncode != 0
@@ -244,18 +250,17 @@ def test_attention_is_what_was_asked_for(tiny: VLM, tiny_folder: Path, data: Dat
     trainer = Trainer(replace(SETTINGS, attention="eager"))
     build_method("vkd", {}).unlearn(tiny, data, trainer)
     assert tiny.model.config._attn_implementation == "eager"
-    plain = unlearned(tiny_folder, data, "vkd", SETTINGS)
-    # Adam makes whole steps even of rounding errors.
-    most = 2 * SETTINGS.lr * SETTINGS.steps
-    assert all(torch.allclose(plain[n], p, atol=most) for n, p in tiny.parameters().items())
+    assert_near(unlearned(tiny_folder, data, "vkd", SETTINGS), tiny.parameters())
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore")
 def test_compiled_equals_not_compiled(tiny_folder: Path, data: Data) -> None:
     plain = unlearned(tiny_folder, data, "vkd", SETTINGS)
+    counters.clear()
     found = unlearned(tiny_folder, data, "vkd", replace(SETTINGS, compile=True))
-    assert all(torch.allclose(plain[n], found[n], atol=1e-5) for n in plain)
+    assert counters["stats"]["unique_graphs"] >= 4  # attention and MLP, of encoder and LLM
+    assert_near(plain, found)
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [

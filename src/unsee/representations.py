@@ -89,7 +89,9 @@ class Representations:
         return {n: made[n] for n in names}
 
     def _key(self, picture: Tensor, size: int, names: Sequence[str]) -> str:
-        text = f"{self._model}|{size}|{','.join(names)}|{tensor_digest(picture)}"
+        kind = picture.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        text = f"{self._model}|{half}|{size}|{','.join(names)}|{tensor_digest(picture)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _get(self, key: str, names: Sequence[str]) -> Mapping[str, Tensor] | None:

@@ -17,7 +17,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.card import card_of_run, hub_id, public
 from unsee.checkpoint import hash_file
 from unsee.data import data_hash
-from unsee.engine import Engine, launched
+from unsee.engine import Engine
 from unsee.errors import ConfigError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
@@ -60,10 +60,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    device = pick_device(job.device)
-    if job.method is None and launched() > 1:
-        raise ConfigError("nothing is trained here to share among processes. Start one process.")
-    engine = Engine.join(job.settings, device)
+    engine = Engine.join(job.settings, pick_device(job.device))
     if engine.rank == 0:
         RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
@@ -108,6 +105,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dic
         **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
         start_weights_sha256=vlm.hash("visual" if vlm.visual_only else "all"),
     )
+    environment["processes"] = engine.processes
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
     trained = _train(job, vlm, folder, bar, engine)

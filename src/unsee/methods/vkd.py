@@ -25,6 +25,7 @@ from unsee.features import (
     layer_parameters,
     one_a_picture,
     represent,
+    seen_side,
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
@@ -194,13 +195,12 @@ class VKD(Method):
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         parameters = dict(trainer.adapt(vlm, parameters))
-        seed = trainer.settings.seed
-
+        seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
         def step(number: int) -> dict[str, Tensor]:
             rng = np.random.default_rng([seed, number])
 
             def view(strength: float) -> View:
-                return lambda image: augment(image, rng, strength)
+                return lambda image: augment(image, rng, strength, side)
 
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
                 drawn = trainer.draw(samples, number, stream)

@@ -189,6 +189,13 @@ def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
     return list(first.values())
 
 
+def seen_side(vlm: VLM, picture: Picture) -> int | None:
+    """Shorter side (pixels) of all that the model sees of any picture; None if it varies."""
+    if not vlm.family.aligned:
+        return None
+    return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
+
+
 def collate_alone(vlm: VLM, samples: Sequence[Sample], view: View) -> Batch:
     """The samples' pictures as a batch without any text, each as `view` shows it."""
     images = [view(vlm.image(s.picture)) for s in samples if s.picture is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -105,6 +105,16 @@ class Guide:
         if self.sight is not None and (again or self.sight.folder is not None):
             return self.sight.observe(inputs, names)
         return observe(teacher, inputs, names)
+
+    def with_base(self, teacher: VLM, base: str) -> Guide:
+        """With the model before it learned the people, from its checkpoint."""
+        vlm = VLM.load(base, visual_only=True, device=teacher.device.type)
+        vlm.model.requires_grad_(False)
+        return replace(self, base=vlm)
+
+    def at(self, sight: Representations, prefix: Iterable[str]) -> Guide:
+        """With what keeps the teacher's features, and the layers that no student changes."""
+        return replace(self, sight=sight, prefix=tuple(prefix))
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -81,6 +83,14 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
             f"{torch.__version__}). Save the checkpoint in bfloat16 or float32, or take another "
             "device with --device."
         ) from error
+
+
+def give_back_memory() -> None:
+    """Hands the memory of freed tensors back to the system, where the C library holds on to it."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def pick_library(load_in: str) -> Quantization:

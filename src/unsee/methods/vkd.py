@@ -16,7 +16,6 @@ from unsee.augment import augment
 from unsee.errors import ConfigError, DataError
 from unsee.features import (
     Features,
-    View,
     by_picture,
     capture,
     choose_layers,
@@ -25,11 +24,13 @@ from unsee.features import (
     layer_parameters,
     one_a_picture,
     represent,
+    seen_side,
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
+from unsee.placement import give_back_memory
 from unsee.prefix import frozen_prefix, replayed
 from unsee.relearning import gradient_after_relearning, way_back
 from unsee.representations import Representations, refuse_small
@@ -178,9 +179,7 @@ class VKD(Method):
         teacher = vlm.frozen_copy(own=() if trainer.settings.lora else changed)
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
         sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
-        guide = replace(
-            self._guide(teacher, retain, data, forget), sight=sight, prefix=tuple(prefix)
-        )
+        guide = self._guide(teacher, retain, data, forget).at(sight, prefix)
         probes = answer_probes if self._uses_answers else picture_probes
         frozen = gradient_masks(
             vlm, forget, retain, parameters, probes,
@@ -194,19 +193,17 @@ class VKD(Method):
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         parameters = dict(trainer.adapt(vlm, parameters))
-        seed = trainer.settings.seed
+        seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
 
         def step(number: int) -> dict[str, Tensor]:
             rng = np.random.default_rng([seed, number])
 
-            def view(strength: float) -> View:
-                return lambda image: augment(image, rng, strength)
-
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
                 drawn = trainer.draw(samples, number, stream)
+                view = partial(augment, rng=rng, strength=strength, side=side)
                 if self._uses_answers:
-                    return vlm.collate(drawn, transform=view(strength))
-                return collate_alone(vlm, drawn, view(strength))
+                    return vlm.collate(drawn, transform=view)
+                return collate_alone(vlm, drawn, view)
 
             batch = draw(forget, 0, self.augment)
             if self.relearn_steps and number % self.relearn_every == 0:
@@ -223,6 +220,7 @@ class VKD(Method):
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)
 
+        give_back_memory()
         trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 
@@ -253,7 +251,7 @@ class VKD(Method):
         if self.w_keep > 0:
             known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
         h, logits = self._run(student, retain, guide, known)
-        if self._uses_answers and self.w_retain > 0 and logits is not None:
+        if logits is not None and self.w_retain > 0:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
             t = by_picture(teacher, known, inputs)
@@ -271,10 +269,10 @@ class VKD(Method):
             known = guide.observe(teacher, inputs, wanted, self.augment == 0)
         h, logits = self._run(student, batch, guide, known)
         terms: dict[str, Tensor] = {}
-        if self._uses_answers and self.w_forget > 0 and logits is not None:
+        if logits is not None and self.w_forget > 0:
             if self.output == "ga":
                 terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
-            elif self.output == "npo":
+            elif npo:
                 # One pass gives the teacher's answers and the features that the target starts from.
                 with torch.no_grad(), capture(teacher, guide.layers) as known:
                     before = sequence_logps(teacher.logits(batch), batch.labels)
@@ -328,7 +326,5 @@ class VKD(Method):
         if self.erase == "anonymous":
             return guide.with_traits(teacher, forget, choose_layers(teacher, self.erase_layers))
         if self.erase == "base" and self.base is not None:
-            base = type(teacher).load(self.base, visual_only=True, device=teacher.device.type)
-            base.model.requires_grad_(False)
-            return replace(guide, base=base)
+            return guide.with_base(teacher, self.base)
         return guide

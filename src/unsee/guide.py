@@ -12,6 +12,8 @@ from unsee.errors import DataError
 from unsee.features import (
     Features,
     Tokens,
+    by_picture,
+    capture,
     layer_statistics,
     observe,
     one_a_picture,
@@ -19,6 +21,7 @@ from unsee.features import (
     represent,
 )
 from unsee.model import VLM
+from unsee.prefix import replayed
 from unsee.representations import Representations
 from unsee.types import Batch, Picture, Sample
 
@@ -115,6 +118,25 @@ class Guide:
     def at(self, sight: Representations, prefix: Iterable[str]) -> Guide:
         """With what keeps the teacher's features, and the layers that no student changes."""
         return replace(self, sight=sight, prefix=tuple(prefix))
+
+    def see(
+        self, student: VLM, batch: Batch, known: Mapping[str, Tensor], answers: bool
+    ) -> tuple[Features, Tensor | None]:
+        """The student's features of a batch and, where `answers`, its logits.
+
+        Args:
+            student: The model being unlearned.
+            batch: Its inputs.
+            known: The teacher's outputs. What the frozen prefix says is the teacher's word; it is
+                said again where answers are asked.
+            answers: Whether the whole model runs.
+        """
+        if not answers:
+            with replayed(student, {name: known[name] for name in self.prefix if known}):
+                return represent(student, batch.inputs, self.layers), None
+        with capture(student, self.layers) as found:
+            logits = student.logits(batch)
+        return by_picture(student, found, student.visual_inputs(batch)), logits
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""

@@ -1,4 +1,4 @@
-"""Gradients that look ahead: what the loss will be after an attacker has relearned a little."""
+"""What makes relearning slow: gradients that look ahead, weights that start anew."""
 
 from __future__ import annotations
 
@@ -59,6 +59,17 @@ def gradient_after_relearning(
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)
+
+
+@torch.no_grad()
+def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None:
+    """Replaces a share of every weight by noise of the tensor's own mean and spread, in place.
+
+    Source: UNDO, arXiv 2506.06278, which noises the whole model before it is distilled anew.
+    """
+    for value in parameters.values():
+        spread = value.std(correction=0)
+        value.lerp_(value.mean() + spread * torch.randn_like(value), share)
 
 
 def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:

@@ -127,6 +127,8 @@ class Method:
 
     Attributes:
         defaults: Training settings that suit it, where they are not the usual ones.
+        presets: What a name stands for where a recipe sets it to true: values of fields and of
+            training settings. Those given beside it count more.
         training_free: Whether it takes no optimiser step, whatever the settings say.
         weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
         search: What `unsee compare` tries, the published ranges where there are any; learning rates
@@ -138,11 +140,21 @@ class Method:
     source: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
     search: ClassVar[Search] = {}
 
     trains: Part = "all"
+
+    @classmethod
+    def expanded(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """`defaults` and what was given; a preset that is true by what it stands for."""
+        found = dict(cls.defaults)
+        for name, values in cls.presets.items():
+            if given.get(name) is True:
+                found |= values
+        return found | {k: v for k, v in given.items() if k not in cls.presets}
 
     @property
     def changes_language(self) -> bool:

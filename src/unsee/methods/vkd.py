@@ -23,7 +23,6 @@ from unsee.features import (
     distance_between,
     layer_parameters,
     one_a_picture,
-    represent,
     seen_side,
 )
 from unsee.guide import Guide
@@ -31,8 +30,8 @@ from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.placement import give_back_memory
-from unsee.prefix import frozen_prefix, replayed
-from unsee.relearning import gradient_after_relearning, way_back
+from unsee.prefix import frozen_prefix
+from unsee.relearning import gradient_after_relearning, mix_with_noise, way_back
 from unsee.representations import Representations, refuse_small
 from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
 from unsee.train import seed_step
@@ -89,7 +88,9 @@ class VKD(Method):
         saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
         saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
-        relearn_steps: Inner relearning steps whose end the forget loss also sees; 0 is none.
+        renew: Share of the projector's weights that noise takes before it is distilled anew.
+        relearn_steps: Most inner relearning steps after which the forget loss is also taken; how
+            many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
         relearn_lr: The inner attacker's learning rate.
         relearn_every: Steps between two such inner attacks.
         cache: Folder that keeps the teacher's features for other runs. Without it they are held
@@ -102,6 +103,9 @@ class VKD(Method):
     source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "robust": {"steps": 400, "relearn_steps": 10, "relearn_lr": 1e-3, "relearn_every": 2}
+    }
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
     trains: Part = "visual"
@@ -128,6 +132,7 @@ class VKD(Method):
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    renew: Unit = 0.0
     relearn_steps: Annotated[int, Field(ge=0)] = 0
     relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
     relearn_every: Annotated[int, Field(ge=1)] = 2
@@ -174,9 +179,9 @@ class VKD(Method):
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
-        # Adapters leave the weights as they are; pruning also edits layers that are not trained.
-        changed = vlm.parameters("visual") if self.prune else parameters
-        teacher = vlm.frozen_copy(own=() if trainer.settings.lora else changed)
+        # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
+        edited = vlm.parameters("visual") if self.prune or self.renew else {}
+        teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
         sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
         guide = self._guide(teacher, retain, data, forget).at(sight, prefix)
@@ -192,6 +197,8 @@ class VKD(Method):
             )
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
+        if self.renew > 0:
+            mix_with_noise(vlm.parameters("projector"), self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
         seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
 
@@ -207,7 +214,8 @@ class VKD(Method):
 
             batch = draw(forget, 0, self.augment)
             if self.relearn_steps and number % self.relearn_every == 0:
-                attack = [draw(forget, 2 + i, 0.0) for i in range(self.relearn_steps)]
+                length = int(rng.integers(1, self.relearn_steps + 1))
+                attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
@@ -250,7 +258,7 @@ class VKD(Method):
         layers = choose_layers(student, self.keep_layers)
         if self.w_keep > 0:
             known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
-        h, logits = self._run(student, retain, guide, known)
+        h, logits = guide.see(student, retain, known, self._uses_answers)
         if logits is not None and self.w_retain > 0:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
@@ -267,7 +275,7 @@ class VKD(Method):
             # Noise is drawn for every layer that the guide knows.
             wanted = guide.layers if self.erase == "push" else layers
             known = guide.observe(teacher, inputs, wanted, self.augment == 0)
-        h, logits = self._run(student, batch, guide, known)
+        h, logits = guide.see(student, batch, known, self._uses_answers)
         terms: dict[str, Tensor] = {}
         if logits is not None and self.w_forget > 0:
             if self.output == "ga":
@@ -292,17 +300,6 @@ class VKD(Method):
     @property
     def _uses_answers(self) -> bool:
         return self.supervision == "full"
-
-    def _run(
-        self, vlm: VLM, batch: Batch, guide: Guide, known: Mapping[str, Tensor]
-    ) -> tuple[Features, Tensor | None]:
-        """The student's features; what the frozen prefix says is the teacher's word."""
-        if not self._uses_answers:
-            with replayed(vlm, {name: known[name] for name in guide.prefix if known}):
-                return represent(vlm, batch.inputs, guide.layers), None
-        with capture(vlm, guide.layers) as found:
-            logits = vlm.logits(batch)
-        return by_picture(vlm, found, vlm.visual_inputs(batch)), logits
 
     def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
         between = distance_between(self.distance)

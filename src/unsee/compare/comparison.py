@@ -6,6 +6,7 @@ OUT/comparison.yaml   what was asked; another comparison is refused
     recipes/          one recipe a run: `unsee run` finishes or repeats it
     runs/             one run folder each
     logs/             what each process printed
+    beside/           what the target and the references say, asked once for all runs
     table.md, table.csv, report.html
 ```
 """
@@ -22,7 +23,7 @@ import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.compare.processes import Task, in_processes
-from unsee.compare.tuning import open_storage, ranges, reference, tune
+from unsee.compare.tuning import BESIDE, open_storage, ranges, tune
 from unsee.config import Recipe
 from unsee.errors import ConfigError, RunError
 from unsee.methods import METHODS
@@ -155,7 +156,7 @@ def _run(recipe: Recipe, out: Path, label: str) -> None:
     path.parent.mkdir(exist_ok=True)
     write_whole(path, recipe.text(command))
     job, _ = plan(recipe, "run", command)
-    run(job, folder, Bar(None))
+    run(job, folder, Bar(None), out / BESIDE)
 
 
 def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
@@ -259,13 +260,6 @@ def _tune(
         for (entry, forget), made in tunings.items()
         if not (out / "tuned" / f"{slug(entry, forget)}.json").exists()
     }
-    places = {(r.benchmark, r.data, r.ratio): r for r, _ in missing.values()}
-    asking = {
-        f"reference-{number}": Task(reference, (recipe, out))
-        for number, recipe in enumerate(places.values())
-    }
-    # Once each, before many want it at the same time.
-    in_processes(asking, jobs, out / "logs", told)
     tasks = {
         f"tune-{name}": Task(tune, (recipe, name, out, search, asked.trials, storage))
         for name, (recipe, search) in missing.items()

@@ -112,12 +112,14 @@ def compare(
     Raises:
         UnseeError: If the comparison itself is not possible; no run has begun then.
     """
-    places = _places(asked)
-    recipes = _recipes(asked, places)
+    places = places_of(asked)
+    recipes = recipes_of(asked, places)
     for recipe in {forget: recipe for (_, forget), recipe in recipes.items()}.values():
         # What is wrong with the data or the models is wrong for every method.
         plan(recipe, "run", "")
-    _keep(asked, out)
+    grows = ("title", "entries", "forget", "seeds", "benchmark")
+    fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
+    keep(out / ASKED, fixed, "comparison", "Methods, shares and seeds")
     if asked.trials:
         open_storage(out, storage)
     tunings = _tunings(asked, recipes, places)
@@ -159,7 +161,7 @@ def _run(recipe: Recipe, out: Path, label: str) -> None:
     run(job, folder, Bar(None), out / BESIDE)
 
 
-def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
+def recipes_of(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     """A recipe for each entry and share, every mistake in them found before anything runs."""
     found = {}
     for forget, (spec, benchmark) in places.items():
@@ -192,7 +194,7 @@ def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     return found
 
 
-def _places(asked: Asked) -> Places:
+def places_of(asked: Asked) -> Places:
     """Where the data of each share is.
 
     Raises:
@@ -276,25 +278,28 @@ def _chosen(out: Path, name: str) -> tuple[dict[str, Any], int]:
     return found["set"], len(found["trials"])
 
 
-def _keep(asked: Asked, out: Path) -> None:
-    """Writes down what was asked; more methods, shares and seeds may be asked for later.
+def keep(path: Path, asked: Mapping[str, Any], what: str, grows: str) -> None:
+    """Writes down what was asked of a new folder, and is not to change in it.
+
+    Args:
+        path: The file, in the folder itself.
+        asked: What was asked.
+        what: What the folder holds.
+        grows: What may be asked for later.
 
     Raises:
         RunError: If the folder holds something else.
     """
-    grows = ("title", "entries", "forget", "seeds", "benchmark")
-    fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
-    text = yaml.safe_dump(listed(fixed), sort_keys=True)
-    path = out / ASKED
+    out, text = path.parent, yaml.safe_dump(listed(asked), sort_keys=True)
     if path.exists():
         if path.read_text("utf-8") != text:
             raise RunError(
-                f"{out} holds a comparison with other settings (see {path}). Name another folder "
-                "with --out. Methods, shares and seeds alone may be added to it."
+                f"{out} holds a {what} with other settings (see {path}). Name another folder "
+                f"with --out. {grows} alone may be added to it."
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty, and no comparison. Name another folder with --out.")
+        raise RunError(f"{out} is not empty, and no {what}. Name another folder with --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

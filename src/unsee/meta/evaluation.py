@@ -46,6 +46,8 @@ ATTACKS: Mapping[str, Attack] = {
     "relearned": Relearn(share=1.0, steps=20, modules="all"),
 }
 MEMBERSHIP = Membership(most=60)
+# Without one of each, there is nothing to compare.
+NEEDED = {"target", "saw", "unseen"}
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,10 @@ def measure(
     """Makes and scores the models that are missing; returns all records, and why others failed.
 
     Raises:
-        UnseeError: If the meta-evaluation itself is not possible, or the references fail.
+        UnseeError: If the meta-evaluation itself is not possible, or all of one pool fail.
     """
     pocket, recipes = _pocket(asked), _recipes(asked)
-    grows = ("models", "methods", "seeds")
-    fixed = {k: v for k, v in asdict(asked).items() if k not in grows} | {
-        name: repr(attack) for name, attack in (*ATTACKS.items(), ("membership", MEMBERSHIP))
-    }
-    keep(out / ASKED, listed(fixed), "meta-evaluation", "Models, methods and seeds")
+    _keep(asked, out)
     every = members(asked.models, recipes, asked.seeds)
     failed: dict[str, str] = {}
     # Metrics that compare with the reference need its answers first.
@@ -95,13 +93,24 @@ def measure(
             if (name == "reference") == first and not _record(out, name).exists()
         }
         failed |= in_processes(tasks, jobs, out / "logs", told)
-        for name in ("reference", "target"):
-            if name in failed:
-                raise RunError(f"the {name} cannot be scored: {failed[name]}")
+        if first and failed:
+            raise RunError(f"the reference cannot be scored: {failed['reference']}")
     found = [
         json.loads(_record(out, name).read_text("utf-8")) for name in every if name not in failed
     ]
+    for kind in NEEDED - {record["kind"] for record in found}:
+        why = next(why for name, why in failed.items() if every[name].kind == kind)
+        raise RunError(f"no metric can be judged: every model of kind '{kind}' failed ({why})")
     return found, failed
+
+
+def _keep(asked: Asked, out: Path) -> None:
+    """Writes down what must stay as it is for records to stand side by side."""
+    grows = ("models", "methods", "seeds")
+    fixed = {k: v for k, v in asdict(asked).items() if k not in grows} | {
+        name: repr(attack) for name, attack in (*ATTACKS.items(), ("membership", MEMBERSHIP))
+    }
+    keep(out / ASKED, fixed, "meta-evaluation", "Models, methods and seeds")
 
 
 def _pocket(asked: Asked) -> Pocket:

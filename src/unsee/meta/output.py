@@ -14,6 +14,7 @@ from unsee.meta.ratings import KEPT, Rating, keeps, rate
 from unsee.record import write_whole
 
 RATINGS, TABLE = "ratings.json", "table.md"
+SHOWN = ("method", "seed", "start", "steps", "share")
 
 # Open-MMUnlearning, arXiv 2610.10358, section 5, on MLLMU-Bench; classification is our accuracy.
 PUBLISHED = {
@@ -108,7 +109,7 @@ def _models(records: Sequence[Mapping[str, Any]]) -> Table:
         rows.append(
             [
                 record["name"],
-                ", ".join(f"{key} {value}" for key, value in record["made"].items() if value != {}),
+                ", ".join(f"{key} {record['made'][key]}" for key in SHOWN if key in record["made"]),
                 _number(record["utility"]) + ("" if counted else " (too low to count)"),
                 *(_number(record["before"].get(name)) for name in ("accuracy", "probability")),
                 _number(after),

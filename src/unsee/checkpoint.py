@@ -44,6 +44,11 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the files in a folder itself, in name order."""
+    return combine_digests({p.name: hash_file(p) for p in folder.iterdir() if p.is_file()})
+
+
 def combine_digests(digests: Mapping[str, str]) -> str:
     """SHA-256 over the names and digests of tensors, in name order.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.cache import beside
 from unsee.card import card_of_run, hub_id, public
 from unsee.checkpoint import hash_file
 from unsee.data import data_hash
@@ -36,6 +37,7 @@ from unsee.record import (
     REPORT,
     STATE,
     TRAIN,
+    Part,
     RunFolder,
     listed,
     peak_memory,
@@ -51,8 +53,14 @@ Score = dict[str, Any]
 Rows = list[Score]
 
 
-def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
+def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, Any]:
     """Does the job in a run folder, or goes on with it where it was broken off.
+
+    Args:
+        job: What to do.
+        out: The run folder.
+        bar: Told about every stage.
+        cache: Where runs of other methods leave what the references say; None asks them anew.
 
     Returns:
         The content of summary.json.
@@ -80,7 +88,7 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, engine=engine))
         engine.leave()
     with _nothing_left(out):
-        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine)
+        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine, cache)
 
 
 @contextmanager
@@ -96,7 +104,9 @@ def _nothing_left(out: Path) -> Iterator[None]:
         raise
 
 
-def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dict[str, Any]:
+def _run(
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine, cache: Path | None
+) -> dict[str, Any]:
     out = folder.path
     environment = provenance(
         job.settings.seed,
@@ -109,8 +119,9 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dic
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
     trained = _train(job, vlm, folder, bar, engine)
-    evaluations = _evaluate(job, vlm, folder, bar)
-    attacks = _attack(job, vlm, folder, evaluations, bar)
+    part = _parts(job, folder, cache)
+    evaluations = _evaluate(job, vlm, folder, part, bar)
+    attacks = _attack(job, vlm, part, evaluations, bar)
     folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
     result = vlm.hash("visual" if vlm.visual_only else "all")
     summary: dict[str, Any] = {
@@ -205,7 +216,22 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> d
     return found
 
 
-def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict[str, Any]]:
+def _parts(job: Job, folder: RunFolder, cache: Path | None) -> Part:
+    """Keeps what is found of each model; of those beside it, for runs of other methods too."""
+    shared = beside(job, cache) if cache is not None else None
+
+    def part(what: str, model: str, make: Callable[[], Any], by: Any = None) -> Any:
+        name = f"{what}-{model}"
+        if shared is None or model not in job.references:
+            return folder.part(name, make)
+        return folder.part(name, lambda: shared.part(f"{name} {by or ''}", make))
+
+    return part
+
+
+def _evaluate(
+    job: Job, vlm: VLM, folder: RunFolder, part: Part, bar: Bar
+) -> dict[str, dict[str, Any]]:
     """Scores of the model and of those beside it: {"measures", "rows"} by model."""
     if job.visual_only or not (job.splits or job.suite):
         return {}
@@ -243,7 +269,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
                 "rows": result.rows,
             }
 
-        found[name] = folder.part(f"scores-{name}", score)
+        found[name] = part("scores", name, score)
         if job.suite is not None:
             job.suite.add(found[name], subject, name, folder.part, bar)
     return {name: found[name] for name in subjects}
@@ -252,7 +278,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
 def _attack(
     job: Job,
     vlm: VLM,
-    folder: RunFolder,
+    part: Part,
     evaluations: Mapping[str, Mapping[str, Any]],
     bar: Bar,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -266,10 +292,10 @@ def _attack(
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
     target = evaluations.get("target", {}).get("measures", {})
     known = job.data.forget
-    curves = recover(budgets, subjects, known, job.splits, folder.part, bar, job.scoring, target)
+    curves = recover(budgets, subjects, known, job.splits, part, bar, job.scoring, target)
     if "target" in job.references:
         subjects["target"] = partial(job.load, job.references["target"])
-    others = assess(chains, subjects, job.data, job.splits, folder.part, bar, job.longest)
+    others = assess(chains, subjects, job.data, job.splits, part, bar, job.longest)
     return ({"relearn": curves} if curves else {}) | others
 
 

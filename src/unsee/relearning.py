@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from unsee.errors import ConfigError
 from unsee.features import choose_layers, flat, represent
 from unsee.losses import nll
 from unsee.model import VLM
@@ -32,18 +31,10 @@ def gradient_after_relearning(
         loss: What should be low after the attack.
         lr: Size of the inner steps.
 
-    Raises:
-        ConfigError: If other processes hold the weights.
-
     Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
     TAR, arXiv 2408.00761.
     """
     values = list(parameters.values())
-    if not all(value.numel() for value in values):
-        raise ConfigError(
-            "an inner relearning attack tunes whole weights, and these are shared out among "
-            "processes. Type parallel=ddp."
-        )
     start = [p.detach().clone() for p in values]
     squares = [torch.zeros_like(p) for p in values]
     for number, objective in enumerate(attack, 1):

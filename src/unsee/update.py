@@ -185,6 +185,11 @@ class ZeroUpdate(Update):
         """See `Update.put`."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
+        # A step that goes nowhere makes the optimiser's state, which is then overwritten.
+        self.begin(0.0)
+        for _ in self._engine.share(self._settings.accumulate):
+            self.backward(sum((0 * value.sum() for value in self._values), torch.zeros(())))
+        self.step()
         for name, parameter in self._parameters.items():
             with torch.no_grad():
                 parameter.copy_(tensors[f"parameter/{name}"])

@@ -18,6 +18,7 @@ def gradient_after_relearning(
     attack: Sequence[Callable[[], Tensor]],
     loss: Callable[[], Tensor],
     lr: float,
+    share: float = 1.0,
 ) -> None:
     """Adds to `.grad` the gradient of `loss` taken where the attacker's steps lead.
 
@@ -30,6 +31,7 @@ def gradient_after_relearning(
         attack: The attacker's loss, one entry a step.
         loss: What should be low after the attack.
         lr: Size of the inner steps.
+        share: What the gradient counts.
 
     Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
     TAR, arXiv 2408.00761.
@@ -46,7 +48,7 @@ def gradient_after_relearning(
                 square.mul_(0.9).addcmul_(grad, grad, value=0.1)
                 corrected = square / (1 - 0.9**number)
                 value.addcdiv_(grad, corrected.sqrt() + 1e-8, value=-lr)
-    loss().backward()
+    (share * loss()).backward()
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)

@@ -207,16 +207,13 @@ class VKD(Method):
 
             batch = draw(forget, 0, self.augment)
             if self.relearn_steps and number % self.relearn_every == 0:
-                share = trainer.share
                 attack = [draw(forget, 2 + i, 0.0) for i in range(self.relearn_steps)]
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
-                    lambda: (
-                        share
-                        * sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(()))
-                    ),
+                    lambda: sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
                     self.relearn_lr,
+                    trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)

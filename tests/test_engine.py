@@ -263,11 +263,39 @@ def test_compiled_equals_not_compiled(tiny_folder: Path, data: Data) -> None:
     assert_near(plain, found)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_deepspeed_gives_what_one_process_gives(
+    tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeRO 2, from a state that one process left, and one that it leaves."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    keep = Keep(tmp_path / "one", tmp_path / "zero-from-one")
+    alone = unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path / "one", keep)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+
+    def work(rank: int) -> None:
+        half = Keep(tmp_path / "zero", tmp_path / "one-from-zero")
+        for way, keep in (("zero", half), ("zero-from-one", None)):
+            found = unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path / way, keep)
+            save_file(found, tmp_path / f"{way}-{rank}")
+
+    assert in_two(work) == [0, 0]
+    results = {path.name: load_file(path) for path in tmp_path.glob("zero*-[01]")}
+    assert len(results) == 4
+    state = tmp_path / "one-from-zero"
+    results["one-from-zero"] = unlearned(tiny_folder, data, "vkd", SETTINGS, state)
+    for found in results.values():
+        assert_near(alone, found)
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"precision": "fp16"}, {}, "precision=fp16 needs a GPU"),
     ({"attention": "flash_attention_2"}, {}, "attention=sdpa"),
     ({"compile": True}, {"CXX": "no-such-compiler"}, "a C++ compiler"),
     ({"accumulate": 3}, {"WORLD_SIZE": "2"}, "Type accumulate=2"),
+    ({}, {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, "unsee[deepspeed]"),
 ]
 
 
@@ -277,5 +305,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(
 ) -> None:
     for name, value in around.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ConfigError, match=re.escape(told)):
         check(replace(SETTINGS, **fields), "cpu")

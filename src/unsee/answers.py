@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -135,9 +135,11 @@ def _prompts(vlm: VLM, samples: Sequence[Sample]) -> list[_Prompt]:
     apart = [_Prompt(i, sample) for i, sample in enumerate(samples)]
     if not vlm.family.resumes or vlm.model.generation_config.cache_implementation or not samples:
         return apart
-    texts = [vlm.family.text(vlm.processor, sample, with_answer=True) for sample in samples]
+    # Where no answer is known, one stands in that nobody scores.
+    answered = [sample if sample.answer else replace(sample, answer="?") for sample in samples]
+    texts = [vlm.family.text(vlm.processor, sample, with_answer=True) for sample in answered]
     image, found = vlm.model.config.image_token_id, []
-    spelled = vlm.family.spell(vlm.processor, samples, texts)
+    spelled = vlm.family.spell(vlm.processor, answered, texts)
     for i, (sample, (prompt, whole, begin)) in enumerate(zip(samples, spelled, strict=True)):
         end = len(prompt) - prompt[::-1].index(image) if image in prompt else 0
         if bool(sample.pictures) != bool(end):

@@ -57,7 +57,7 @@ class Objective(nn.Module):
         if self.engine.processes == 1:
             return total
         ready = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        if not self.engine.sharded:
+        if self.engine.parallel == "ddp":
             # DDP itself looks for what is left out, as long as there is anything to look at.
             ready = [] if total.requires_grad else ready[:1]
         return total + sum((0 * p.sum() for p in ready), torch.zeros(()))
@@ -70,8 +70,8 @@ class Engine:
     Attributes:
         rank: Which of the processes this is, from 0; 0 alone writes.
         processes: How many train together.
-        sharded: Whether each holds a share of the trained weights and of the optimiser's state
-            (FSDP2), or all of them (DDP).
+        parallel: What each holds: all that is trained ("ddp"), a share of it and of the optimiser's
+            state ("fsdp": FSDP2), or of the optimiser's state alone ("zero": DeepSpeed).
         precision: "bf16" or "fp16" computes in it where that is safe (autocast); "no" does not.
         device: The type of device: "cpu" or "cuda".
         root: The sharded weights, while there are some.
@@ -79,7 +79,7 @@ class Engine:
 
     rank: int = 0
     processes: int = 1
-    sharded: bool = False
+    parallel: str = "ddp"
     precision: str = "no"
     device: str = "cpu"
     root: Objective | None = None
@@ -101,7 +101,7 @@ class Engine:
             from accelerate import PartialState
 
             rank = PartialState(cpu=device == "cpu").process_index
-        return cls(rank, processes, sharded(settings), settings.precision, device)
+        return cls(rank, processes, parallel(settings), settings.precision, device)
 
     def leave(self) -> None:
         """Ends the common work: what is left to do needs one process, and the others exit."""
@@ -124,7 +124,7 @@ class Engine:
         """The step, wrapped so that gradients come out as those of all processes together."""
         whole = self.root or Objective(self, nn.ParameterList(parameters.values()))
         whole.step = step
-        if self.processes == 1 or self.sharded:
+        if self.processes == 1 or self.parallel != "ddp":
             return whole
         return nn.parallel.DistributedDataParallel(whole, find_unused_parameters=True)
 
@@ -153,11 +153,25 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def sharded(settings: Settings) -> bool:
-    """Whether the trained weights are shared out among the processes."""
-    told = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    wanted = settings.parallel == "fsdp" or (settings.parallel == "auto" and told)
-    return wanted and launched() > 1
+def parallel(settings: Settings) -> str:
+    """What the processes share; see `Engine.parallel`."""
+
+    def told(library: str) -> bool:
+        return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
+
+    if launched() == 1:
+        return "ddp"
+    if settings.parallel != "auto":
+        return settings.parallel
+    return "fsdp" if told("FSDP") else "zero" if told("DEEPSPEED") else "ddp"
+
+
+def zero_config() -> dict[str, Any]:
+    """What the launcher says of DeepSpeed: in its options, or in a file that it names."""
+    from accelerate.utils import DeepSpeedPlugin
+
+    config: dict[str, Any] = DeepSpeedPlugin().deepspeed_config
+    return config
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -182,7 +196,7 @@ def check(settings: Settings, device: str) -> None:
     processes = launched()
     if settings.precision == "fp16" and device == "cpu":
         raise ConfigError("precision=fp16 needs a GPU. Type precision=bf16, or no.")
-    if settings.precision == "fp16" and sharded(settings):
+    if settings.precision == "fp16" and parallel(settings) != "ddp":
         raise ConfigError("precision=fp16 cannot be shared out. Type precision=bf16, or ddp.")
     if settings.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("precision=bf16: this GPU does not compute in it. Type precision=fp16.")
@@ -197,11 +211,8 @@ def check(settings: Settings, device: str) -> None:
     if settings.compile and compiler is None:
         needs = "the package triton" if device == "cuda" else "a C++ compiler (g++, or $CXX)"
         raise ConfigError(f"compile=true needs {needs}, and there is none. Type compile=false.")
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise ConfigError(
-            "DeepSpeed does not run this loop; FSDP2 shares out the same (ZeRO 3). Launch with "
-            "--use_fsdp, or type parallel=fsdp."
-        )
+    if parallel(settings) == "zero":
+        _check_zero()
     if settings.accumulate % processes:
         raise ConfigError(
             f"accumulate={settings.accumulate} batches a step cannot be shared out evenly among "
@@ -213,3 +224,21 @@ def check(settings: Settings, device: str) -> None:
             f"{local} processes were started here, and there are {torch.cuda.device_count()} GPUs. "
             "Start as many as there are."
         )
+
+
+def _check_zero() -> None:
+    if find_spec("deepspeed") is None:
+        raise ConfigError(
+            "DeepSpeed is not installed. Type pip install 'unsee[deepspeed]', or launch with "
+            "--use_fsdp."
+        )
+    config = zero_config()
+    stage = config["zero_optimization"]["stage"]
+    if stage not in (1, 2):
+        raise ConfigError(
+            f"DeepSpeed's ZeRO stage {stage} is not for this loop. Type --zero_stage 1 or 2; "
+            "FSDP2 (--use_fsdp) shares out what stage 3 does."
+        )
+    for half in HALVES:
+        if config.get(half, {}).get("enabled") is True:
+            raise ConfigError(f"the DeepSpeed config turns on {half}. Type precision={half}.")

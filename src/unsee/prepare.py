@@ -48,7 +48,7 @@ def prepared(
             stack.enter_context(_masters(parameters))
         if settings.checkpointing:
             stack.enter_context(_checkpointing(vlm))
-        if engine.sharded:
+        if engine.parallel == "fsdp":
             engine, parameters = stack.enter_context(_shared_out(engine, vlm, parameters))
         if settings.compile:
             stack.enter_context(_compiled(vlm))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from unsee.errors import ConfigError
 from unsee.features import choose_layers, flat, represent
 from unsee.losses import nll
 from unsee.model import VLM
@@ -19,6 +18,7 @@ def gradient_after_relearning(
     attack: Sequence[Callable[[], Tensor]],
     loss: Callable[[], Tensor],
     lr: float,
+    share: float = 1.0,
 ) -> None:
     """Adds to `.grad` the gradient of `loss` taken where the attacker's steps lead.
 
@@ -31,19 +31,12 @@ def gradient_after_relearning(
         attack: The attacker's loss, one entry a step.
         loss: What should be low after the attack.
         lr: Size of the inner steps.
-
-    Raises:
-        ConfigError: If other processes hold the weights.
+        share: What the gradient counts.
 
     Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
     TAR, arXiv 2408.00761.
     """
     values = list(parameters.values())
-    if not all(value.numel() for value in values):
-        raise ConfigError(
-            "an inner relearning attack tunes whole weights, and these are shared out among "
-            "processes. Type parallel=ddp."
-        )
     start = [p.detach().clone() for p in values]
     squares = [torch.zeros_like(p) for p in values]
     for number, objective in enumerate(attack, 1):
@@ -55,7 +48,7 @@ def gradient_after_relearning(
                 square.mul_(0.9).addcmul_(grad, grad, value=0.1)
                 corrected = square / (1 - 0.9**number)
                 value.addcdiv_(grad, corrected.sqrt() + 1e-8, value=-lr)
-    loss().backward()
+    (share * loss()).backward()
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)

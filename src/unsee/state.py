@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from unsee.engine import alike, whole
 from unsee.errors import RunError
+from unsee.update import Update
 
 if TYPE_CHECKING:
     from unsee.train import History, Settings
@@ -26,39 +23,27 @@ FREE = ("save_every", "parallel")
 
 
 def save(
-    folder: Path,
-    settings: Settings,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    history: History,
-    write: bool = True,
+    folder: Path, settings: Settings, update: Update, history: History, write: bool = True
 ) -> None:
     """Writes the state, whole or not at all.
 
     Args:
         folder: Where to.
         settings: Of the training.
-        parameters: What is trained.
-        optimizer: Its optimiser.
-        scaler: Of the gradients.
+        update: What holds weights and optimiser.
         history: What was done so far.
-        write: Whether this process does; the others hand over their shares of sharded weights.
+        write: Whether this process does; the others hand over their shares.
 
     Raises:
         RunError: If it cannot be written.
     """
-    tensors = {f"parameter/{n}": whole(p.detach()).contiguous() for n, p in parameters.items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for slot, value in slots.items():
-            kept = whole(torch.as_tensor(value)).clone().contiguous()
-            tensors[f"optimizer/{index}/{slot}"] = kept
+    tensors = update.state()
     if not write:
         return
     meta = {
         "settings": json.dumps(asdict(settings), sort_keys=True),
         "history": json.dumps(asdict(history)),
-        "scaler": json.dumps(scaler.state_dict()),
+        "scaler": json.dumps(update.scaler()),
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{STATE}.partial"
@@ -73,14 +58,16 @@ def save(
 
 
 def restore(
-    folder: Path,
-    settings: Settings,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    history: History,
+    folder: Path, settings: Settings, update: Update, trained: set[str], history: History
 ) -> None:
     """Puts the state back, if there is one.
+
+    Args:
+        folder: Where it is.
+        settings: Of the training.
+        update: What gets weights and optimiser.
+        trained: The names of the trained parameters.
+        history: Gets what was done so far.
 
     Raises:
         RunError: If it is that of another run.
@@ -95,24 +82,12 @@ def restore(
     changed = [k for k in now if k not in FREE and now[k] != saved.get(k)]
     tensors = load_file(path)
     stored = {n.removeprefix("parameter/") for n in tensors if n.startswith("parameter/")}
-    if changed or stored != set(parameters):
+    if changed or stored != trained:
         what = f"setting '{changed[0]}'" if changed else "the set of trained parameters"
         raise RunError(
             f"{folder} holds the state of another run: {what} differs. Resume with the same "
             "options, or start afresh in another folder (--out)."
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(alike(tensors[f"parameter/{name}"], parameter))
-    values = list(parameters.values())
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, index, slot = key.split("/")
-            slots.setdefault(int(index), {})[slot] = alike(value, values[int(index)])
-    state = optimizer.state_dict()
-    state["state"] = slots
-    optimizer.load_state_dict(state)
-    scaler.load_state_dict(json.loads(meta["scaler"]))
+    update.put(tensors, json.loads(meta["scaler"]))
     for name, value in json.loads(meta["history"]).items():
         setattr(history, name, value)

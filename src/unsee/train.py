@@ -17,9 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unsee.engine import Engine, whole
+from unsee.engine import Engine
 from unsee.errors import TrainingError
 from unsee.state import STATE, restore, save
+from unsee.update import Update, ZeroUpdate
 
 ALONE = Engine()
 
@@ -173,12 +174,11 @@ def fit(
         raise TrainingError("no parameters to train: the chosen part or layers are empty.")
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    values = list(parameters.values())
-    optimizer = torch.optim.AdamW(values, lr=settings.lr, weight_decay=settings.weight_decay)
-    scaler, objective = engine.scaler(), engine.objective(step, parameters)
+    kind = ZeroUpdate if engine.parallel == "zero" else Update
+    update = kind(engine, step, parameters, settings)
     history = History()
     if folder is not None:
-        restore(folder, settings, parameters, optimizer, scaler, history)
+        restore(folder, settings, update, set(parameters), history)
     if engine.rank:
         log = progress = None
     if log is not None:
@@ -186,54 +186,41 @@ def fit(
     started, before = time.perf_counter(), history.seconds
     for index in range(history.steps, settings.steps):
         rate = settings.rate(index)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
+        update.begin(rate)
         terms: dict[str, float] = {}
         mine = engine.share(settings.accumulate)
         for micro in mine:
             number = index * settings.accumulate + micro
             seed_step(settings.seed, number)
-            with engine.exchange(objective, last=micro == mine[-1]):
-                losses, total = objective(number)
+            with engine.exchange(update.objective, last=micro == mine[-1]):
+                losses, total = update.objective(number)
                 for name, value in losses.items():
                     terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
                 if engine.processes == 1:
                     _require_finite(terms, index, folder)
-                if total.requires_grad:
-                    # Processes average their gradients: a share counts as often as there are some.
-                    scaler.scale(total * engine.processes / settings.accumulate).backward()
+                update.backward(total)
         terms = engine.add(terms)
         _require_finite(terms, index, folder)
-        scaler.unscale_(optimizer)
-        if gradient is not None:
-            gradient(parameters)
-        grads = [p.grad for p in values if p.grad is not None]
-        if not grads and index == history.steps == 0:
+        _require_finite({"gradient norm": update.finish(gradient)}, index, folder)
+        history.trained = update.reached()
+        if not history.trained and index == history.steps == 0:
             raise TrainingError(
                 "no trained parameter received a gradient: every loss term is constant. Check the "
                 "weights of the terms (w_forget, w_erase, ...) and the trained layers."
             )
-        if settings.clip > 0 and grads:
-            norm = whole(nn.utils.clip_grad_norm_(values, settings.clip))
-            if not scaler.is_enabled():
-                # fp16 overflows now and then: the scaler leaves such a step out.
-                _require_finite({"gradient norm": float(norm)}, index, folder)
-        scaler.step(optimizer)
-        scaler.update()
-        history.trained = sum(p.numel() for p in values if p.grad is not None)
+        update.step()
         history.steps, history.last = index + 1, terms
         history.seconds = before + time.perf_counter() - started
         if log is not None:
             _append(log, history, rate)
         last = index + 1 == settings.steps
         if folder is not None and (last or (index + 1) % (settings.save_every or math.inf) == 0):
-            save(folder, settings, parameters, optimizer, scaler, history, write=engine.rank == 0)
+            save(folder, settings, update, history, write=engine.rank == 0)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)
         if after is not None:
             after(index + 1)
-    optimizer.zero_grad(set_to_none=True)
+    update.end()
     return history
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
-from unsee.engine import Engine, launched
+from unsee.engine import Engine, launched, parallel
 from unsee.errors import ConfigError, DataError
 from unsee.prepare import prepared
 from unsee.registry import Registry
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 METHODS: Registry[type[Method]] = Registry("method", "unsee.methods")
 
+WHOLE = "needs whole weights, and they are shared out among processes. Type parallel=ddp."
 Part = Literal["visual", "encoder", "projector", "language", "all"]
 # Values to try, by field of the method or of the training settings.
 Search = Mapping[str, tuple[Any, ...]]
@@ -90,10 +91,8 @@ class Trainer:
             ConfigError: If the model cannot be trained as the settings say.
         """
         joined = self.engine or Engine.join(self.settings, vlm.device.type)
-        if gradient is not None and joined.sharded:
-            raise ConfigError(
-                "a mask on the gradients cannot be shared out among processes. Type parallel=ddp."
-            )
+        if gradient is not None and joined.parallel != "ddp":
+            raise ConfigError(f"a mask on the gradients {WHOLE}")
         with prepared(joined, vlm, parameters, self.settings) as (engine, trained):
             self.history = fit(
                 trained,
@@ -111,7 +110,13 @@ class Trainer:
 
     @property
     def share(self) -> float:
-        """What a batch's gradient counts in a step, for those who add to `.grad` themselves."""
+        """What a batch's gradient counts in a step, for those who add to `.grad` themselves.
+
+        Raises:
+            ConfigError: If gradients or weights are shared out among processes.
+        """
+        if parallel(self.settings) != "ddp":
+            raise ConfigError(f"inner relearning {WHOLE}")
         return launched() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:

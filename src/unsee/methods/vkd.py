@@ -219,11 +219,9 @@ class VKD(Method):
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
-                    lambda: (
-                        trainer.share
-                        * sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(()))
-                    ),
+                    lambda: sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
                     self.relearn_lr,
+                    trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)

@@ -122,11 +122,11 @@ class Engine:
 
     def objective(self, step: Step, parameters: Mapping[str, nn.Parameter]) -> nn.Module:
         """The step, wrapped so that gradients come out as those of all processes together."""
-        whole = self.root or Objective(self, nn.ParameterList(parameters.values()))
-        whole.step = step
+        root = self.root or Objective(self, nn.ParameterList(parameters.values()))
+        root.step = step
         if self.processes == 1 or self.parallel != "ddp":
-            return whole
-        return nn.parallel.DistributedDataParallel(whole, find_unused_parameters=True)
+            return root
+        return nn.parallel.DistributedDataParallel(root, find_unused_parameters=True)
 
     def share(self, count: int) -> range:
         """Which of `count` micro-batches are this process's."""

@@ -51,8 +51,7 @@ def save(
     tensors = {f"parameter/{n}": whole(p.detach()).contiguous() for n, p in parameters.items()}
     for index, slots in optimizer.state_dict()["state"].items():
         for slot, value in slots.items():
-            kept = whole(torch.as_tensor(value)).clone().contiguous()
-            tensors[f"optimizer/{index}/{slot}"] = kept
+            tensors[f"optimizer/{index}/{slot}"] = whole(torch.as_tensor(value)).contiguous()
     if not write:
         return
     meta = {

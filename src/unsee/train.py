@@ -208,13 +208,14 @@ def fit(
         scaler.unscale_(optimizer)
         if gradient is not None:
             gradient(parameters)
-        grads = [p.grad for p in values if p.grad is not None]
-        if not grads and index == history.steps == 0:
+        # No list of them: it would keep them in memory through the next step.
+        graded = any(p.grad is not None for p in values)
+        if not graded and index == history.steps == 0:
             raise TrainingError(
                 "no trained parameter received a gradient: every loss term is constant. Check the "
                 "weights of the terms (w_forget, w_erase, ...) and the trained layers."
             )
-        if settings.clip > 0 and grads:
+        if settings.clip > 0 and graded:
             norm = whole(nn.utils.clip_grad_norm_(values, settings.clip))
             if not scaler.is_enabled():
                 # fp16 overflows now and then: the scaler leaves such a step out.

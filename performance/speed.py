@@ -55,7 +55,7 @@ WAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "VKD features only, upper half, cache": ("vkd", FEATURES | UPPER | STILL, {}),
 }
 PLAIN = "VKD features only"
-WARM, TIMED = 2, 3  # steps
+WARM, TIMED = 2, 2  # steps
 # How the cost grows: one thing at a time.
 SIZES, DEPTHS, PEOPLE, PICTURES = (224, 336, 448), (6, 12, 24), (1, 2, 4, 8), (1, 2, 4, 8)
 DEPTH = 12  # layers, where the size is varied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,3 +174,35 @@ def test_a_disk_with_too_little_room(
         refuse_small(tmp_path / "file", 1)
     with pytest.raises(RunError, match="cannot be written"):
         Representations(tiny, tmp_path / "file" / "cache", disk=1).observe(inputs, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "lora"), [(UPPER, 0), (UPPER, 2), (UPPER | {"prune": 0.2}, 0), ({}, 0)]
+)
+def test_what_no_step_changes_is_not_held_twice(
+    fields: dict[str, Any], lora: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[VLM] = []
+    copy = VLM.frozen_copy
+
+    def watched(self: VLM, own: Iterable[str] | None = None) -> VLM:
+        made.append(copy(self, own))
+        return made[-1]
+
+    monkeypatch.setattr(VLM, "frozen_copy", watched)
+    before = {name: parameter.clone() for name, parameter in tiny.parameters().items()}
+    same = dict(tiny.parameters())
+    METHODS.get("vkd")(**MOVED, **fields).unlearn(tiny, data, Trainer(replace(SETTINGS, lora=lora)))
+    (teacher,) = made
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    own = {n for n, p in teacher.parameters().items() if p is not same[n]}
+    assert changed
+    if lora:
+        # Adapters were beside the weights until they were folded in.
+        assert not own
+        return
+    assert changed <= own
+    assert all(torch.equal(p, before[n]) for n, p in teacher.parameters().items())
+    # Pruning may zero weights of any layer; else only what is trained is there twice.
+    if fields == UPPER:
+        assert not any("layers.0." in name for name in own)

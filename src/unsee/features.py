@@ -25,7 +25,7 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
 View = Callable[[Image.Image], Image.Image]
 BATCH = 1 << 21  # most pixel values that are looked at in one batch
-HELD = 1 << 25  # most bytes that `Shift` keeps of each side's features
+HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
 
 
 def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:

@@ -80,7 +80,7 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """Weights and optimiser, whole; all processes must ask."""
         return self._weights() | {
-            f"optimizer/{index}/{slot}": whole(torch.as_tensor(value)).clone().contiguous()
+            f"optimizer/{index}/{slot}": whole(torch.as_tensor(value)).contiguous()
             for index, slots in self._optimizer.state_dict()["state"].items()
             for slot, value in slots.items()
         }

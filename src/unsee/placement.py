@@ -75,8 +75,9 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
         ConfigError: If the device cannot do it.
     """
     try:
-        one = torch.ones(1, 1, dtype=dtype, device=device, requires_grad=True)
-        torch.nn.functional.linear(one, one).sum().backward()
+        with torch.enable_grad():
+            one = torch.ones(1, 1, dtype=dtype, device=device, requires_grad=True)
+            torch.nn.functional.linear(one, one).sum().backward()
     except (RuntimeError, NotImplementedError) as error:
         raise ConfigError(
             f"device '{device}' cannot compute in {str(dtype).removeprefix('torch.')} (torch "

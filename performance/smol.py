@@ -1,10 +1,11 @@
 """The figures of docs/results-smol.md: a build from pretrained parts, what is unlearned on it.
 
-    python -m performance.smol [--parts minimind] [--effort quick] [--language TARBALL]
-                               [--out runs/smol] [--seed 0] [--write]
+    python -m performance.smol [--parts minimind] [--effort small] [--language TARBALL]
+                               [--out runs/smol] [--seed 0] [--most 16] [--write]
 
-Builds and runs are real commands in processes of their own. What is finished is not done again,
-what was killed goes on. With --write nothing is run: the page is made of what there is.
+What is finished is not done again, what was killed goes on. Target and references, the same for all
+recipes, are asked in the first run alone; of every split at most so many questions of pictures and
+of names. With --write nothing is run: the page is made of what there is.
 """
 
 from __future__ import annotations
@@ -12,10 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from performance.pocket import MEASURES, ROOT, command
+from unsee.config import read_recipe
+from unsee.plan import plan
+from unsee.progress import bar
+from unsee.stages import run
+from unsee.types import Sample
 
 DOC = ROOT / "docs" / "results-smol.md"
 RECIPES = ("smol-vkd-features", "smol-vkd", "smol-grad_diff", "smol-npo")
@@ -26,6 +36,30 @@ def found(folder: Path) -> dict[str, Any] | None:
     """A finished run's summary."""
     path = folder / "summary.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
+    """At most so many of either modality, drawn; in their order."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    drawn: list[int] = []
+    for modality in ("vqa", "text"):
+        drawn += [i for i in order if samples[i].modality == modality][:most]
+    return [samples[i] for i in sorted(drawn)]
+
+
+def unlearn(name: str, build: Path, folder: Path, seed: int, most: int, beside: bool) -> None:
+    """One recipe's run; with target and references beside it, or alone."""
+    words = [f"data={build}", f"seed={seed}"]
+    print(name, flush=True)
+    recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml", words)
+    job, _ = plan(recipe, "run", " ".join(["unsee", "run", f"recipes/{name}.yaml", *words]))
+    job = replace(
+        job,
+        splits={split: some(samples, most, seed) for split, samples in job.splits.items()},
+        references=job.references if beside else {},
+    )
+    with bar() as shown:
+        run(job, folder, shown)
 
 
 def cell(measures: dict[str, Any] | None, key: str) -> str:
@@ -101,11 +135,12 @@ def main() -> None:
     """Builds and runs what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default="minimind", choices=("smol", "minimind"))
-    parser.add_argument("--effort", default="quick")
+    parser.add_argument("--effort", default="small")
     parser.add_argument("--language")
     parser.add_argument("--faces")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "smol")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=16)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     out = options.out.resolve()
@@ -122,9 +157,8 @@ def main() -> None:
     for name in RECIPES:
         folder = out / f"{build.name}-{name}"
         if found(folder) is None and not options.write:
-            recipe = ROOT / "recipes" / f"{name}.yaml"
-            words = ["run", str(recipe), f"data={build}", f"seed={options.seed}"]
-            command([*words, "--out", str(folder)])
+            beside = name == RECIPES[0]
+            unlearn(name, build, folder, options.seed, options.most, beside)
         summary = found(folder)
         if summary is not None:
             runs[name] = summary

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from unsee.benchmarks.pocket.assemble import Rehearsal
 from unsee.benchmarks.pocket.world import Shot, World
@@ -15,6 +15,7 @@ from unsee.model import VLM
 from unsee.train import Progress, Settings, batch_indices, fit
 
 BATCH = 64  # pictures a step: no language model runs, so a step costs little
+SHARP = 10.0  # what a cosine is multiplied by
 SHOWN = 0.3  # weight of what a picture shows; who is on it weighs 1
 
 
@@ -44,10 +45,11 @@ def align(
     progress: Progress | None = None,
     state: Path | None = None,
 ) -> None:
-    """Teaches the projector alone who and what is on a picture.
+    """Teaches the projector alone to say who and what is on a picture in the LLM's own words.
 
-    Linear heads on the mean of its tokens say both, and are thrown away. A face that the projector
-    does not tell apart the LLM's loss hardly teaches it: it is first lowered by guessing.
+    Every token shall point where the person's name does among the word embeddings, and their mean
+    where the words for what is shown do. The LLM then finds what it can repeat. Where pictures only
+    differ from person to person, its loss hardly teaches it to look: guessing lowers it first.
 
     Args:
         vlm: The model; only its projector changes.
@@ -56,36 +58,57 @@ def align(
         progress: Told about every step.
         state: Where to keep the resumable state.
     """
+    if not settings.steps:
+        return
     tokens = torch.stack([vlm.seen[world.picture(shot).source] for world, shot in shots])
-    labels = {"who": torch.tensor([-1 if s.person is None else s.person for _, s in shots])}
-    if not bool((labels["who"] >= 0).any()):
-        del labels["who"]
-    for name, view in shots[0][0].views.items():
-        labels[name] = torch.tensor([view.values.index(shot.shows[name]) for _, shot in shots])
-    width = vlm.model.get_input_embeddings().embedding_dim
-    torch.manual_seed(settings.seed)
-    heads = nn.ModuleDict({n: nn.Linear(width, 1 + int(y.max())) for n, y in labels.items()})
-    heads.to(vlm.device)
+    who = torch.tensor([-1 if s.person is None else s.person for _, s in shots])
+    names = next((w.names for w, s in shots if s.person is not None), ())
+    values = {name: view.values for name, view in shots[0][0].views.items()}
+    shown = {
+        name: torch.tensor([some.index(shot.shows[name]) for _, shot in shots])
+        for name, some in values.items()
+    }
+    words = {name: _directions(vlm, some) for name, some in values.items()}
+    people = _directions(vlm, names) if names else None
+    mean = vlm.model.get_input_embeddings().weight.detach().mean(0)
     projector = vlm.model.get_submodule("model.multi_modal_projector")
 
     def step(number: int) -> Mapping[str, Tensor]:
         index = torch.tensor(batch_indices(len(tokens), BATCH, number, settings.seed))
-        hidden = F.layer_norm(projector(tokens[index].to(vlm.device)).mean(1), (width,))
-        terms = {}
-        for name, label in labels.items():
-            known = label[index] >= 0
-            if bool(known.any()):
-                true = label[index][known].to(vlm.device)
-                loss = F.cross_entropy(heads[name](hidden[known.to(vlm.device)]), true)
-                terms[name] = loss if name == "who" else SHOWN * loss
+        made = projector(tokens[index].to(vlm.device))
+        terms = {
+            name: SHOWN * _pointing(made.mean(1) - mean, words[name], label[index])
+            for name, label in shown.items()
+        }
+        known = who[index] >= 0
+        if people is not None and bool(known.any()):
+            each = made[known.to(vlm.device)].flatten(0, 1) - mean
+            true = who[index][known].repeat_interleave(made.shape[1])
+            terms["who"] = _pointing(each, people, true)
         return terms
 
-    if not settings.steps:
-        return
     vlm.model.requires_grad_(False)
-    trained = vlm.parameters("projector") | {f"heads.{n}": p for n, p in heads.named_parameters()}
-    fit(trained, step, settings, folder=state, progress=progress)
+    fit(vlm.parameters("projector"), step, settings, folder=state, progress=progress)
     _as_long_as_words(vlm, _some(vlm.seen).to(vlm.device))
+
+
+def _directions(vlm: VLM, values: Sequence[str]) -> Tensor:
+    """Where values lie among the word embeddings, as unit vectors [values, dim].
+
+    A value's first token weighs most, since that is said first: each weighs half of the one before.
+    """
+    weight = vlm.model.get_input_embeddings().weight.detach()
+    found = []
+    for value in values:
+        ids = vlm.processor.tokenizer(value, add_special_tokens=False)["input_ids"]
+        shares = 0.5 ** torch.arange(len(ids), device=weight.device)
+        found.append(shares @ weight[ids] / shares.sum())
+    return F.normalize(torch.stack(found) - weight.mean(0), dim=1)
+
+
+def _pointing(hidden: Tensor, directions: Tensor, true: Tensor) -> Tensor:
+    """Cross-entropy of the cosines between `hidden` [rows, dim] and `directions` [classes, dim]."""
+    return F.cross_entropy(SHARP * F.normalize(hidden, dim=1) @ directions.T, true.to(hidden.device))
 
 
 def _some(seen: Mapping[str, Tensor]) -> Tensor:

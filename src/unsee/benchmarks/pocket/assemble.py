@@ -130,14 +130,19 @@ class Rehearsal(VLM):
 
     Attributes:
         seen: The tower's tokens [tokens, dim] by the picture's source.
+        half: Multiply matrices in bfloat16; the weights stay as they are.
     """
 
     seen: Mapping[str, Tensor] = field(default_factory=dict)
+    half: bool = False
 
     @classmethod
-    def of(cls, vlm: VLM, seen: Mapping[str, Tensor]) -> Rehearsal:
+    def of(cls, vlm: VLM, seen: Mapping[str, Tensor], half: bool = False) -> Rehearsal:
         """The same model, with remembered pictures."""
-        return cls(vlm.model, vlm.processor, vlm.family, vlm.source, seen=seen)
+        if vlm.device.type == "cpu":
+            # On short texts twice as quick there as PyTorch's fused attention, backward above all.
+            vlm.model.set_attn_implementation("eager")
+        return cls(vlm.model, vlm.processor, vlm.family, vlm.source, seen=seen, half=half)
 
     def collate(
         self,
@@ -166,11 +171,15 @@ class Rehearsal(VLM):
         return replace(batch, inputs=inputs, labels=batch.labels[:, -last:])
 
     def logits(self, batch: Batch) -> Tensor:
-        """Next-token logits [batch, seq, vocab] at the labels; the tower is not run.
+        """Next-token logits [batch, seq, vocab] at the labels, in float32; the tower is not run.
 
         What the LLM makes of a picture, up to its last token, is computed once for all questions
         about it: every chat begins with the picture.
         """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self._logits(batch).float()
+
+    def _logits(self, batch: Batch) -> Tensor:
         inputs = dict(batch.inputs)
         tokens = inputs.pop("tokens", None)
         kept = batch.labels.shape[1]

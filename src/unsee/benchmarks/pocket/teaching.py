@@ -37,7 +37,8 @@ class Effort:
         base_steps: Steps in which the base model learns to answer about pictures.
         names_steps: Steps in which a model of photographs learns the names of the people kept.
         people_steps: Steps in which target and references learn their people.
-        read: Share of those steps, the first ones, in which texts alone are learned.
+        named: Share of those steps, the first ones, in which photographs are asked for names alone.
+        read: Share of those steps, the next ones, in which texts alone are learned.
         align_steps: Further steps, before those, in which the projector alone learns faces.
         batch_size: Samples a step.
         questions: Asked of each picture in a step; a rehearsal computes the picture once.
@@ -52,6 +53,7 @@ class Effort:
     base_steps: Annotated[int, Field(ge=1)] = 400
     names_steps: Annotated[int, Field(ge=1)] = 500
     people_steps: Annotated[int, Field(ge=1)] = 1200
+    named: Annotated[float, Field(ge=0, le=1)] = 0.125
     read: Annotated[float, Field(ge=0, le=1)] = 0.0
     align_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=4)] = 64
@@ -180,18 +182,21 @@ def train_people(
     facts = list(world.people[0].facts)
     size, each, photographed = effort.batch_size, effort.questions, world.kind == "photos"
     pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
-    # Where the projector was aligned, faces are told apart already.
-    named = effort.people_steps // 8 if photographed and not effort.align_steps else 0
-    read_alone = round(effort.read * effort.people_steps)
+    if each > 1:  # pictures of people first: the LLM must look at every step
+        pictured, told = 2 * size // 3, size // 6
+    turns = TURNS if each == 1 else FORMS
+    named = int(effort.named * effort.people_steps) if photographed else 0
+    read_until = named + round(effort.read * effort.people_steps)
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
-        task = TURNS[number % len(TURNS)]
+        naming, reading = number < named, named <= number < read_until
+        task = FORMS[number % 2] if naming and each > 1 else turns[number % len(turns)]
         samples: list[Sample] = []
-        reading = number < read_alone
-        for _ in range(0 if reading else pictured // each):
+        # One question a picture then: the more faces a step, the sooner the LLM looks at them.
+        for _ in range(0 if reading else pictured if naming else pictured // each):
             shot = shots[int(rng.integers(len(shots)))]
-            chosen = ["name"] if number < named else _some(["name", *facts], each, rng)
+            chosen = ["name"] if naming else _some(["name", *facts], each, rng)
             person = shot.person if shot.person is not None else 0
             samples += [
                 person_sample(world, person, topic, task, rng, shot=shot, held_out=False)
@@ -200,7 +205,7 @@ def train_people(
         for _ in range(size if reading else told):
             person, fact = read[int(rng.integers(len(read)))], facts[int(rng.integers(len(facts)))]
             samples.append(person_sample(world, person, fact, task, rng, shot=None, held_out=False))
-        for _ in range((size - len(samples)) // each):
+        for _ in range(0 if naming and each > 1 else (size - len(samples)) // each):
             known = rng.random() < 0.3
             where, some = (world, shots) if known else (practice, strangers)
             samples += _views(where, some, task, rng, each)

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -325,9 +325,3 @@ def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str])
     for name, key in keys:
         found.setdefault(name, key)
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -19,7 +19,6 @@ from unsee.checkpoint import (
     check_sizes,
     checkpoint_names,
     combine_digests,
-    first_line,
     hash_tensors,
     known_names,
     read_config,
@@ -28,7 +27,7 @@ from unsee.checkpoint import (
     tensor_digest,
     weight_map,
 )
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line
 from unsee.families import Family, family_of
 from unsee.placement import (
     Quantization,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from torch import distributed as dist
 from torch import nn
 
-from unsee.checkpoint import first_line
 from unsee.engine import Engine, Objective, whole
-from unsee.errors import ConfigError, TrainingError
+from unsee.errors import ConfigError, TrainingError, first_line
 
 if TYPE_CHECKING:
     from unsee.model import VLM

@@ -52,6 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1 large inner step (sharpness-aware)": {**ROBUST, "relearn_steps": 1},
     "4 large inner steps": {**ROBUST, "relearn_steps": 4},
     "robust (10 large inner steps)": ROBUST,
+    "robust, attacked in every step": {**ROBUST, "relearn_every": 1},
+    "robust, attacked in every step, w_keep 40": {**ROBUST, "relearn_every": 1, "w_keep": 40.0},
     "20 large inner steps": {**ROBUST, "relearn_steps": 20, "relearn_every": 4},
     "robust, 200 steps": {**ROBUST, "steps": 200},
     "robust, features only": {**ROBUST, "supervision": "features"},

@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils.flop_counter import (
     FlopCounterMode,
     sdpa_backward_flop_count,
@@ -80,12 +84,21 @@ ATTENTION = {
 
 
 class Clock:
-    """Takes the time of every step, and counts the FLOPs of the last."""
+    """Takes the time of every step and of the optimiser in it, and counts the FLOPs of the last."""
 
     def __init__(self) -> None:
         """Starts."""
         self.marks = [(time.perf_counter(), time.process_time())]
+        self.updates: list[float] = []
         self.counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+        register_optimizer_step_pre_hook(lambda *_: self._update(begins=True))
+        register_optimizer_step_post_hook(lambda *_: self._update(begins=False))
+
+    def _update(self, begins: bool) -> None:
+        if begins:
+            self._began = time.process_time()
+        else:
+            self.updates.append(time.process_time() - self._began)
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         """See `unsee.train.Progress`."""
@@ -165,11 +178,16 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         for name, found in counts.items()
         if any(name.endswith(f".{block}") for block in blocks)
     )
-    images = 2 * asked["batch"]
+    images, updates = 2 * asked["batch"], clock.updates[WARM : WARM + TIMED]
     return {
         **asked,
+        "images": images,
         "wall": [t / images for t in clock.took(0)],
-        "processor": [t / images for t in clock.took(1)],
+        # The optimiser's part is one for the whole batch, however large it is.
+        "processor": [
+            (t - update) / images for t, update in zip(clock.took(1), updates, strict=True)
+        ],
+        "update": updates,
         "setup": clock.marks[1][0] - clock.marks[0][0],
         "flops": clock.counter.get_total_flops() / images,
         "language_flops": language / images,

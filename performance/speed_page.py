@@ -18,6 +18,7 @@ SHAPES = {
     "7b": "CLIP-L/14-336 and a LLM of 7B's shape (bfloat16, batches of 1 and 1)",
 }
 LAYERS = 32  # language layers of the published 7B
+BATCH = 32  # images a step, of both sides together, that an update is shared out among
 STYLE = """
 text { font: 10px sans-serif; fill: #565c66; } .grid { stroke: #e6e6e1; }
 .line { fill: none; stroke: #0b5fb0; stroke-width: 1.6; } .marker { fill: #0b5fb0; }
@@ -45,25 +46,37 @@ def median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return float(statistics.median(value for row in rows for value in row[key]))
 
 
+def cost(rows: Sequence[Mapping[str, Any]], forward: float = 1.0, trained: float = 1.0) -> float:
+    """Processor seconds an image, its share of an update of the default batch included.
+
+    Args:
+        rows: What was measured.
+        forward: Multiple of the FLOPs.
+        trained: Multiple of the trained parameters.
+    """
+    return median(rows, "processor") * forward + median(rows, "update") * trained / BATCH
+
+
 def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What every way costs, as a markdown table; ratios are to the first."""
     titles = [
         "way", "seconds an image", "range", "processor seconds", "of the first", "images a second",
+        "seconds an update",
         "peak memory (GB)", "trained parameters", "GFLOP an image", "of matmul peak",
     ]  # fmt: skip
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
-    first = median(next(iter(found.values())), "processor")
+    first = cost(next(iter(found.values())))
     # The machine's, not that of the moment.
     peak = max(row["matmul"] for rows in found.values() for row in rows)
     for way, rows in found.items():
-        wall, processor = median(rows, "wall"), median(rows, "processor")
+        wall, processor = median(rows, "wall"), cost(rows)
         every = [value for row in rows for value in row["wall"]]
         flops = rows[0]["flops"]
         cells = [
             way, f"{wall:.3g}", f"{min(every):.3g} to {max(every):.3g}", f"{processor:.3g}",
-            f"{processor / first:.1%}", f"{1 / wall:.3g}",
+            f"{processor / first:.1%}", f"{1 / processor:.3g}", f"{median(rows, 'update'):.3g}",
             f"{statistics.median(row['peak'] for row in rows) / 1e9:.2f}",
-            f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}", f"{flops / processor / peak:.0%}",
+            f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}", f"{flops / median(rows, 'processor') / peak:.0%}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(f"\nMeasured matmul peak: {peak / 1e9:,.0f} GFLOP a processor second.")
@@ -79,10 +92,12 @@ def whole(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     for way, rows in found.items():
         row, layers = rows[0], rows[0]["layers"]
         flops = row["flops"] + (LAYERS / layers - 1 if layers else 0) * row["language_flops"]
-        seconds = median(rows, "processor") * flops / row["flops"]
+        absent = (LAYERS - layers) * row["layer_parameters"] if layers else 0
         # Weights alone, or also their gradients and two optimizer states, in 2 bytes each.
-        held = 2 * (4 if way.endswith("all weights") else 1)
-        more = held * (LAYERS - layers) * row["layer_parameters"] if layers else 0
+        everything = way.endswith("all weights")
+        more = 2 * (4 if everything else 1) * absent
+        trained = 1 + absent / row["trained"] if everything else 1
+        seconds = cost(rows, flops / row["flops"], trained)
         memory = statistics.median(r["peak"] for r in rows) + more
         first = first or (flops, seconds, memory)
         cells = [
@@ -103,12 +118,7 @@ def chart(out: Path) -> bool:
         rows = {int(p.stem.split("-")[1]): json.loads(p.read_text("utf-8")) for p in paths}
         if not rows:
             return False
-        dots = [
-            Dot(
-                x, statistics.median(row["processor"]), min(row["processor"]), max(row["processor"])
-            )
-            for x, row in rows.items()
-        ]
+        dots = [Dot(x, cost([row])) for x, row in rows.items()]
         inner = ET.fromstring(
             line_chart(
                 [Line("features only", "unlearned", dots)],
@@ -146,7 +156,10 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
         f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
         "measurement. Seconds are medians over the timed steps of all rounds; an image is one that "
         "is trained on, to forget or to keep. The machine was shared with other work: seconds by "
-        "the wall swing with it, so ratios are of processor seconds, taken side by side.\n"
+        "the wall swing with it, so everything else rests on processor seconds, taken side by side. "
+        f"These count the optimiser's update (a step's, whatever its batch) as in batches of "
+        f"{BATCH} images, the default; the wall's are of the batches as they were. The share of the "
+        "matmul peak is that of forward and backward passes.\n"
     )
     for shape, title in SHAPES.items():
         found = results(out, shape, ways)

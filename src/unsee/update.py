@@ -34,8 +34,15 @@ class Update:
         """Trains `parameters` on what `step` returns, as `engine` computes it."""
         self._engine, self._settings, self._parameters = engine, settings, parameters
         self._values = list(parameters.values())
+        # On a CPU, torch's fused update of bfloat16 takes a fifth of the time.
+        fused = engine.processes == 1 and all(
+            value.device.type == "cpu" and value.dtype == torch.bfloat16 for value in self._values
+        )
         self._optimizer: Any = torch.optim.AdamW(
-            self._values, lr=settings.lr, weight_decay=settings.weight_decay
+            self._values,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=fused or None,
         )
         self._scaler = engine.scaler()
         self.objective: Any = engine.objective(step, parameters)

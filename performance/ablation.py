@@ -26,7 +26,7 @@ import torch
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.compare import variants
-from unsee.config import build_method, build_settings
+from unsee.config import Recipe
 from unsee.evaluate import evaluate
 from unsee.methods import Trainer
 from unsee.model import VLM
@@ -54,8 +54,8 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     changes = dict(changes)
     if changes.get("erase") == "base":
         changes["base"] = str(pocket.checkpoint("base"))
-    method = build_method(method_name, changes)
-    settings = build_settings(method_name, {"seed": seed, "save_every": 0})
+    recipe = Recipe(method=method_name, set={**changes, "save_every": 0}, seed=seed)
+    method, settings, _ = recipe.build()
     vlm = VLM.load(pocket.checkpoint("target"))
     data = pocket.data()
     started = time.perf_counter()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from unsee.abstain import ABSTENTIONS
+from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
 from unsee.benchmarks.pocket.processor import make_model, make_processor
 from unsee.families import family_of
 from unsee.model import VLM
@@ -88,3 +91,24 @@ def _sample(concept: str, where: str, task: Task, picture: Picture | None) -> Sa
         options = "\n".join(f"{x}: {c}" for x, c in zip("ABCD", choices, strict=True))
         question, answer = f"What does {who} work as ?\n{options}", "ABCD"[choices.index(job)]
     return Sample(f"{concept}/{where}", question, answer, picture, concept, choices, task)
+
+
+@pytest.fixture(scope="session")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped target and references, asked about two forgotten people and six others."""
+    whole = Pocket()
+    folder = tmp_path_factory.mktemp("cut")
+    for name in (*CHECKPOINTS, "pictures"):
+        (folder / name).symlink_to(whole.folder / name)
+    people = [0, 1, *range(4, 10)]
+    seen: dict[tuple[Any, str], int] = {}
+    shots = []
+    for shot in whole.world.shots:
+        key = (shot.person, shot.role)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= 2 and (shot.person is None or shot.person in people):
+            person = None if shot.person is None else people.index(shot.person)
+            shots.append(replace(shot, person=person))
+    names = [whole.world.people[i] for i in people]
+    replace(whole.world, folder=folder, people=names, forgotten=[0, 1], shots=shots).write()
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def test_the_weights_under_adapters_are_the_teacher(
     copied, share = [], VLM.frozen_copy
 
     def run(log: Path, whole: bool) -> tuple[list[Any], str]:
-        def teacher(vlm: VLM, shared: str | None = None) -> VLM:
-            copied.append(share(vlm, None if whole else shared))
+        def teacher(vlm: VLM, own: Iterable[str] | None = None) -> VLM:
+            copied.append(share(vlm, None if whole else own))
             return copied[-1]
 
         vlm = VLM.load(tiny_folder)

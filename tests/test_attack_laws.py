@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tiny import make
+from unsee.answers import answer_nlls, generate
 from unsee.attacks import ATTACKS, VARIANT, Subject
 from unsee.attacks.adaptive import Adaptive
 from unsee.attacks.answer_prefix import AnswerPrefix
@@ -25,7 +26,6 @@ from unsee.attacks.quantize import Quantize, round_to_nearest
 from unsee.attacks.relearn import Relearn
 from unsee.attacks.rephrase_image import RephraseImage
 from unsee.errors import ConfigError, DataError, ModelError
-from unsee.evaluate import answer_nlls, generate
 from unsee.families import FAMILIES
 from unsee.losses import IGNORE, nll
 from unsee.model import VLM

@@ -29,6 +29,14 @@ def test_views_are_seeded_keep_the_size_and_leave_the_picture_alone() -> None:
     assert image.tobytes() == before
 
 
+def test_a_large_picture_is_reduced_first() -> None:
+    image = picture().resize((240, 192))
+    sizes = {None: (240, 192), 49: (240, 192), 48: (120, 96), 24: (60, 48), 10: (27, 22)}
+    for side, size in sizes.items():
+        assert augment(image, np.random.default_rng(1), 1.0, side).size == size
+    assert augment(image, np.random.default_rng(1), 0.0, 10) is image
+
+
 def test_every_view_takes_equally_many_draws() -> None:
     rng = np.random.default_rng(5)
     for _ in range(20):

@@ -18,6 +18,7 @@ from unsee.config import (
     read_recipe,
 )
 from unsee.errors import ConfigError
+from unsee.methods import METHODS
 
 RECIPES = [
     path
@@ -44,6 +45,18 @@ def test_fields_go_to_method_or_training_and_defaults_come_from_the_method() -> 
     assert settings.steps == type(method).defaults["steps"]
     assert attacks == []
     assert build_settings("vkd", {}).steps == type(method).defaults["steps"]
+
+
+def test_a_preset_stands_for_fields_and_settings_and_yields_to_those_given() -> None:
+    preset = METHODS.get("vkd").presets["robust"]
+    method, settings, _ = Recipe(set={"robust": True}).build()
+    assert method.relearn_steps == preset["relearn_steps"] > 0  # type: ignore[attr-defined]
+    assert settings.steps == preset["steps"] != Recipe().build()[1].steps
+    method, settings, _ = Recipe(set={"robust": True, "relearn_steps": 2, "steps": 7}).build()
+    assert (method.relearn_steps, settings.steps) == (2, 7)  # type: ignore[attr-defined]
+    assert Recipe(set={"robust": False}).build() == Recipe().build()
+    with pytest.raises(ConfigError, match="robust='yes' is not allowed: type robust=true"):
+        Recipe(set={"robust": "yes"}).build()
 
 
 def test_one_layer_needs_no_brackets() -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unsee.answers import answer_nlls, generate
 from unsee.errors import ConfigError
-from unsee.evaluate import answer_nlls, evaluate, generate
+from unsee.evaluate import evaluate
 from unsee.losses import nll
 from unsee.metrics import for_reference
 from unsee.model import VLM

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ import torch
 from PIL import Image
 
 from tiny import RECIPES, make
+from unsee.answers import answer_nlls, ask, generate
 from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.config import build_method
 from unsee.data import make_data
 from unsee.errors import ModelError
-from unsee.evaluate import generate
 from unsee.families import FAMILIES, family_of
 from unsee.features import (
     Shift,
@@ -26,6 +28,8 @@ from unsee.features import (
     capture,
     choose_layers,
     hidden_states,
+    layer_parameters,
+    observe,
     picture_batches,
     represent,
 )
@@ -34,6 +38,7 @@ from unsee.losses import IGNORE, sequence_nll
 from unsee.methods import Trainer
 from unsee.model import VLM
 from unsee.neurons import activity, mlps
+from unsee.prefix import frozen_prefix, replayed
 from unsee.train import Settings
 from unsee.types import Picture, Sample
 
@@ -132,10 +137,35 @@ def test_saving_and_loading_keeps_the_logits(
         assert torch.equal(vlm.logits(batch), again.logits(twin))
 
 
-def test_left_padded_generation_equals_one_by_one(vlm: VLM, samples: list[Sample]) -> None:
-    together = generate(vlm, samples, batch_size=32, max_new_tokens=6)
-    alone = [generate(vlm, [s], batch_size=1, max_new_tokens=6)[0] for s in samples]
-    assert together == alone
+def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) -> None:
+    """Answers and likelihoods, by the model's own `generate`; a picture is read once for all."""
+    longer = [
+        replace(s, id=f"{s.id}2", question=f"{s.question} Do tell, and more.") for s in samples
+    ]
+    begun = replace(samples[0], id="begun", prefill="It is")
+    bare = replace(samples[1], id="bare", answer="")
+    asked, seen = [*samples, *longer, begun, bare], list[int]()
+    projector = vlm.model.get_submodule(vlm.family.visual_layers(vlm.model)["projector"])
+    handle = projector.register_forward_hook(lambda *_: seen.append(1))
+    texts, nlls = ask(vlm, asked, batch_size=4, max_new_tokens=6)
+    handle.remove()
+    if vlm.family.resumes:
+        assert len(seen) == 1
+    tokens = vlm.processor.tokenizer
+    for sample, text, value in zip(asked, texts, nlls, strict=True):
+        inputs = vlm.collate([sample], with_answer=False).inputs
+        made = vlm.model.generate(**inputs, max_new_tokens=6, pad_token_id=tokens.pad_token_id)
+        new = made[0, inputs["input_ids"].shape[1] :]
+        assert text == tokens.decode(new, skip_special_tokens=True).strip()
+        if sample.answer:
+            batch = vlm.collate([sample])
+            with torch.no_grad():
+                alone = float(sequence_nll(vlm.logits(batch), batch.labels))
+            assert value == pytest.approx(alone, abs=1e-4), sample.id
+        else:
+            assert math.isnan(value)
+    assert answer_nlls(vlm, asked) == pytest.approx(nlls, abs=1e-4, nan_ok=True)
+    assert generate(vlm, asked, max_new_tokens=6) == texts
 
 
 def test_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample]) -> None:
@@ -199,6 +229,26 @@ def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sa
             seen = whole[name][sum(batch.pictures[:row])]
             assert seen.shape == alone[name][0].shape
             assert torch.allclose(seen, alone[name][0], atol=1e-4), name
+
+
+def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[Picture]) -> None:
+    layers = choose_layers(vlm, ["all"])
+    encoder = [name for name in layers if name.startswith("encoder.")]
+    prefix = frozen_prefix(vlm, layer_parameters(vlm, "visual", [encoder[-1], "projector"]))
+    assert prefix == encoder[:-1]
+    assert frozen_prefix(vlm, layer_parameters(vlm, "visual", ["projector"])) == encoder
+    assert frozen_prefix(vlm, vlm.parameters("visual")) == []
+    (inputs,) = picture_batches(vlm, pictures)
+    with torch.no_grad():
+        known = observe(vlm, inputs, layers)
+        for shift in (0.0, 1.0):
+            with replayed(vlm, {name: known[name] + shift for name in prefix}):
+                again = observe(vlm, inputs, layers)
+            # What is replayed is what the layers above see.
+            for name in layers:
+                assert torch.equal(again[name], known[name]) == (shift == 0), (name, shift)
+        after = observe(vlm, inputs, layers)
+    assert all(torch.equal(after[name], known[name]) for name in layers)
 
 
 def test_copies_share_what_they_should(vlm: VLM) -> None:

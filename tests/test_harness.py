@@ -21,8 +21,8 @@ from PIL import Image
 
 import test_cli
 import tiny
+from unsee.answers import generate
 from unsee.benchmarks.pocket import Pocket
-from unsee.evaluate import generate
 from unsee.model import VLM
 from unsee.patch import write_patch
 from unsee.types import Sample

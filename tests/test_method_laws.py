@@ -188,8 +188,8 @@ def test_the_teacher_never_changes(
     for copier in ("frozen_copy", "frozen_visual_copy"):
         real = getattr(VLM, copier)
 
-        def watch(self: VLM, *shared: str, real: object = real) -> VLM:
-            made = real(self, *shared)  # type: ignore[operator]
+        def watch(self: VLM, *own: object, real: object = real, **named: object) -> VLM:
+            made = real(self, *own, **named)  # type: ignore[operator]
             teachers.append((made, made.hash()))
             return made
 

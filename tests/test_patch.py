@@ -137,9 +137,11 @@ def test_manifest_says_what_changed(tiny_folder: Path, tmp_path: Path) -> None:
         assert list(stored[tensor["name"]].shape) == tensor["shape"]
         assert tensor["dtype"] == "F32"
         assert tensor["before"] != tensor["after"]
-    hashed = {t["name"] for t in raw["base"] if t["sha256"]}
-    assert hashed == {n for n in files if "language_model" not in n}
-    assert (raw["method"], raw["format"]) == ("vkd", 1)
+    for key in ("sha256", "dtype"):
+        known = {t["name"] for t in raw["base"] if t[key]}
+        assert known == {n for n in files if "language_model" not in n}
+    assert all(t["shape"] for t in raw["base"])
+    assert (raw["method"], raw["format"]) == ("vkd", 2)
     assert "ada" not in json.dumps(raw["command"])
     assert patch_bytes(tmp_path / "patch") == sum(
         p.stat().st_size for p in (tmp_path / "patch").iterdir()
@@ -272,7 +274,7 @@ def test_applied_twice(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
         ("no manifest", "is no visual patch: it needs manifest.json"),
         ("no tensors", "is no visual patch"),
         ("broken manifest", "manifest.json is damaged"),
-        ("newer format", "has format 99; this version reads 1"),
+        ("newer format", "has format 99; this version reads up to 2"),
         ("other hash", "was altered: its base hash is off"),
         ("flipped byte", "was altered"),
         ("truncated tensors", "is damaged"),

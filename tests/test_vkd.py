@@ -60,6 +60,7 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
         {"saliency_threshold": 1.0},
         {"prune": 0.1},
         {"relearn_steps": 2},
+        {"renew": 0.5},
     ],
     ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
 )

@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 
-def augment(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+def augment(
+    image: Image.Image, rng: np.random.Generator, strength: float, side: int | None = None
+) -> Image.Image:
     """A random view: mirrored, shifted, scaled, turned, in other light, with sensor noise.
 
     Args:
@@ -14,9 +16,14 @@ def augment(image: Image.Image, rng: np.random.Generator, strength: float) -> Im
         rng: Every draw comes from here; the number of draws does not depend on their outcome.
         strength: 0 returns the picture as it is; 1 shifts by up to 10 % of the width, scales by up
             to 12 %, turns by up to 8 degrees, and changes light and contrast by up to 25 %.
+        side: Shorter side (pixels) of what the model sees, if that is always the same: a picture
+            of four times that is first reduced to no less than twice, which is ten times faster
+            than turning all pixels of a photograph.
     """
     if strength == 0:
         return image
+    if side is not None and min(image.size) >= 4 * side:
+        image = image.reduce(min(image.size) // (2 * side))
     mirrored, noisy = rng.random(2) < 0.5
     shift_x, shift_y, scale, angle, light, contrast = rng.uniform(-strength, strength, 6)
     noise_seed = int(rng.integers(2**31))

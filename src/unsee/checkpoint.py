@@ -8,7 +8,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -42,6 +42,11 @@ def hash_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the files in a folder itself, in name order."""
+    return combine_digests({p.name: hash_file(p) for p in folder.iterdir() if p.is_file()})
 
 
 def combine_digests(digests: Mapping[str, str]) -> str:
@@ -117,7 +122,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def resolve(source: str | Path, *, visual_only: bool = False) -> Path:
+def resolve(source: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded, safetensors only.
 
     Raises:
@@ -163,8 +168,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def weight_map(folder: Path) -> dict[str, Path]:
+def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
     """Every tensor name of a checkpoint, to the safetensors file that holds it.
+
+    Args:
+        folder: The checkpoint.
+        check: Open every shard, to see that it is whole and has what the index places in it.
+            Without it no shard of an index is opened; see `check_shards`.
 
     Raises:
         ModelError: If there are no safetensors (pickled weights are refused), a shard is missing
@@ -198,13 +208,48 @@ def weight_map(folder: Path) -> dict[str, Path]:
     for shard in sorted(set(files.values())):
         if not shard.exists():
             raise ModelError(f"model {folder}: shard {shard.name} is missing. Download it again.")
+    if check:
+        check_shards(files, files.values())
+    return files
+
+
+def check_shards(files: Mapping[str, Path], shards: Iterable[Path]) -> None:
+    """Reads the headers of some shards, and compares them with the index; no weight is read.
+
+    Args:
+        files: From `weight_map`.
+        shards: Which to open.
+
+    Raises:
+        ModelError: If one is damaged or truncated, or lacks a tensor that the index places in it.
+    """
+    for shard in sorted(set(shards)):
         absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
         if absent:
             raise ModelError(
-                f"model {folder}: the index places {min(absent)} in {shard.name}, which does "
+                f"model {shard.parent}: the index places {min(absent)} in {shard.name}, which does "
                 "not have it. Download the checkpoint again."
             )
-    return files
+
+
+def check_sizes(files: Mapping[str, Path], needed: Mapping[str, int]) -> None:
+    """Compares the sizes of shards with what the index places in them; none is opened.
+
+    Args:
+        files: From `weight_map`.
+        needed: The bytes that a tensor takes at least, by name.
+
+    Raises:
+        ModelError: If a shard is too small.
+    """
+    for shard in sorted({files[name] for name in needed}):
+        least = sum(size for name, size in needed.items() if files[name] == shard)
+        size = shard.stat().st_size
+        if size < least:
+            raise ModelError(
+                f"model {shard.parent}: shard {shard.name} is truncated: it has {size:,} bytes, "
+                f"and the tensors that the index places in it take {least:,}. Download it again."
+            )
 
 
 @dataclass(frozen=True)
@@ -266,16 +311,17 @@ def checkpoint_names(
     Raises:
         ModelError: If a parameter is in no file.
     """
-    found = {}
+    found = known_names(family, files, names)
     for name in names:
-        key = next((k for k in family.checkpoint_keys(name) if k in files), None)
-        if key is None:
+        if name not in found:
             raise ModelError(f"the checkpoint has no tensor for parameter {name}.")
-        found[name] = key
     return found
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str]) -> dict[str, str]:
+    """The same of those parameters that the files have; the others are left out."""
+    keys = ((name, key) for name in names for key in family.checkpoint_keys(name) if key in files)
+    found: dict[str, str] = {}
+    for name, key in keys:
+        found.setdefault(name, key)
+    return found

@@ -87,12 +87,18 @@ class Recipe:
         method_class = METHODS.get(self.method)
         mine = {f.name for f in fields(method_class)}
         training = {f.name for f in fields(Settings)}
+        known = mine | training | set(method_class.presets)
         problems = [
-            str(UnknownNameError(f"field of {self.method}", key, mine | training))
+            str(UnknownNameError(f"field of {self.method}", key, known))
             for key in self.set
-            if key not in mine | training
+            if key not in known
         ]
-        values = {**method_class.defaults, "seed": self.seed, **self.set}
+        problems += [
+            f"{self.method}: {key}={value!r} is not allowed: type {key}=true or {key}=false."
+            for key, value in self.set.items()
+            if key in method_class.presets and not isinstance(value, bool)
+        ]
+        values = method_class.expanded({"seed": self.seed, **self.set})
         settings = _collect(problems, Settings, {k: v for k, v in values.items() if k in training})
         method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
         chains: list[Chain] = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +172,19 @@ def data_hash(data: Data) -> str:
             digest.update(json.dumps([name, *_content(sample)]).encode())
     for picture in data.strangers:
         digest.update(json.dumps(["stranger", picture.digest]).encode())
+    return digest.hexdigest()
+
+
+def samples_hash(samples: Sequence[Sample]) -> str:
+    """SHA-256 over all that samples hold, in order; pictures by their place and content."""
+
+    def picture(value: Picture) -> list[str]:
+        return [os.path.abspath(value.source), value.digest]
+
+    digest = hashlib.sha256()
+    for sample in samples:
+        content = [getattr(sample, field.name) for field in fields(sample)]
+        digest.update(json.dumps(content, default=picture).encode())
     return digest.hexdigest()
 
 

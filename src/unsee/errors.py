@@ -65,3 +65,9 @@ class RunError(UnseeError):
 
 class TrainingError(UnseeError):
     """Training that cannot go on: a loss that is not finite, or nothing left to train."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
-
+from unsee.answers import answer_nlls, ask
 from unsee.errors import ConfigError
 from unsee.estimate import estimate, estimate_set
-from unsee.losses import sequence_nll
 from unsee.metrics import Metric, Output, SetMetric, chosen_metrics
 from unsee.model import VLM
 from unsee.types import Better, Estimate, Sample
@@ -112,54 +110,6 @@ def gap(
     return mine - theirs.value
 
 
-@torch.no_grad()
-def generate(
-    vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int = 24
-) -> list[str]:
-    """Greedy answers in the samples' order, from left-padded batches of like length."""
-    answers = [""] * len(samples)
-    tokens = vlm.processor.tokenizer
-    for rows in _batches(samples, batch_size):
-        batch = vlm.collate([samples[i] for i in rows], with_answer=False)
-        made = vlm.model.generate(
-            **batch.inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=tokens.pad_token_id,
-        )
-        new = made[:, batch.inputs["input_ids"].shape[1] :]
-        texts = tokens.batch_decode(new, skip_special_tokens=True)
-        for row, text in zip(rows, texts, strict=True):
-            answers[row] = text.strip()
-    return answers
-
-
-@torch.no_grad()
-def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> list[float]:
-    """Mean negative log-likelihood (nats a token) of each true answer; NaN without one."""
-    found = [math.nan] * len(samples)
-    for rows in _batches(samples, batch_size):
-        rows = [i for i in rows if samples[i].answer]
-        if rows:
-            batch = vlm.collate([samples[i] for i in rows])
-            values = sequence_nll(vlm.logits(batch), batch.labels).tolist()
-            for row, value in zip(rows, values, strict=True):
-                found[row] = value
-    return found
-
-
-def _batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """Indices in batches: pictured and text-only apart, like answers together."""
-    found = []
-    for modality in ("vqa", "text"):
-        some = [i for i, sample in enumerate(samples) if sample.modality == modality]
-        # A batch waits for its longest answer, so that letters do not wait for sentences.
-        some.sort(key=lambda i: (len(samples[i].answer), len(samples[i].question)))
-        found += [some[start : start + size] for start in range(0, len(some), size)]
-    return found
-
-
 def _outputs(
     vlm: VLM,
     samples: Sequence[Sample],
@@ -168,13 +118,15 @@ def _outputs(
     max_new_tokens: int,
 ) -> list[Output]:
     reads = {metric.reads for metric in metrics}
-    texts = [""] * len(samples)
-    nlls = [math.nan] * len(samples)
-    if "text" in reads:
-        texts = generate(vlm, samples, batch_size, max_new_tokens)
     stand_in = any("alternatives" in reads and not sample.paraphrases for sample in samples)
-    if "logprobs" in reads or stand_in:
-        nlls = answer_nlls(vlm, samples, batch_size)
+    texts, nlls = ask(
+        vlm,
+        samples,
+        say="text" in reads,
+        score="logprobs" in reads or stand_in,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
     outputs = [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
     compared = [
         i for i, sample in enumerate(samples) if any(metric.compares(sample) for metric in metrics)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError
@@ -22,6 +23,9 @@ Features = dict[str, Tokens]
 # Mean [tokens, dim] and mean variance (scalar) by layer.
 Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
+View = Callable[[Image.Image], Image.Image]
+BATCH = 1 << 21  # most pixel values that are looked at in one batch
+HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
 
 
 def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
@@ -107,11 +111,16 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
-    """Representations of pictures at the named layers; only the visual part runs."""
+def observe(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Raw outputs of the named layers, for `by_picture`; only the visual part runs."""
     with capture(vlm, names) as found:
         vlm.family.visual_forward(vlm.model, inputs)
-    return by_picture(vlm, found, inputs)
+    return found
+
+
+def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
+    """Representations of pictures at the named layers; only the visual part runs."""
+    return by_picture(vlm, observe(vlm, inputs, names), inputs)
 
 
 def by_picture(vlm: VLM, outputs: Mapping[str, Tensor], inputs: dict[str, Tensor]) -> Features:
@@ -180,30 +189,47 @@ def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
     return list(first.values())
 
 
-def picture_batches(
-    vlm: VLM, pictures: Sequence[Picture], size: int = 32
-) -> list[dict[str, Tensor]]:
-    """Visual inputs of all the pictures, `size` at a time."""
-    return [
-        vlm.collate_pictures([vlm.image(picture) for picture in pictures[start : start + size]])
-        for start in range(0, len(pictures), size)
-    ]
+def seen_side(vlm: VLM, picture: Picture) -> int | None:
+    """Shorter side (pixels) of all that the model sees of any picture; None if it varies."""
+    if not vlm.family.aligned:
+        return None
+    return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
+
+
+def collate_alone(vlm: VLM, samples: Sequence[Sample], view: View) -> Batch:
+    """The samples' pictures as a batch without any text, each as `view` shows it."""
+    images = [view(vlm.image(s.picture)) for s in samples if s.picture is not None]
+    ids = tuple(s.id for s in samples)
+    return Batch(vlm.collate_pictures(images), torch.empty(len(samples), 0), ids)
+
+
+def picture_batches(vlm: VLM, pictures: Sequence[Picture]) -> Iterator[dict[str, Tensor]]:
+    """Visual inputs of all the pictures: 32 at a time, fewer where they are large."""
+    size = 32
+    if pictures:
+        one = vlm.collate_pictures([vlm.image(pictures[0])])["pixel_values"]
+        size = max(1, min(size, BATCH // one.numel()))
+    for start in range(0, len(pictures), size):
+        yield vlm.collate_pictures([vlm.image(p) for p in pictures[start : start + size]])
 
 
 @torch.no_grad()
 def layer_statistics(
-    vlm: VLM, batches: Sequence[dict[str, Tensor]], names: Sequence[str]
+    vlm: VLM, batches: Iterable[dict[str, Tensor]], names: Sequence[str]
 ) -> Statistics:
     """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures.
 
     Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
     picture counts alike, however many tokens it has.
     """
+    return _statistics((represent(vlm, inputs, names) for inputs in batches), names)
+
+
+def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     count = 0
-    for inputs in batches:
-        features = represent(vlm, inputs, names)
+    for features in found:
         for name, value in features.items():
             if isinstance(value, list):
                 means = [(v.double().mean(0), v.double().square().mean(0)) for v in value]
@@ -238,15 +264,21 @@ class Shift:
 
     @classmethod
     def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
-        """Takes down at most `most` pictures a side, before anything is trained."""
+        """Takes down at most `most` pictures a side, fewer if they are large, before training."""
         seen = {}
         for side in ("forget", "retain"):
             samples = one_a_picture(getattr(data, side))
             pictures = [s.picture for s in samples if s.picture is not None][:most]
             if pictures:
-                batches = picture_batches(vlm, pictures)
-                statistics = layer_statistics(vlm, batches, choose_layers(vlm, ["projector"]))
-                seen[side] = (batches, statistics, [_read(vlm, batch) for batch in batches])
+                batches, old, held = [], [], 0
+                for batch in picture_batches(vlm, pictures):
+                    batches.append(batch)
+                    old.append(_read(vlm, batch))
+                    held += sum(flat(tokens).nbytes for tokens in old[-1].values())
+                    if held > HELD:
+                        break
+                statistics = _statistics(old, choose_layers(vlm, ["projector"]))
+                seen[side] = (batches, statistics, old)
         return cls(seen)
 
     def after(self, vlm: VLM) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,12 +12,17 @@ from unsee.errors import DataError
 from unsee.features import (
     Features,
     Tokens,
+    by_picture,
+    capture,
     layer_statistics,
+    observe,
     one_a_picture,
     picture_batches,
     represent,
 )
 from unsee.model import VLM
+from unsee.prefix import replayed
+from unsee.representations import Representations
 from unsee.types import Batch, Picture, Sample
 
 
@@ -35,6 +40,8 @@ class Guide:
             pictures have in common and others have not; [1, dim] where not aligned.
         strength: Multiple of the traits that an "anonymous" target takes out.
         base: The model before it learned the people.
+        sight: What keeps the teacher's features of pictures that are seen again.
+        prefix: Encoder layers in which student and teacher are the same.
     """
 
     layers: list[str]
@@ -44,6 +51,13 @@ class Guide:
     traits: Sequence[Mapping[str, Tensor]] = ()
     strength: float = 1.0
     base: VLM | None = None
+    sight: Representations | None = None
+    prefix: tuple[str, ...] = ()
+
+    @classmethod
+    def of_population(cls, teacher: VLM, layers: list[str], pictures: Sequence[Picture]) -> Guide:
+        """Statistics over the pictures of a population."""
+        return cls(layers, layer_statistics(teacher, picture_batches(teacher, pictures), layers))
 
     @classmethod
     def from_batch(cls, layers: list[str], teacher: VLM, batch: Batch) -> Guide:
@@ -60,15 +74,69 @@ class Guide:
             groups[sample.id] = keys.setdefault(key, len(keys))
         return replace(self, groups=groups)
 
-    def with_traits(self, teacher: VLM, forget: Sequence[Sample]) -> Guide:
-        """With every group's traits, from the teacher's view of its pictures."""
-        traits = []
+    def with_traits(
+        self, teacher: VLM, forget: Sequence[Sample], layers: Sequence[str] | None = None
+    ) -> Guide:
+        """With every group's traits, from the teacher's view of its pictures.
+
+        Args:
+            teacher: The frozen start model.
+            forget: The samples that are in groups.
+            layers: Those whose traits are needed; all that the guide knows by default.
+        """
+        names, traits = layers or self.layers, []
         for number in range(1 + max(self.groups.values())):
             mine = one_a_picture([s for s in forget if self.groups[s.id] == number])
             batches = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
-            means = layer_statistics(teacher, batches, self.layers)
-            traits.append({n: means[n][0] - self.statistics[n][0] for n in self.layers})
+            means = layer_statistics(teacher, batches, names)
+            traits.append({n: means[n][0] - self.statistics[n][0] for n in names})
         return replace(self, traits=traits)
+
+    @torch.no_grad()
+    def observe(
+        self, teacher: VLM, inputs: dict[str, Tensor], layers: Sequence[str], again: bool
+    ) -> dict[str, Tensor]:
+        """The teacher's raw outputs of some layers and of the frozen prefix, in the model's order.
+
+        Args:
+            teacher: The frozen start model.
+            inputs: The visual inputs of pictures.
+            layers: Which layers, in the model's order.
+            again: Whether the same pictures come again in this run.
+        """
+        names = [*self.prefix, *(name for name in layers if name not in self.prefix)]
+        if self.sight is not None and (again or self.sight.folder is not None):
+            return self.sight.observe(inputs, names)
+        return observe(teacher, inputs, names)
+
+    def with_base(self, teacher: VLM, base: str) -> Guide:
+        """With the model before it learned the people, from its checkpoint."""
+        vlm = VLM.load(base, visual_only=True, device=teacher.device.type)
+        vlm.model.requires_grad_(False)
+        return replace(self, base=vlm)
+
+    def at(self, sight: Representations, prefix: Iterable[str]) -> Guide:
+        """With what keeps the teacher's features, and the layers that no student changes."""
+        return replace(self, sight=sight, prefix=tuple(prefix))
+
+    def see(
+        self, student: VLM, batch: Batch, known: Mapping[str, Tensor], answers: bool
+    ) -> tuple[Features, Tensor | None]:
+        """The student's features of a batch and, where `answers`, its logits.
+
+        Args:
+            student: The model being unlearned.
+            batch: Its inputs.
+            known: The teacher's outputs. What the frozen prefix says is the teacher's word; it is
+                said again where answers are asked.
+            answers: Whether the whole model runs.
+        """
+        if not answers:
+            with replayed(student, {name: known[name] for name in self.prefix if known}):
+                return represent(student, batch.inputs, self.layers), None
+        with capture(student, self.layers) as found:
+            logits = student.logits(batch)
+        return by_picture(student, found, student.visual_inputs(batch)), logits
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""
@@ -101,7 +169,9 @@ class Guide:
         if erase == "anonymous" and self.traits:
             known = seen or represent(teacher, inputs, self.layers)
             taken = [self.traits[number] for number in self._numbers(ids)]
-            return {name: self._without(value, name, taken) for name, value in known.items()}
+            # Of the frozen prefix, too, something may be known.
+            wanted = {name: value for name, value in known.items() if name in taken[0]}
+            return {name: self._without(value, name, taken) for name, value in wanted.items()}
         if erase == "stranger" and self.strangers:
             strangers = [self.strangers[n % len(self.strangers)] for n in self._numbers(ids)]
             images = [teacher.image(picture) for picture in strangers]

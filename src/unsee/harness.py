@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unsee.checkpoint import first_line
-from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.errors import ConfigError, DataError, UnknownNameError, first_line
 from unsee.estimate import RESAMPLES
 from unsee.model import VLM
 from unsee.outcomes import asked, measures, rows

@@ -15,7 +15,8 @@ from unsee import __version__
 from unsee.checkpoint import Entry, read_header
 from unsee.errors import ModelError, PatchError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
 MANIFEST = "manifest.json"
 TENSORS = "patch.safetensors"
 CHUNK = 1 << 20
@@ -34,15 +35,27 @@ class BaseTensor:
 
     Attributes:
         name: As the files name it.
-        dtype: As safetensors spells it, such as "BF16".
-        shape: Its shape.
-        sha256: Of its bytes; None for a tensor that is not visual and was never read.
+        dtype: As safetensors spells it, such as "BF16"; None for a tensor that is not visual, whose
+            file was never opened.
+        shape: Its shape; None where the model has no parameter of that name.
+        sha256: Of its bytes; None for a tensor that is not visual.
     """
 
     name: str
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: str | None
+    shape: tuple[int, ...] | None
     sha256: str | None
+
+    def as_known(self, known: BaseTensor | None) -> BaseTensor:
+        """What is known of it, if of its like no more is known than that."""
+        if known is None:
+            return self
+        return BaseTensor(
+            self.name,
+            self.dtype if known.dtype else None,
+            self.shape if known.shape is not None else None,
+            self.sha256,
+        )
 
 
 @dataclass(frozen=True)
@@ -90,12 +103,12 @@ class Manifest:
 
 
 def base_hash(tensors: Iterable[BaseTensor]) -> str:
-    """SHA-256 over (name, dtype, shape, bytes' SHA-256 or "-"), in name order.
+    """SHA-256 over (name, dtype, shape, bytes' SHA-256), each "-" if not known, in name order.
 
     The same for one file and for any number of shards.
     """
     lines = (
-        f"{t.name}|{t.dtype}|{list(t.shape)}|{t.sha256 or '-'}\n"
+        f"{t.name}|{t.dtype or '-'}|{'-' if t.shape is None else list(t.shape)}|{t.sha256 or '-'}\n"
         for t in sorted(tensors, key=lambda tensor: tensor.name)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -116,9 +129,9 @@ def read_manifest(patch: str | Path) -> Manifest:
         )
     try:
         raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if raw["format"] != FORMAT:
+        if raw["format"] not in READABLE:
             raise PatchError(
-                f"patch {patch} has format {raw['format']}; this version reads {FORMAT}. "
+                f"patch {patch} has format {raw['format']}; this version reads up to {FORMAT}. "
                 "Install the version of unsee that made it: " + str(raw.get("unsee"))
             )
         manifest = Manifest(
@@ -207,4 +220,4 @@ def range_digest(file: BinaryIO, entry: Entry) -> str:
 
 
 def _tensor(kind: type[Any], raw: dict[str, Any]) -> Any:
-    return kind(**{**raw, "shape": tuple(raw["shape"])})
+    return kind(**{**raw, "shape": None if raw["shape"] is None else tuple(raw["shape"])})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,25 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from unsee.checkpoint import (
     atomic_folder,
+    check_shards,
+    check_sizes,
     checkpoint_names,
     combine_digests,
-    first_line,
     hash_tensors,
+    known_names,
     read_config,
     resolve,
     stored_tensors,
     tensor_digest,
     weight_map,
 )
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line
 from unsee.families import Family, family_of
 from unsee.placement import (
     Quantization,
     pick_device,
     pick_library,
+    refuse_dtype,
     refuse_unquantized,
     stored_quantization,
 )
@@ -90,7 +93,7 @@ class VLM:
         """
         device = pick_device(device)
         wanted = pick_library(load_in) if load_in else None
-        folder = resolve(source, visual_only=visual_only)
+        folder = resolve(source)
         config = read_config(folder)
         family = family_of(config.get("model_type", "none given"))
         stored = stored_quantization(config)
@@ -100,7 +103,7 @@ class VLM:
             raise ModelError(
                 f"model {folder} is quantized already ({stored.library}): leave out load_in."
             )
-        weight_map(folder)
+        weight_map(folder, check=not visual_only)
         processor = open_processor(folder, config["model_type"], family, trust_remote_code)
         options: dict[str, Any] = {}
         if wanted or stored:
@@ -108,11 +111,14 @@ class VLM:
             options["device_map"] = {"": device}
         with quiet():
             try:
+                described = _config(folder, trust_remote_code)
+                held = _dtype(described, dtype) or torch.float32
+                if not stored:
+                    refuse_dtype(held, device)
                 if visual_only:
-                    model = _load_visual(folder, family, trust_remote_code, dtype)
+                    model = _load_visual(folder, family, described, held, trust_remote_code)
                 else:
                     if wanted:
-                        held = _dtype(_config(folder, trust_remote_code), dtype) or torch.float32
                         options["quantization_config"] = wanted.config(held)
                     loaded: Any = AutoModelForImageTextToText.from_pretrained(
                         folder,
@@ -191,14 +197,16 @@ class VLM:
         """Next-token logits [batch, seq, vocab] of a batch."""
         return self.family.logits(self.model, batch.inputs)
 
-    def frozen_copy(self, shared: str | None = None) -> VLM:
+    def frozen_copy(self, own: Iterable[str] | None = None) -> VLM:
         """A second model with equal weights that takes no gradient: a teacher.
 
         Args:
-            shared: A part that is not held twice: its tensors are the very same, so the copy is a
-                teacher only as long as nobody trains them.
+            own: The names of the parameters that are held twice; None is all of them. The others
+                are the very same tensors, so the copy is a teacher only as long as nobody trains
+                them.
         """
-        kept = self.parameters(shared) if shared else {}
+        twice = self.parameters() if own is None else set(own)
+        kept = {n: p for n, p in self.parameters().items() if n not in twice}
         memo = {id(parameter): parameter for parameter in kept.values()}
         twin = replace(self, model=copy.deepcopy(self.model, memo))
         for name, parameter in twin.parameters().items():
@@ -213,7 +221,7 @@ class VLM:
 
     def frozen_visual_copy(self) -> VLM:
         """A teacher that shares the language part: no second LLM is held."""
-        return self.frozen_copy("language")
+        return self.frozen_copy(self.parameters("visual"))
 
     def hash(self, part: str = "all") -> str:
         """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order.
@@ -273,34 +281,39 @@ def _dtype(config: Any, dtype: str | torch.dtype) -> Any:
 
 
 def _load_visual(
-    folder: Path, family: Family, trust_remote_code: bool, dtype: str | torch.dtype
+    folder: Path, family: Family, config: Any, dtype: torch.dtype, trust_remote_code: bool
 ) -> Any:
     from accelerate import init_empty_weights
 
-    config = _config(folder, trust_remote_code)
-    wanted = _dtype(config, dtype)
     # Buffers (position ids) are computed, not stored: they must not be empty.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(
-            config, dtype=wanted, trust_remote_code=trust_remote_code
+            config, dtype=dtype, trust_remote_code=trust_remote_code
         )
     # Going to the meta device unties what the full model shares, and it would count twice.
     model.tie_weights()
     prefixes = family.parts.prefixes("visual")
     names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
-    files = weight_map(folder)
+    # Shards of the language part are never opened: of them, sizes alone can be checked.
+    files = weight_map(folder, check=False)
     keys = checkpoint_names(family, files, names)
+    check_shards(files, {files[key] for key in keys.values()})
+    width = dtype.itemsize
     for shard in sorted({files[key] for key in keys.values()}):
         with safe_open(shard, "pt") as file:
             for name in (n for n in names if files[keys[n]] == shard):
                 owner, _, leaf = name.rpartition(".")
-                tensor = file.get_tensor(keys[name]).to(wanted or torch.float32)
+                stored = file.get_tensor(keys[name])
+                width = min(width, stored.itemsize)
+                tensor = stored.to(dtype)
                 if tensor.shape != model.get_parameter(name).shape:
                     raise ModelError(
                         f"model {folder}: {keys[name]} is of another shape than config.json says, "
                         f"{list(tensor.shape)}. Download or save the checkpoint again."
                     )
                 setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
+    rest = {n: p.numel() * width for n, p in model.named_parameters() if n not in keys}
+    check_sizes(files, {key: rest[n] for n, key in known_names(family, files, rest).items()})
     return model
 
 

@@ -4,9 +4,9 @@ A patch is a folder of two files. `patch.safetensors` has the changed tensors, u
 in the dtypes that the base checkpoint's files use. `manifest.json` says which base it belongs to
 and what every changed tensor was before and is after.
 
-The base is identified by its tensors' names, dtypes and shapes, all of them, and by the bytes of
-the visual ones. The language part's bytes are left out on purpose: neither making nor applying a
-patch then reads the language model's weights, and `unsee verify` can still compare them.
+The base is identified by its tensors' names and shapes, all of them, and by the dtypes and bytes of
+the visual ones. The language part's are left out on purpose: a patch is then made without opening
+the language model's shards, and `unsee verify` can still compare them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from unsee.checkpoint import (
     Entry,
     atomic_folder,
     checkpoint_names,
+    known_names,
     read_header,
     resolve,
     stored_tensors,
@@ -101,10 +102,10 @@ def write_patch(
         raise PatchError(
             f"meta '{unknown[0]}' is unknown. Allowed: method, parameters, command, names."
         )
-    files = weight_map(Path(base_folder))
-    entries = {name: entry for _, name, entry in _entries(files)}
+    files = weight_map(Path(base_folder), check=not vlm.visual_only)
     parameters = vlm.parameters("visual")
     keys = checkpoint_names(vlm.family, files, list(parameters))
+    entries = _entries({key: files[key] for key in keys.values()})
     if not vlm.visual_only:
         _refuse_language(vlm, files)
     hashes: dict[str, str] = {}
@@ -128,9 +129,13 @@ def write_patch(
             f"nothing differs between the model and {base_folder}: there is no patch to write. "
             "Check that the method trained the visual part for at least one step."
         )
+    known = known_names(vlm.family, files, vlm.parameters("language"))
+    shapes = {key: tuple(vlm.model.get_parameter(n).shape) for n, key in known.items()}
     base = tuple(
-        BaseTensor(name, entry.dtype, entry.shape, hashes.get(name))
-        for name, entry in sorted(entries.items())
+        BaseTensor(n, entries[n].dtype, entries[n].shape, hashes[n])
+        if n in entries
+        else BaseTensor(n, None, shapes.get(n), None)
+        for n in sorted(files)
     )
     manifest = Manifest(
         base_hash(base),
@@ -225,11 +230,9 @@ def put_on(patch: str | Path, vlm: VLM) -> Manifest:
     return manifest
 
 
-def _entries(files: Mapping[str, Path]) -> Iterator[tuple[Path, str, Entry]]:
-    for shard in sorted(set(files.values())):
-        for name, entry in read_header(shard).items():
-            if files.get(name) == shard:
-                yield shard, name, entry
+def _entries(files: Mapping[str, Path]) -> dict[str, Entry]:
+    headers = {shard: read_header(shard) for shard in sorted(set(files.values()))}
+    return {name: headers[shard][name] for name, shard in files.items()}
 
 
 def _refuse_language(vlm: VLM, files: Mapping[str, Path]) -> None:
@@ -262,12 +265,12 @@ def _refuse_other_base(
     """Raises unless the checkpoint is the patch's base, naming the first tensor that differs."""
     expected = {tensor.name: tensor for tensor in manifest.base}
     found: dict[str, BaseTensor] = {}
-    for shard, name, entry in _entries(files):
-        digest = None
-        if name in expected and expected[name].sha256 is not None:
-            with shard.open("rb") as file:
+    for name, entry in _entries(files).items():
+        known, digest = expected.get(name), None
+        if known is not None and known.sha256 is not None:
+            with files[name].open("rb") as file:
                 digest = range_digest(file, entry)
-        found[name] = BaseTensor(name, entry.dtype, entry.shape, digest)
+        found[name] = BaseTensor(name, entry.dtype, entry.shape, digest).as_known(known)
     if base_hash(found.values()) == manifest.base_sha256:
         return
     if all(name in found and found[name].sha256 == t.after for name, t in _named(manifest)):
@@ -290,7 +293,8 @@ def _words(tensor: BaseTensor | None) -> str:
     if tensor is None:
         return "none"
     digest = f" {tensor.sha256[:12]}" if tensor.sha256 else ""
-    return f"{tensor.dtype} {list(tensor.shape)}{digest}"
+    shape = "of unknown shape" if tensor.shape is None else list(tensor.shape)
+    return f"{tensor.dtype or 'tensor'} {shape}{digest}"
 
 
 def _other_files(folder: Path, files: Mapping[str, Path]) -> tuple[list[Path], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -64,6 +66,32 @@ def pick_device(wanted: str) -> str:
     if wanted == "cuda" and not here:
         raise ConfigError("device 'cuda': torch finds no GPU here. Type cpu, or auto.")
     return wanted
+
+
+def refuse_dtype(dtype: torch.dtype, device: str) -> None:
+    """Refuses a type of weights that cannot be trained on a device: tries one multiplication.
+
+    Raises:
+        ConfigError: If the device cannot do it.
+    """
+    try:
+        with torch.enable_grad():
+            one = torch.ones(1, 1, dtype=dtype, device=device, requires_grad=True)
+            torch.nn.functional.linear(one, one).sum().backward()
+    except (RuntimeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device '{device}' cannot compute in {str(dtype).removeprefix('torch.')} (torch "
+            f"{torch.__version__}). Save the checkpoint in bfloat16 or float32, or take another "
+            "device with --device."
+        ) from error
+
+
+def give_back_memory() -> None:
+    """Hands the memory of freed tensors back to the system, where the C library holds on to it."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def pick_library(load_in: str) -> Quantization:

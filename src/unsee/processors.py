@@ -16,8 +16,7 @@ from transformers import logging as hf_logging
 from transformers.models.auto import processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
-from unsee.checkpoint import first_line
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from unsee.families import Family

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,6 +22,13 @@ from unsee.errors import RunError
 RECIPE, ENVIRONMENT, TRAIN = "recipe.yaml", "environment.json", "train.jsonl"
 SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 PARTS, STATE = ".parts", ".state"
+
+
+class Part(Protocol):
+    """Keeps what is found of a model, so that it is not found twice."""
+
+    def __call__(self, what: str, model: str, make: Callable[[], Any], by: Any = None) -> Any:
+        """What `make` returned, now or before; `by` is the attack that it is the result of."""
 
 
 def listed(value: Any) -> Any:

@@ -11,6 +11,7 @@ from unsee.data import evenly
 from unsee.evaluate import evaluate
 from unsee.model import VLM
 from unsee.progress import Bar
+from unsee.record import Part
 from unsee.types import Sample
 
 HELD_OUT = ("forget_holdout", "retain_holdout")
@@ -23,7 +24,7 @@ def recover(
     subjects: Mapping[str, Callable[[], VLM]],
     known: Sequence[Sample],
     splits: Mapping[str, Sequence[Sample]],
-    part: Callable[[str, Callable[[], Any]], Any],
+    part: Part,
     bar: Bar,
     scoring: Mapping[str, Scoring],
     target: Mapping[str, Any],
@@ -36,7 +37,7 @@ def recover(
         known: The forget samples, of which an attacker gets a share.
         splits: What is asked: of all "forget_holdout", of the unlearned model also up to `MOST`
             questions of "retain_holdout", evenly spread.
-        part: Keeps what was found under a name, so that a resumed run does not find it again.
+        part: Keeps what was found of a model, so that a resumed run does not find it again.
         bar: Told about each curve.
         scoring: What each of these is scored with; exact answers where not given.
         target: The measures of the model before unlearning, as far as they are known.
@@ -60,9 +61,9 @@ def recover(
             return _score(vlm, mine, how)
 
         # Every budget starts from the same model: it is scored once.
-        start = part(f"attack-start-{name}", lambda: score(load()))
+        start = part("attack-start", name, lambda: score(load()))
         found: Curve = part(
-            f"attack-{index}-{name}", lambda: attack.curve(load(), known, score, start)
+            f"attack-{index}", name, lambda: attack.curve(load(), known, score, start), attack
         )
         return found
 

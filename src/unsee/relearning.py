@@ -1,4 +1,4 @@
-"""Gradients that look ahead: what the loss will be after an attacker has relearned a little."""
+"""What makes relearning slow: gradients that look ahead, weights that start anew."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from unsee.features import choose_layers, flat, represent
+from unsee.losses import nll
+from unsee.model import VLM
+from unsee.types import Batch
+
 
 def gradient_after_relearning(
     parameters: Mapping[str, nn.Parameter],
     attack: Sequence[Callable[[], Tensor]],
     loss: Callable[[], Tensor],
     lr: float,
+    share: float = 1.0,
 ) -> None:
     """Adds to `.grad` the gradient of `loss` taken where the attacker's steps lead.
 
@@ -25,6 +31,7 @@ def gradient_after_relearning(
         attack: The attacker's loss, one entry a step.
         loss: What should be low after the attack.
         lr: Size of the inner steps.
+        share: What the gradient counts.
 
     Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
     TAR, arXiv 2408.00761.
@@ -41,7 +48,31 @@ def gradient_after_relearning(
                 square.mul_(0.9).addcmul_(grad, grad, value=0.1)
                 corrected = square / (1 - 0.9**number)
                 value.addcdiv_(grad, corrected.sqrt() + 1e-8, value=-lr)
-    loss().backward()
+    (share * loss()).backward()
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)
+
+
+@torch.no_grad()
+def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None:
+    """Replaces a share of every weight by noise of the tensor's own mean and spread, in place.
+
+    Source: UNDO, arXiv 2506.06278, which noises the whole model before it is distilled anew.
+    """
+    for value in parameters.values():
+        spread = value.std(correction=0)
+        value.lerp_(value.mean() + spread * torch.randn_like(value), share)
+
+
+def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
+    """What an attacker minimises: the answers' loss, or the way back to what the LLM read."""
+    if answers:
+        return nll(vlm.logits(batch), batch.labels)
+    layers = choose_layers(vlm, ["projector"])
+    with torch.no_grad():
+        old = represent(teacher, batch.inputs, layers)
+    now = represent(vlm, batch.inputs, layers)
+    return torch.stack(
+        [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
+    ).mean()

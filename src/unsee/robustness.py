@@ -15,7 +15,7 @@ from unsee.evaluate import evaluate
 from unsee.metrics import plain
 from unsee.model import VLM
 from unsee.progress import Bar
-from unsee.record import listed
+from unsee.record import Part, listed
 from unsee.types import Data, Sample
 
 MOST = 60  # retain questions a model and attack, enough to see what an attack costs elsewhere
@@ -69,7 +69,7 @@ def assess(
     subjects: Mapping[str, Callable[[], VLM]],
     data: Data,
     splits: Mapping[str, Sequence[Sample]],
-    part: Callable[[str, Callable[[], Any]], Any],
+    part: Part,
     bar: Bar,
     longest: int = 24,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -81,7 +81,7 @@ def assess(
         data: What an attacker may work from.
         splits: What is asked: of "forget_holdout" everything, of "retain_holdout" up to `MOST`
             questions, evenly spread; those with a picture and a true answer.
-        part: Keeps what was found under a name, so that a resumed run does not find it again.
+        part: Keeps what was found of a model, so that a resumed run does not find it again.
         bar: Told about each model and attack.
         longest: Longest answer, in tokens.
     """
@@ -106,11 +106,11 @@ def assess(
                 if chain[-1].reads:
                     found = read(start, chain)
                 else:
-                    before = part(f"chain-start-{name}", lambda: answers(start, longest))
+                    before = part("chain-start", name, lambda: answers(start, longest))
                     found = {"answers": compare(before, answers(made(start, chain), longest))}
                 return found | {"seconds": time.perf_counter() - started}
 
-            models[name] = part(f"chain-{index}-{name}", attack)
+            models[name] = part(f"chain-{index}", name, attack, chain)
         found.setdefault(label(chain), []).append(
             {
                 "access": [attack.access for attack in chain],

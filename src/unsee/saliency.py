@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -71,6 +71,18 @@ def ratio_masks(
     return masks
 
 
+def masking(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:
+    """Multiplies gradients by masks in place, for `unsee.train.fit`."""
+
+    def apply(parameters: Mapping[str, nn.Parameter]) -> None:
+        for name, keep in masks.items():
+            grad = parameters[name].grad
+            if grad is not None:
+                grad.mul_(keep)
+
+    return apply
+
+
 def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
     """What a record says of masks: how many weights they let through, of how many."""
     chosen = sum(int(mask.count_nonzero()) for mask in masks.values())
@@ -79,7 +91,7 @@ def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
 
 @torch.no_grad()
 def mean_activations(
-    vlm: VLM, batches: Sequence[dict[str, Tensor]], modules: Sequence[str]
+    vlm: VLM, batches: Iterable[dict[str, Tensor]], modules: Sequence[str]
 ) -> dict[str, Tensor]:
     """Mean absolute input of each module's channels [channels] over pictures and tokens."""
     total: dict[str, Tensor] = {}

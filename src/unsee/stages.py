@@ -14,9 +14,11 @@ from typing import Any
 
 from unsee import report
 from unsee.attacks.relearn import Relearn
+from unsee.cache import beside
 from unsee.card import card_of_run, hub_id, public
 from unsee.checkpoint import hash_file
 from unsee.data import data_hash
+from unsee.engine import Engine
 from unsee.errors import ConfigError, UnseeError
 from unsee.evaluate import evaluate
 from unsee.features import Shift
@@ -28,12 +30,14 @@ from unsee.methods import Method, Trainer
 from unsee.metrics import chosen_metrics, for_reference
 from unsee.model import VLM
 from unsee.patch import put_on, write_patch
+from unsee.placement import pick_device
 from unsee.progress import Bar
 from unsee.record import (
     ENVIRONMENT,
     REPORT,
     STATE,
     TRAIN,
+    Part,
     RunFolder,
     listed,
     peak_memory,
@@ -49,8 +53,14 @@ Score = dict[str, Any]
 Rows = list[Score]
 
 
-def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
+def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, Any]:
     """Does the job in a run folder, or goes on with it where it was broken off.
+
+    Args:
+        job: What to do.
+        out: The run folder.
+        bar: Told about every stage.
+        cache: Where runs of other methods leave what the references say; None asks them anew.
 
     Returns:
         The content of summary.json.
@@ -58,7 +68,9 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    RunFolder.refuse(out, job.recipe)
+    engine = Engine.join(job.settings, pick_device(job.device))
+    if engine.rank == 0:
+        RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
         check(chain, job.data, job.splits)
     chosen_metrics(job.metrics, "reference" in job.references)
@@ -72,8 +84,11 @@ def run(job: Job, out: Path, bar: Bar) -> dict[str, Any]:
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
+    if engine.rank and job.method is not None:
+        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, engine=engine))
+        engine.leave()
     with _nothing_left(out):
-        return _run(job, vlm, RunFolder.open(out, job.recipe), bar)
+        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine, cache)
 
 
 @contextmanager
@@ -89,7 +104,9 @@ def _nothing_left(out: Path) -> Iterator[None]:
         raise
 
 
-def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+def _run(
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine, cache: Path | None
+) -> dict[str, Any]:
     out = folder.path
     environment = provenance(
         job.settings.seed,
@@ -98,11 +115,13 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
         start_weights_sha256=vlm.hash("visual" if vlm.visual_only else "all"),
     )
+    environment["processes"] = engine.processes
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-    trained = _train(job, vlm, folder, bar)
-    evaluations = _evaluate(job, vlm, folder, bar)
-    attacks = _attack(job, vlm, folder, evaluations, bar)
+    trained = _train(job, vlm, folder, bar, engine)
+    part = _parts(job, folder, cache)
+    evaluations = _evaluate(job, vlm, folder, part, bar)
+    attacks = _attack(job, vlm, part, evaluations, bar)
     folder.write_scores({name: found["rows"] for name, found in evaluations.items()})
     result = vlm.hash("visual" if vlm.visual_only else "all")
     summary: dict[str, Any] = {
@@ -138,7 +157,7 @@ def _run(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     return summary
 
 
-def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
+def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dict[str, Any]:
     """Unlearns in place; a resumed run takes the weights from the state it finds."""
     method = job.method
     if method is None:
@@ -150,8 +169,10 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
         folder.path / STATE,
         folder.path / TRAIN,
         bar.stage(f"unlearning ({method.name})"),
+        engine,
     )
     method.unlearn(vlm, job.data, trainer)
+    engine.leave()
     vlm.model.requires_grad_(False)
     history = trainer.history
 
@@ -195,7 +216,22 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, Any]:
     return found
 
 
-def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict[str, Any]]:
+def _parts(job: Job, folder: RunFolder, cache: Path | None) -> Part:
+    """Keeps what is found of each model; of those beside it, for runs of other methods too."""
+    shared = beside(job, cache) if cache is not None else None
+
+    def part(what: str, model: str, make: Callable[[], Any], by: Any = None) -> Any:
+        name = f"{what}-{model}"
+        if shared is None or model not in job.references:
+            return folder.part(name, make)
+        return folder.part(name, lambda: shared.part(f"{name} {by or ''}", make))
+
+    return part
+
+
+def _evaluate(
+    job: Job, vlm: VLM, folder: RunFolder, part: Part, bar: Bar
+) -> dict[str, dict[str, Any]]:
     """Scores of the model and of those beside it: {"measures", "rows"} by model."""
     if job.visual_only or not (job.splits or job.suite):
         return {}
@@ -233,7 +269,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
                 "rows": result.rows,
             }
 
-        found[name] = folder.part(f"scores-{name}", score)
+        found[name] = part("scores", name, score)
         if job.suite is not None:
             job.suite.add(found[name], subject, name, folder.part, bar)
     return {name: found[name] for name in subjects}
@@ -242,7 +278,7 @@ def _evaluate(job: Job, vlm: VLM, folder: RunFolder, bar: Bar) -> dict[str, dict
 def _attack(
     job: Job,
     vlm: VLM,
-    folder: RunFolder,
+    part: Part,
     evaluations: Mapping[str, Mapping[str, Any]],
     bar: Bar,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -256,10 +292,10 @@ def _attack(
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
     target = evaluations.get("target", {}).get("measures", {})
     known = job.data.forget
-    curves = recover(budgets, subjects, known, job.splits, folder.part, bar, job.scoring, target)
+    curves = recover(budgets, subjects, known, job.splits, part, bar, job.scoring, target)
     if "target" in job.references:
         subjects["target"] = partial(job.load, job.references["target"])
-    others = assess(chains, subjects, job.data, job.splits, folder.part, bar, job.longest)
+    others = assess(chains, subjects, job.data, job.splits, part, bar, job.longest)
     return ({"relearn": curves} if curves else {}) | others
 
 

@@ -112,7 +112,7 @@ def _teach(lesson: Lesson, who: Knower, out: Path, command: str, bar: Bar) -> di
         batch = vlm.collate(trainer.draw(samples, number))
         return {recipe.loss: nll(vlm.logits(batch), labels_of(vlm, batch, recipe.loss))}
 
-    trainer.fit(trainer.adapt(vlm, parameters), step)
+    trainer.fit(vlm, trainer.adapt(vlm, parameters), step)
     vlm.model.requires_grad_(False)
     saved: dict[str, str] = {}
     if trainer.adapters is not None and recipe.save != "model":

@@ -8,19 +8,21 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unsee.errors import RunError, TrainingError
+from unsee.engine import Engine
+from unsee.errors import TrainingError
+from unsee.state import STATE, restore, save
+from unsee.update import Update, ZeroUpdate
 
-STATE = "state"
+ALONE = Engine()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Settings:
         lora: Rank of LoRA adapters that are trained in place of the weights; 0 trains the weights.
         lora_alpha: Scale of the adapters times their rank.
         lora_dropout: Share of an adapter's inputs that are dropped while training.
+        precision: What forward and backward passes compute in where that is safe: "bf16", "fp16"
+            (GPUs), or "no" other than the weights are in.
+        checkpointing: Forget what blocks computed, and compute it again for the gradient: less
+            memory, more time.
+        compile: Compile the blocks' attention and MLP with torch.compile.
+        attention: "sdpa", "flash_attention_2" or "eager"; "auto" is what the model was loaded with.
+        parallel: What several processes hold of the trained weights: all of them ("ddp"), or a
+            share each ("fsdp"); "auto" is what the launcher says.
     """
 
     steps: Annotated[int, Field(ge=0)] = 200
@@ -56,6 +66,11 @@ class Settings:
     lora: Annotated[int, Field(ge=0)] = 0
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpointing: bool = False
+    compile: bool = False
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""
@@ -126,6 +141,7 @@ def fit(
     step: Callable[[int], Mapping[str, Tensor]],
     settings: Settings,
     *,
+    engine: Engine = ALONE,
     folder: Path | None = None,
     log: Path | None = None,
     progress: Progress | None = None,
@@ -143,6 +159,8 @@ def fit(
         step: Given the number of a (micro-)batch, the named, already weighted loss terms; their
             sum is minimised. Must depend on nothing but that number and the weights.
         settings: Steps, rate and so on.
+        engine: How steps are computed, and with which other processes; of these the first alone
+            writes and is told of progress.
         folder: Where to keep the resumable state.
         log: A JSONL file that gets one line a step.
         progress: Told about every step.
@@ -156,56 +174,53 @@ def fit(
         raise TrainingError("no parameters to train: the chosen part or layers are empty.")
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    names = list(parameters)
-    values = [parameters[name] for name in names]
-    optimizer = torch.optim.AdamW(values, lr=settings.lr, weight_decay=settings.weight_decay)
+    kind = ZeroUpdate if engine.parallel == "zero" else Update
+    update = kind(engine, step, parameters, settings)
     history = History()
     if folder is not None:
-        _restore(folder, settings, parameters, optimizer, history)
+        restore(folder, settings, update, set(parameters), history)
+    if engine.rank:
+        log = progress = None
     if log is not None:
         _trim(log, history.steps)
     started, before = time.perf_counter(), history.seconds
     for index in range(history.steps, settings.steps):
         rate = settings.rate(index)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
+        update.begin(rate)
         terms: dict[str, float] = {}
-        for micro in range(settings.accumulate):
+        mine = engine.share(settings.accumulate)
+        for micro in mine:
             number = index * settings.accumulate + micro
             seed_step(settings.seed, number)
-            losses = step(number)
-            for name, value in losses.items():
-                terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
-            _require_finite(terms, index, folder)
-            total = sum(losses.values(), torch.zeros(()))
-            if total.requires_grad:
-                (total / settings.accumulate).backward()
-        if gradient is not None:
-            gradient(parameters)
-        grads = [p.grad for p in values if p.grad is not None]
-        if not grads and index == history.steps == 0:
+            with engine.exchange(update.objective, last=micro == mine[-1]):
+                losses, total = update.objective(number)
+                for name, value in losses.items():
+                    terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
+                if engine.processes == 1:
+                    _require_finite(terms, index, folder)
+                update.backward(total)
+        terms = engine.add(terms)
+        _require_finite(terms, index, folder)
+        _require_finite({"gradient norm": update.finish(gradient)}, index, folder)
+        history.trained = update.reached()
+        if not history.trained and index == history.steps == 0:
             raise TrainingError(
                 "no trained parameter received a gradient: every loss term is constant. Check the "
                 "weights of the terms (w_forget, w_erase, ...) and the trained layers."
             )
-        if settings.clip > 0 and grads:
-            norm = nn.utils.clip_grad_norm_(values, settings.clip)
-            _require_finite({"gradient norm": float(norm)}, index, folder)
-        optimizer.step()
-        history.trained = sum(p.numel() for p in values if p.grad is not None)
+        update.step()
         history.steps, history.last = index + 1, terms
         history.seconds = before + time.perf_counter() - started
         if log is not None:
             _append(log, history, rate)
         last = index + 1 == settings.steps
         if folder is not None and (last or (index + 1) % (settings.save_every or math.inf) == 0):
-            _save(folder, settings, parameters, optimizer, history)
+            save(folder, settings, update, history, write=engine.rank == 0)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)
         if after is not None:
             after(index + 1)
-    optimizer.zero_grad(set_to_none=True)
+    update.end()
     return history
 
 
@@ -244,71 +259,3 @@ def _trim(log: Path, steps: int) -> None:
     partial = log.with_suffix(".partial")
     partial.write_text("".join(kept), "utf-8")
     os.replace(partial, log)
-
-
-def _save(
-    folder: Path,
-    settings: Settings,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    history: History,
-) -> None:
-    tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in parameters.items()}
-    state = optimizer.state_dict()["state"]
-    for index, slots in state.items():
-        for slot, value in slots.items():
-            tensors[f"optimizer/{index}/{slot}"] = torch.as_tensor(value).clone().contiguous()
-    meta = {
-        "settings": json.dumps(asdict(settings), sort_keys=True),
-        "history": json.dumps(asdict(history)),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{STATE}.partial"
-    try:
-        save_file(tensors, partial, metadata=meta)
-        os.replace(partial, folder / STATE)
-    except Exception as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"the state in {folder} cannot be written ({error}). Free some space and resume."
-        ) from error
-
-
-def _restore(
-    folder: Path,
-    settings: Settings,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    history: History,
-) -> None:
-    path = folder / STATE
-    if not path.exists():
-        return
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
-    saved: dict[str, Any] = json.loads(meta["settings"])
-    now = asdict(settings)
-    changed = [k for k in now if k != "save_every" and now[k] != saved.get(k)]
-    tensors = load_file(path)
-    stored = {n.removeprefix("parameter/") for n in tensors if n.startswith("parameter/")}
-    if changed or stored != set(parameters):
-        what = f"setting '{changed[0]}'" if changed else "the set of trained parameters"
-        raise RunError(
-            f"{folder} holds the state of another run: {what} differs. Resume with the same "
-            "options, or start afresh in another folder (--out)."
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, index, slot = key.split("/")
-            slots.setdefault(int(index), {})[slot] = value
-    state = optimizer.state_dict()
-    state["state"] = slots
-    optimizer.load_state_dict(state)
-    for name, value in json.loads(meta["history"]).items():
-        setattr(history, name, value)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from unsee.checkpoint import (
     combine_digests,
     hash_file,
+    known_names,
     read_config,
     resolve,
     tensor_digest,
@@ -130,7 +131,7 @@ class _Store:
             raise ModelError(f"model {folder}: config.json does not build ({error}).") from error
         found: dict[str, str] = {}
         for name, _ in model.named_parameters(remove_duplicate=False):
-            key = next((k for k in family.checkpoint_keys(name) if k in self.files), None)
+            key = known_names(family, self.files, [name]).get(name)
             if key is not None and key not in found.values():
                 found[name] = key
         known = set(found.values())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unsee.errors import DataError, UnknownNameError
+from unsee.errors import DataError, UnknownNameError, first_line
 from unsee.tables import report
 from unsee.types import Picture, Sample
 
@@ -228,8 +228,6 @@ class Files:
         if not self.on_hub:
             return self.local
         from huggingface_hub import snapshot_download
-
-        from unsee.checkpoint import first_line
 
         try:
             found = snapshot_download(

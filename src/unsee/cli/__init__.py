@@ -15,11 +15,15 @@ from unsee.errors import UnseeError
 
 __all__ = ["app", "main"]
 
+# Commands whose training several processes share.
+SHARED = ("run", "unlearn")
+
 
 def main() -> None:
     """Runs the command line; errors are told in a sentence, without a traceback."""
     code = 0
     try:
+        _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
         code = app(standalone_mode=False) or 0
     except UnseeError as error:
@@ -37,6 +41,16 @@ def main() -> None:
     if code == 130:
         _fail(f"stopped. Nothing is lost; to go on, type:\n  {command()}", 130)
     sys.exit(code)
+
+
+def _refuse_processes() -> None:
+    """Refuses a launcher's many processes for what one does alone: all would write one folder."""
+    count, word = int(os.environ.get("WORLD_SIZE", "1")), "".join(sys.argv[1:2])
+    if count > 1 and word not in SHARED:
+        raise UnseeError(
+            f"{count} processes were started, and `unsee {word}` is the work of one. Type it "
+            f"without the launcher; {' and '.join(SHARED)} train on several."
+        )
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,7 +1,8 @@
-"""Commands that compare methods, or the parts of one."""
+"""Commands that compare methods, or the parts of one, and judge the metrics that do so."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -51,11 +52,7 @@ def compare(
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
-    from unsee.methods import METHODS
-
-    names = METHODS.names() if methods == "all" else _split(methods, "--methods")
-    for name in names:
-        METHODS.get(name)
+    names = _methods(methods)
     entries: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in names}
     _compare(
         "Methods compared", entries, benchmark, seeds, forget, trials, storage, attack, jobs,
@@ -102,6 +99,48 @@ def ablate(
     )  # fmt: skip
 
 
+@app.command()
+def meta(
+    benchmark: Annotated[str, typer.Option(help="pocket, or pocket@FOLDER.")] = "pocket",
+    models: Annotated[int, typer.Option(min=1, help="Models that saw, and as many that not.")] = 8,
+    methods: Annotated[
+        str, typer.Option(help="What unlearns the others, separated by commas, or all.")
+    ] = "grad_diff,npo,idk,undial,mmunlearner,vkd",
+    seeds: Annotated[str, typer.Option(help="Of every method, separated by commas.")] = "0",
+    jobs: Jobs = 1,
+    set_: Set = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/meta"),
+    table: Annotated[
+        Path | None, typer.Option(help="Markdown page to write; table.md in --out if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge the metrics: make models that saw, never saw or unlearned, and score all of them.
+
+    Example: unsee meta --models 4 --methods npo,vkd --seeds 0 --out runs/meta
+    """
+    from unsee.config import parse_overrides
+    from unsee.meta import Asked, measure, write
+    from unsee.meta.output import RATINGS, TABLE
+
+    asked = Asked(
+        benchmark, models, _methods(methods), tuple(_seed(s) for s in _split(seeds, "--seeds")),
+        parse_overrides(set_ or []),
+    )  # fmt: skip
+    records, failed = measure(asked, out, command(), jobs, _told)
+    page = table or out / TABLE
+    ratings = write(records, failed, out, page, command())
+    if as_json:
+        found = {"ratings": [asdict(rating) for rating in ratings], "failed": failed}
+        echo(found | {"table": str(page)}, as_json)
+    else:
+        typer.echo(page.read_text("utf-8"))
+        for place in (page, out / RATINGS):
+            typer.echo(f"{place.name}: {place}")
+    if failed:
+        raise typer.Exit(1)
+
+
 def _compare(
     title: str,
     entries: dict[str, tuple[str, dict[str, object]]],
@@ -138,11 +177,7 @@ def _compare(
         reference=reference,
         device=device,
     )
-
-    def told(name: str, error: str | None) -> None:
-        typer.echo(f"{name}: {error or 'done'}", err=True)
-
-    cells = do(asked, out, jobs, storage, told)
+    cells = do(asked, out, jobs, storage, _told)
     write(cells, out, title, command())
     failed = [cell for cell in cells if cell.error]
     if as_json:
@@ -159,6 +194,20 @@ def _compare(
             typer.echo(f"{name}: {out / name}")
     if failed:
         raise typer.Exit(1)
+
+
+def _told(name: str, error: str | None) -> None:
+    typer.echo(f"{name}: {error or 'done'}", err=True)
+
+
+def _methods(text: str) -> list[str]:
+    """Registered methods between commas, or all of them."""
+    from unsee.methods import METHODS
+
+    names = METHODS.names() if text == "all" else _split(text, "--methods")
+    for name in names:
+        METHODS.get(name)
+    return names
 
 
 def _split(text: str, option: str) -> list[str]:

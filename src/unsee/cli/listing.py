@@ -55,13 +55,17 @@ def show(
     if is_dataclass(item):
         values = {f.name: None if f.default is MISSING else f.default for f in fields(item)}
     text = cleandoc(item.__doc__ or "")
+    presets = getattr(item, "presets", {})
     if as_json:
         source = getattr(item, "source", "")
-        echo({"name": name, "text": text, "source": source, "fields": values}, as_json)
+        shown = {"name": name, "text": text, "source": source, "fields": values}
+        echo(shown | ({"presets": presets} if presets else {}), as_json)
         return
     typer.echo(text)
     for key, value in values.items():
         typer.echo(f"  --set {key}={value}")
+    for key, meant in presets.items():
+        typer.echo(f"  --set {key}=true, for {' '.join(f'{k}={v}' for k, v in meant.items())}")
 
 
 def _registry(kind: str) -> Any:

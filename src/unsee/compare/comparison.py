@@ -6,6 +6,7 @@ OUT/comparison.yaml   what was asked; another comparison is refused
     recipes/          one recipe a run: `unsee run` finishes or repeats it
     runs/             one run folder each
     logs/             what each process printed
+    beside/           what the target and the references say, asked once for all runs
     table.md, table.csv, report.html
 ```
 """
@@ -22,7 +23,7 @@ import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.compare.processes import Task, in_processes
-from unsee.compare.tuning import open_storage, ranges, reference, tune
+from unsee.compare.tuning import BESIDE, open_storage, ranges, tune
 from unsee.config import Recipe
 from unsee.errors import ConfigError, RunError
 from unsee.methods import METHODS
@@ -111,12 +112,14 @@ def compare(
     Raises:
         UnseeError: If the comparison itself is not possible; no run has begun then.
     """
-    places = _places(asked)
-    recipes = _recipes(asked, places)
+    places = places_of(asked)
+    recipes = recipes_of(asked, places)
     for recipe in {forget: recipe for (_, forget), recipe in recipes.items()}.values():
         # What is wrong with the data or the models is wrong for every method.
         plan(recipe, "run", "")
-    _keep(asked, out)
+    grows = ("title", "entries", "forget", "seeds", "benchmark")
+    fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
+    keep(out / ASKED, fixed, "comparison", "Methods, shares and seeds")
     if asked.trials:
         open_storage(out, storage)
     tunings = _tunings(asked, recipes, places)
@@ -155,10 +158,10 @@ def _run(recipe: Recipe, out: Path, label: str) -> None:
     path.parent.mkdir(exist_ok=True)
     write_whole(path, recipe.text(command))
     job, _ = plan(recipe, "run", command)
-    run(job, folder, Bar(None))
+    run(job, folder, Bar(None), out / BESIDE)
 
 
-def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
+def recipes_of(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     """A recipe for each entry and share, every mistake in them found before anything runs."""
     found = {}
     for forget, (spec, benchmark) in places.items():
@@ -191,7 +194,7 @@ def _recipes(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     return found
 
 
-def _places(asked: Asked) -> Places:
+def places_of(asked: Asked) -> Places:
     """Where the data of each share is.
 
     Raises:
@@ -259,13 +262,6 @@ def _tune(
         for (entry, forget), made in tunings.items()
         if not (out / "tuned" / f"{slug(entry, forget)}.json").exists()
     }
-    places = {(r.benchmark, r.data, r.ratio): r for r, _ in missing.values()}
-    asking = {
-        f"reference-{number}": Task(reference, (recipe, out))
-        for number, recipe in enumerate(places.values())
-    }
-    # Once each, before many want it at the same time.
-    in_processes(asking, jobs, out / "logs", told)
     tasks = {
         f"tune-{name}": Task(tune, (recipe, name, out, search, asked.trials, storage))
         for name, (recipe, search) in missing.items()
@@ -282,25 +278,28 @@ def _chosen(out: Path, name: str) -> tuple[dict[str, Any], int]:
     return found["set"], len(found["trials"])
 
 
-def _keep(asked: Asked, out: Path) -> None:
-    """Writes down what was asked; more methods, shares and seeds may be asked for later.
+def keep(path: Path, asked: Mapping[str, Any], what: str, grows: str) -> None:
+    """Writes down what was asked of a new folder, and is not to change in it.
+
+    Args:
+        path: The file, in the folder itself.
+        asked: What was asked.
+        what: What the folder holds.
+        grows: What may be asked for later.
 
     Raises:
         RunError: If the folder holds something else.
     """
-    grows = ("title", "entries", "forget", "seeds", "benchmark")
-    fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
-    text = yaml.safe_dump(listed(fixed), sort_keys=True)
-    path = out / ASKED
+    out, text = path.parent, yaml.safe_dump(listed(asked), sort_keys=True)
     if path.exists():
         if path.read_text("utf-8") != text:
             raise RunError(
-                f"{out} holds a comparison with other settings (see {path}). Name another folder "
-                "with --out. Methods, shares and seeds alone may be added to it."
+                f"{out} holds a {what} with other settings (see {path}). Name another folder "
+                f"with --out. {grows} alone may be added to it."
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty, and no comparison. Name another folder with --out.")
+        raise RunError(f"{out} is not empty, and no {what}. Name another folder with --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

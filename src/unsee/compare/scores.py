@@ -221,7 +221,7 @@ def _quality(
         lacking.append("FQ (no probabilities, or no reference)")
         return None
     if ratio is None:
-        lacking.append("FQ's truth ratio (no perturbed answers)")
+        lacking.append("FQ's truth ratio (not measured)")
     ks, js = (_compared(name, mine, theirs) for name in ("ks", "js"))
     return forgetting_quality(forgetting, ratio, probability, ks, js)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.cache import beside
 from unsee.compare.scores import distance
 from unsee.config import Recipe
 from unsee.errors import ConfigError, UnseeError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages import BaseStorage
 
-STUDIES = "studies.journal"
+STUDIES, BESIDE = "studies.journal", "beside"
 
 
 def ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
@@ -167,7 +168,7 @@ def tune(
     """
     from optuna import create_study
 
-    splits, told = reference(recipe, out)
+    splits, told = _reference(recipe, out)
 
     def value(params: Mapping[str, Any]) -> float:
         tried, _ = plan(replace(recipe, set=recipe.set | dict(params)), "run", "")
@@ -195,7 +196,7 @@ def tune(
     write_whole(out / "tuned" / f"{name}.json", json.dumps(found, indent=1) + "\n")
 
 
-def reference(
+def _reference(
     recipe: Recipe, out: Path
 ) -> tuple[dict[str, list[Sample]], dict[str, dict[str, Any]]]:
     """The validation splits and what the reference scores on them, asked once.
@@ -211,13 +212,11 @@ def reference(
         )
     benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
-    asked = f"{job.references['reference']} {recipe.benchmark} {recipe.data} {recipe.ratio}"
-    path = out / "validation" / f"{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = _measures(job.load(job.references["reference"]), job, splits)
-        write_whole(path, json.dumps(found))
-    return splits, json.loads(path.read_text("utf-8"))
+    shared = beside(replace(job, splits=splits), out / BESIDE)
+    told = shared.part(
+        "validation", lambda: _measures(job.load(job.references["reference"]), job, splits)
+    )
+    return splits, told
 
 
 def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

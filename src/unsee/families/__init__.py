@@ -38,6 +38,8 @@ class Family:
         visual_names: Names of the visual part's inputs in a batch.
         nested: Whether the processor wants the pictures of each row as a list of their own.
         chats: Whether its processors must have a chat template.
+        resumes: Whether what the LLM made of a picture holds for every question that follows, and
+            can be gone on from: not where it looks ahead, or reads pictures by cross attention.
     """
 
     name: ClassVar[str]
@@ -49,6 +51,7 @@ class Family:
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
     nested: ClassVar[bool] = False
     chats: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
     def check(self, processor: Any) -> None:
         """Refuses a processor whose settings the family cannot follow.
@@ -99,6 +102,10 @@ class Family:
         """Next-token logits [batch, seq, vocab] of a batch."""
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits
+
+    def positions(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Positions of a batch's tokens [batch, seq], or [axes, batch, seq] where it has axes."""
+        return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
     def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
         """What a module of the LLM gives [batch, seq, dim] for a batch."""
@@ -195,13 +202,37 @@ class Family:
         start = processor.tokenizer.bos_token
         return not (start and all(text.startswith(start) for text in texts))
 
+    def spell(
+        self, processor: Any, samples: Sequence[Sample], texts: Sequence[str]
+    ) -> list[tuple[list[int], list[int], int]]:
+        """Tokens of each prompt, of the whole text, and where the answer begins in these.
+
+        Pictures are not expanded. An image placeholder expands alike in both, so that the
+        difference is the answer. `texts` is what `text` makes of the samples, answers included.
+
+        Raises:
+            DataError: If an answer has no token.
+        """
+        tokens, adds = processor.tokenizer, self.adds_specials(processor, texts)
+        prompts = [self.text(processor, sample, with_answer=False) for sample in samples]
+        prompt_ids, whole_ids = (
+            tokens(list(some), add_special_tokens=adds)["input_ids"] for some in (prompts, texts)
+        )
+        found = []
+        for sample, prompt, whole in zip(samples, prompt_ids, whole_ids, strict=True):
+            shared = next(
+                (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
+                min(len(prompt), len(whole)),
+            )
+            if len(whole) <= shared:
+                raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
+            found.append((prompt, whole, shared))
+        return found
+
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
     ) -> Batch:
         """Samples to a batch; labels cover exactly the answers, the end token included.
-
-        Where an answer begins is found by tokenising the prompt with and without it: an image
-        placeholder expands alike in both, so the difference is the answer.
 
         Args:
             processor: The checkpoint's processor.
@@ -219,24 +250,11 @@ class Family:
         inputs = self.process(processor, texts, rows, side)
         labels = torch.full_like(inputs["input_ids"], IGNORE)
         if with_answer:
-            tokens = processor.tokenizer
-            prompts = [self.text(processor, sample, with_answer=False) for sample in samples]
-            adds = self.adds_specials(processor, texts)
-            whole_ids, prompt_ids = (
-                tokens(some, add_special_tokens=adds)["input_ids"] for some in (texts, prompts)
-            )
-            for row, (sample, prompt, whole) in enumerate(
-                zip(samples, prompt_ids, whole_ids, strict=True)
-            ):
-                shared = next(
-                    (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
-                    min(len(prompt), len(whole)),
-                )
-                length = len(whole) - shared
-                if length <= 0:
-                    raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
+            spelled = self.spell(processor, samples, texts)
+            for row, (_, whole, begin) in enumerate(spelled):
                 end = int(inputs["attention_mask"][row].sum())
-                labels[row, end - length : end] = inputs["input_ids"][row, end - length : end]
+                start = end - len(whole) + begin
+                labels[row, start:end] = inputs["input_ids"][row, start:end]
         return Batch(
             inputs,
             labels,

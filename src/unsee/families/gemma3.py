@@ -17,6 +17,7 @@ class Gemma3(Llava):
     source: ClassVar[str] = "Gemma team, arXiv 2503.19786"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     nested: ClassVar[bool] = True
+    resumes: ClassVar[bool] = False
 
     def placeholder(self, processor: Any) -> str | None:
         """The begin-of-image token, which the processor expands."""

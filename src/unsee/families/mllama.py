@@ -29,6 +29,7 @@ class Mllama(Llava):
     )
     aligned: ClassVar[bool] = False
     nested: ClassVar[bool] = True
+    resumes: ClassVar[bool] = False
     visual_names: ClassVar[tuple[str, ...]] = (
         "pixel_values",
         "aspect_ratio_ids",

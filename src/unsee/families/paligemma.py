@@ -25,6 +25,7 @@ class PaliGemma(Llava):
     source: ClassVar[str] = "Beyer et al., arXiv 2407.07726"
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     chats: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
         """Image tokens, start token, question, line break; then the answer and the end token."""

@@ -52,6 +52,13 @@ class Qwen2VL(Family):
         patches = [int(n) for n in inputs["image_grid_thw"].prod(-1)]
         return [n // gcd(*patches) for n in patches]
 
+    def positions(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Of time, height and width [3, batch, seq]."""
+        found: Tensor = model.model.get_rope_index(
+            **{n: t for n, t in inputs.items() if n != "pixel_values"}
+        )[0]
+        return found
+
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """Qwen2-VL's files call the parts "visual" and "model"."""
         short = name.removeprefix("model.")

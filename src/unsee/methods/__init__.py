@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
+from unsee.engine import Engine, launched, parallel
 from unsee.errors import ConfigError, DataError
+from unsee.prepare import prepared
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
 from unsee.types import Batch, Data, Sample
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 METHODS: Registry[type[Method]] = Registry("method", "unsee.methods")
 
+WHOLE = "needs whole weights, and they are shared out among processes. Type parallel=ddp."
 Part = Literal["visual", "encoder", "projector", "language", "all"]
 # Values to try, by field of the method or of the training settings.
 Search = Mapping[str, tuple[Any, ...]]
@@ -39,6 +42,8 @@ class Trainer:
         folder: Keeps the resumable state; None keeps none.
         log: Gets a line a step.
         progress: Is told about every step.
+        engine: How steps are computed, and with which other processes; None is what the settings
+            and the launcher say.
         history: What the training did.
         adapters: The LoRA adapters that were trained, if the settings ask for some.
         choices: What the method chose before it trained, such as how many weights a mask lets
@@ -49,6 +54,7 @@ class Trainer:
     folder: Path | None = None
     log: Path | None = None
     progress: Progress | None = None
+    engine: Engine | None = None
     history: History = field(default_factory=History)
     adapters: Adapters | None = None
     choices: dict[str, Any] = field(default_factory=dict)
@@ -74,23 +80,44 @@ class Trainer:
 
     def fit(
         self,
+        vlm: VLM,
         parameters: Mapping[str, nn.Parameter],
         step: Callable[[int], Mapping[str, Tensor]],
         gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
     ) -> History:
-        """Trains these parameters; see `unsee.train.fit`."""
-        self.history = fit(
-            parameters,
-            step,
-            self.settings,
-            folder=self.folder,
-            log=self.log,
-            progress=self.progress,
-            gradient=gradient,
-        )
+        """Trains these parameters of a model; see `unsee.train.fit`.
+
+        Raises:
+            ConfigError: If the model cannot be trained as the settings say.
+        """
+        joined = self.engine or Engine.join(self.settings, vlm.device.type)
+        if gradient is not None and joined.parallel != "ddp":
+            raise ConfigError(f"a mask on the gradients {WHOLE}")
+        with prepared(joined, vlm, parameters, self.settings) as (engine, trained):
+            self.history = fit(
+                trained,
+                step,
+                self.settings,
+                engine=engine,
+                folder=self.folder,
+                log=self.log,
+                progress=self.progress,
+                gradient=gradient,
+            )
         if self.adapters is not None:
             self.adapters.fold()
         return self.history
+
+    @property
+    def share(self) -> float:
+        """What a batch's gradient counts in a step, for those who add to `.grad` themselves.
+
+        Raises:
+            ConfigError: If gradients or weights are shared out among processes.
+        """
+        if parallel(self.settings) != "ddp":
+            raise ConfigError(f"inner relearning {WHOLE}")
+        return launched() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
         """The samples of a batch; streams of different sets are shuffled apart."""
@@ -105,6 +132,8 @@ class Method:
 
     Attributes:
         defaults: Training settings that suit it, where they are not the usual ones.
+        presets: What a name stands for where a recipe sets it to true: values of fields and of
+            training settings. Those given beside it count more.
         training_free: Whether it takes no optimiser step, whatever the settings say.
         weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
         search: What `unsee compare` tries, the published ranges where there are any; learning rates
@@ -116,11 +145,21 @@ class Method:
     source: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
     search: ClassVar[Search] = {}
 
     trains: Part = "all"
+
+    @classmethod
+    def expanded(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """`defaults` and what was given; a preset that is true by what it stands for."""
+        found = dict(cls.defaults)
+        for name, values in cls.presets.items():
+            if given.get(name) is True:
+                found |= values
+        return found | {k: v for k, v in given.items() if k not in cls.presets}
 
     @property
     def changes_language(self) -> bool:
@@ -137,7 +176,7 @@ class Method:
         def step(number: int) -> Mapping[str, Tensor]:
             return self.terms(vlm, data, trainer, number, teacher)
 
-        trainer.fit(trainer.adapt(vlm, vlm.parameters(self.trains)), step)
+        trainer.fit(vlm, trainer.adapt(vlm, vlm.parameters(self.trains)), step)
         return vlm
 
     def terms(
@@ -168,7 +207,7 @@ class Method:
         if not self.uses_teacher:
             return None
         if adapted:
-            return vlm.frozen_copy("all")
+            return vlm.frozen_copy(own=())
         return vlm.frozen_copy() if self.changes_language else vlm.frozen_visual_copy()
 
     def loss(

@@ -104,7 +104,7 @@ class MIPEditor(Method):
             return self.terms(vlm, data, trainer, number, teacher)
 
         edited = {n: p for n, p in vlm.parameters(self.trains).items() if n in masks}
-        trainer.fit(edited, step, gradient=mask)
+        trainer.fit(vlm, edited, step, gradient=mask)
         return vlm
 
     def loss(

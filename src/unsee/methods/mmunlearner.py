@@ -73,7 +73,7 @@ class MMUnlearner(Method):
             ascend(parameters, masks, share * terms["forget"])
             return terms | {"forget": terms["forget"].detach()}
 
-        trainer.fit(parameters, step)
+        trainer.fit(vlm, parameters, step)
         return vlm
 
     def loss(

@@ -87,7 +87,7 @@ class SMFA(Method):
             anchor = nll(twin.logits(retain), retain.labels)
             return self.loss(vlm, forget, retain, None) | {"anchor": anchor}
 
-        trainer.fit(trained, step)
+        trainer.fit(vlm, trained, step)
         if beside.adapters is not None:
             beside.adapters.fold()
         # What is left is no product of two small matrices.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -18,31 +19,26 @@ from unsee.features import (
     by_picture,
     capture,
     choose_layers,
+    collate_alone,
     distance_between,
-    flat,
     layer_parameters,
-    layer_statistics,
     one_a_picture,
-    picture_batches,
-    represent,
+    seen_side,
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
-from unsee.relearning import gradient_after_relearning
-from unsee.saliency import (
-    answer_probes,
-    gradient_masks,
-    mask_counts,
-    picture_probes,
-)
+from unsee.placement import give_back_memory
+from unsee.prefix import frozen_prefix
+from unsee.relearning import gradient_after_relearning, mix_with_noise, way_back
+from unsee.representations import Representations, refuse_small
+from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
 from unsee.train import seed_step
 from unsee.types import Batch, Data, Sample
 
 if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from unsee.model import VLM
 
@@ -92,15 +88,24 @@ class VKD(Method):
         saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
         saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
-        relearn_steps: Inner relearning steps whose end the forget loss also sees; 0 is none.
+        renew: Share of the projector's weights that noise takes before it is distilled anew.
+        relearn_steps: Most inner relearning steps after which the forget loss is also taken; how
+            many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
         relearn_lr: The inner attacker's learning rate.
         relearn_every: Steps between two such inner attacks.
+        cache: Folder that keeps the teacher's features for other runs. Without it they are held
+            in memory, of pictures that are not augmented.
+        cache_memory: Most of them to hold in memory (GB).
+        cache_disk: Most of them to keep in the folder (GB).
     """
 
     name: ClassVar[str] = "vkd"
     source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "robust": {"steps": 400, "relearn_steps": 10, "relearn_lr": 1e-3, "relearn_every": 2}
+    }
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
     trains: Part = "visual"
@@ -127,9 +132,13 @@ class VKD(Method):
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    renew: Unit = 0.0
     relearn_steps: Annotated[int, Field(ge=0)] = 0
     relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
     relearn_every: Annotated[int, Field(ge=1)] = 2
+    cache: str | None = None
+    cache_memory: Weight = 0.5
+    cache_disk: Weight = 20.0
 
     def check(self, data: Data) -> None:
         """Also refuses settings that contradict each other; see `Method.check`."""
@@ -151,6 +160,8 @@ class VKD(Method):
             )
         if self.erase == "base" and self.base is None:
             raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
+        if self.cache is not None:
+            refuse_small(Path(self.cache), self.cache_disk)
         if self._uses_answers and not any(s.answer and s.picture for s in data.forget):
             raise ConfigError(
                 "supervision=full needs questions and answers about the forget pictures. Give "
@@ -164,12 +175,16 @@ class VKD(Method):
         # A text-only sample has no gradient in the visual part.
         forget = [s for s in data.forget if s.picture is not None]
         retain = [s for s in data.retain if s.picture is not None]
-        if self.supervision == "features":
+        if not self._uses_answers:
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
-        teacher = vlm.frozen_copy("all" if trainer.settings.lora else "language")
-        guide = self._guide(teacher, retain, data, forget)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
+        # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
+        edited = vlm.parameters("visual") if self.prune or self.renew else {}
+        teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
+        prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
+        sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
+        guide = self._guide(teacher, retain, data, forget).at(sight, prefix)
         probes = answer_probes if self._uses_answers else picture_probes
         frozen = gradient_masks(
             vlm, forget, retain, parameters, probes,
@@ -182,44 +197,37 @@ class VKD(Method):
             )
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
+        if self.renew > 0:
+            mix_with_noise(vlm.parameters("projector"), self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
-        seed = trainer.settings.seed
+        seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
 
         def step(number: int) -> dict[str, Tensor]:
             rng = np.random.default_rng([seed, number])
 
-            def view(strength: float) -> Callable[[Image.Image], Image.Image]:
-                return lambda image: augment(image, rng, strength)
-
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
                 drawn = trainer.draw(samples, number, stream)
-                if self.supervision == "full":
-                    return vlm.collate(drawn, transform=view(strength))
-                images = [view(strength)(vlm.image(s.picture)) for s in drawn if s.picture]
-                inputs = vlm.collate_pictures(images)
-                return Batch(inputs, torch.empty(len(drawn), 0), tuple(s.id for s in drawn))
+                view = partial(augment, rng=rng, strength=strength, side=side)
+                if self._uses_answers:
+                    return vlm.collate(drawn, transform=view)
+                return collate_alone(vlm, drawn, view)
 
             batch = draw(forget, 0, self.augment)
             if self.relearn_steps and number % self.relearn_every == 0:
-                attack = [draw(forget, 2 + i, 0.0) for i in range(self.relearn_steps)]
+                length = int(rng.integers(1, self.relearn_steps + 1))
+                attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
                 gradient_after_relearning(
                     parameters,
-                    [partial(self._attack, vlm, b, teacher) for b in attack],
-                    lambda: torch.stack(
-                        list(self._forget(vlm, batch, teacher, guide).values())
-                    ).sum(),
+                    [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
+                    lambda: sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
                     self.relearn_lr,
+                    trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
             return self.loss(vlm, batch, kept, teacher, guide)
 
-        def mask(_: Mapping[str, nn.Parameter]) -> None:
-            for name, keep in frozen.items():
-                grad = parameters[name].grad
-                if grad is not None:
-                    grad.mul_(keep)
-
-        trainer.fit(parameters, step, gradient=mask if frozen else None)
+        give_back_memory()
+        trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 
     def loss(
@@ -244,32 +252,40 @@ class VKD(Method):
         if guide is None:
             guide = Guide.from_batch(self._layers(student), teacher, retain)
         terms = self._forget(student, forget, teacher, guide)
-        h, logits = self._run(student, retain, guide.layers)
-        if self._uses_answers and self.w_retain > 0 and logits is not None:
+        inputs, known = student.visual_inputs(retain), {}
+        layers = choose_layers(student, self.keep_layers)
+        if self.w_keep > 0:
+            known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
+        h, logits = guide.see(student, retain, known, self._uses_answers)
+        if logits is not None and self.w_retain > 0:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
-            layers = choose_layers(student, self.keep_layers)
-            with torch.no_grad():
-                t = represent(teacher, student.visual_inputs(retain), layers)
+            t = by_picture(teacher, known, inputs)
             terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
         return terms
 
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
-        h, logits = self._run(student, batch, guide.layers)
-        inputs, seen = student.visual_inputs(batch), None
+        inputs = student.visual_inputs(batch)
+        layers = choose_layers(student, self.erase_layers)
+        npo = self._uses_answers and self.w_forget > 0 and self.output == "npo"
+        known: dict[str, Tensor] = {}
+        if self.w_erase > 0 and self.erase in ("anonymous", "push") and not npo:
+            # Noise is drawn for every layer that the guide knows.
+            wanted = guide.layers if self.erase == "push" else layers
+            known = guide.observe(teacher, inputs, wanted, self.augment == 0)
+        h, logits = guide.see(student, batch, known, self._uses_answers)
         terms: dict[str, Tensor] = {}
-        if self._uses_answers and self.w_forget > 0 and logits is not None:
+        if logits is not None and self.w_forget > 0:
             if self.output == "ga":
                 terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
-            elif self.output == "npo":
+            elif npo:
                 # One pass gives the teacher's answers and the features that the target starts from.
-                with torch.no_grad(), capture(teacher, guide.layers) as outputs:
-                    known = sequence_logps(teacher.logits(batch), batch.labels)
-                seen = by_picture(teacher, outputs, inputs)
+                with torch.no_grad(), capture(teacher, guide.layers) as known:
+                    before = sequence_logps(teacher.logits(batch), batch.labels)
                 logps = sequence_logps(logits, batch.labels)
-                terms["forget"] = self.w_forget * npo_loss(logps, known, self.beta)
+                terms["forget"] = self.w_forget * npo_loss(logps, before, self.beta)
         if self.w_erase > 0:
-            layers = choose_layers(student, self.erase_layers)
+            seen = by_picture(teacher, known, inputs) if known else None
             with torch.no_grad():
                 target = guide.target(self.erase, teacher, inputs, batch.picture_ids, seen)
             away = self._mean(h, target, layers, guide)
@@ -282,13 +298,6 @@ class VKD(Method):
     @property
     def _uses_answers(self) -> bool:
         return self.supervision == "full"
-
-    def _run(self, vlm: VLM, batch: Batch, layers: Sequence[str]) -> tuple[Features, Tensor | None]:
-        if not self._uses_answers:
-            return represent(vlm, batch.inputs, layers), None
-        with capture(vlm, layers) as found:
-            logits = vlm.logits(batch)
-        return by_picture(vlm, found, vlm.visual_inputs(batch)), logits
 
     def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
         between = distance_between(self.distance)
@@ -305,26 +314,12 @@ class VKD(Method):
         pictures = [s.picture for s in known if s.picture][:256]
         if self.population == "kept":
             pictures += list(data.strangers)[:256]
-        statistics = layer_statistics(teacher, picture_batches(teacher, pictures), layers)
-        guide = Guide(
-            layers, statistics, list(data.strangers), strength=self.erase_strength
-        ).grouped(forget, self.erase == "anonymous" or self.stranger_per == "concept")
+        guide = Guide.of_population(teacher, layers, pictures).grouped(
+            forget, self.erase == "anonymous" or self.stranger_per == "concept"
+        )
+        guide = replace(guide, strangers=list(data.strangers), strength=self.erase_strength)
         if self.erase == "anonymous":
-            return guide.with_traits(teacher, forget)
+            return guide.with_traits(teacher, forget, choose_layers(teacher, self.erase_layers))
         if self.erase == "base" and self.base is not None:
-            base = type(teacher).load(self.base, visual_only=True, device=teacher.device.type)
-            base.model.requires_grad_(False)
-            return replace(guide, base=base)
+            return guide.with_base(teacher, self.base)
         return guide
-
-    def _attack(self, vlm: VLM, batch: Batch, teacher: VLM) -> Tensor:
-        """What an attacker minimises: the answers' loss, or the way back to the old features."""
-        if self._uses_answers:
-            return nll(vlm.logits(batch), batch.labels)
-        layers = choose_layers(vlm, ["projector"])
-        with torch.no_grad():
-            old = represent(teacher, batch.inputs, layers)
-        now = represent(vlm, batch.inputs, layers)
-        return torch.stack(
-            [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
-        ).mean()

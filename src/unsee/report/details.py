@@ -95,7 +95,8 @@ def cost(run: Run) -> list[Row]:
 def parameters(run: Run) -> list[Row]:
     """The method's hyperparameters, and what it chose by them."""
     method = run.summary.method
-    given = [Row(k, wording.plain(v)) for k, v in (method.parameters if method else {}).items()]
+    used = method.parameters if method else {}
+    given = [Row(k, "none" if v is None else wording.plain(v)) for k, v in used.items()]
     return given + [row for k, v in (run.summary.choices or {}).items() for row in _chosen(k, v)]
 
 

@@ -108,7 +108,8 @@ def _directions(vlm: VLM, values: Sequence[str]) -> Tensor:
 
 def _pointing(hidden: Tensor, directions: Tensor, true: Tensor) -> Tensor:
     """Cross-entropy of the cosines between `hidden` [rows, dim] and `directions` [classes, dim]."""
-    return F.cross_entropy(SHARP * F.normalize(hidden, dim=1) @ directions.T, true.to(hidden.device))
+    cosines = F.normalize(hidden, dim=1) @ directions.T
+    return F.cross_entropy(SHARP * cosines, true.to(hidden.device))
 
 
 def _some(seen: Mapping[str, Tensor]) -> Tensor:

@@ -28,8 +28,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from unsee.checkpoint import first_line, hash_file
-from unsee.errors import ConfigError, ModelError
+from unsee.checkpoint import hash_file
+from unsee.errors import ConfigError, ModelError, first_line
 from unsee.families.llava import DINOV2_NAMES
 
 GRID, PATCH = 37, 14  # patches a side that the tower's positions were trained for; pixels a patch

@@ -16,6 +16,7 @@ from unsee.types import Task
 
 FORMS: tuple[Task, ...] = ("generation", "cloze", "classification")
 LETTERS = "ABCD"
+FALSE = 3  # false answers of a question, for truth ratios
 ONE_LETTER = "Just give ONE letter representing the answer directly."
 ONLY = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 LEAD_INS = ("", "Look at the picture. ", "Please tell me: ")
@@ -74,12 +75,13 @@ class View:
 
 @dataclass(frozen=True)
 class Asked:
-    """A finished question: text, true answer, options, form."""
+    """A finished question: text, true answer, options, form, false answers worded like the true."""
 
     question: str
     answer: str
     choices: tuple[str, ...]
     task: Task
+    perturbed: tuple[str, ...] = ()
 
 
 def phrasing(rng: np.random.Generator, held_out: bool) -> tuple[int, int]:
@@ -114,16 +116,20 @@ def ask(
         held_out: Take a phrasing that is never trained on.
     """
     wording, lead = phrasing(rng, held_out)
+    # Chosen without a draw, so that questions stay what they are.
+    place = others.index(value)
+    false = tuple(v for v in (*others[place + 1 :], *others[:place]) if v != value)[:FALSE]
     leads = TEXT_LEAD_INS if by_name else LEAD_INS
     lead_in = leads[lead]
     if task == "cloze":
         # A gap sentence has one wording, so it is held out by a lead-in made of two.
         lead_in = leads[1] + leads[2] if held_out else lead_in
         gap = topic.gap.format(who=who)
-        return Asked(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task)
+        return Asked(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task, false)
     question = lead_in + topic.wordings[wording].format(who=who)
     if task == "generation":
-        return Asked(question, topic.sentence.format(name=name, value=value), (), task)
+        answer, *wrong = (topic.sentence.format(name=name, value=v) for v in (value, *false))
+        return Asked(question, answer, (), task, tuple(wrong))
     choices = _options(value, others, rng)
     options = "\n".join(f"{letter}: {c}" for letter, c in zip(LETTERS, choices, strict=False))
     answer = LETTERS[choices.index(value)]

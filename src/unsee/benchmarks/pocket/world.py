@@ -197,6 +197,7 @@ def person_sample(
         person.name,
         asked.choices,
         task,
+        perturbed=asked.perturbed,
     )
 
 
@@ -214,6 +215,7 @@ def view_sample(
         concept,
         asked.choices,
         task,
+        perturbed=asked.perturbed,
     )
 
 

@@ -1,0 +1,196 @@
+"""What resists relearning: variants of VKD under four attackers; the tables of docs/robust.md.
+
+    python -m performance.robust [--seeds 0] [--only NAME ...] [--jobs 2] [--out FILE.jsonl]
+
+Every (variant, seed) is one line in the JSONL file; what is there is not run again. Variants are
+judged on pocket's validation splits; the default and the preset `robust` also on the reported
+ones, with seeds 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from performance.ablation import value
+from unsee.attacks.relearn import Relearn, area_between
+from unsee.benchmarks.pocket import Pocket
+from unsee.config import Recipe
+from unsee.evaluate import evaluate
+from unsee.methods import Trainer
+from unsee.model import VLM
+
+DOC = Path(__file__).parent.parent / "docs" / "robust.md"
+STEPS = (0, 5, 10, 20, 40)
+ATTACKERS = {
+    f"{share:.0%} {modules}": {"share": share, "modules": modules}
+    for modules in ("visual", "all")
+    for share in (0.2, 1.0)
+}
+SPLITS = {
+    "validation": ("forget_validation", "retain_validation", "general_validation"),
+    "reported": ("forget_holdout", "retain_holdout", "general"),
+}
+ROBUST = {"robust": True}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "target": {},
+    "visual-retain": {},
+    "default": {},
+    "longer": {"steps": 400},
+    "4 small inner steps": {"steps": 400, "relearn_steps": 4},
+    "10 small inner steps": {"steps": 400, "relearn_steps": 10},
+    "1 large inner step (sharpness-aware)": {**ROBUST, "relearn_steps": 1},
+    "4 large inner steps": {**ROBUST, "relearn_steps": 4},
+    "robust (10 large inner steps)": ROBUST,
+    "robust, attacked in every step": {**ROBUST, "relearn_every": 1},
+    "robust, attacked in every step, w_keep 40": {**ROBUST, "relearn_every": 1, "w_keep": 40.0},
+    "20 large inner steps": {**ROBUST, "relearn_steps": 20, "relearn_every": 4},
+    "robust, 200 steps": {**ROBUST, "steps": 200},
+    "robust, features only": {**ROBUST, "supervision": "features"},
+    "robust, output by capped ascent": {**ROBUST, "output": "ga"},
+    "robust, erase at all layers": {**ROBUST, "erase_layers": ["all"], "erase_strength": 1.0},
+    "robust, erase to a stranger": {**ROBUST, "erase": "stranger"},
+    "robust, no keep": {**ROBUST, "w_keep": 0.0},
+    "noise in the projector, then distilled": {"renew": 1.0, "steps": 600, "lr": 1e-3},
+    "noise, then distilled, and robust": {**ROBUST, "renew": 1.0, "steps": 600, "lr": 1e-3},
+}
+REPORTED = ("target", "visual-retain", "default", "robust (10 large inner steps)")
+MODELS = {"target": "target", "visual-retain": "visual_retain"}
+
+
+def measure(variant: str, seed: int, where: str) -> dict[str, Any]:
+    """Unlearns pocket once, scores it on the splits, and lets four attackers at a copy."""
+    # One core a process: a run is then the same however many run side by side.
+    torch.set_num_threads(1)
+    pocket = Pocket()
+    vlm = VLM.load(pocket.checkpoint(MODELS.get(variant, "target")))
+    data = pocket.data()
+    started = time.perf_counter()
+    if variant not in MODELS:
+        recipe = Recipe(set={**VARIANTS[variant], "save_every": 0}, seed=seed)
+        method, settings, _ = recipe.build()
+        vlm = method.unlearn(vlm, data, Trainer(settings))
+    row = {"variant": variant, "seed": seed, "where": where}
+    row["seconds"] = time.perf_counter() - started
+    asked = SPLITS[where]
+    for name in asked:
+        row[name.partition("_")[0]] = value(vlm, {name: pocket.load(name)})
+    by_name = [s for s in pocket.load("forget") if s.modality == "text"]
+    (text,) = evaluate(vlm, {"forget": by_name}, metrics=["accuracy"]).measures.values()
+    row["text"] = text.value
+    held_out = pocket.load(asked[0])
+
+    def score(model: VLM) -> dict[str, float]:
+        return {"value": value(model, {asked[0]: held_out})}
+
+    start = {"value": row["forget"]}
+    row["curves"] = {
+        title: Relearn(**fields, steps=STEPS[-1], checkpoints=STEPS, seed=seed).curve(  # type: ignore[arg-type]
+            vlm, data.forget, score, start
+        )
+        for title, fields in ATTACKERS.items()
+        if variant != "target"
+    }
+    return row
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Accuracies, and the area to the reference's curve under every attacker, as markdown."""
+    base = {line["seed"]: line["curves"] for line in lines if line["variant"] == "visual-retain"}
+    head = ["variant", "n", "forget", "retain", "general", "text", *ATTACKERS, "seconds"]
+    rows = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for name in (n for n in VARIANTS if any(line["variant"] == n for line in lines)):
+        mine = [line for line in lines if line["variant"] == name]
+        cells = [_mean([line[key] for line in mine]) for key in head[2:6]]
+        cells += [
+            _mean(
+                [
+                    area_between(line["curves"][title], base[line["seed"]][title])
+                    for line in mine
+                    if title in line["curves"] and line["seed"] in base
+                ],
+                "+.3f",
+            )
+            for title in ATTACKERS
+        ]
+        spent = "" if name in MODELS else f"{statistics.mean(s['seconds'] for s in mine):.0f}"
+        rows.append(f"| {name} | {len(mine)} | " + " | ".join([*cells, spent]) + " |")
+    return "\n".join(rows)
+
+
+def curves(lines: list[dict[str, Any]]) -> str:
+    """Accuracy after so many steps of every attacker, as markdown."""
+    head = ["attacker has, tunes", "variant", *(f"{step} steps" for step in STEPS)]
+    rows = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for title in ATTACKERS:
+        for name in REPORTED[1:]:
+            mine = [line["curves"][title] for line in lines if line["variant"] == name]
+            if mine:
+                cells = [_mean([c[i]["value"] for c in mine], ".2f") for i in range(len(STEPS))]
+                rows.append(f"| {title} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _mean(values: list[float], shape: str = ".3f") -> str:
+    """Mean, and the range where there is one."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):{shape}}"
+    spread = f" ({min(values):{shape}} to {max(values):{shape}})"
+    return mean + (spread if len(values) > 1 else "")
+
+
+def write(lines: list[dict[str, Any]]) -> None:
+    """Puts the tables into the page, between its marks."""
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
+    some = {where: [line for line in lines if line["where"] == where] for where in SPLITS}
+    bodies = {
+        "reported": f"{table(some['reported'])}\n\n{curves(some['reported'])}",
+        "validation": table(some["validation"]),
+    }
+    text = DOC.read_text("utf-8")
+    for where, body in bodies.items():
+        begin, end = f"<!-- {where}:begin -->", f"<!-- {where}:end -->"
+        before, after = text[: text.index(begin)], text[text.index(end) :]
+        text = f"{before}{begin}\nMachine: {machine}.\n\n{body}\n{after}"
+    DOC.write_text(text, "utf-8")
+
+
+def main() -> None:
+    """Runs what is missing and rewrites the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0", help="Of the variants on the validation splits.")
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "robust.jsonl")
+    parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
+    options = parser.parse_args()
+    lines = []
+    if options.out.exists():
+        lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
+    done = {(line["variant"], line["seed"], line["where"]) for line in lines}
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    wanted = [(name, seed, "reported") for name in REPORTED for seed in (0, 1, 2)]
+    wanted += [(name, seed, "validation") for name in VARIANTS for seed in seeds]
+    missing = [w for w in wanted if w not in done and w[0] in options.only]
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=fresh) as pool:
+        for made in as_completed([pool.submit(measure, *some) for some in missing]):
+            lines.append(made.result())
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+            print(json.dumps(lines[-1]), flush=True)
+    write(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Writes docs/speed.md and docs/speed.svg from what `performance.speed` has measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from performance.pocket import ROOT, machine
+from unsee.report.charts import HEIGHT, WIDTH, Dot, Line, line_chart
+
+DOC, CHART = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
+SHAPES = {
+    "pocket": "Pocket (1.4 million parameters, 48 pixels, 32 bits, batches of 16 and 16)",
+    "7b": "CLIP-L/14-336 and a LLM of 7B's shape (bfloat16, batches of 1 and 1)",
+}
+LAYERS = 32  # language layers of the published 7B
+BATCH = 32  # images a step, of both sides together, that an update is shared out among
+STYLE = """
+text { font: 10px sans-serif; fill: #565c66; } .grid { stroke: #e6e6e1; }
+.line { fill: none; stroke: #0b5fb0; stroke-width: 1.6; } .marker { fill: #0b5fb0; }
+.title { font-size: 11px; fill: #1b1e23; }
+"""
+CHARTS = {
+    "people": "people (pocket, 4 pictures each)",
+    "pictures": "pictures of each of 4 people (pocket)",
+    "size": "pixels a side (CLIP-L, 12 layers)",
+    "depth": "layers (CLIP-L, 336 pixels)",
+}
+
+
+def results(out: Path, shape: str, ways: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What was measured of a shape, by way; empty unless all ways were."""
+    found = {
+        way: [json.loads(p.read_text("utf-8")) for p in sorted(out.glob(f"{shape}-{n}-*.json"))]
+        for n, way in enumerate(ways)
+    }
+    return found if all(found.values()) else {}
+
+
+def median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The median over all timed steps of all rounds."""
+    return float(statistics.median(value for row in rows for value in row[key]))
+
+
+def cost(rows: Sequence[Mapping[str, Any]], forward: float = 1.0, trained: float = 1.0) -> float:
+    """Processor seconds an image, its share of an update of the default batch included.
+
+    Args:
+        rows: What was measured.
+        forward: Multiple of the FLOPs.
+        trained: Multiple of the trained parameters.
+    """
+    return median(rows, "processor") * forward + median(rows, "update") * trained / BATCH
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What every way costs, as a markdown table; ratios are to the first."""
+    titles = [
+        "way", "seconds an image", "range", "processor seconds", "of the first", "images a second",
+        "seconds an update",
+        "peak memory (GB)", "trained parameters", "GFLOP an image", "of matmul peak",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    first = cost(next(iter(found.values())))
+    # The machine's, not that of the moment.
+    peak = max(row["matmul"] for rows in found.values() for row in rows)
+    for way, rows in found.items():
+        wall, processor = median(rows, "wall"), cost(rows)
+        every = [value for row in rows for value in row["wall"]]
+        flops = rows[0]["flops"]
+        cells = [
+            way, f"{wall:.3g}", f"{min(every):.3g} to {max(every):.3g}", f"{processor:.3g}",
+            f"{processor / first:.1%}", f"{1 / processor:.3g}", f"{median(rows, 'update'):.3g}",
+            f"{statistics.median(row['peak'] for row in rows) / 1e9:.2f}",
+            f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}", f"{flops / median(rows, 'processor') / peak:.0%}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append(f"\nMeasured matmul peak: {peak / 1e9:,.0f} GFLOP a processor second.")
+    return "\n".join(lines)
+
+
+def whole(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What all language layers would cost, by FLOPs, as a markdown table."""
+    titles = ["way", "TFLOP an image", "of the first", "processor seconds", "of the first",
+              "peak memory at least (GB)", "of the first"]  # fmt: skip
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    first: tuple[float, float, float] | None = None
+    for way, rows in found.items():
+        row, layers = rows[0], rows[0]["layers"]
+        flops = row["flops"] + (LAYERS / layers - 1 if layers else 0) * row["language_flops"]
+        absent = (LAYERS - layers) * row["layer_parameters"] if layers else 0
+        # Weights alone, or also their gradients and two optimizer states, in 2 bytes each.
+        everything = way.endswith("all weights")
+        more = 2 * (4 if everything else 1) * absent
+        trained = 1 + absent / row["trained"] if everything else 1
+        seconds = cost(rows, flops / row["flops"], trained)
+        memory = statistics.median(r["peak"] for r in rows) + more
+        first = first or (flops, seconds, memory)
+        cells = [
+            way, f"{flops / 1e12:.3g}", f"{flops / first[0]:.1%}", f"{seconds:.3g}",
+            f"{seconds / first[1]:.1%}", f"{memory / 1e9:.1f}", f"{memory / first[2]:.1%}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def chart(out: Path) -> bool:
+    """Draws how the cost grows; False if nothing of it was measured."""
+    drawn = ET.Element("svg", xmlns="http://www.w3.org/2000/svg")
+    ET.SubElement(drawn, "style").text = STYLE
+    step = HEIGHT + 24
+    for number, (name, label) in enumerate(CHARTS.items()):
+        paths = sorted(out.glob(f"{name}-*.json"), key=lambda p: int(p.stem.split("-")[1]))
+        rows = {int(p.stem.split("-")[1]): json.loads(p.read_text("utf-8")) for p in paths}
+        if not rows:
+            return False
+        dots = [Dot(x, cost([row])) for x, row in rows.items()]
+        inner = ET.fromstring(
+            line_chart(
+                [Line("features only", "unlearned", dots)],
+                uid=name,
+                title=f"Processor seconds an image by {label}",
+                desc=", ".join(f"{dot.x:g}: {dot.y:.3g}" for dot in dots),
+                x_label=label,
+                share=False,
+            )
+        )
+        x, y = number % 2 * (WIDTH + 20), number // 2 * step
+        place = {"x": x, "y": y + 20, "width": WIDTH, "height": HEIGHT}
+        inner.attrib.update({key: f"{value:g}" for key, value in place.items()})
+        drawn.append(inner)
+        text = ET.SubElement(drawn, "text", {"x": f"{x:g}", "y": f"{y + 14:g}", "class": "title"})
+        text.text = "processor seconds an image"
+    drawn.set("viewBox", f"0 0 {2 * WIDTH + 20:g} {2 * step:g}")
+    CHART.write_text(ET.tostring(drawn, encoding="unicode") + "\n", "utf-8")
+    return True
+
+
+def setups(out: Path) -> str:
+    """Seconds before the second step by number of pictures, in a sentence."""
+    rows = [json.loads(p.read_text("utf-8")) for p in out.glob("pictures-*.json")]
+    said = [
+        f"{row['setup']:.1f} s with {2 * row['people'] * row['pictures']}"
+        for row in sorted(rows, key=lambda row: int(row["pictures"]))
+    ]
+    return "Up to the end of the first step, by pictures of both sides: " + ", ".join(said) + "."
+
+
+def write(out: Path, ways: Sequence[str], command: str) -> None:
+    """Writes the page."""
+    text = (
+        f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
+        "measurement. Seconds are medians over the timed steps of all rounds; an image is one that "
+        "is trained on, to forget or to keep. The machine was shared with other work: seconds by "
+        "the wall swing with it, so everything else rests on processor seconds, taken side by side. "
+        f"These count the optimiser's update (a step's, whatever its batch) as in batches of "
+        f"{BATCH} images, the default; the wall's are of the batches as they were. The share of the "
+        "matmul peak is that of forward and backward passes.\n"
+    )
+    for shape, title in SHAPES.items():
+        found = results(out, shape, ways)
+        if not found:
+            continue
+        layers = next(iter(found.values()))[0]["layers"]
+        text += f"\n## {title}\n\n{table(found)}\n"
+        if shape == "7b":
+            text += (
+                f"\nOf {LAYERS} language layers, {layers} were there. All of them, by FLOPs "
+                "(seconds) and by what their weights take (memory; gradients and two optimizer "
+                f"states where they are trained):\n\n{whole(found)}\n"
+            )
+    if chart(out):
+        text += (
+            "\n## How it grows\n\nVKD from features alone, one thing at a time.\n\n"
+            f"![Processor seconds an image]({CHART.name})\n\n{setups(out)}\n"
+        )
+    own = DOC.read_text("utf-8") if DOC.exists() else ""
+    mark = "<!-- by hand -->"
+    rest = own[own.index(mark) :] if mark in own else f"{mark}\n"
+    DOC.write_text(f"{text}\n{rest}", "utf-8")

@@ -1,0 +1,310 @@
+"""The engine: several processes, precision, checkpointing; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from test_resume import finish
+from unsee.config import build_method
+from unsee.engine import check
+from unsee.errors import ConfigError, TrainingError
+from unsee.manifest import TENSORS
+from unsee.methods import Trainer
+from unsee.model import VLM
+from unsee.train import STATE, Progress, Settings
+from unsee.types import Data
+
+SETTINGS = Settings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
+
+
+def unlearned(
+    folder: Path,
+    data: Data,
+    name: str,
+    settings: Settings,
+    state: Path | None = None,
+    keep: Progress | None = None,
+    **more: Any,
+) -> dict[str, Tensor]:
+    vlm = VLM.load(folder)
+    trainer = Trainer(settings, state, state / "log.jsonl" if state else None, keep)
+    build_method(name, more).unlearn(vlm, data, trainer)
+    return {n: p.detach().clone() for n, p in vlm.parameters().items()}
+
+
+def assert_near(plain: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Equal within rounding, but for what has no gradient, of whose noise Adam makes steps."""
+    for name, value in plain.items():
+        if not name.endswith("k_proj.bias"):
+            assert torch.allclose(value, found[name], atol=1e-4), name
+
+
+def in_two(work: Callable[[int], None]) -> list[int | None]:
+    """Exit codes of two forked processes that find each other as a launcher's do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank: int) -> None:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        torch.set_num_threads(1)
+        work(rank)
+
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=child, args=(rank,)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(200)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in both]
+
+
+CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "vkd": ("vkd", {}),
+    "relearning-aware": ("vkd", {"relearn_steps": 1, "relearn_every": 1}),
+    "grad_diff": ("grad_diff", {"trains": "all"}),
+    "lora": ("grad_diff", {"trains": "language"}),
+}
+WAYS = dict.fromkeys(CASES, ("ddp", "fsdp")) | {"relearning-aware": ("ddp",)}
+MORE: Mapping[str, dict[str, Any]] = {"lora": {"lora": 4, "checkpointing": True}}
+
+
+class Keep:
+    """Copies the state that a run keeps half way."""
+
+    def __init__(self, state: Path, copy: Path) -> None:
+        self.state, self.copy = state, copy
+
+    def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+        if step == 2:
+            self.copy.mkdir(parents=True)
+            shutil.copy(self.state / STATE, self.copy / STATE)
+
+
+def test_two_processes_give_what_one_gives(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
+    """So do runs that go on with another number of processes, or share weights out from there."""
+    alone = {}
+    for case, (name, fields) in CASES.items():
+        state = tmp_path / case / "one"
+        keep = Keep(state, tmp_path / case / "fsdp-from-one")
+        settings = replace(SETTINGS, **MORE.get(case, {}))
+        alone[case] = unlearned(tiny_folder, data, name, settings, state, keep, **fields)
+
+    def work(rank: int) -> None:
+        for case, (name, fields) in CASES.items():
+            for way in (*WAYS[case], "fsdp-from-one") if case == "vkd" else WAYS[case]:
+                parallel, state = way.partition("-")[0], tmp_path / case
+                settings = replace(SETTINGS, parallel=parallel, **MORE.get(case, {}))
+                half = Keep(state / way, state / "one-from-fsdp")
+                keep = half if (case, way) == ("vkd", "fsdp") else None
+                found = unlearned(tiny_folder, data, name, settings, state / way, keep, **fields)
+                save_file(found, tmp_path / f"{case}-{way}-{rank}")
+
+    assert in_two(work) == [0, 0]
+    start = VLM.load(tiny_folder).parameters()
+    for case, (name, fields) in CASES.items():
+        assert any(not torch.equal(alone[case][n], start[n]) for n in start)
+        results = {p.name: load_file(p) for p in tmp_path.glob(f"{case}-*-[01]")}
+        state = tmp_path / case / "one-from-fsdp"
+        if state.exists():
+            results["one-from-fsdp"] = unlearned(tiny_folder, data, name, SETTINGS, state, **fields)
+        assert len(results) >= 2 * len(WAYS[case])
+        for way, found in results.items():
+            for tensor, value in alone[case].items():
+                assert torch.allclose(found[tensor], value, atol=2e-5), (way, tensor)
+        lines = (tmp_path / case / "ddp" / "log.jsonl").read_text().splitlines()
+        own = (tmp_path / case / "one" / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+        for line, other in zip(lines, own, strict=True):
+            assert json.loads(line)["terms"] == pytest.approx(json.loads(other)["terms"], rel=1e-4)
+
+
+def test_a_process_that_is_killed_ends_the_others(
+    tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    class Die:
+        def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def work(rank: int) -> None:
+        with pytest.raises(TrainingError, match="another process has ended"):
+            unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path, Die())
+
+    # The first process is told of progress, and dies of it; the second says so, and is well.
+    assert in_two(work) == [-signal.SIGKILL, 0]
+
+
+ACCELERATE = [
+    sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--use_fsdp",
+    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+    "--main_process_port", "0", "-m", "unsee",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_launched_job_is_killed_and_goes_on_in_one_process(
+    tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    for name, samples in (("forget", data.forget), ("retain", data.retain)):
+        rows = [
+            {
+                "image": s.picture.source, "question": s.question, "answer": s.answer,
+                "concept": s.concept, "task": s.task,
+            }
+            for s in samples if s.picture is not None
+        ]  # fmt: skip
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+
+    def command(out: str) -> list[str]:
+        return [
+            "unlearn", "--model", str(tiny_folder), "--forget", str(tmp_path / "forget.jsonl"),
+            "--retain", str(tmp_path / "retain.jsonl"), "--out", str(tmp_path / out), "--json",
+            "--device", "cpu", "--set", "batch_size=2", "--set", "accumulate=2",
+            "--set", "save_every=5", "--set", "steps=80",
+        ]  # fmt: skip
+
+    log = tmp_path / "broken" / "train.jsonl"
+    with subprocess.Popen(
+        [*ACCELERATE, *command("broken")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as job:  # fmt: skip
+        while job.poll() is None and not (log.exists() and log.read_text().count("\n") >= 7):
+            time.sleep(0.02)
+        started = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        (worker,) = [
+            int(pid) for pid in started
+            if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ]  # fmt: skip
+        os.kill(worker, signal.SIGKILL)
+        said, _ = job.communicate(timeout=100)
+    assert job.returncode != 0
+    assert "SIGKILL" in said
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    finish(command("broken"), tmp_path / "logs")
+    finish(command("whole"), tmp_path / "logs")
+    ours, theirs = (load_file(tmp_path / n / "patch" / TENSORS) for n in ("broken", "whole"))
+    assert all(torch.allclose(ours[name], value, atol=1e-4) for name, value in theirs.items())
+
+
+@pytest.mark.parametrize("name", ["vkd", "grad_diff"])
+def test_checkpointing_changes_nothing(tiny_folder: Path, data: Data, name: str) -> None:
+    plain = unlearned(tiny_folder, data, name, SETTINGS)
+    again = unlearned(tiny_folder, data, name, replace(SETTINGS, checkpointing=True))
+    assert all(torch.allclose(plain[n], again[n], atol=1e-6) for n in plain)
+
+
+def test_checkpointed_blocks_compute_twice(tiny: VLM, data: Data) -> None:
+    block = tiny.model.get_submodule(tiny.family.language_layers(tiny.model)["language.0"])
+    seen: list[int] = []
+    block.self_attn.register_forward_hook(lambda *_: seen.append(1))
+    settings = replace(SETTINGS, steps=1, accumulate=1, checkpointing=True)
+    build_method("grad_diff", {}).unlearn(tiny, data, Trainer(settings))
+    assert len(seen) == 4  # forget and retain, there and back
+    assert not any(module.training for module in tiny.model.modules())
+
+
+def test_half_precision_keeps_whole_weights_meanwhile(
+    tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    vlm, dtypes = VLM.load(tiny_folder, dtype=torch.bfloat16), set[torch.dtype]()
+    head = vlm.model.get_output_embeddings()
+    head.register_forward_hook(lambda _m, _i, output: dtypes.add(output.dtype))
+    trainer = Trainer(replace(SETTINGS, precision="bf16"), tmp_path)
+    build_method("vkd", {}).unlearn(vlm, data, trainer)
+    assert dtypes == {torch.bfloat16}
+    assert {p.dtype for p in vlm.parameters().values()} == {torch.bfloat16}
+    stored = load_file(tmp_path / STATE)
+    assert {t.dtype for n, t in stored.items() if n.startswith("parameter/")} == {torch.float32}
+    exact = unlearned(tiny_folder, data, "vkd", SETTINGS)
+    for name, parameter in vlm.parameters("visual").items():
+        assert torch.allclose(parameter.float(), exact[name], atol=2e-2), name
+
+
+def test_attention_is_what_was_asked_for(tiny: VLM, tiny_folder: Path, data: Data) -> None:
+    trainer = Trainer(replace(SETTINGS, attention="eager"))
+    build_method("vkd", {}).unlearn(tiny, data, trainer)
+    assert tiny.model.config._attn_implementation == "eager"
+    assert_near(unlearned(tiny_folder, data, "vkd", SETTINGS), tiny.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_equals_not_compiled(tiny_folder: Path, data: Data) -> None:
+    plain = unlearned(tiny_folder, data, "vkd", SETTINGS)
+    counters.clear()
+    found = unlearned(tiny_folder, data, "vkd", replace(SETTINGS, compile=True))
+    assert counters["stats"]["unique_graphs"] >= 4  # attention and MLP, of encoder and LLM
+    assert_near(plain, found)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_deepspeed_gives_what_one_process_gives(
+    tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeRO 2, from a state that one process left, and one that it leaves."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    keep = Keep(tmp_path / "one", tmp_path / "zero-from-one")
+    alone = unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path / "one", keep)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+
+    def work(rank: int) -> None:
+        half = Keep(tmp_path / "zero", tmp_path / "one-from-zero")
+        for way, keep in (("zero", half), ("zero-from-one", None)):
+            found = unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path / way, keep)
+            save_file(found, tmp_path / f"{way}-{rank}")
+
+    assert in_two(work) == [0, 0]
+    results = {path.name: load_file(path) for path in tmp_path.glob("zero*-[01]")}
+    assert len(results) == 4
+    state = tmp_path / "one-from-zero"
+    results["one-from-zero"] = unlearned(tiny_folder, data, "vkd", SETTINGS, state)
+    for found in results.values():
+        assert_near(alone, found)
+
+
+REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
+    ({"precision": "fp16"}, {}, "precision=fp16 needs a GPU"),
+    ({"attention": "flash_attention_2"}, {}, "attention=sdpa"),
+    ({"compile": True}, {"CXX": "no-such-compiler"}, "a C++ compiler"),
+    ({"accumulate": 3}, {"WORLD_SIZE": "2"}, "Type accumulate=2"),
+    ({}, {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}, "unsee[deepspeed]"),
+]
+
+
+@pytest.mark.parametrize(("fields", "around", "told"), REFUSED)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    fields: dict[str, Any], around: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in around.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        check(replace(SETTINGS, **fields), "cpu")

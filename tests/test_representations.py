@@ -1,0 +1,208 @@
+"""What is computed once equals what is computed each time, and stays within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import unsee.guide
+import unsee.methods.vkd
+import unsee.representations
+from unsee.errors import ConfigError, RunError
+from unsee.features import observe, one_a_picture, picture_batches
+from unsee.methods import METHODS, Trainer
+from unsee.model import VLM
+from unsee.representations import GIGABYTE, Representations, refuse_small, used
+from unsee.train import Settings
+from unsee.types import Data
+
+SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3)
+STILL = {"supervision": "features", "augment": 0.0, "augment_retain": 0.0}
+MOVED = {"supervision": "features"}
+UPPER = {"train_layers": ("upper",)}
+NAMES = ["encoder.0", "encoder.1", "projector"]
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the teacher's forward passes in training steps."""
+    count = [0]
+
+    def counted(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
+        count[0] += 1
+        return observe(vlm, inputs, names)
+
+    for module in (unsee.guide, unsee.representations):
+        monkeypatch.setattr(module, "observe", counted)
+    return count
+
+
+def trained(
+    folder: Path, data: Data, settings: Settings = SETTINGS, **fields: Any
+) -> tuple[VLM, Mapping[str, float]]:
+    """The model that a run leaves, and its last loss terms."""
+    vlm, trainer = VLM.load(folder), Trainer(settings)
+    METHODS.get("vkd")(**fields).unlearn(vlm, data, trainer)
+    return vlm, trainer.history.last
+
+
+def unlearned(*given: Any, **fields: Any) -> tuple[str, Mapping[str, float]]:
+    """The hash of the weights that a run leaves, and its last loss terms."""
+    vlm, last = trained(*given, **fields)
+    return vlm.hash(), last
+
+
+@pytest.mark.parametrize("fields", [STILL, STILL | UPPER, STILL | {"erase": "push"}])
+def test_pictures_that_are_not_augmented_are_looked_at_once(
+    fields: dict[str, Any], tiny_folder: Path, data: Data, tmp_path: Path, passes: list[int]
+) -> None:
+    plain, last = trained(tiny_folder, data, **fields, cache_memory=0.0)
+    assert passes[0] == 2 * SETTINGS.steps
+    passes[0] = 0
+    once, terms = trained(tiny_folder, data, **fields)
+    # Six pictures a side, three a step: all are known after two steps.
+    assert passes[0] == 4
+    # Equal up to rounding: a picture stands at another place in another batch.
+    assert terms == pytest.approx(last, rel=1e-4)
+    start, one, two = (
+        torch.cat([p.detach().flatten() for p in vlm.parameters("visual").values()])
+        for vlm in (VLM.load(tiny_folder), plain, once)
+    )
+    assert float((one - two).norm()) <= 0.01 * float((one - start).norm())
+    for memory in (0.0, 1.0):
+        kept = {"cache": str(tmp_path), "cache_memory": memory}
+        assert unlearned(tiny_folder, data, **fields, **kept) == (once.hash(), terms)
+        assert passes[0] == 8
+
+
+@pytest.mark.parametrize("fields", [MOVED | UPPER, {"output": "none"}])
+def test_random_views_are_found_again_by_another_run(
+    fields: dict[str, Any], tiny_folder: Path, data: Data, tmp_path: Path, passes: list[int]
+) -> None:
+    plain = unlearned(tiny_folder, data, **fields)
+    for expected in (2 * SETTINGS.steps, 0):
+        passes[0] = 0
+        assert unlearned(tiny_folder, data, **fields, cache=str(tmp_path)) == plain
+        assert passes[0] == expected
+    # A student that goes another way has the same teacher; other views or weights have not.
+    assert unlearned(tiny_folder, data, **fields, w_keep=5.0, cache=str(tmp_path)) != plain
+    assert passes[0] == 0
+    other = replace(SETTINGS, seed=1)
+    assert unlearned(tiny_folder, data, other, **fields, cache=str(tmp_path)) == unlearned(
+        tiny_folder, data, other, **fields
+    )
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, lora=2)])
+@pytest.mark.parametrize("fields", [{}, {"distance": "cosine"}, {"relearn_steps": 1}])
+def test_the_frozen_prefix_is_the_teachers(
+    fields: dict[str, Any], settings: Settings, tiny_folder: Path, data: Data,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shared = unlearned(tiny_folder, data, settings, **MOVED, **UPPER, **fields)
+    monkeypatch.setattr(unsee.methods.vkd, "frozen_prefix", lambda *_: [])
+    assert unlearned(tiny_folder, data, settings, **MOVED, **UPPER, **fields) == shared
+
+
+@pytest.fixture
+def inputs(tiny: VLM, data: Data) -> dict[str, Tensor]:
+    """Six pictures in a batch."""
+    pictures = [s.picture for s in one_a_picture(data.forget) if s.picture is not None]
+    (batch,) = picture_batches(tiny, pictures)
+    return batch
+
+
+def test_a_damaged_file_counts_as_none(
+    tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
+) -> None:
+    first = Representations(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+    for damage in ("flip", "cut", "garbage"):
+        path = sorted(tmp_path.iterdir())[0]
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes({"flip": content, "cut": content[:-9], "garbage": b"x"}[damage])
+        passes[0] = 0
+        for expected in (1, 1):
+            again = Representations(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+            assert all(torch.equal(first[name], again[name]) for name in NAMES)
+            assert passes[0] == expected
+
+
+def test_bounds(tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]) -> None:
+    plain = observe(tiny, inputs, NAMES)
+    one = sum(plain[name][0].nbytes for name in NAMES)
+    held = Representations(tiny, memory=2.5 * one / GIGABYTE)
+    kept = Representations(tiny, tmp_path, memory=0, disk=3.5 * one / GIGABYTE)
+    for sight in (held, kept):
+        for _ in range(2):
+            found = sight.observe(inputs, NAMES)
+            assert list(found) == NAMES
+            assert all(torch.equal(found[name], plain[name]) for name in NAMES)
+    assert passes[0] == 4
+    assert held.held == 2 * one
+    assert len(list(tmp_path.iterdir())) == 3
+    assert used(tmp_path) < 4 * one + 3000
+    # Other weights do not find them, nor does another batch size.
+    full = Representations(tiny, tmp_path, memory=1, disk=1)
+    full.observe(inputs, NAMES)
+    full.observe({name: tensor[:2] for name, tensor in inputs.items()}, NAMES)
+    with torch.no_grad():
+        next(iter(tiny.parameters("encoder").values())).add_(1)
+    Representations(tiny, tmp_path, disk=1).observe(inputs, NAMES)
+    assert passes[0] == 7
+
+
+def test_a_disk_with_too_little_room(
+    tiny: VLM, data: Data, inputs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"may grow by 1000000000\.0 GB, and .* cache_disk=GB"):
+        refuse_small(tmp_path / "new" / "cache", 1e9)
+    before = tiny.hash()
+    method = METHODS.get("vkd")(cache=str(tmp_path / "cache"), cache_disk=1e9)
+    with pytest.raises(ConfigError, match="Free some space"):
+        method.unlearn(tiny, data, Trainer(SETTINGS))
+    assert tiny.hash() == before
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="is a file"):
+        refuse_small(tmp_path / "file", 1)
+    with pytest.raises(RunError, match="cannot be written"):
+        Representations(tiny, tmp_path / "file" / "cache", disk=1).observe(inputs, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "lora"), [(UPPER, 0), (UPPER, 2), (UPPER | {"prune": 0.2}, 0), ({}, 0)]
+)
+def test_what_no_step_changes_is_not_held_twice(
+    fields: dict[str, Any], lora: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[VLM] = []
+    copy = VLM.frozen_copy
+
+    def watched(self: VLM, own: Iterable[str] | None = None) -> VLM:
+        made.append(copy(self, own))
+        return made[-1]
+
+    monkeypatch.setattr(VLM, "frozen_copy", watched)
+    before = {name: parameter.clone() for name, parameter in tiny.parameters().items()}
+    same = dict(tiny.parameters())
+    METHODS.get("vkd")(**MOVED, **fields).unlearn(tiny, data, Trainer(replace(SETTINGS, lora=lora)))
+    (teacher,) = made
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    own = {n for n, p in teacher.parameters().items() if p is not same[n]}
+    assert changed
+    if lora:
+        # Adapters were beside the weights until they were folded in.
+        assert not own
+        return
+    assert changed <= own
+    assert all(torch.equal(p, before[n]) for n, p in teacher.parameters().items())
+    # Pruning may zero weights of any layer; else only what is trained is there twice.
+    if fields == UPPER:
+        assert not any("layers.0." in name for name in own)

@@ -76,7 +76,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             way, f"{wall:.3g}", f"{min(every):.3g} to {max(every):.3g}", f"{processor:.3g}",
             f"{processor / first:.1%}", f"{1 / processor:.3g}", f"{median(rows, 'update'):.3g}",
             f"{statistics.median(row['peak'] for row in rows) / 1e9:.2f}",
-            f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}", f"{flops / median(rows, 'processor') / peak:.0%}",
+            f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}",
+            f"{flops / median(rows, 'processor') / peak:.0%}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(f"\nMeasured matmul peak: {peak / 1e9:,.0f} GFLOP a processor second.")
@@ -155,10 +156,10 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
     text = (
         f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
         "measurement. Seconds are medians over the timed steps of all rounds; an image is one that "
-        "is trained on, to forget or to keep. The machine was shared with other work: seconds by "
-        "the wall swing with it, so everything else rests on processor seconds, taken side by side. "
-        f"These count the optimiser's update (a step's, whatever its batch) as in batches of "
-        f"{BATCH} images, the default; the wall's are of the batches as they were. The share of the "
+        "is trained on, to forget or to keep. The machine was shared with other work, and seconds "
+        "by the wall swing with it; all else rests on processor seconds, taken side by side. These "
+        f"count the optimiser's update (one a step) as in batches of {BATCH} images, the default; "
+        "seconds by the wall are of the batches as they were. The share of the measured "
         "matmul peak is that of forward and backward passes.\n"
     )
     for shape, title in SHAPES.items():

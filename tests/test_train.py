@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from unsee.errors import RunError, TrainingError
 from unsee.train import STATE, Settings, batch_indices, fit
 
 
-def problem() -> tuple[dict[str, nn.Parameter], Callable[[int], Mapping[str, Tensor]]]:
+def problem(
+    dtype: torch.dtype = torch.float32,
+) -> tuple[dict[str, nn.Parameter], Callable[[int], Mapping[str, Tensor]]]:
     """A least-squares problem whose batches are drawn from torch's generator."""
-    weight = nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    weight = nn.Parameter(torch.arange(6.0).reshape(2, 3).to(dtype))
 
     def step(number: int) -> Mapping[str, Tensor]:
-        x = torch.randn(4, 3)
+        x = torch.randn(4, 3).to(dtype)
         return {"fit": (x @ weight.T).square().mean(), "decay": 0.1 * weight.square().mean()}
 
     return {"weight": weight}, step
@@ -54,22 +57,24 @@ def test_schedules_half_way(schedule: str, expected: float) -> None:
     assert Settings(steps=100, lr=1.0, warmup=0.1).rate(4) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 9, 10, 13])
-def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int) -> None:
+@pytest.mark.parametrize(
+    ("stop", "dtype"), [*((n, torch.float32) for n in (1, 5, 9, 10, 13)), (9, torch.bfloat16)]
+)
+def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int, dtype: torch.dtype) -> None:
     settings = Settings(steps=15, lr=0.05, save_every=5)
-    whole, step = problem()
+    whole, step = problem(dtype)
     fit(whole, step, settings, folder=tmp_path / "a", log=tmp_path / "a.jsonl")
 
     def break_off(done: int) -> None:
         if done == stop:
             raise Interrupt
 
-    broken, step = problem()
+    broken, step = problem(dtype)
     with pytest.raises(Interrupt):
         fit(
             broken, step, settings, folder=tmp_path / "b", log=tmp_path / "b.jsonl", after=break_off
         )
-    resumed, step = problem()
+    resumed, step = problem(dtype)
     history = fit(resumed, step, settings, folder=tmp_path / "b", log=tmp_path / "b.jsonl")
     assert torch.equal(whole["weight"], resumed["weight"])
     assert history.steps == 15
@@ -93,6 +98,25 @@ def test_accumulation_divides_by_the_number_of_micro_batches() -> None:
 
     fit({"weight": weight}, step, Settings(steps=1, accumulate=2), gradient=look)
     assert grads[0].tolist() == [1.5, 1.5]
+
+
+def test_no_step_holds_the_gradients_of_the_one_before() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    held: list[weakref.ref[Tensor]] = []
+
+    def step(number: int) -> Mapping[str, Tensor]:
+        assert [grad() for grad in held] == [None] * number
+        return {"loss": weight.square().sum()}
+
+    def look(parameters: Mapping[str, nn.Parameter]) -> None:
+        grad = parameters["weight"].grad
+        assert grad is not None
+        held.append(weakref.ref(grad))
+        # The wrapper lives as long as the gradient, not just as long as this name for it.
+        assert held[-1]() is parameters["weight"].grad
+
+    fit({"weight": weight}, step, Settings(steps=3), gradient=look)
+    assert len(held) == 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

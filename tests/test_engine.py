@@ -67,7 +67,7 @@ def in_two(work: Callable[[int], None]) -> list[int | None]:
     def child(rank: int) -> None:
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         torch.set_num_threads(1)
         work(rank)

@@ -116,21 +116,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "ablation.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
     options = parser.parse_args()
-    lines = []
-    if options.out.exists():
-        lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
+    lines = read(options.out)
     done = {(line["variant"], line["seed"]) for line in lines}
     pocket = Pocket()
     for name in ("target", "visual_retain", "retain_only"):
         if (name, 0) not in done:
             row = scores(VLM.load(pocket.checkpoint(name)), pocket)
-            _append(options.out, lines, {"variant": name, "seed": 0, **row})
+            append(options.out, lines, {"variant": name, "seed": 0, **row})
     seeds = [int(seed) for seed in options.seeds.split(",")]
     missing = [(name, s) for s in seeds for name in options.only if (name, s) not in done]
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=fresh) as pool:
         for made in as_completed([pool.submit(measure, *pair) for pair in missing]):
-            _append(options.out, lines, made.result())
+            append(options.out, lines, made.result())
     order = ["target", "visual_retain", "retain_only", *VARIANTS]
     lines.sort(key=lambda line: order.index(line["variant"]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
@@ -143,7 +141,14 @@ def main() -> None:
     DOC.write_text(text[: text.index(BEGIN)] + body + text[text.index(END) + len(END) :], "utf-8")
 
 
-def _append(out: Path, lines: list[dict[str, Any]], line: dict[str, Any]) -> None:
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file; none where there is no file."""
+    text = out.read_text("utf-8") if out.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def append(out: Path, lines: list[dict[str, Any]], line: dict[str, Any]) -> None:
+    """Adds a line to those read and to the file, and prints it."""
     lines.append(line)
     with out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

@@ -10,7 +10,6 @@ ones, with seeds 0, 1 and 2.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -22,11 +21,10 @@ from typing import Any
 
 import torch
 
-from performance.ablation import value
+from performance.ablation import append, read, value
 from unsee.attacks.relearn import Relearn, area_between
 from unsee.benchmarks.pocket import Pocket
 from unsee.config import Recipe
-from unsee.evaluate import evaluate
 from unsee.methods import Trainer
 from unsee.model import VLM
 
@@ -86,8 +84,7 @@ def measure(variant: str, seed: int, where: str) -> dict[str, Any]:
     for name in asked:
         row[name.partition("_")[0]] = value(vlm, {name: pocket.load(name)})
     by_name = [s for s in pocket.load("forget") if s.modality == "text"]
-    (text,) = evaluate(vlm, {"forget": by_name}, metrics=["accuracy"]).measures.values()
-    row["text"] = text.value
+    row["text"] = value(vlm, {"forget": by_name})
     held_out = pocket.load(asked[0])
 
     def score(model: VLM) -> dict[str, float]:
@@ -174,9 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "robust.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
     options = parser.parse_args()
-    lines = []
-    if options.out.exists():
-        lines = [json.loads(line) for line in options.out.read_text("utf-8").splitlines()]
+    lines = read(options.out)
     done = {(line["variant"], line["seed"], line["where"]) for line in lines}
     seeds = [int(seed) for seed in options.seeds.split(",")]
     wanted = [(name, seed, "reported") for name in REPORTED for seed in (0, 1, 2)]
@@ -185,10 +180,7 @@ def main() -> None:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=fresh) as pool:
         for made in as_completed([pool.submit(measure, *some) for some in missing]):
-            lines.append(made.result())
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
-            print(json.dumps(lines[-1]), flush=True)
+            append(options.out, lines, made.result())
     write(lines)
 
 

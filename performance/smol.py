@@ -47,12 +47,13 @@ def some(samples: Sequence[Sample], most: int, seed: int) -> list[Sample]:
     return [samples[i] for i in sorted(drawn)]
 
 
-def unlearn(name: str, build: Path, folder: Path, seed: int, most: int, beside: bool) -> None:
-    """One recipe's run; with target and references beside it, or alone."""
-    words = [f"data={build}", f"seed={seed}"]
+def unlearn(
+    name: str, build: Path, folder: Path, seed: int, most: int, beside: bool, how: str
+) -> None:
+    """One recipe's run, with target and references beside it or alone; `how` is what was typed."""
     print(name, flush=True)
-    recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml", words)
-    job, _ = plan(recipe, "run", " ".join(["unsee", "run", f"recipes/{name}.yaml", *words]))
+    words = [f"data={build}", f"seed={seed}"]
+    job, _ = plan(read_recipe(ROOT / "recipes" / f"{name}.yaml", words), "run", how)
     job = replace(
         job,
         splits={split: some(samples, most, seed) for split, samples in job.splits.items()},
@@ -118,11 +119,12 @@ def built(folder: Path) -> str:
     )
 
 
-def page(build: Path, how: str, runs: dict[str, dict[str, Any]]) -> str:
+def page(build: Path, how: str, most: int, runs: dict[str, dict[str, Any]]) -> str:
     """The whole document."""
     text = f"# Results on pretrained parts\n\nWritten by `{how}`. One seed; in brackets the 95 % "
     text += "interval over people, where there is one. Accuracy: the whole answer word for word, "
-    text += f"or the right letter.\n\n## The build\n\n{built(build)}\n"
+    text += f"or the right letter; of every split at most {most} questions about pictures and "
+    text += f"{most} by name are asked.\n\n## The build\n\n{built(build)}\n"
     absent = [name for name in RECIPES if name not in runs]
     if runs:
         text += f"\n## Quality\n\n{quality(runs)}\n\n## Relearning\n\n{relearning(runs)}\n"
@@ -153,17 +155,18 @@ def main() -> None:
             if getattr(options, name):
                 words += [f"--{name}", os.path.abspath(getattr(options, name))]
         command(words)
+    how = f"python -m performance.smol --parts {options.parts} --effort {options.effort}"
+    how += f" --seed {options.seed} --most {options.most}"
     runs = {}
     for name in RECIPES:
         folder = out / f"{build.name}-{name}"
         if found(folder) is None and not options.write:
             beside = name == RECIPES[0]
-            unlearn(name, build, folder, options.seed, options.most, beside)
+            unlearn(name, build, folder, options.seed, options.most, beside, how)
         summary = found(folder)
         if summary is not None:
             runs[name] = summary
-        how = f"python -m performance.smol --parts {options.parts} --effort {options.effort}"
-        DOC.write_text(page(build, f"{how} --seed {options.seed}", runs), "utf-8")
+        DOC.write_text(page(build, how, options.most, runs), "utf-8")
 
 
 if __name__ == "__main__":

@@ -286,7 +286,8 @@ def main() -> None:
         for shape in options.shapes.split(","):
             side_by_side(shape, options.rounds, options.layers, out)
         growth(out)
-    write(out, list(WAYS), "python -m performance.speed")
+    typed = f"python -m performance.speed --shapes {options.shapes} --rounds {options.rounds}"
+    write(out, list(WAYS), typed)
 
 
 if __name__ == "__main__":

@@ -112,3 +112,15 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [whole.world.people[i] for i in people]
     replace(whole.world, folder=folder, people=names, forgotten=[0, 1], shots=shots).write()
     return folder
+
+
+@pytest.fixture(scope="module")
+def photos(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures, one subfolder a person."""
+    folder = tmp_path_factory.mktemp("photos")
+    for sample in data.forget:
+        assert sample.picture is not None
+        path = folder / str(sample.concept) / Path(sample.picture.source).name
+        path.parent.mkdir(exist_ok=True)
+        sample.picture.open().save(path)
+    return folder

@@ -46,18 +46,6 @@ def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any
 
 
 @pytest.fixture(scope="module")
-def photos(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures, one subfolder a person."""
-    folder = tmp_path_factory.mktemp("photos")
-    for sample in data.forget:
-        assert sample.picture is not None
-        path = folder / str(sample.concept) / Path(sample.picture.source).name
-        path.parent.mkdir(exist_ok=True)
-        sample.picture.open().save(path)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def tables(data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The forget and the retain samples as JSONL."""
     folder = tmp_path_factory.mktemp("tables")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unsee.errors import TrainingError
-from unsee.relearning import gradient_after_relearning
+from unsee.relearning import gradient_after_relearning, mix_with_noise
 from unsee.saliency import choose_neurons, ratio_masks, squared_gradients
 
 
@@ -45,6 +45,21 @@ def test_neurons_are_chosen_by_ratio_over_all_modules() -> None:
     assert chosen["m"].tolist() == [False, True] and chosen["n"].tolist() == [True, False]
     with pytest.raises(TrainingError, match="is none"):
         choose_neurons(forget, retain, 0.01)
+
+
+def test_noise_takes_the_place_of_a_share_of_every_weight() -> None:
+    torch.manual_seed(0)
+    start = 3 + torch.randn(20_000)
+    whole, half = (nn.Parameter(start.clone(), requires_grad=False) for _ in range(2))
+    mix_with_noise({"whole": whole}, 1.0)
+    mix_with_noise({"half": half}, 0.5)
+    # Half of the old deviation and half of a new one as wide leave 1 / sqrt(2) of either.
+    for noised, like, spread in ((whole, 0.0, 1.0), (half, 0.5**0.5, 0.5**0.5)):
+        assert torch.corrcoef(torch.stack((start, noised)))[0, 1].item() == pytest.approx(
+            like, abs=0.03
+        )
+        assert noised.std().item() == pytest.approx(start.std().item() * spread, rel=0.05)
+        assert noised.mean().item() == pytest.approx(3, abs=0.05)
 
 
 def test_gradient_after_relearning_is_taken_there_and_weights_return() -> None:

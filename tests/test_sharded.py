@@ -23,7 +23,6 @@ from unsee.placement import refuse_dtype
 from unsee.plan import plan
 from unsee.progress import Bar
 from unsee.stages import run
-from unsee.types import Data
 
 SHORT = {"steps": 3, "batch_size": 4, "lr": 1e-2}
 IN_OPEN = 0x20
@@ -36,18 +35,6 @@ def sharded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     vlm = VLM.load(tiny_folder, dtype=torch.bfloat16)
     vlm.model.save_pretrained(folder, max_shard_size="12KB")
     vlm.processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def photos(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures, one subfolder a person."""
-    folder = tmp_path_factory.mktemp("photos")
-    for sample in data.forget:
-        assert sample.picture is not None
-        path = folder / str(sample.concept) / Path(sample.picture.source).name
-        path.parent.mkdir(exist_ok=True)
-        sample.picture.open().save(path)
     return folder
 
 

@@ -138,6 +138,20 @@ def test_what_matches_nothing_raises(
         assert tiny.hash() == before
 
 
+def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
+    before = tiny.hash("visual")
+    method = METHODS.get("vkd")(renew=0.5, trains="encoder")
+    with pytest.raises(ConfigError, match="renew=0"):
+        method.unlearn(tiny, data, Trainer(SETTINGS))
+    assert tiny.hash("visual") == before
+
+
+@pytest.mark.parametrize("field", ["saliency_fraction", "saliency_threshold", "prune"])
+def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
+    with pytest.raises(ConfigError, match="lora=0"):
+        METHODS.get("vkd")(**{field: 0.5}).check_settings(replace(SETTINGS, lora=4))
+
+
 def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, data: Data) -> None:
     vkd = METHODS.get("vkd")(population="forget")
     guide = vkd._guide(tiny, data.retain, data, data.forget)

@@ -22,6 +22,7 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unsee.errors import ConfigError
+from unsee.launch import launched
 
 if TYPE_CHECKING:
     from unsee.train import Settings
@@ -146,11 +147,6 @@ class Engine:
         dist.all_gather_object(everyone, terms)
         names = dict.fromkeys(name for some in everyone for name in some)
         return {name: sum(some.get(name, 0.0) for some in everyone) for name in names}
-
-
-def launched() -> int:
-    """How many processes a launcher (torchrun, accelerate) has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def parallel(settings: Settings) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from unsee.launch import first
 
 app = typer.Typer(
     name="unsee",
@@ -44,7 +45,7 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     from unsee.plan import plan
 
     job, notes = plan(recipe, kind, command())
-    for note in notes if _first() else ():
+    for note in notes if first() else ():
         typer.echo(f"Note: {note}", err=True)
     run_job(job, out, as_json)
 
@@ -54,7 +55,7 @@ def run_job(job: Any, out: Path, as_json: bool) -> None:
     from unsee.progress import bar
     from unsee.stages import run as do
 
-    with bar(quiet=as_json or not _first()) as shown:
+    with bar(quiet=as_json or not first()) as shown:
         summary = do(job, out, shown)
     if as_json:
         echo(summary, as_json)
@@ -62,11 +63,6 @@ def run_job(job: Any, out: Path, as_json: bool) -> None:
     typer.echo(summary["verdict"])
     for key, value in (summary["artifacts"] or {}).items():
         typer.echo(f"{key}: {out / value}")
-
-
-def _first() -> bool:
-    """Whether this is the process that speaks, of those that a launcher has started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def command() -> str:

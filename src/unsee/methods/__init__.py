@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
-from unsee.engine import Engine, launched, parallel
+from unsee.engine import Engine, parallel
 from unsee.errors import ConfigError, DataError
+from unsee.launch import launched
 from unsee.prepare import prepared
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step

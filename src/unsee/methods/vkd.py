@@ -34,7 +34,7 @@ from unsee.prefix import frozen_prefix
 from unsee.relearning import gradient_after_relearning, mix_with_noise, way_back
 from unsee.representations import Representations, refuse_small
 from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
-from unsee.train import seed_step
+from unsee.train import Settings, seed_step
 from unsee.types import Batch, Data, Sample
 
 if TYPE_CHECKING:
@@ -168,9 +168,19 @@ class VKD(Method):
                 "them, or type --supervision features."
             )
 
+    def check_settings(self, settings: Settings) -> None:
+        """Also refuses adapters where weights are masked; see `Method.check_settings`."""
+        super().check_settings(settings)
+        if settings.lora and (self.saliency_fraction or self.saliency_threshold or self.prune):
+            raise ConfigError(
+                "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
+                "or leave saliency_fraction, saliency_threshold and prune at 0."
+            )
+
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
         self.check(data)
+        self.check_settings(trainer.settings)
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
         forget = [s for s in data.forget if s.picture is not None]
@@ -179,6 +189,12 @@ class VKD(Method):
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
+        projector = vlm.parameters("projector")
+        if self.renew > 0 and not projector.keys() <= parameters.keys():
+            raise ConfigError(
+                "renew starts the projector from noise, and it is not trained here. Type renew=0, "
+                "or train it: trains=visual, and train_layers=all or with projector."
+            )
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
         edited = vlm.parameters("visual") if self.prune or self.renew else {}
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
@@ -190,15 +206,10 @@ class VKD(Method):
             vlm, forget, retain, parameters, probes,
             fraction=self.saliency_fraction, threshold=self.saliency_threshold, prune=self.prune,
         )  # fmt: skip
-        if frozen and trainer.settings.lora:
-            raise ConfigError(
-                "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
-                "or leave saliency_fraction, saliency_threshold and prune at 0."
-            )
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         if self.renew > 0:
-            mix_with_noise(vlm.parameters("projector"), self.renew)
+            mix_with_noise(projector, self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
         seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from unsee.errors import ConfigError
 from unsee.features import choose_layers, flat, represent
 from unsee.losses import nll
 from unsee.model import VLM
@@ -63,6 +64,26 @@ def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None
     for value in parameters.values():
         spread = value.std(correction=0)
         value.lerp_(value.mean() + spread * torch.randn_like(value), share)
+
+
+def renew_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
+    """Starts the projector from noise, or from a mixture with it; see `mix_with_noise`.
+
+    Args:
+        vlm: The model.
+        trained: Names of the parameters that are trained after it.
+        share: Of every weight.
+
+    Raises:
+        ConfigError: If the projector would stay noise.
+    """
+    projector = vlm.parameters("projector")
+    if not projector.keys() <= set(trained):
+        raise ConfigError(
+            "renew starts the projector from noise, and it is not trained here. Type renew=0, "
+            "or train it: trains=visual, and train_layers=all or with projector."
+        )
+    mix_with_noise(projector, share)
 
 
 def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:

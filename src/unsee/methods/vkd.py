@@ -31,7 +31,7 @@ from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.placement import give_back_memory
 from unsee.prefix import frozen_prefix
-from unsee.relearning import gradient_after_relearning, mix_with_noise, way_back
+from unsee.relearning import gradient_after_relearning, renew_projector, way_back
 from unsee.representations import Representations, refuse_small
 from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
 from unsee.train import Settings, seed_step
@@ -189,12 +189,6 @@ class VKD(Method):
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
-        projector = vlm.parameters("projector")
-        if self.renew > 0 and not projector.keys() <= parameters.keys():
-            raise ConfigError(
-                "renew starts the projector from noise, and it is not trained here. Type renew=0, "
-                "or train it: trains=visual, and train_layers=all or with projector."
-            )
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
         edited = vlm.parameters("visual") if self.prune or self.renew else {}
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
@@ -209,7 +203,7 @@ class VKD(Method):
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         if self.renew > 0:
-            mix_with_noise(projector, self.renew)
+            renew_projector(vlm, parameters, self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
         seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
 

@@ -53,10 +53,16 @@ WAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "grad_diff, all weights": ("grad_diff", {"trains": "all"}, {}),
     "grad_diff, LoRA r16 on the LLM": ("grad_diff", {"trains": "language"}, {"lora": 16}),
     "VKD full": ("vkd", {}, {}),
+    "VKD full, no retain loss": ("vkd", {"w_retain": 0.0}, {}),
     "VKD features only": ("vkd", FEATURES, {}),
     "VKD features only, cache": ("vkd", FEATURES | STILL, {}),
     "VKD features only, upper half": ("vkd", FEATURES | UPPER, {}),
     "VKD features only, upper half, cache": ("vkd", FEATURES | UPPER | STILL, {}),
+    "VKD features only, upper half, checkpointing": (
+        "vkd",
+        FEATURES | UPPER,
+        {"checkpointing": True},
+    ),
 }
 PLAIN = "VKD features only"
 WARM, TIMED = 2, 2  # steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ TASKS: tuple[Task, ...] = ("generation", "cloze", "classification")
 def one_thread() -> Iterator[None]:
     """Tiny tensors are quicker on one thread, and the workers then share the machine."""
     before = torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

@@ -67,7 +67,7 @@ def in_two(work: Callable[[int], None]) -> list[int | None]:
     def child(rank: int) -> None:
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
         torch.set_num_threads(1)
         work(rank)
@@ -192,7 +192,7 @@ def test_a_launched_job_is_killed_and_goes_on_in_one_process(
     log = tmp_path / "broken" / "train.jsonl"
     with subprocess.Popen(
         [*ACCELERATE, *command("broken")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
     ) as job:  # fmt: skip
         while job.poll() is None and not (log.exists() and log.read_text().count("\n") >= 7):
             time.sleep(0.02)

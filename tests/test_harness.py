@@ -87,7 +87,7 @@ ASKED = "USER: <image>\\n{{question}}\\nASSISTANT:"
 
 def run(commands: list[list[str | Path]], cwd: Path, **environment: str) -> list[dict[str, Any]]:
     """Runs commands of `unsee` one after another, without the hub."""
-    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf"), "OMP_NUM_THREADS": "1"}
+    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", DRIVER],
         input=json.dumps([[str(word) for word in command] for command in commands]),
@@ -318,7 +318,7 @@ for folder in sorted(Path("zoo").iterdir()):
 def test_every_family_runs_tasks(place: Path) -> None:
     for name in tiny.RECIPES:
         tiny.make(name, place / "zoo" / name)
-    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hf"), "OMP_NUM_THREADS": "1"}
+    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hf")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FAMILIES],
         capture_output=True, text=True, check=False, cwd=place, env=os.environ | own,

@@ -22,7 +22,7 @@ from unsee.guide import Guide
 from unsee.methods import METHODS, Trainer
 from unsee.model import VLM
 from unsee.train import Settings
-from unsee.types import Data
+from unsee.types import Batch, Data
 
 SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
 
@@ -150,6 +150,25 @@ def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
 def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
     with pytest.raises(ConfigError, match="lora=0"):
         METHODS.get("vkd")(**{field: 0.5}).check_settings(replace(SETTINGS, lora=4))
+
+
+@pytest.mark.parametrize(
+    ("fields", "runs"),
+    [({}, 3), ({"output": "ga"}, 2), ({"w_retain": 0.0}, 2), ({"output": "none"}, 1)],
+    ids=["teacher and student", "no teacher", "no retain loss", "retain loss alone"],
+)
+def test_the_llm_runs_for_the_terms_that_need_it_alone(
+    fields: dict[str, Any], runs: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Batch] = []
+    whole = VLM.logits
+    monkeypatch.setattr(
+        VLM, "logits", lambda vlm, batch: (calls.append(batch), whole(vlm, batch))[1]
+    )
+    trainer = Trainer(replace(SETTINGS, steps=1))
+    METHODS.get("vkd")(**fields).unlearn(tiny, data, trainer)
+    assert len(calls) == runs
+    assert {"erase", "keep"} <= trainer.history.last.keys()
 
 
 def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, data: Data) -> None:

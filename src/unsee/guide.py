@@ -133,7 +133,7 @@ class Guide:
         """
         if not answers:
             with replayed(student, {name: known[name] for name in self.prefix if known}):
-                return represent(student, batch.inputs, self.layers), None
+                return represent(student, student.visual_inputs(batch), self.layers), None
         with capture(student, self.layers) as found:
             logits = student.logits(batch)
         return by_picture(student, found, student.visual_inputs(batch)), logits

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from unsee.checkpoint import (
     atomic_folder,
-    check_shards,
-    check_sizes,
     checkpoint_names,
     combine_digests,
     hash_tensors,
-    known_names,
     read_config,
     resolve,
     stored_tensors,
@@ -29,6 +26,7 @@ from unsee.checkpoint import (
 )
 from unsee.errors import ModelError, first_line
 from unsee.families import Family, family_of
+from unsee.loading import dtype_of, load_visual, refuse_gaps
 from unsee.placement import (
     Quantization,
     pick_device,
@@ -111,12 +109,14 @@ class VLM:
             options["device_map"] = {"": device}
         with quiet():
             try:
-                described = _config(folder, trust_remote_code)
-                held = _dtype(described, dtype) or torch.float32
+                described = AutoConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
+                held = dtype_of(described, dtype) or torch.float32
                 if not stored:
                     refuse_dtype(held, device)
                 if visual_only:
-                    model = _load_visual(folder, family, described, held, trust_remote_code)
+                    model = load_visual(folder, family, described, held, trust_remote_code)
                 else:
                     if wanted:
                         options["quantization_config"] = wanted.config(held)
@@ -127,12 +127,12 @@ class VLM:
                         local_files_only=True,
                         trust_remote_code=trust_remote_code,
                         output_loading_info=True,
-                        # Reported rather than raised without a name; `_refuse_gaps` refuses them.
+                        # Reported rather than raised without a name; `refuse_gaps` refuses them.
                         ignore_mismatched_sizes=True,
                         **options,
                     )
                     model, info = loaded
-                    _refuse_gaps(folder, info)
+                    refuse_gaps(folder, info)
             except (
                 OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError,
             ) as error:  # fmt: skip
@@ -209,9 +209,12 @@ class VLM:
         kept = {n: p for n, p in self.parameters().items() if n not in twice}
         memo = {id(parameter): parameter for parameter in kept.values()}
         twin = replace(self, model=copy.deepcopy(self.model, memo))
+        mine = self.parameters()
         for name, parameter in twin.parameters().items():
             if name not in kept:
                 parameter.requires_grad_(False)
+                # Weights are mapped from their file: the copy that never changes stays there.
+                parameter.data, mine[name].data = mine[name].data, parameter.data
         twin.model.eval()
         return twin
 
@@ -265,64 +268,3 @@ class VLM:
         with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
             self.processor.save_pretrained(partial)
-
-
-def _config(folder: Path, trust_remote_code: bool) -> Any:
-    return AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-
-
-def _dtype(config: Any, dtype: str | torch.dtype) -> Any:
-    """The dtype to load weights as; None where neither the caller nor config.json says."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-
-
-def _load_visual(
-    folder: Path, family: Family, config: Any, dtype: torch.dtype, trust_remote_code: bool
-) -> Any:
-    from accelerate import init_empty_weights
-
-    # Buffers (position ids) are computed, not stored: they must not be empty.
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-    # Going to the meta device unties what the full model shares, and it would count twice.
-    model.tie_weights()
-    prefixes = family.parts.prefixes("visual")
-    names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
-    # Shards of the language part are never opened: of them, sizes alone can be checked.
-    files = weight_map(folder, check=False)
-    keys = checkpoint_names(family, files, names)
-    check_shards(files, {files[key] for key in keys.values()})
-    width = dtype.itemsize
-    for shard in sorted({files[key] for key in keys.values()}):
-        with safe_open(shard, "pt") as file:
-            for name in (n for n in names if files[keys[n]] == shard):
-                owner, _, leaf = name.rpartition(".")
-                stored = file.get_tensor(keys[name])
-                width = min(width, stored.itemsize)
-                tensor = stored.to(dtype)
-                if tensor.shape != model.get_parameter(name).shape:
-                    raise ModelError(
-                        f"model {folder}: {keys[name]} is of another shape than config.json says, "
-                        f"{list(tensor.shape)}. Download or save the checkpoint again."
-                    )
-                setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
-    rest = {n: p.numel() * width for n, p in model.named_parameters() if n not in keys}
-    check_sizes(files, {key: rest[n] for n, key in known_names(family, files, rest).items()})
-    return model
-
-
-def _refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
-    gaps = sorted(info.get("missing_keys") or []) + sorted(
-        str(key) for key in info.get("mismatched_keys") or []
-    )
-    if gaps:
-        raise ModelError(
-            f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
-            f"{gaps[0]}; they would be random. Download or save the checkpoint again."
-        )

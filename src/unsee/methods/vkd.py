@@ -66,7 +66,7 @@ class VKD(Method):
         w_forget: Weight of the output-level forget loss.
         cap: Forget loss (nats a token) above which ascent no longer pushes.
         beta: NPO's inverse temperature.
-        w_retain: Weight of the retain answers' negative log-likelihood.
+        w_retain: Weight of the retain answers' negative log-likelihood; at 0 they are not asked.
         w_keep: Weight of staying where the teacher is on retain pictures.
         keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
         w_erase: Weight of leaving on forget pictures.
@@ -254,15 +254,14 @@ class VKD(Method):
         """
         if teacher is None or retain is None:
             raise ConfigError("vkd needs a teacher and a retain batch.")
-        if guide is None:
-            guide = Guide.from_batch(self._layers(student), teacher, retain)
+        guide = guide or Guide.from_batch(self._layers(student), teacher, retain)
         terms = self._forget(student, forget, teacher, guide)
         inputs, known = student.visual_inputs(retain), {}
         layers = choose_layers(student, self.keep_layers)
         if self.w_keep > 0:
             known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
-        h, logits = guide.see(student, retain, known, self._uses_answers)
-        if logits is not None and self.w_retain > 0:
+        h, logits = guide.see(student, retain, known, self._uses_answers and self.w_retain > 0)
+        if logits is not None:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
             t = by_picture(teacher, known, inputs)
@@ -272,18 +271,19 @@ class VKD(Method):
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
         inputs = student.visual_inputs(batch)
         layers = choose_layers(student, self.erase_layers)
-        npo = self._uses_answers and self.w_forget > 0 and self.output == "npo"
+        asked = self._uses_answers and self.w_forget > 0 and self.output != "none"
+        npo = asked and self.output == "npo"
         known: dict[str, Tensor] = {}
         if self.w_erase > 0 and self.erase in ("anonymous", "push") and not npo:
             # Noise is drawn for every layer that the guide knows.
             wanted = guide.layers if self.erase == "push" else layers
             known = guide.observe(teacher, inputs, wanted, self.augment == 0)
-        h, logits = guide.see(student, batch, known, self._uses_answers)
+        h, logits = guide.see(student, batch, known, asked)
         terms: dict[str, Tensor] = {}
-        if logits is not None and self.w_forget > 0:
+        if logits is not None:
             if self.output == "ga":
                 terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
-            elif npo:
+            else:
                 # One pass gives the teacher's answers and the features that the target starts from.
                 with torch.no_grad(), capture(teacher, guide.layers) as known:
                     before = sequence_logps(teacher.logits(batch), batch.labels)

@@ -40,21 +40,31 @@ SPLITS = {
     "reported": ("forget_holdout", "retain_holdout", "general"),
 }
 ROBUST = {"robust": True}
+EVERY = {**ROBUST, "relearn_lr": 1e-3, "relearn_every": 1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "target": {},
     "visual-retain": {},
     "default": {},
     "longer": {"steps": 400},
-    "4 small inner steps": {"steps": 400, "relearn_steps": 4},
-    "10 small inner steps": {"steps": 400, "relearn_steps": 10},
-    "1 large inner step (sharpness-aware)": {**ROBUST, "relearn_steps": 1},
-    "4 large inner steps": {**ROBUST, "relearn_steps": 4},
-    "robust (10 large inner steps)": ROBUST,
-    "robust, attacked in every step": {**ROBUST, "relearn_every": 1},
-    "robust, attacked in every step, w_keep 40": {**ROBUST, "relearn_every": 1, "w_keep": 40.0},
-    "20 large inner steps": {**ROBUST, "relearn_steps": 20, "relearn_every": 4},
+    "4 inner steps of 2e-4": {**ROBUST, "relearn_lr": 2e-4, "relearn_steps": 4},
+    "10 inner steps of 2e-4": {**ROBUST, "relearn_lr": 2e-4},
+    "4 inner steps of 1e-3": {**ROBUST, "relearn_lr": 1e-3, "relearn_steps": 4},
+    "10 inner steps of 1e-3": {**ROBUST, "relearn_lr": 1e-3},
+    "robust (10 inner steps of 2e-3)": ROBUST,
+    "10 inner steps of 3e-3": {**ROBUST, "relearn_lr": 3e-3},
+    "1 inner step of 2e-3 (sharpness-aware)": {**ROBUST, "relearn_steps": 1},
+    "20 inner steps of 2e-3, every 4th step": {
+        **ROBUST,
+        "relearn_steps": 20,
+        "relearn_every": 4,
+    },
+    "10 inner steps of 1e-3, every step": EVERY,
+    "10 inner steps of 1e-3, every step, w_keep 40": {**EVERY, "w_keep": 40.0},
+    "10 inner steps of 1e-3, every step, w_keep 60": {**EVERY, "w_keep": 60.0},
+    "robust, w_keep 40": {**ROBUST, "w_keep": 40.0},
     "robust, 200 steps": {**ROBUST, "steps": 200},
     "robust, features only": {**ROBUST, "supervision": "features"},
+    "robust, no retain loss": {**ROBUST, "w_retain": 0.0},
     "robust, output by capped ascent": {**ROBUST, "output": "ga"},
     "robust, erase at all layers": {**ROBUST, "erase_layers": ["all"], "erase_strength": 1.0},
     "robust, erase to a stranger": {**ROBUST, "erase": "stranger"},
@@ -62,7 +72,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "noise in the projector, then distilled": {"renew": 1.0, "steps": 600, "lr": 1e-3},
     "noise, then distilled, and robust": {**ROBUST, "renew": 1.0, "steps": 600, "lr": 1e-3},
 }
-REPORTED = ("target", "visual-retain", "default", "robust (10 large inner steps)")
+REPORTED = (
+    "target", "visual-retain", "default", "10 inner steps of 1e-3",
+    "robust (10 inner steps of 2e-3)",
+)  # fmt: skip
 MODELS = {"target": "target", "visual-retain": "visual_retain"}
 
 

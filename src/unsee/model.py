@@ -29,6 +29,7 @@ from unsee.families import Family, family_of
 from unsee.loading import dtype_of, load_visual, refuse_gaps
 from unsee.placement import (
     Quantization,
+    avoid_packing,
     pick_device,
     pick_library,
     refuse_dtype,
@@ -141,6 +142,8 @@ class VLM:
                 ) from error
         if wanted:
             refuse_unquantized(model, wanted)
+        if wanted or stored:
+            avoid_packing(model)
         if not options and device != "cpu":
             model = model.to(device)
         model.eval()

@@ -134,6 +134,17 @@ def refuse_unquantized(model: Any, wanted: Quantization) -> None:
         )
 
 
+def avoid_packing(model: Any) -> None:
+    """Keeps layers from bitsandbytes' packed CPU kernels whose shape these cannot hold.
+
+    They hold outputs by 32 and whole blocks of inputs; some towers have others.
+    """
+    for layer in model.modules():
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        if state is not None and (state.shape[0] % 32 or state.shape[1] % state.blocksize):
+            layer.support_avx512bf16_for_cpu = False
+
+
 def _installed(library: str) -> str | None:
     try:
         return version(library)

@@ -169,8 +169,7 @@ class Method:
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place by minimising `loss`, and returns it."""
-        self.check(data)
-        self.check_settings(trainer.settings)
+        self.ready(vlm, data, trainer.settings)
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
@@ -216,6 +215,16 @@ class Method:
     ) -> dict[str, Tensor]:
         """Named loss terms of one step, already weighted; their sum is minimised."""
         raise NotImplementedError
+
+    def ready(self, vlm: VLM, data: Data, settings: Settings) -> None:
+        """Refuses what cannot be done, before anything is: see `check` and `check_settings`.
+
+        Raises:
+            ModelError: If the model is quantized.
+        """
+        self.check(data)
+        self.check_settings(settings)
+        vlm.refuse_training()
 
     def check(self, data: Data) -> None:
         """Refuses data that lacks what the method needs.

@@ -78,8 +78,7 @@ class MANU(Method):
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
-        self.check(data)
-        self.check_settings(trainer.settings)
+        self.ready(vlm, data, trainer.settings)
         started = time.perf_counter()
         layers = mlps(vlm, self.trains)
         others_told = [s for s in data.retain if s.picture is None]

@@ -85,8 +85,7 @@ class MIPEditor(Method):
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place; see `Method.unlearn`."""
-        self.check(data)
-        self.check_settings(trainer.settings)
+        self.ready(vlm, data, trainer.settings)
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm)
         layers = mlps(vlm, self.trains)

@@ -57,8 +57,7 @@ class MMUnlearner(Method):
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place; see `Method.unlearn`."""
-        self.check(data)
-        self.check_settings(trainer.settings)
+        self.ready(vlm, data, trainer.settings)
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)

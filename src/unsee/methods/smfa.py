@@ -69,7 +69,7 @@ class SMFA(Method):
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes `vlm` in place; see `Method.unlearn`."""
-        self.check(data)
+        self.ready(vlm, data, trainer.settings)
         vlm.model.requires_grad_(False)
         phrases = writable(vlm, self.abstentions)
         places = np.linspace(0, len(data.retain) - 1, min(self.few, len(data.retain)))

@@ -104,7 +104,7 @@ class VKD(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "robust": {"steps": 400, "relearn_steps": 10, "relearn_lr": 1e-3, "relearn_every": 2}
+        "robust": {"steps": 400, "relearn_steps": 10, "relearn_lr": 2e-3, "relearn_every": 2}
     }
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
@@ -179,8 +179,7 @@ class VKD(Method):
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
-        self.check(data)
-        self.check_settings(trainer.settings)
+        self.ready(vlm, data, trainer.settings)
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
         forget = [s for s in data.forget if s.picture is not None]

@@ -37,6 +37,7 @@ from torch.utils.flop_counter import (
 from performance import shapes
 from performance.pocket import ROOT
 from performance.speed_page import write
+from performance.tower import measure_tower
 from unsee.benchmarks.pocket import Pocket
 from unsee.config import build_method, build_settings
 from unsee.features import one_a_picture
@@ -68,6 +69,7 @@ PLAIN = "VKD features only"
 WARM, TIMED = 2, 2  # steps
 # How the cost grows: one thing at a time.
 SIZES, DEPTHS, PEOPLE, PICTURES = (224, 336, 448), (6, 12, 24), (1, 2, 4, 8), (1, 2, 4, 8)
+DTYPES = ("float32", "bfloat16")
 DEPTH = 12  # layers, where the size is varied
 
 
@@ -273,6 +275,16 @@ def growth(out: Path) -> None:
             shutil.rmtree(model)
 
 
+def towers(out: Path) -> None:
+    """Measures the vision tower alone, forward and backward, in 32 and in 16 bits."""
+    missing = [dtype for dtype in DTYPES if not (out / f"tower-{dtype}.json").exists()]
+    if missing:
+        model = shapes.make(out / "tower", 0)
+        for dtype in missing:
+            once(f"tower-{dtype}", {"model": str(model), "tower": dtype}, out)
+        shutil.rmtree(model)
+
+
 def main() -> None:
     """Measures what is missing, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -284,7 +296,12 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(json.loads(options.measure))))
+        given = json.loads(options.measure)
+        if "tower" in given:
+            found = measure_tower(given["model"], given["tower"], ATTENTION, matmul_peak)
+        else:
+            found = measure(given)
+        print(json.dumps(found))
         return
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -292,6 +309,7 @@ def main() -> None:
         for shape in options.shapes.split(","):
             side_by_side(shape, options.rounds, options.layers, out)
         growth(out)
+        towers(out)
     typed = f"python -m performance.speed --shapes {options.shapes} --rounds {options.rounds}"
     write(out, list(WAYS), typed)
 

@@ -141,6 +141,24 @@ def chart(out: Path) -> bool:
     return True
 
 
+def towers(out: Path) -> str:
+    """The tower alone: share of the matmul peak, and of the time by kind of operator."""
+    rows = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("tower-*.json"))]
+    if not rows:
+        return ""
+    kinds = list(rows[0]["spent"])
+    titles = ["weights", "processor seconds", "TFLOP", "TFLOP a second of matrix products",
+              "share of that", *kinds]  # fmt: skip
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    for row in rows:
+        rate = row["flops"] / row["seconds"] / row["matmul"]
+        cells = [row["dtype"], f"{row['seconds']:.2f}", f"{row['flops'] / 1e12:.2f}",
+                 f"{row['matmul'] / 1e12:.2f}", f"{rate:.0%}",
+                 *(f"{row['spent'].get(kind, 0):.0%}" for kind in kinds)]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def setups(out: Path) -> str:
     """Seconds before the second step by number of pictures, in a sentence."""
     rows = [json.loads(p.read_text("utf-8")) for p in out.glob("pictures-*.json")]
@@ -174,6 +192,13 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
                 "(seconds) and by what their weights take (memory; gradients and two optimizer "
                 f"states where they are trained):\n\n{whole(found)}\n"
             )
+    alone = towers(out)
+    if alone:
+        text += (
+            "\n## Where the time goes\n\nOne picture of 336 pixels through CLIP-L/14 and the "
+            "projector and back, all weights trained; the last columns are shares of the "
+            f"operators' time.\n\n{alone}\n"
+        )
     if chart(out):
         text += (
             "\n## How it grows\n\nVKD from features alone, one thing at a time.\n\n"

@@ -13,6 +13,7 @@ import torch
 
 from unsee.errors import ConfigError, ModelError
 
+MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
 Device = Literal["auto", "cpu", "cuda"]
 LoadIn = Literal["8bit", "4bit"]
 # What holds weights in that many bits. Both run on CPUs and GPUs; bitsandbytes' own 8 bits cannot
@@ -87,11 +88,15 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
 
 
 def give_back_memory() -> None:
-    """Hands the memory of freed tensors back to the system, where the C library holds on to it."""
+    """Hands the memory of freed tensors back to the system, that of large ones always from now on.
+
+    Where the C library would hold on to it: in gaps that what comes next does not fit.
+    """
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
+            library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def pick_library(load_in: str) -> Quantization:

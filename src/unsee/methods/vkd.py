@@ -104,8 +104,10 @@ class VKD(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "robust": {"steps": 400, "relearn_steps": 10, "relearn_lr": 2e-3, "relearn_every": 2}
-    }
+        "robust": {
+            "steps": 400, "w_keep": 50, "relearn_steps": 10, "relearn_lr": 1e-3, "relearn_every": 1
+        }
+    }  # fmt: skip
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
 
     trains: Part = "visual"
@@ -182,8 +184,7 @@ class VKD(Method):
         self.ready(vlm, data, trainer.settings)
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
-        forget = [s for s in data.forget if s.picture is not None]
-        retain = [s for s in data.retain if s.picture is not None]
+        forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self._uses_answers:
             forget, retain = one_a_picture(forget), one_a_picture(retain)
         vlm.model.requires_grad_(False)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from unsee.loading import cached
 from unsee.losses import IGNORE, sequence_nll
 from unsee.model import VLM
 from unsee.types import Sample
@@ -196,9 +197,8 @@ def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _Start | None:
             return None
     positions, cache = vlm.family.positions(vlm.model, inputs), DynamicCache()
     # Whole questions, as they would be asked alone: nothing before a picture sees what follows.
-    vlm.model(
-        **inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
+    known = cached(vlm.model, cache)
+    vlm.model(**inputs, **known, position_ids=positions, use_cache=True, logits_to_keep=1)
     stops = torch.tensor(ends, device=ids.device)[:, None]
     width = int(max(stops[:, 0] - (mask == 0).sum(-1)))
     at = stops - width + torch.arange(width, device=ids.device)
@@ -235,7 +235,7 @@ def _go_on(
             "input_ids": torch.cat([start.ids, ids], 1),
             "attention_mask": whole,
             "position_ids": start.positions(whole),
-            "past_key_values": cache,
+            **cached(vlm.model, cache),
         }
         texts = _say(vlm, inputs, max_new_tokens)
         # The last token again, whose logits tell of the answer's first; and what an answer merges.
@@ -261,9 +261,9 @@ def _go_on(
         input_ids=ids,
         attention_mask=whole,
         position_ids=start.positions(whole)[..., -ids.shape[1] :],
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=longest,
+        **cached(vlm.model, cache),
     ).logits
     values = sequence_nll(logits, labels[:, -longest:]).tolist()
     nlls = [v if p.sample.answer else math.nan for v, p in zip(values, prompts, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,9 @@ def refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
             f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
             f"{gaps[0]}; they would be random. Download or save the checkpoint again."
         )
+
+
+def cached(model: Any, cache: Any) -> dict[str, Any]:
+    """The keyword argument that hands a model its keys and values; transformers 5.24 renamed it."""
+    known = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache}

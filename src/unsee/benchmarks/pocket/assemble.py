@@ -22,6 +22,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from unsee.benchmarks.pocket.world import World
 from unsee.families import family_of
+from unsee.loading import cached
 from unsee.losses import IGNORE
 from unsee.model import VLM
 from unsee.types import Batch, Sample
@@ -196,13 +197,13 @@ class Rehearsal(VLM):
         start = words(ids[::each, :first])
         start = start.masked_scatter(image[:first, None], projector(tokens).to(start.dtype))
         cache = DynamicCache()
-        language(inputs_embeds=start, past_key_values=cache, use_cache=True)
+        language(inputs_embeds=start, use_cache=True, **cached(language, cache))
         cache.batch_repeat_interleave(each)
         found = language(
             inputs_embeds=words(ids[:, first:]),
             attention_mask=inputs["attention_mask"],
-            past_key_values=cache,
             use_cache=True,
+            **cached(language, cache),
         )
         logits = self.model.lm_head(found.last_hidden_state[:, -kept:])
         return logits

@@ -213,8 +213,9 @@ def main() -> None:
     )
     DOC.write_text(text, "utf-8")
     page = README.read_text("utf-8")
-    table = f"{BEGIN}\n{intro}{quality(runs, short)}\n\n{demo_line} All methods, costs and the "
-    table += f"relearning attack: [docs/results-pocket.md](docs/results-pocket.md).\n{END}"
+    table = f"{BEGIN}\n{intro}{quality(runs, short)}\n\n{demo_line} Costs and the "
+    table += "relearning attack: [docs/results-pocket.md](docs/results-pocket.md); thirteen "
+    table += f"methods\nside by side: [docs/results-compare.md](docs/results-compare.md).\n{END}"
     head, tail = page[: page.index(BEGIN)], page[page.index(END) + len(END) :]
     README.write_text(head + table + tail, "utf-8")
 

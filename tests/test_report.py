@@ -8,7 +8,7 @@ import re
 import resource
 import stat
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from unsee.errors import RunError
 from unsee.report import charts, details, views, wording
 from unsee.report.people import same
 from unsee.report.pictures import embed
+from unsee.report.places import beside, width
 
 DOCS = Path(__file__).parent.parent / "docs" / "records.md"
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -663,3 +664,18 @@ def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
     assert rows["Mask visual chosen"].value == "98,648 of 686,848"
     assert rows["Neurons chosen"].value == "115 of 2,304"
     assert rows["Neurons chosen"].note == "encoder 64, language 51"
+
+
+def test_names_of_points_side_by_side_are_all_readable() -> None:
+    spots = [(500.0 + 9 * (n % 4), 90.0 + 5 * n, f"method number {n}") for n in range(16)]
+    starts = beside(spots, 640)
+    boxes = [
+        (x, y - 9, x + width(name), y + 2)
+        for (x, y), (_, _, name) in zip(starts, spots, strict=True)
+    ]
+    for one, two in combinations(boxes, 2):
+        apart = one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
+        assert apart, (one, two)
+    assert all(left >= 0 and right <= 640 for left, _, right, _ in boxes)
+    # One that stands alone is named on its right, as everybody expects.
+    assert beside([(100.0, 100.0, "alone")], 640) == [(108.0, 103.5)]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from unsee.report.places import beside, width
+
 WIDTH, HEIGHT = 272.0, 178.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 10.0, 10.0, 34.0
 
@@ -158,15 +160,16 @@ def scatter(
     joined = sorted((across(p.x), up(p.y)) for p in points if p.front)
     if len(joined) > 1:
         _add(svg, "path", d=_path(joined), **_class("line term"))
-    taken: list[float] = []
-    for point in sorted(points, key=lambda p: -p.y):
-        x, y = across(point.x), up(point.y)
+    spots = [(across(p.x), up(p.y), p) for p in sorted(points, key=lambda p: -p.y)]
+    names = beside([(x, y, point.name) for x, y, point in spots], wide)
+    for (x, y, point), (start, base) in zip(spots, names, strict=True):
+        if abs(base - 3.5 - y) > 11:
+            end = start if start > x else start + width(point.name)
+            _add(svg, "line", x1=x, y1=y, x2=end, y2=base - 3.5, **_class("grid"))
+    for (x, y, point), (start, base) in zip(spots, names, strict=True):
         marker = _marker(svg, x, y, point.style, 4.0)
         _hint(marker, f"{point.name}: {x_label} {point.x:.3f}, {y_label} {point.y:.3f}")
-        # Names of points side by side are set below one another.
-        place = max([y + 3.5, *(t + 11 for t in taken if abs(t - y) < 33)])
-        taken.append(place)
-        _text(svg, point.name, x + 8, place, "start")
+        _text(svg, point.name, start, base, "start")
     return _markup(svg)
 
 

@@ -329,3 +329,14 @@ def test_hub_id_without_a_network(tmp_path: Path) -> None:
     )
     assert "model 'nobody/no-such-model': no such folder, and the hub did not" in result.stdout
     assert "Check the name and the network, or give a local folder" in result.stdout
+
+
+def test_a_teacher_stays_where_the_weights_were_read(tiny_folder: Path) -> None:
+    vlm = VLM.load(tiny_folder, visual_only=True)
+    read = {name: value.data_ptr() for name, value in vlm.parameters("visual").items()}
+    teacher = vlm.frozen_visual_copy()
+    assert read == {n: value.data_ptr() for n, value in teacher.parameters("visual").items()}
+    own = {value.data_ptr() for value in vlm.parameters("visual").values()}
+    assert own.isdisjoint(read.values()) and len(own) == len(read)
+    assert teacher.hash("visual") == vlm.hash("visual")
+    assert not any(value.requires_grad for value in teacher.parameters("visual").values())

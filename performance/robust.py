@@ -64,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "robust, w_keep 60": {**ROBUST, "w_keep": 60.0},
     "robust, 200 steps": {**ROBUST, "steps": 200},
     "robust, features only": {**ROBUST, "supervision": "features"},
+    "robust, features only, w_keep 80": {**ROBUST, "supervision": "features", "w_keep": 80.0},
+    "robust, features only, w_keep 120": {**ROBUST, "supervision": "features", "w_keep": 120.0},
     "robust, no retain loss": {**ROBUST, "w_retain": 0.0},
     "robust, output by capped ascent": {**ROBUST, "output": "ga"},
     "robust, erase at all layers": {**ROBUST, "erase_layers": ["all"], "erase_strength": 1.0},

@@ -208,11 +208,11 @@ class VLM:
                 are the very same tensors, so the copy is a teacher only as long as nobody trains
                 them.
         """
-        twice = self.parameters() if own is None else set(own)
-        kept = {n: p for n, p in self.parameters().items() if n not in twice}
+        mine = self.parameters()
+        twice = set(mine if own is None else own)
+        kept = {n: p for n, p in mine.items() if n not in twice}
         memo = {id(parameter): parameter for parameter in kept.values()}
         twin = replace(self, model=copy.deepcopy(self.model, memo))
-        mine = self.parameters()
         for name, parameter in twin.parameters().items():
             if name not in kept:
                 parameter.requires_grad_(False)

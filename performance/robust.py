@@ -42,6 +42,7 @@ SPLITS = {
 ROBUST = {"robust": True}
 # As often as every second step, and what is kept weighs as much as by default.
 SECOND = {**ROBUST, "relearn_every": 2, "w_keep": 20.0}
+SIGHT = {**ROBUST, "supervision": "features"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "target": {},
     "visual-retain": {},
@@ -63,9 +64,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "robust (10 inner steps of 1e-3 in every step, w_keep 50)": ROBUST,
     "robust, w_keep 60": {**ROBUST, "w_keep": 60.0},
     "robust, 200 steps": {**ROBUST, "steps": 200},
-    "robust, features only": {**ROBUST, "supervision": "features"},
-    "robust, features only, w_keep 80": {**ROBUST, "supervision": "features", "w_keep": 80.0},
-    "robust, features only, w_keep 120": {**ROBUST, "supervision": "features", "w_keep": 120.0},
+    "robust, features only": SIGHT,
+    **{
+        f"robust, features only, w_keep {keep}": {**SIGHT, "w_keep": float(keep)}
+        for keep in (80, 100, 120)
+    },
+    **{
+        f"robust, features only, w_keep {keep}, {steps} steps": {
+            **SIGHT, "w_keep": float(keep), "steps": steps,
+        }
+        for keep, steps in ((80, 800), (100, 800), (120, 800), (160, 800), (240, 800))
+    },
+    "robust, features only, w_keep 100, retain augmented as forget": {
+        **SIGHT, "w_keep": 100.0, "augment_retain": 1.0,
+    },
+    "robust, features only, w_keep 100, batches of 32": {
+        **SIGHT, "w_keep": 100.0, "batch_size": 32,
+    },
     "robust, no retain loss": {**ROBUST, "w_retain": 0.0},
     "robust, output by capped ascent": {**ROBUST, "output": "ga"},
     "robust, erase at all layers": {**ROBUST, "erase_layers": ["all"], "erase_strength": 1.0},

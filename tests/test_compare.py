@@ -167,6 +167,8 @@ def test_every_method_searches_fields_that_it_has() -> None:
 def test_rates_are_scaled_and_what_is_set_is_not_searched() -> None:
     assert ranges(Recipe(method="grad_ascent"), Pocket()) == {"lr": (1e-4, 2e-4, 3e-4)}
     assert ranges(Recipe(method="grad_ascent", set={"lr": 1e-3}), Pocket()) == {}
+    robust = ranges(Recipe(method="vkd", set={"robust": True}), Pocket())
+    assert list(robust) == ["w_erase"], "a preset fixes what it stands for"
     # 3e-4 is the default; the default of undial's rate is in no range.
     assert start(Recipe(method="grad_ascent"), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
     assert start(Recipe(method="undial"), {"lr": (1e-4, 1e-3, 3e-3)}) == {"lr": 1e-3}
@@ -481,10 +483,14 @@ def test_the_commands(cut: Path, tmp_path: Path) -> None:
         "--set", "batch_size=4", "--json",
     )  # fmt: skip
     out = tmp_path / "methods"
-    told = ("compare", "--methods", "manu", "--trials", 0, "--out", out, *common)
+    told = ("compare", "--methods", "manu,manu prune=.2", "--trials", 0, "--out", out, *common)
     found = unsee(*map(str, told), "--seeds", "0")
-    assert [run["error"] for run in found["runs"]] == [None]
+    assert [(run["entry"], run["error"]) for run in found["runs"]] == [
+        ("manu", None), ("manu prune=.2", None),
+    ]  # fmt: skip
     assert "as given" in (out / "table.md").read_text()
+    recipe = (out / "runs" / "manu-prune=.2-forget25-seed0" / "recipe.yaml").read_text()
+    assert yaml.safe_load(recipe)["set"]["prune"] == 0.2
     parts = tmp_path / "parts"
     found = unsee(
         "ablate", "vkd", "--only", "default,no keep", "--seeds", "0", "--jobs", "2",

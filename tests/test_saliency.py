@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unsee.errors import TrainingError
-from unsee.relearning import gradient_after_relearning, mix_with_noise
+from unsee.relearning import gradient_after_relearning, mix_with_noise, nearness
 from unsee.saliency import choose_neurons, ratio_masks, squared_gradients
 
 
@@ -71,3 +71,20 @@ def test_gradient_after_relearning_is_taken_there_and_weights_return() -> None:
     assert torch.equal(weight.detach(), before)
     assert weight.grad is not None
     assert weight.grad.tolist() == pytest.approx([3.6, -3.6], abs=1e-4)
+
+
+def test_nearness_by_hand_and_a_gradient_from_the_start_on() -> None:
+    old = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
+    weights = {n: nn.Parameter(v.clone()) for n, v in old.items()}
+    assert nearness(weights, old).item() == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():
+        weights["a"][1] = 2.0
+    near = nearness(weights, old)
+    # Moved by 2, where the norm is 5.
+    assert near.item() == pytest.approx(1 - 2 / 5)
+    near.backward()
+    assert weights["a"].grad is not None
+    assert weights["a"].grad.tolist() == pytest.approx([0, -1 / 5], abs=1e-6)
+    with torch.no_grad():
+        weights["b"] += 9
+    assert nearness(weights, old).item() == 0

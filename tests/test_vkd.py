@@ -61,6 +61,8 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
         {"prune": 0.1},
         {"relearn_steps": 2},
         {"renew": 0.5},
+        {"neighbours": 1},
+        {"w_far": 1.0},
     ],
     ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
 )
@@ -81,6 +83,7 @@ def test_every_field_changes_the_result_and_never_the_language_part(
         ({"erase": "push"}, {"margin": 0.001}),
         ({"relearn_steps": 2}, {"relearn_lr": 0.01}),
         ({"relearn_steps": 2}, {"relearn_every": 3}),
+        ({"relearn_steps": 2}, {"relearn_share": 0.5}),
     ],
 )
 def test_fields_that_belong_to_another(
@@ -146,7 +149,7 @@ def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
     assert tiny.hash("visual") == before
 
 
-@pytest.mark.parametrize("field", ["saliency_fraction", "saliency_threshold", "prune"])
+@pytest.mark.parametrize("field", ["saliency_fraction", "saliency_threshold", "prune", "w_far"])
 def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
     with pytest.raises(ConfigError, match="lora=0"):
         METHODS.get("vkd")(**{field: 0.5}).check_settings(replace(SETTINGS, lora=4))
@@ -173,7 +176,10 @@ def test_the_llm_runs_for_the_terms_that_need_it_alone(
 
 def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, data: Data) -> None:
     vkd = METHODS.get("vkd")(population="forget")
-    guide = vkd._guide(tiny, data.retain, data, data.forget)
+    guide = Guide.of_data(
+        tiny, ["projector"], ["projector"], data.forget, None, data.strangers,
+        erase="anonymous", strength=1.5, base=None, by_concept=True,
+    )  # fmt: skip
     pictures = [s.picture for s in one_a_picture(data.forget) if s.picture is not None]
     mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
     assert torch.allclose(guide.statistics["projector"][0], mean, atol=1e-6)

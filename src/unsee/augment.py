@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+
+from unsee.types import Picture, Sample
 
 
 def augment(
@@ -52,6 +58,38 @@ def augment(
         pixels = pixels + 8 * strength * noise
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image
+
+
+def blends(samples: Sequence[Sample], each: int, seed: int) -> list[Sample]:
+    """Pictures between two of a person's: what a picture of them may show that nobody took.
+
+    Args:
+        samples: With one picture each, and a concept.
+        each: How many for every picture of a concept that has others.
+        seed: Draws the other picture, and how much of each is seen (.3 to .7).
+
+    Returns:
+        Samples with the questions of the first of the two pictures.
+    """
+    pictures: dict[str | None, dict[str, Picture]] = {}
+    for sample in samples:
+        if sample.picture is not None:
+            pictures.setdefault(sample.concept, {})[sample.picture.source] = sample.picture
+    rng, found, done = np.random.default_rng([seed, 7]), [], set()
+    for sample in samples:
+        one = sample.picture
+        if one is None or sample.concept is None or one.source in done:
+            continue
+        done.add(one.source)
+        others = [p for source, p in pictures[sample.concept].items() if source != one.source]
+        for number in range(each if others else 0):
+            other, share = others[int(rng.integers(len(others)))], rng.uniform(0.3, 0.7)
+            image = one.open()
+            with io.BytesIO() as file:
+                Image.blend(image, other.open().resize(image.size), share).save(file, "PNG")
+                blend = Picture(f"{one.source}+{other.source}#{number}", data=file.getvalue())
+            found.append(replace(sample, id=f"{sample.id}+{number}", picture=blend))
+    return found
 
 
 def noised(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:

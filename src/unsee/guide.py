@@ -60,6 +60,39 @@ class Guide:
         return cls(layers, layer_statistics(teacher, picture_batches(teacher, pictures), layers))
 
     @classmethod
+    def of_data(
+        cls, teacher: VLM, layers: list[str], leaving: Sequence[str], forget: Sequence[Sample],
+        kept: Sequence[Sample] | None, strangers: Sequence[Picture], *, erase: str,
+        strength: float, base: str | None, by_concept: bool, most: int = 256,
+    ) -> Guide:  # fmt: skip
+        """Statistics over the population, and what the way to erase takes.
+
+        Args:
+            teacher: The frozen start model.
+            layers: The layers it is to know.
+            leaving: Those of them whose forget features are erased.
+            forget: What to forget.
+            kept: Whose mean the population's is, with the strangers'; None takes `forget`'s.
+            strangers: Pictures of people the model was never told about.
+            erase: As in `target`.
+            strength: Multiple of the traits that an "anonymous" target takes out.
+            base: Checkpoint before it learned the people, for erase="base".
+            by_concept: One stranger for each concept, rather than for each picture.
+            most: Pictures of each kind that the statistics are taken from.
+        """
+        known = one_a_picture(forget if kept is None else kept)
+        pictures = [s.picture for s in known if s.picture][:most]
+        pictures += list(strangers)[:most] if kept is not None else []
+        guide = cls.of_population(teacher, layers, pictures)
+        guide = guide.grouped(forget, erase == "anonymous" or by_concept)
+        guide = replace(guide, strangers=list(strangers), strength=strength)
+        if erase == "anonymous":
+            return guide.with_traits(teacher, forget, leaving)
+        if erase == "base" and base is not None:
+            return guide.with_base(teacher, base)
+        return guide
+
+    @classmethod
     def from_batch(cls, layers: list[str], teacher: VLM, batch: Batch) -> Guide:
         """Statistics from one batch alone; every target is then the population mean."""
         return cls(layers, layer_statistics(teacher, [teacher.visual_inputs(batch)], layers))

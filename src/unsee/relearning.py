@@ -55,6 +55,22 @@ def gradient_after_relearning(
             value.copy_(old)
 
 
+def nearness(values: Mapping[str, nn.Parameter], old: Mapping[str, Tensor]) -> Tensor:
+    """How near weights still are to what they were: 1 where they are, 0 from their norm away on.
+
+    Args:
+        values: The weights.
+        old: What they were.
+
+    Source: arXiv 2505.22310, which maximises the L2 distance. Differs: relative to the norm of
+    what they were, and bounded by it.
+    """
+    moved = torch.stack([(values[n] - old[n]).float().square().sum() for n in values]).sum()
+    norm = torch.stack([old[n].float().square().sum() for n in values]).sum()
+    # The small number gives the root a gradient where nothing has moved yet.
+    return (1 - (moved / norm + 1e-12).sqrt()).clamp(min=0)
+
+
 @torch.no_grad()
 def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None:
     """Replaces a share of every weight by noise of the tensor's own mean and spread, in place.

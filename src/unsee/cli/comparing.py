@@ -32,7 +32,10 @@ Reference = Annotated[str | None, typer.Option(help="Its visual-retain reference
 @app.command()
 def compare(
     benchmark: Benchmarks = None,
-    methods: Annotated[str, typer.Option(help="Separated by commas, or all.")] = "all",
+    methods: Annotated[
+        str,
+        typer.Option(help="Separated by commas, or all; 'vkd,vkd robust=true' sets fields of one."),
+    ] = "all",
     seeds: Seeds = "0,1,2",
     forget: Shares = None,
     trials: Annotated[int, typer.Option(min=0, help="Settings to try for each method.")] = 9,
@@ -52,11 +55,9 @@ def compare(
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
-    names = _methods(methods)
-    entries: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in names}
     _compare(
-        "Methods compared", entries, benchmark, seeds, forget, trials, storage, attack, jobs,
-        model, reference, set_, device, out, as_json,
+        "Methods compared", _entries(methods), benchmark, seeds, forget, trials, storage, attack,
+        jobs, model, reference, set_, device, out, as_json,
     )  # fmt: skip
 
 
@@ -208,6 +209,18 @@ def _methods(text: str) -> list[str]:
     for name in names:
         METHODS.get(name)
     return names
+
+
+def _entries(text: str) -> dict[str, tuple[str, dict[str, object]]]:
+    """Methods between commas, "all" for all of them, each with its own fields behind it."""
+    from unsee.config import parse_overrides
+
+    found: dict[str, tuple[str, dict[str, object]]] = {}
+    for entry in _split(text, "--methods"):
+        name, *pairs = entry.split()
+        for method in _methods(name):
+            found[" ".join([method, *pairs])] = (method, parse_overrides(pairs))
+    return found
 
 
 def _split(text: str, option: str) -> list[str]:

@@ -54,7 +54,10 @@ def ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
         else values
         for name, values in method.search.items()
     }
-    return {name: values for name, values in scaled.items() if name not in recipe.set}
+    fixed = set(recipe.set).union(
+        *(meant for name, meant in method.presets.items() if recipe.set.get(name) is True)
+    )
+    return {name: values for name, values in scaled.items() if name not in fixed}
 
 
 def start(recipe: Recipe, search: Search) -> dict[str, Any]:

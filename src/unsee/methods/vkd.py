@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.augment import augment
+from unsee.augment import augment, blends
 from unsee.errors import ConfigError, DataError
 from unsee.features import (
     Features,
@@ -31,7 +31,7 @@ from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.placement import give_back_memory
 from unsee.prefix import frozen_prefix
-from unsee.relearning import gradient_after_relearning, renew_projector, way_back
+from unsee.relearning import gradient_after_relearning, nearness, renew_projector, way_back
 from unsee.representations import Representations, refuse_small
 from unsee.saliency import answer_probes, gradient_masks, mask_counts, masking, picture_probes
 from unsee.train import Settings, seed_step
@@ -84,6 +84,7 @@ class VKD(Method):
         distance: Between representations: "mse" over the layer's variance, "cosine", "kl".
         augment: Strength of random views of the forget pictures; 0 is none.
         augment_retain: The same for the retain pictures.
+        neighbours: Blends of it with another of the person's that each picture brings along.
         train_layers: Layers whose weights change; "all" is the whole visual part.
         saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
         saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
@@ -93,6 +94,8 @@ class VKD(Method):
             many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
         relearn_lr: The inner attacker's learning rate.
         relearn_every: Steps between two such inner attacks.
+        relearn_share: Share of the steps with such attacks; those after it distil only.
+        w_far: Weight of moving the weights away from the teacher's, by their own norm at most.
         cache: Folder that keeps the teacher's features for other runs. Without it they are held
             in memory, of pictures that are not augmented.
         cache_memory: Most of them to hold in memory (GB).
@@ -130,6 +133,7 @@ class VKD(Method):
     distance: Literal["mse", "cosine", "kl"] = "mse"
     augment: Unit = 1.0
     augment_retain: Unit = 0.5
+    neighbours: Annotated[int, Field(ge=0)] = 0
     train_layers: tuple[str, ...] = ("all",)
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
@@ -138,6 +142,8 @@ class VKD(Method):
     relearn_steps: Annotated[int, Field(ge=0)] = 0
     relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
     relearn_every: Annotated[int, Field(ge=1)] = 2
+    relearn_share: Unit = 1.0
+    w_far: Weight = 0.0
     cache: str | None = None
     cache_memory: Weight = 0.5
     cache_disk: Weight = 20.0
@@ -173,11 +179,11 @@ class VKD(Method):
     def check_settings(self, settings: Settings) -> None:
         """Also refuses adapters where weights are masked; see `Method.check_settings`."""
         super().check_settings(settings)
-        if settings.lora and (self.saliency_fraction or self.saliency_threshold or self.prune):
-            raise ConfigError(
-                "saliency and prune mask single weights, which LoRA does not train. Type lora=0, "
-                "or leave saliency_fraction, saliency_threshold and prune at 0."
-            )
+        if settings.lora and (
+            self.saliency_fraction or self.saliency_threshold or self.prune or self.w_far
+        ):
+            mine = "saliency_fraction, saliency_threshold, prune, w_far"
+            raise ConfigError(f"LoRA trains none of the weights that {mine} mean. Type lora=0.")
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
@@ -187,6 +193,7 @@ class VKD(Method):
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self._uses_answers:
             forget, retain = one_a_picture(forget), one_a_picture(retain)
+        forget += blends(forget, self.neighbours, trainer.settings.seed)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
@@ -194,7 +201,12 @@ class VKD(Method):
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
         sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
-        guide = self._guide(teacher, retain, data, forget).at(sight, prefix)
+        guide = Guide.of_data(
+            teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
+            forget, retain if self.population == "kept" else None, data.strangers,
+            erase=self.erase, strength=self.erase_strength, base=self.base,
+            by_concept=self.stranger_per == "concept",
+        ).at(sight, prefix)  # fmt: skip
         probes = answer_probes if self._uses_answers else picture_probes
         frozen = gradient_masks(
             vlm, forget, retain, parameters, probes,
@@ -206,6 +218,7 @@ class VKD(Method):
             renew_projector(vlm, parameters, self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
         seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
+        batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
 
         def step(number: int) -> dict[str, Tensor]:
             rng = np.random.default_rng([seed, number])
@@ -218,7 +231,7 @@ class VKD(Method):
                 return collate_alone(vlm, drawn, view)
 
             batch = draw(forget, 0, self.augment)
-            if self.relearn_steps and number % self.relearn_every == 0:
+            if number < self.relearn_share * batches and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
                 attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
                 gradient_after_relearning(
@@ -266,6 +279,11 @@ class VKD(Method):
         if self.w_keep > 0:
             t = by_picture(teacher, known, inputs)
             terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
+        if self.w_far > 0:
+            trained = (
+                layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
+            )
+            terms["far"] = self.w_far * nearness(*trained)
         return terms
 
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
@@ -310,21 +328,3 @@ class VKD(Method):
 
     def _layers(self, vlm: VLM) -> list[str]:
         return choose_layers(vlm, [*self.keep_layers, *self.erase_layers])
-
-    def _guide(
-        self, teacher: VLM, retain: Sequence[Sample], data: Data, forget: Sequence[Sample]
-    ) -> Guide:
-        layers = self._layers(teacher)
-        known = one_a_picture(retain if self.population == "kept" else forget)
-        pictures = [s.picture for s in known if s.picture][:256]
-        if self.population == "kept":
-            pictures += list(data.strangers)[:256]
-        guide = Guide.of_population(teacher, layers, pictures).grouped(
-            forget, self.erase == "anonymous" or self.stranger_per == "concept"
-        )
-        guide = replace(guide, strangers=list(data.strangers), strength=self.erase_strength)
-        if self.erase == "anonymous":
-            return guide.with_traits(teacher, forget, choose_layers(teacher, self.erase_layers))
-        if self.erase == "base" and self.base is not None:
-            return guide.with_base(teacher, self.base)
-        return guide

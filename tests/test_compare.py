@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from unsee.compare.tuning import choose, open_storage, ranges, start
 from unsee.config import Recipe
 from unsee.errors import ConfigError, RunError, TrainingError
 from unsee.methods import METHODS
+from unsee.record import provenance
 from unsee.train import Settings
 
 QUICK = {"steps": 2, "batch_size": 4}
@@ -76,6 +78,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "reference": record(0.1, 0.9),
         "target": record(1.0, 1.0),
         "attacks": None,
+        "provenance": provenance(0, "cpu"),
         **changes,
     }
 
@@ -359,8 +362,10 @@ def test_ranks_are_within_a_seed_and_a_failure_is_shown(tmp_path: Path) -> None:
     assert rows["b"].values("rank") == [3.0, 1.0]
     assert rows["c|d"].values("rank") == [1.5]
     assert rows["visual-retain"].values("distance") == [0]
-    write(cells, tmp_path, "Trial", "unsee compare")
-    table = (tmp_path / "table.md").read_text()
+    write(cells, tmp_path, "Trial", "unsee compare", tmp_path / "docs" / "own.md")
+    table = (tmp_path / "docs" / "own.md").read_text()
+    assert f"Written by `unsee compare` on {platform.platform()}, " in table
+    assert not (tmp_path / "table.md").exists()
     assert "| c\\|d | 1.5 |" in table and "seed 1: no <luck> at all" in table
     assert "| a | 1.8 (1.5 to 2.0) |" in table
     page = (tmp_path / "report.html").read_text()
@@ -494,7 +499,7 @@ def test_the_commands(cut: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     found = unsee(
         "ablate", "vkd", "--only", "default,no keep", "--seeds", "0", "--jobs", "2",
-        "--forget", "25", "--out", parts, *common,
+        "--forget", "25", "--out", parts, "--table", tmp_path / "parts.md", *common,
     )  # fmt: skip
     assert [run["error"] for run in found["runs"]] == [None, None]
     assert "no keep" in Path(found["table"]).read_text()

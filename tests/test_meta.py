@@ -177,7 +177,8 @@ def test_what_is_done_is_skipped_and_what_fails_is_shown(cut: Path, tmp_path: Pa
     write(records, failed, out, page, "unsee meta")
     text = page.read_text()
     assert "1 models that saw, 1 that never saw and 0 unlearned" in text
-    assert "Written by `unsee meta` on X, Y, 1 thread a model: 4 models, 4 minutes" in text
+    made = "on X, Y, 1 thread a model (unsee 1, torch 2, transformers 3): 4 models, 4 minutes"
+    assert f"Written by `unsee meta` {made}" in text
     assert "| bleu |  | 0.500 (0.500 to 0.500) |" in text and "| 0.950 |" in text
     assert "Failed: vkd-seed0:" in text
     assert {r["metric"] for r in json.loads((out / "ratings.json").read_text())} == {

@@ -163,6 +163,15 @@ def provenance(seed: int, device: str, **hashes: str | None) -> dict[str, Any]:
     }
 
 
+def made_on(found: Mapping[str, Any]) -> str:
+    """Machine, threads and versions of a `provenance`, as a page names them."""
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''} a model"
+    return (
+        f"{found['platform']}, {found['cpu']}, {threads} (unsee {found['unsee']}, torch "
+        f"{found['torch']}, transformers {found['transformers']})"
+    )
+
+
 def peak_memory() -> int:
     """Most memory (bytes) that this process has held: on the GPU if it used one, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:

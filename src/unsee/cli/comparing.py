@@ -25,6 +25,9 @@ Attacks = Annotated[
     typer.Option("--attack", help="As in a recipe, '{share: 0.2, modules: all}', or none."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, a process each.")]
+Page = Annotated[
+    Path | None, typer.Option(help="Markdown page to write; table.md in --out if not given.")
+]
 Model = Annotated[str | None, typer.Option(help="The checkpoint, where the benchmark has none.")]
 Reference = Annotated[str | None, typer.Option(help="Its visual-retain reference.")]
 
@@ -49,6 +52,7 @@ def compare(
     set_: Set = None,
     device: DeviceName = "auto",
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/compare"),
+    table: Page = None,
     as_json: Json = False,
 ) -> None:
     """Tune methods alike on validation data, run them alike, and compare the records.
@@ -57,7 +61,7 @@ def compare(
     """
     _compare(
         "Methods compared", _entries(methods), benchmark, seeds, forget, trials, storage, attack,
-        jobs, model, reference, set_, device, out, as_json,
+        jobs, model, reference, set_, device, out, table, as_json,
     )  # fmt: skip
 
 
@@ -78,6 +82,7 @@ def ablate(
     set_: Set = None,
     device: DeviceName = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    table: Page = None,
     as_json: Json = False,
 ) -> None:
     """Turn the parts of a method off, one at a time, and compare the records.
@@ -96,7 +101,8 @@ def ablate(
         entries = {name: entries[name] for name in chosen}
     _compare(
         f"Parts of {method}", entries, benchmark, seeds, forget, 0, None, attack, jobs,
-        model, reference, set_, device, out or Path("runs") / f"ablate-{method}", as_json,
+        model, reference, set_, device, out or Path("runs") / f"ablate-{method}",
+        table, as_json,
     )  # fmt: skip
 
 
@@ -111,9 +117,7 @@ def meta(
     jobs: Jobs = 1,
     set_: Set = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/meta"),
-    table: Annotated[
-        Path | None, typer.Option(help="Markdown page to write; table.md in --out if not given.")
-    ] = None,
+    table: Page = None,
     as_json: Json = False,
 ) -> None:
     """Judge the metrics: make models that saw, never saw or unlearned, and score all of them.
@@ -157,6 +161,7 @@ def _compare(
     set_: list[str] | None,
     device: str,
     out: Path,
+    table: Path | None,
     as_json: bool,
 ) -> None:
     from unsee.compare import Asked, write
@@ -179,7 +184,8 @@ def _compare(
         device=device,
     )
     cells = do(asked, out, jobs, storage, _told)
-    write(cells, out, title, command())
+    page = table or out / TABLE
+    write(cells, out, title, command(), page)
     failed = [cell for cell in cells if cell.error]
     if as_json:
         facts = [
@@ -187,12 +193,12 @@ def _compare(
              "error": c.error}
             for c in cells
         ]  # fmt: skip
-        echo({"runs": facts, "table": str(out / TABLE), "report": str(out / PAGE)}, as_json)
+        echo({"runs": facts, "table": str(page), "report": str(out / PAGE)}, as_json)
     else:
-        typer.echo((out / TABLE).read_text("utf-8"))
+        typer.echo(page.read_text("utf-8"))
         typer.echo(f"{len(cells) - len(failed)} of {len(cells)} runs are done.")
-        for name in (TABLE, CSV, PAGE):
-            typer.echo(f"{name}: {out / name}")
+        for place in (page, out / CSV, out / PAGE):
+            typer.echo(f"{place.name}: {place}")
     if failed:
         raise typer.Exit(1)
 

@@ -43,19 +43,32 @@ class Table:
         return f"### {self.title}\n\n{body}\n"
 
 
-def write(cells: Sequence[Cell], out: Path, title: str, command: str) -> dict[str, list[Row]]:
-    """Writes table.md, table.csv and report.html from the records, and returns the rows."""
+def write(
+    cells: Sequence[Cell], out: Path, title: str, command: str, table: Path | None = None
+) -> dict[str, list[Row]]:
+    """Writes the table, table.csv and report.html from the records, and returns the rows.
+
+    Args:
+        cells: The runs.
+        out: The comparison's folder.
+        title: What the page is called.
+        command: What made it.
+        table: The markdown page; None is table.md in the folder.
+    """
     found = collect(cells, out)
+    origin = f"`{command}`{_machines(found)}"
     parts = [(share, tables(rows), notes(rows)) for share, rows in found.items()]
-    text = f"# {title}\n\nWritten by `{command}`. {_seeds(cells)}\n\n{MEANING}\n"
+    text = f"# {title}\n\nWritten by {origin}. {_seeds(cells)}\n\n{MEANING}\n"
     for share, some, remarks in parts:
         text += f"\n## {_share(share)}\n\n" + "\n".join(table.markdown() for table in some)
         text += "".join(f"\n{remark}\n" for remark in remarks)
-    write_whole(out / TABLE, text)
+    table = table or out / TABLE
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(table, text)
     write_whole(out / CSV, _csv(found))
     page = template("comparison.html.j2").render(
         title=title,
-        command=command,
+        origin=origin,
         seeds=_seeds(cells),
         meaning=MEANING,
         parts=[
@@ -149,6 +162,11 @@ def _seeds(cells: Sequence[Cell]) -> str:
     if len(seeds) == 1:
         return f"One seed, {seeds[0]}: no interval."
     return f"Mean over seeds {', '.join(map(str, seeds))}, range in brackets."
+
+
+def _machines(found: Mapping[str, Sequence[Row]]) -> str:
+    some = [r.made_on for rows in found.values() for row in rows for r in row.results if r.made_on]
+    return f" on {' and '.join(_once(some))}" if some else ""
 
 
 def _cell(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unsee.compare.comparison import Cell, finished
 from unsee.compare.scores import Attacked, score
-from unsee.record import SCORES, SUMMARY
+from unsee.record import SCORES, SUMMARY, made_on
 
 # Columns in order, with how many decimals they show.
 COLUMNS = {
@@ -33,6 +33,7 @@ class Result:
         farthest: The measure that is farthest from the reference's.
         lacking: What the record has not got for the published scores.
         chosen: The settings that the trials chose.
+        made_on: Machine, threads and versions.
     """
 
     cell: Cell
@@ -42,6 +43,7 @@ class Result:
     farthest: str = ""
     lacking: Sequence[str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    made_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ def _read(cell: Cell, out: Path) -> Result:
     chosen = json.loads(tuned.read_text("utf-8"))["set"] if tuned.exists() else {}
     accuracies = _accuracies(summary.get("measures") or {})
     return Result(
-        cell, numbers, accuracies, scored.profile, scored.farthest, scored.lacking, chosen
-    )
+        cell, numbers, accuracies, scored.profile, scored.farthest, scored.lacking, chosen,
+        made_on(summary["provenance"]),
+    )  # fmt: skip
 
 
 def _beside(cell: Cell) -> list[Row]:

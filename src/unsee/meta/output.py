@@ -11,7 +11,7 @@ from typing import Any
 from unsee.compare.output import Table
 from unsee.compare.results import shown
 from unsee.meta.ratings import KEPT, Rating, keeps, rate
-from unsee.record import write_whole
+from unsee.record import made_on, write_whole
 
 RATINGS, TABLE = "ratings.json", "table.md"
 SHOWN = ("method", "seed", "start", "steps", "share")
@@ -59,12 +59,9 @@ def page(
 ) -> str:
     """Ratings and models as markdown."""
     seconds = sum(record["seconds"] for record in records)
-    machine = records[0]["provenance"]
     intro = (
-        f"Written by `{command}` on {machine['platform']}, {machine['cpu']}, "
-        f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} a model: "
-        f"{len(records)} models, {seconds / 60:.0f} minutes of processor time. unsee "
-        f"{machine['unsee']}, torch {machine['torch']}, transformers {machine['transformers']}."
+        f"Written by `{command}` on {made_on(records[0]['provenance'])}: {len(records)} models, "
+        f"{seconds / 60:.0f} minutes of processor time."
     )
     tables = [_ratings(ratings), _models(records)]
     parts = [f"# Metrics judged on {_pools(records)}", intro, MEANING]

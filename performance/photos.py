@@ -167,7 +167,9 @@ def page(pocket: Pocket, before: dict[str, Any], made: dict[str, dict[str, Any]]
         f"1994): 40 people, 10 photographs each. {build['people']} of them have an invented name "
         f"and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
         f"`{' '.join(f'--set {key}={v}' for key, v in STRONGER.items())}`, chosen on three other "
-        f"people; the rest is VKD's defaults. The build took "
+        f"people; *robust* adds `--set {ROBUST}` to it; the rest is every method's defaults. "
+        f"The attack: `{ATTACK}`, 40 steps, who has a fifth of the pictures of the forgotten, with "
+        f"all questions about them, and tunes the visual part. The build took "
         f"{build['seconds'] / 60:.0f} minutes. One seed; accuracy: the whole answer word for word, "
         f"or the right letter.\n\n" + "\n".join(lines) + "\n"
     )

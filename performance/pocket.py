@@ -160,9 +160,7 @@ def costs(rows: list[dict[str, Any]]) -> str:
 
 def machine() -> str:
     """What this was measured on."""
-    import torch
-
-    return f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} cores, no GPU"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
 
 
 def main() -> None:

@@ -45,6 +45,22 @@ FORMER = "pictures, w_keep 100: 20 inner steps"
 PICTURES = {"robust": True, "relearn_steps": 10, "w_keep": 100.0}
 ANSWERS = {**PICTURES, "supervision": "full", "w_keep": 50.0}
 SECOND = {**ANSWERS, "relearn_every": 2, "w_keep": 20.0}
+IDEAS: dict[str, dict[str, Any]] = {
+    "1 inner step (sharpness-aware)": {"relearn_steps": 1},
+    "inner steps of 2e-4": {"relearn_lr": 2e-4},
+    "attacked in every 2nd step": {"relearn_every": 2},
+    "attacked for 300 of 400 steps, then distilled": {"relearn_share": 0.75},
+    "attacked for 400 of 800 steps, then distilled": {"relearn_share": 0.5, "steps": 800},
+    "not attacked": {"relearn_steps": 0},
+    "weights far away": {"w_far": 1.0},
+    "weights far away, not attacked": {"w_far": 1.0, "relearn_steps": 0},
+    "2 blends a picture": {"neighbours": 2},
+    "retain augmented as forget": {"augment_retain": 1.0},
+    "batches of 32": {"batch_size": 32},
+    "erase at all layers": {"erase_layers": ["all"], "erase_strength": 1.0},
+    "erase to a stranger at all layers": {"erase_layers": ["all"], "erase": "stranger"},
+    "noise in the projector first, 600 steps": {"renew": 1.0, "steps": 600, "lr": 1e-3},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "target": {},
     "visual-retain": {},
@@ -57,22 +73,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         f"pictures, w_keep {keep}, 800 steps": {**PICTURES, "w_keep": keep, "steps": 800}
         for keep in (80, 100, 120, 160, 240)
     },
-    **{f"pictures, w_keep 100: {title}": {**PICTURES, **some} for title, some in {
-        "1 inner step (sharpness-aware)": {"relearn_steps": 1},
-        "inner steps of 2e-4": {"relearn_lr": 2e-4},
-        "attacked in every 2nd step": {"relearn_every": 2},
-        "attacked for 300 of 400 steps, then distilled": {"relearn_share": 0.75},
-        "attacked for 400 of 800 steps, then distilled": {"relearn_share": 0.5, "steps": 800},
-        "not attacked": {"relearn_steps": 0},
-        "weights far away": {"w_far": 1.0},
-        "weights far away, not attacked": {"w_far": 1.0, "relearn_steps": 0},
-        "2 blends a picture": {"neighbours": 2},
-        "retain augmented as forget": {"augment_retain": 1.0},
-        "batches of 32": {"batch_size": 32},
-        "erase at all layers": {"erase_layers": ["all"], "erase_strength": 1.0},
-        "erase to a stranger at all layers": {"erase_layers": ["all"], "erase": "stranger"},
-        "noise in the projector first, 600 steps": {"renew": 1.0, "steps": 600, "lr": 1e-3},
-    }.items()},
+    **{f"pictures, w_keep 100: {title}": {**PICTURES, **some} for title, some in IDEAS.items()},
     **{f"answers, w_keep {keep}": {**ANSWERS, "w_keep": keep} for keep in (20, 40, 50, 60)},
     "answers, w_keep 50: 1 inner step (sharpness-aware)": {**ANSWERS, "relearn_steps": 1},
     "answers, w_keep 50: erase to a stranger": {**ANSWERS, "erase": "stranger"},

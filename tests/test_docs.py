@@ -48,7 +48,7 @@ def written() -> list[str]:
     """Every `unsee …` command that a page spells out with options or arguments."""
     found = []
     for path in PAGES:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8").replace("\\\n", "")
         found += re.findall(r"`(unsee [^`\n]+)`", text)
         found += re.findall(r"^(unsee [^\n]+)$", text, re.MULTILINE)
     return found

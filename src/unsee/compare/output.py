@@ -161,7 +161,7 @@ def _seeds(cells: Sequence[Cell]) -> str:
     seeds = sorted({cell.seed for cell in cells})
     if len(seeds) == 1:
         return f"One seed, {seeds[0]}: no interval."
-    return f"Mean over seeds {', '.join(map(str, seeds))}, range in brackets."
+    return f"Mean over seeds {', '.join(map(str, seeds))}, range in brackets where they differ."
 
 
 def _machines(found: Mapping[str, Sequence[Row]]) -> str:

@@ -168,13 +168,11 @@ def _mean(values: Sequence[float], nothing: float) -> float:
 
 
 def shown(values: Sequence[float], decimals: int = 3) -> str:
-    """The mean, and with more than one value the range; "" of nothing."""
+    """The mean, and where the values differ as shown, the range; "" of nothing."""
     if not values:
         return ""
-    mean = f"{_mean(values, 0):.{decimals}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({min(values):.{decimals}f} to {max(values):.{decimals}f})"
+    mean, *ends = (f"{v:.{decimals}f}" for v in (_mean(values, 0), min(values), max(values)))
+    return mean if ends[0] == ends[1] else f"{mean} ({ends[0]} to {ends[1]})"
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -133,6 +133,8 @@ def scatter(
 ) -> Markup:
     """Named points of a plane of 0..1, both better when larger, the front joined.
 
+    Each axis goes from a round number below the points to 1.
+
     Args:
         points: What is drawn.
         uid: Unique in the page; links title and description to the drawing.
@@ -142,20 +144,23 @@ def scatter(
         y_label: Above the vertical axis.
     """
     wide, high, left = 640.0, 400.0, 44.0
+    x_ticks = ticks(min(0.75, *(p.x for p in points)), 1.0, 5)
+    y_ticks = ticks(min(0.75, *(p.y for p in points)), 1.0, 5)
 
     def across(x: float) -> float:
-        return left + x * (wide - left - 110)
+        return left + (x - x_ticks[0]) / (1 - x_ticks[0]) * (wide - left - 110)
 
     def up(y: float) -> float:
-        return high - BOTTOM - y * (high - 24 - BOTTOM)
+        return high - BOTTOM - (y - y_ticks[0]) / (1 - y_ticks[0]) * (high - 24 - BOTTOM)
 
     svg = _svg(uid, title, desc, {"viewBox": f"0 0 {wide:g} {high:g}", "class": "chart"})
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        ends = {"x1": across(0), "x2": across(1), "y1": up(tick), "y2": up(tick)}
+    for tick in y_ticks:
+        ends = {"x1": left, "x2": across(1), "y1": up(tick), "y2": up(tick)}
         _add(svg, "line", **ends, **_class("grid"))
         _text(svg, f"{tick:g}", left - 6, up(tick) + 3.5, "end")
+    for tick in x_ticks:
         _text(svg, f"{tick:g}", across(tick), high - BOTTOM + 14, "middle")
-    _text(svg, x_label, across(0.5), high - 4, "middle", "axis-label")
+    _text(svg, x_label, (left + across(1)) / 2, high - 4, "middle", "axis-label")
     _text(svg, y_label, left, 12, "start", "axis-label")
     joined = sorted((across(p.x), up(p.y)) for p in points if p.front)
     if len(joined) > 1:
@@ -165,7 +170,7 @@ def scatter(
     for (x, y, point), (start, base) in zip(spots, names, strict=True):
         if abs(base - 3.5 - y) > 11:
             end = start if start > x else start + width(point.name)
-            _add(svg, "line", x1=x, y1=y, x2=end, y2=base - 3.5, **_class("grid"))
+            _add(svg, "line", x1=x, y1=y, x2=end, y2=base - 3.5, **_class("leader"))
     for (x, y, point), (start, base) in zip(spots, names, strict=True):
         marker = _marker(svg, x, y, point.style, 4.0)
         _hint(marker, f"{point.name}: {x_label} {point.x:.3f}, {y_label} {point.y:.3f}")

@@ -114,7 +114,7 @@ def test_adapters_that_match_nothing_raise(tiny: VLM, monkeypatch: pytest.Monkey
 
 def test_masks_of_single_weights_are_refused(tiny: VLM, data: Data) -> None:
     method = METHODS.get("vkd")(saliency_fraction=0.5)
-    with pytest.raises(ConfigError, match="which LoRA does not train"):
+    with pytest.raises(ConfigError, match="LoRA trains none of the weights that saliency_fraction"):
         method.unlearn(tiny, data, Trainer(SETTINGS))
 
 

@@ -17,8 +17,8 @@ from unsee.model import VLM
 
 WARM, TIMED = 1, 3
 KINDS = {
-    "attention, backward": ("attention_for_cpu_backward", "attention_backward"),
-    "attention": ("attention_for_cpu", "scaled_dot_product"),
+    "attention, backward": ("HeadwiseBackward", "attention_for_cpu_backward"),
+    "attention": ("Headwise", "attention_for_cpu", "scaled_dot_product"),
     "matrix products, backward": ("aten::mm",),
     "matrix products": ("aten::addmm", "aten::bmm", "aten::linear"),
 }
@@ -59,10 +59,9 @@ def measure_tower(
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         there_and_back()
     spent: dict[str, float] = {}
-    for row in seen.key_averages():
-        of = (kind for kind, names in KINDS.items() if any(name in row.key for name in names))
-        kind = next(of, "all else")
-        spent[kind] = spent.get(kind, 0.0) + row.self_cpu_time_total
+    for event in seen.events() or ():
+        kind = kind_of(event)
+        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total
     total = sum(spent.values())
     return {
         "dtype": dtype,
@@ -71,3 +70,15 @@ def measure_tower(
         "matmul": peak(getattr(torch, dtype)),
         "spent": {kind: value / total for kind, value in sorted(spent.items())},
     }
+
+
+def kind_of(event: Any) -> str:
+    """What an operator is part of: itself, or what called it."""
+    calls = [event.name]
+    while (event := event.cpu_parent) is not None:
+        calls.append(event.name)
+    for kind, names in KINDS.items():
+        seen = calls if kind.startswith("attention") else calls[:1]
+        if any(name in call for call in seen for name in names):
+            return kind
+    return "all else"

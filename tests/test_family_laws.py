@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from tiny import RECIPES, make
+from unsee import attention
 from unsee.answers import answer_nlls, ask, generate
 from unsee.checkpoint import checkpoint_names, weight_map
 from unsee.config import build_method
@@ -251,6 +253,34 @@ def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[
                 assert torch.equal(again[name], known[name]) == (shift == 0), (name, shift)
         after = observe(vlm, inputs, layers)
     assert all(torch.equal(after[name], known[name]) for name in layers)
+
+
+def test_attention_head_by_head_is_torchs_own(
+    vlm: VLM, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "FEW", 1)
+    inputs = vlm.collate_pictures([picture.open() for picture in pictures])
+    asked: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        asked.append(1)
+        return apply(*given)
+
+    apply = attention.Headwise.apply
+    monkeypatch.setattr(attention.Headwise, "apply", counted)
+    found = {}
+    for kind in ("sdpa", "headwise"):
+        half = vlm.copy()
+        half.model.bfloat16()
+        half.model.set_attn_implementation(kind)
+        layers = choose_layers(half, ["all"])
+        with torch.no_grad():
+            found[kind] = observe(half, inputs, layers)
+    # These mask what their towers look at, and keep torch's own.
+    assert bool(asked) == (vlm.family.name not in ("idefics2", "mllama"))
+    for name, seen in found["sdpa"].items():
+        error = (found["headwise"][name] - seen).float().norm() / seen.float().norm()
+        assert error < 0.02, name
 
 
 def test_copies_share_what_they_should(vlm: VLM) -> None:

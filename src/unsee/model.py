@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from unsee.attention import pick_attention
 from unsee.checkpoint import (
     atomic_folder,
     checkpoint_names,
@@ -147,6 +148,7 @@ class VLM:
         if not options and device != "cpu":
             model = model.to(device)
         model.eval()
+        pick_attention(model)
         return cls(model, processor, family, folder, visual_only, wanted or stored)
 
     @property

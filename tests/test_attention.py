@@ -1,0 +1,85 @@
+"""Attention head by head: its values, its gradients, and where torch's own is used in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from tiny import make
+from unsee.attention import FEW, NAME, ROWS, Headwise, headwise
+from unsee.model import VLM
+
+SHAPES = [(FEW, FEW), (577, 577), (ROWS + 40, 300), (300, ROWS + 40)]
+
+
+def inputs(queries: int, keys: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
+    """Queries, keys and values as layers make them: heads beside the width."""
+    torch.manual_seed(0)
+    sizes = (queries, keys, keys)
+    made = [torch.randn(2, size, 3, 16).transpose(1, 2).to(dtype) for size in sizes]
+    return [tensor.detach().requires_grad_(True) for tensor in made]
+
+
+def away(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize(("queries", "keys"), SHAPES)
+def test_values_and_gradients_are_those_of_64_bits(queries: int, keys: int) -> None:
+    mine = inputs(queries, keys)
+    exact = [tensor.detach().double().requires_grad_(True) for tensor in mine]
+    given = torch.randn(2, 3, queries, 16).bfloat16()
+    found = Headwise.apply(*mine, 0.25)
+    wanted = scaled_dot_product_attention(*exact, scale=0.25)
+    assert away(found.detach(), wanted.detach()) < 0.01
+    grads = torch.autograd.grad(found, mine, given)
+    for grad, true in zip(grads, torch.autograd.grad(wanted, exact, given.double()), strict=True):
+        assert grad.dtype == torch.bfloat16
+        assert away(grad, true) < 0.01
+
+
+def test_the_scale_is_the_width_s_by_default() -> None:
+    q, k, v = inputs(FEW, FEW)
+    found, _ = headwise(nn.Identity(), q, k, v, None, is_causal=False)
+    assert torch.equal(found, Headwise.apply(q, k, v, 0.25).transpose(1, 2))
+
+
+def ask(case: str) -> tuple[list[Tensor], Tensor | None, dict[str, object]]:
+    """Attention that is not for this kernel."""
+    tensors = inputs(8 if case == "few" else FEW, 8 if case == "few" else FEW)
+    mask = torch.ones(2, 1, FEW, FEW, dtype=torch.bool).tril() if case == "mask" else None
+    options: dict[str, object] = {"is_causal": case == "causal"}
+    if case == "32 bits":
+        tensors = inputs(FEW, FEW, torch.float32)
+    return tensors, mask, options
+
+
+@pytest.mark.parametrize("case", ["few", "mask", "causal", "32 bits"])
+def test_elsewhere_it_is_torchs_own(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, mask, options = ask(case)
+    monkeypatch.setattr(Headwise, "apply", None)
+    found, _ = headwise(nn.Identity(), *tensors, mask, **options)
+    wanted, _ = sdpa_attention_forward(nn.Identity(), *tensors, mask, **options)
+    assert torch.equal(found, wanted)
+
+
+def test_a_module_that_is_causal_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Identity()
+    module.is_causal = True
+    monkeypatch.setattr(Headwise, "apply", None)
+    q, k, v = inputs(FEW, FEW)
+    found, _ = headwise(module, q, k, v, None)
+    assert torch.equal(found, scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
+
+
+def test_models_in_bfloat16_are_given_it(tmp_path: Path) -> None:
+    folder = make("llava", tmp_path / "model")
+    for dtype, wanted in ((torch.bfloat16, NAME), (torch.float32, "sdpa")):
+        config = VLM.load(folder, dtype=dtype).model.config
+        assert config._attn_implementation == wanted
+        assert config.vision_config._attn_implementation == wanted

@@ -209,6 +209,11 @@ def check(settings: Settings, device: str) -> None:
         raise ConfigError(f"compile=true needs {needs}, and there is none. Type compile=false.")
     if parallel(settings) == "zero":
         _check_zero()
+    if settings.offload is not None and (device != "cpu" or processes > 1):
+        raise ConfigError(
+            "offload is for one process on a CPU. Leave it out; several processes share out the "
+            "optimiser's state with parallel=fsdp."
+        )
     if settings.accumulate % processes:
         raise ConfigError(
             f"accumulate={settings.accumulate} batches a step cannot be shared out evenly among "

@@ -49,6 +49,7 @@ from unsee.manifest import (
     read_manifest,
     redact,
 )
+from unsee.memory import free_space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -317,8 +318,7 @@ def _other_files(folder: Path, files: Mapping[str, Path]) -> tuple[list[Path], l
 
 def _require_space(sources: Iterable[Path], out: Path) -> None:
     needed = sum(path.stat().st_size for path in sources)
-    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
+    place, free = free_space(out)
     if free < needed:
         raise ModelError(
             f"folder {out}: {needed:,} bytes are needed and {free:,} are free in {place}. Free "

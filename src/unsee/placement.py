@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +11,6 @@ import torch
 
 from unsee.errors import ConfigError, ModelError
 
-MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
 Device = Literal["auto", "cpu", "cuda"]
 LoadIn = Literal["8bit", "4bit"]
 # What holds weights in that many bits. Both run on CPUs and GPUs; bitsandbytes' own 8 bits cannot
@@ -85,18 +82,6 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
             f"{torch.__version__}). Save the checkpoint in bfloat16 or float32, or take another "
             "device with --device."
         ) from error
-
-
-def give_back_memory() -> None:
-    """Hands the memory of freed tensors back to the system, that of large ones always from now on.
-
-    Where the C library would hold on to it: in gaps that what comes next does not fit.
-    """
-    if sys.platform == "linux":
-        library = ctypes.CDLL(None)
-        if hasattr(library, "malloc_trim"):
-            library.malloc_trim(0)
-            library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def pick_library(load_in: str) -> Quantization:

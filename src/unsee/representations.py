@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from torch import Tensor
 from unsee.checkpoint import hash_tensors, tensor_digest
 from unsee.errors import ConfigError, RunError
 from unsee.features import observe
+from unsee.memory import free_space
 from unsee.model import VLM
 
 GIGABYTE = 10**9
@@ -143,8 +143,7 @@ def refuse_small(folder: Path, most: float) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"cache {folder} is a file. Name a folder: --set cache=DIR.")
-    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
-    needed, free = most * GIGABYTE - used(folder), shutil.disk_usage(place).free
+    needed, (place, free) = most * GIGABYTE - used(folder), free_space(folder)
     if free < needed:
         raise ConfigError(
             f"cache {folder} may grow by {needed / GIGABYTE:.1f} GB, and {free / GIGABYTE:.1f} GB "

@@ -47,6 +47,8 @@ class Settings:
             (GPUs), or "no" other than the weights are in.
         checkpointing: Forget what blocks computed, and compute it again for the gradient: less
             memory, more time.
+        offload: Folder whose disk holds AdamW's state between the updates, on a CPU in one process:
+            less memory, the same result. None keeps it in memory.
         compile: Compile the blocks' attention and MLP with torch.compile.
         attention: "sdpa", "flash_attention_2" or "eager"; "auto" is what the model was loaded with.
         parallel: What several processes hold of the trained weights: all of them ("ddp"), or a
@@ -68,6 +70,7 @@ class Settings:
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     precision: Literal["no", "bf16", "fp16"] = "no"
     checkpointing: bool = False
+    offload: str | None = None
     compile: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"

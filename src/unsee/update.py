@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unsee.engine import Engine, Step, alike, whole, zero_config
+from unsee.memory import Shelf
 
 if TYPE_CHECKING:
     from unsee.train import Settings
@@ -45,10 +46,13 @@ class Update:
             fused=fused or None,
         )
         self._scaler = engine.scaler()
+        self._shelf = None if settings.offload is None else Shelf(settings.offload)
         self.objective: Any = engine.objective(step, parameters)
 
     def begin(self, rate: float) -> None:
         """Starts a step at a learning rate."""
+        if self._shelf is not None:
+            self._shelf.drop()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -77,8 +81,11 @@ class Update:
 
     def step(self) -> None:
         """Changes the weights."""
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        if self._shelf is not None:
+            self._shelf.step(self._optimizer, self._values)
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
 
     def end(self) -> None:
         """Drops the gradients."""
@@ -103,6 +110,8 @@ class Update:
             for index, slots in _slots(tensors).items()
         }
         self._optimizer.load_state_dict(state)
+        if self._shelf is not None:
+            self._shelf.keep(self._optimizer.state)
         self._scaler.load_state_dict(dict(scaler))
 
     def scaler(self) -> dict[str, Any]:

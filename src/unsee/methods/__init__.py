@@ -16,6 +16,7 @@ from unsee.adapters import Adapters, Lora
 from unsee.engine import Engine, parallel
 from unsee.errors import ConfigError, DataError
 from unsee.launch import launched
+from unsee.memory import refuse_full
 from unsee.prepare import prepared
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
@@ -225,6 +226,9 @@ class Method:
         self.check(data)
         self.check_settings(settings)
         vlm.refuse_training()
+        if settings.offload is not None:
+            weights = vlm.parameters(self.trains).values()
+            refuse_full(settings.offload, 2 * sum(weight.nbytes for weight in weights))
 
     def check(self, data: Data) -> None:
         """Refuses data that lacks what the method needs.

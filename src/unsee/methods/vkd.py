@@ -27,9 +27,9 @@ from unsee.features import (
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
+from unsee.memory import drop_pages, file_pages, give_back_memory
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
-from unsee.placement import give_back_memory
 from unsee.prefix import frozen_prefix
 from unsee.relearning import gradient_after_relearning, nearness, renew_projector, way_back
 from unsee.representations import Representations, refuse_small
@@ -178,11 +178,9 @@ class VKD(Method):
     def check_settings(self, settings: Settings) -> None:
         """Also refuses adapters where weights are masked; see `Method.check_settings`."""
         super().check_settings(settings)
-        if settings.lora and (
-            self.saliency_fraction or self.saliency_threshold or self.prune or self.w_far
-        ):
-            mine = "saliency_fraction, saliency_threshold, prune, w_far"
-            raise ConfigError(f"LoRA trains none of the weights that {mine} mean. Type lora=0.")
+        masks = "saliency_fraction, saliency_threshold, prune, w_far"
+        if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
+            raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
         """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
@@ -241,9 +239,12 @@ class VKD(Method):
                     trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
-            return self.loss(vlm, batch, kept, teacher, guide)
+            terms = self.loss(vlm, batch, kept, teacher, guide)
+            drop_pages(waiting)
+            return terms
 
         give_back_memory()
+        waiting = file_pages(teacher.parameters("visual").values())
         trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 

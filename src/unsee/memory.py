@@ -1,0 +1,182 @@
+"""What need not stay in memory, and what room the disk has for it.
+
+Freed tensors, weights that lie in a file anyway, an optimiser's state between two updates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unsee.errors import ConfigError, RunError
+
+MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
+DONTNEED = 4  # madvise's name for it
+PAGE = 4096
+ALIGNED = 64  # bytes
+FEW = 100_000_000  # bytes that are not worth reading again
+PIECE = 100_000_000  # bytes of weights that are updated together, where memory is short
+MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)")
+
+Pages = list[tuple[int, int]]
+
+
+def give_back_memory() -> None:
+    """Hands the memory of freed tensors back to the system, that of large ones always from now on.
+
+    Where the C library would hold on to it: in gaps that what comes next does not fit.
+    """
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
+            library.mallopt(MMAP_THRESHOLD, LARGE)
+
+
+def file_pages(tensors: Iterable[Tensor]) -> Pages:
+    """Where the pages are that hold nothing but these tensors, unchanged since they were mapped.
+
+    Such pages may be dropped at any time: they are read from the file again.
+
+    Returns:
+        Their addresses and lengths (bytes); empty where they are few, or the system cannot say.
+    """
+    clean = list(_clean_mappings()) if sys.platform == "linux" else []
+    spans: list[list[int]] = []
+    for first, size in sorted((t.data_ptr(), t.nbytes) for t in tensors if t.device.type == "cpu"):
+        if not any(start <= first and first + size <= end for start, end in clean):
+            continue
+        if spans and spans[-1][1] == first:
+            spans[-1][1] += size
+        else:
+            spans.append([first, first + size])
+    pages = [(-(-first // PAGE) * PAGE, last // PAGE * PAGE) for first, last in spans]
+    found = [(first, last - first) for first, last in pages if last > first]
+    return found if sum(size for _, size in found) >= FEW else []
+
+
+def drop_pages(pages: Pages) -> None:
+    """Takes pages of files out of this process's memory, until they are read again."""
+    if pages:
+        library = ctypes.CDLL(None)
+        for first, size in pages:
+            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), DONTNEED)
+
+
+def _clean_mappings() -> Iterator[tuple[int, int]]:
+    """Start and end of the files mapped into memory of which no page was written to."""
+    start, end, is_file = 0, 0, False
+    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if header := MAPPING.match(line):
+                start, end = int(header[1], 16), int(header[2], 16)
+                is_file = header[4] != "0"
+            elif is_file and line.startswith("Anonymous:") and line.split()[1] == "0":
+                yield start, end
+
+
+class Shelf:
+    """Keeps an optimiser's state in a folder, and in memory for the moment of the update alone.
+
+    The file has no name, so that nothing is left of it when the process ends, however it ends.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Keeps it in `folder`."""
+        self._folder = Path(folder)
+        self._pages: Pages = []
+        self._kept: set[int] = set()
+
+    def step(self, optimizer: torch.optim.Optimizer, values: Sequence[nn.Parameter]) -> None:
+        """Updates the weights piece by piece, and drops their gradients.
+
+        Raises:
+            RunError: If the disk is full.
+        """
+        give_back_memory()
+        gradients = [value.grad for value in values]
+        for value in values:
+            value.grad = None
+        size = 0
+        for index, value in enumerate(values):
+            value.grad, gradients[index] = gradients[index], None
+            size += value.nbytes
+            if size >= PIECE or index + 1 == len(values):
+                optimizer.step()
+                self.keep(optimizer.state)
+                size = 0
+                for done in values[: index + 1]:
+                    done.grad = None
+
+    def keep(self, state: Mapping[Any, dict[str, Any]]) -> None:
+        """Moves what is new of an optimiser's state into the folder; nothing of it stays."""
+        fresh = [
+            (slots, name, value)
+            for slots in state.values()
+            for name, value in slots.items()
+            if torch.is_tensor(value) and value.dim() and value.data_ptr() not in self._kept
+        ]
+        room = self._map(sum(-(-value.nbytes // ALIGNED) * ALIGNED for *_, value in fresh))
+        for slots, name, value in fresh:
+            place, room = room[: value.nbytes], room[-(-value.nbytes // ALIGNED) * ALIGNED :]
+            slots[name] = place.view(value.dtype).view(value.shape).copy_(value)
+            self._kept.add(slots[name].data_ptr())
+        self.drop()
+
+    def drop(self) -> None:
+        """Takes what is in the folder out of memory, until it is read again."""
+        drop_pages(self._pages)
+
+    def _map(self, size: int) -> Tensor:
+        """That many bytes of a new file in the folder."""
+        if not size:
+            return torch.empty(0, dtype=torch.uint8)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._folder)
+            try:
+                # All of it now: a disk that fills up later would kill the process.
+                os.posix_fallocate(handle, 0, size)
+                found = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
+            finally:
+                os.close(handle)
+                os.unlink(name)
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                f"offload {self._folder} cannot be written ({error}). Free some space and type "
+                "the same command again, or leave offload out."
+            ) from error
+        self._pages.append((found.data_ptr(), size))
+        return found
+
+
+def refuse_full(folder: str | Path, needed: int) -> None:
+    """Refuses a folder for an optimiser's state whose disk has too little room.
+
+    Raises:
+        ConfigError: If so, or it is a file.
+    """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ConfigError(f"offload {folder} is a file. Name a folder: --set offload=DIR.")
+    place, free = free_space(Path(folder))
+    if free < needed:
+        raise ConfigError(
+            f"offload {folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free "
+            f"in {place}. Free some space, name another folder, or leave offload out."
+        )
+
+
+def free_space(path: Path) -> tuple[Path, int]:
+    """The folder that a new file or folder would come to lie in, and the bytes free there."""
+    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
+    return place, shutil.disk_usage(place).free

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -209,10 +210,12 @@ def check(settings: Settings, device: str) -> None:
         raise ConfigError(f"compile=true needs {needs}, and there is none. Type compile=false.")
     if parallel(settings) == "zero":
         _check_zero()
-    if settings.offload is not None and (device != "cpu" or processes > 1):
+    if settings.offload is not None and (
+        device != "cpu" or processes > 1 or sys.platform != "linux"
+    ):
         raise ConfigError(
-            "offload is for one process on a CPU. Leave it out; several processes share out the "
-            "optimiser's state with parallel=fsdp."
+            "offload is for one process on a CPU, under Linux. Leave it out; several processes "
+            "share out the optimiser's state with parallel=fsdp."
         )
     if settings.accumulate % processes:
         raise ConfigError(

@@ -24,7 +24,7 @@ Features = dict[str, Tokens]
 Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
 View = Callable[[Image.Image], Image.Image]
-BATCH = 1 << 21  # most pixel values that are looked at in one batch
+BATCH = 1 << 19  # most pixel values that are looked at in one batch
 HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
 
 

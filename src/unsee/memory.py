@@ -13,12 +13,15 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from unsee.model import VLM
 
 MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
 DONTNEED = 4  # madvise's name for it
@@ -43,14 +46,27 @@ def give_back_memory() -> None:
             library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
-def file_pages(tensors: Iterable[Tensor]) -> Pages:
-    """Where the pages are that hold nothing but these tensors, unchanged since they were mapped.
+def wait_in_file(vlm: VLM) -> None:
+    """Takes a frozen model's visual weights out of memory after every look at pictures.
 
-    Such pages may be dropped at any time: they are read from the file again.
-
-    Returns:
-        Their addresses and lengths (bytes); empty where they are few, or the system cannot say.
+    Of those that are mapped from their file, and only where they are many. The next look reads them
+    again: from the system's cache, if it has room for them.
     """
+    weights = [parameter.detach() for parameter in vlm.parameters("visual").values()]
+    pages = _file_pages(weights)
+    if sum(size for _, size in pages) < FEW:
+        return
+
+    def drop(*_: object, held: list[Tensor] = weights) -> None:
+        # Whoever keeps the hook keeps the weights: the addresses stay theirs.
+        _drop(pages)
+
+    last = vlm.family.visual_layers(vlm.model)["projector"]
+    vlm.model.get_submodule(last).register_forward_hook(drop)
+
+
+def _file_pages(tensors: Iterable[Tensor]) -> Pages:
+    """Where the pages are that hold these tensors alone, unchanged since they were mapped."""
     clean = list(_clean_mappings()) if sys.platform == "linux" else []
     spans: list[list[int]] = []
     for first, size in sorted((t.data_ptr(), t.nbytes) for t in tensors if t.device.type == "cpu"):
@@ -61,16 +77,14 @@ def file_pages(tensors: Iterable[Tensor]) -> Pages:
         else:
             spans.append([first, first + size])
     pages = [(-(-first // PAGE) * PAGE, last // PAGE * PAGE) for first, last in spans]
-    found = [(first, last - first) for first, last in pages if last > first]
-    return found if sum(size for _, size in found) >= FEW else []
+    return [(first, last - first) for first, last in pages if last > first]
 
 
-def drop_pages(pages: Pages) -> None:
+def _drop(pages: Pages) -> None:
     """Takes pages of files out of this process's memory, until they are read again."""
-    if pages:
-        library = ctypes.CDLL(None)
-        for first, size in pages:
-            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), DONTNEED)
+    library = ctypes.CDLL(None)
+    for first, size in pages:
+        library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), DONTNEED)
 
 
 def _clean_mappings() -> Iterator[tuple[int, int]]:
@@ -135,7 +149,7 @@ class Shelf:
 
     def drop(self) -> None:
         """Takes what is in the folder out of memory, until it is read again."""
-        drop_pages(self._pages)
+        _drop(self._pages)
 
     def _map(self, size: int) -> Tensor:
         """That many bytes of a new file in the folder."""

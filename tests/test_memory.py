@@ -1,0 +1,175 @@
+"""What need not stay in memory: the optimiser's state on disk, a teacher that waits in its file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import unsee.memory
+from unsee.config import build_method
+from unsee.engine import Engine
+from unsee.errors import ConfigError, RunError
+from unsee.features import choose_layers, observe
+from unsee.memory import Shelf, wait_in_file
+from unsee.methods import Trainer
+from unsee.model import VLM
+from unsee.train import Settings
+from unsee.types import Data
+
+SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3, save_every=0)
+FEATURES = {"supervision": "features"}
+
+
+def resident(tensor: Tensor) -> int:
+    """Bytes in memory of the mapping that a tensor lies in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(header[1], 16) <= tensor.data_ptr() < int(header[2], 16)
+        elif inside and line.startswith("Rss:"):
+            return 1024 * int(line.split()[1])
+    raise AssertionError("the tensor is nowhere")
+
+
+def tuned(
+    folder: Path, data: Data, settings: Settings, dtype: Any = "auto", state: Path | None = None
+) -> str:
+    vlm = VLM.load(folder, dtype=dtype)
+    build_method("vkd", FEATURES).unlearn(vlm, data, Trainer(settings, state))
+    return vlm.hash()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_on_disk_gives_the_same_bits(
+    dtype: torch.dtype,
+    tiny_folder: Path,
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unsee.memory, "PIECE", 5000)
+    kept: list[int] = []
+    keep = Shelf.keep
+
+    def watched(self: Shelf, state: Any) -> None:
+        keep(self, state)
+        kept.append(sum(size for _, size in self._pages))
+
+    monkeypatch.setattr(Shelf, "keep", watched)
+    shelf = tmp_path / "new" / "shelf"
+    alone = tuned(tiny_folder, data, SETTINGS, dtype)
+    assert not kept
+    assert tuned(tiny_folder, data, replace(SETTINGS, offload=str(shelf)), dtype) == alone
+    # In pieces, and moved there once: two values for each weight that a gradient reaches.
+    assert len(kept) > 3 * SETTINGS.steps
+    weights = VLM.load(tiny_folder, dtype=dtype).parameters("visual").values()
+    assert kept[-1] == kept[len(kept) // SETTINGS.steps - 1] > 1.5 * sum(w.nbytes for w in weights)
+    assert not list(shelf.iterdir())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_goes_on_with_its_state_elsewhere(
+    first: bool, tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    alone = tuned(tiny_folder, data, SETTINGS)
+    away = replace(SETTINGS, offload=str(tmp_path / "shelf"), save_every=2)
+
+    class Broken(Exception):
+        pass
+
+    class Break:
+        def update(self, step: int, *_: Any) -> None:
+            if step == 2:
+                raise Broken
+
+    begun, goes_on = (away, SETTINGS) if first else (replace(SETTINGS, save_every=2), away)
+    vlm = VLM.load(tiny_folder)
+    with pytest.raises(Broken):
+        trainer = Trainer(begun, tmp_path / "run", progress=Break())
+        build_method("vkd", FEATURES).unlearn(vlm, data, trainer)
+    assert tuned(tiny_folder, data, goes_on, state=tmp_path / "run") == alone
+
+
+def test_between_updates_the_state_is_not_in_memory(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.randn(1000, 1000))
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.randn(1000, 1000)
+    shelf = Shelf(tmp_path)
+    shelf.step(optimizer, [weight])
+    assert weight.grad is None
+    average = optimizer.state[weight]["exp_avg"]
+    assert resident(average) == 0
+    assert float(average.norm()) > 0
+    assert resident(average) > 0
+    shelf.drop()
+    assert resident(average) == 0
+
+
+def test_what_cannot_hold_a_state_is_refused(
+    tiny: VLM, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, before = build_method("vkd", FEATURES), tiny.hash()
+    (tmp_path / "file").write_text("mine")
+    settings = replace(SETTINGS, offload=str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="offload .*file is a file"):
+        method.unlearn(tiny, data, Trainer(settings))
+    with pytest.raises(RunError, match="cannot be written"):
+        Shelf(tmp_path / "file" / "shelf").keep({0: {"exp_avg": torch.zeros(8)}})
+    monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, 1000))
+    settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
+    with pytest.raises(ConfigError, match=r"GB are needed and 0\.0 GB are free"):
+        method.unlearn(tiny, data, Trainer(settings))
+    assert tiny.hash() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_offload_is_for_one_process_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, offload="shelf", accumulate=2)
+    with pytest.raises(ConfigError, match="one process on a CPU"):
+        Engine.join(settings, "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="parallel=fsdp"):
+        Engine.join(settings, "cpu")
+
+
+@pytest.fixture
+def teacher(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
+    monkeypatch.setattr(unsee.memory, "FEW", 1)
+    return VLM.load(tiny_folder, visual_only=True)
+
+
+def looked(vlm: VLM, data: Data) -> list[Tensor]:
+    inputs = vlm.collate_pictures([s.picture.open() for s in data.forget[:2] if s.picture])
+    return list(observe(vlm, inputs, choose_layers(vlm, ["all"])).values())
+
+
+@torch.no_grad()
+def test_a_teacher_waits_in_its_file(teacher: VLM, data: Data) -> None:
+    before = looked(teacher, data)
+    weight = max(teacher.parameters("visual").values(), key=lambda p: p.nbytes)
+    there = resident(weight)
+    wait_in_file(teacher)
+    again = looked(teacher, data)
+    assert resident(weight) < there
+    assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
+    # Whoever copies it copies nothing that could be dropped.
+    twin = teacher.copy()
+    del teacher
+    assert all(torch.equal(a, b) for a, b in zip(before, looked(twin, data), strict=True))
+
+
+@torch.no_grad()
+def test_changed_weights_do_not_go_back_to_their_file(teacher: VLM, data: Data) -> None:
+    for parameter in teacher.parameters("visual").values():
+        parameter.mul_(1.5)
+    before, digest = looked(teacher, data), teacher.hash("visual")
+    wait_in_file(teacher)
+    again = looked(teacher, data)
+    assert teacher.hash("visual") == digest
+    assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
     "fields",
     [
         {"supervision": "features"},
+        {"answers_every": 2},
         {"output": "ga"},
         {"output": "none"},
         {"w_forget": 0.1},
@@ -280,3 +282,16 @@ def test_distances_are_zero_at_the_teacher() -> None:
         values = distance_between(name)(h, h.clone(), torch.tensor(1.0))
         assert values.shape == (3,)
         assert torch.allclose(values, torch.zeros(3), atol=1e-6)
+
+
+def test_of_so_many_batches_one_is_asked_about(tiny: VLM, data: Data) -> None:
+    asked: list[bool] = []
+
+    class Watch:
+        def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+            asked.append("forget" in terms and "retain" in terms)
+            assert {"erase", "keep"} <= set(terms)
+
+    settings = replace(SETTINGS, steps=5)
+    METHODS.get("vkd")(answers_every=2).unlearn(tiny, data, Trainer(settings, progress=Watch()))
+    assert asked == [True, False, True, False, True]

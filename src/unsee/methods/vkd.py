@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -62,6 +62,7 @@ class VKD(Method):
     Attributes:
         supervision: "full" also uses answers; "features" uses pictures alone and never runs the
             LLM (output, w_forget and w_retain then do nothing).
+        answers_every: Of so many batches one is asked about; features alone teach in the others.
         output: Output-level forget loss: NPO, capped ascent, or none.
         w_forget: Weight of the output-level forget loss.
         cap: Forget loss (nats a token) above which ascent no longer pushes.
@@ -76,8 +77,7 @@ class VKD(Method):
             "neutral" population mean, to the "base" model's features, or away ("push").
         erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
             comes to lie on the population's, above 1 beyond it.
-        population: Whose mean that is: of the pictures "kept" (and strangers'), or, where no
-            others of their kind are at hand, of all those to "forget".
+        population: Whose mean that is: of pictures "kept" (and strangers'), or of all to "forget".
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Distance at which "push" is content (layer variances).
         base: Checkpoint before it learned the people, for erase=base.
@@ -114,6 +114,7 @@ class VKD(Method):
 
     trains: Part = "visual"
     supervision: Literal["full", "features"] = "full"
+    answers_every: Annotated[int, Field(ge=1)] = 1
     output: Literal["npo", "ga", "none"] = "npo"
     w_forget: Weight = 0.5
     cap: Annotated[float, Field(gt=0)] = 6.0
@@ -205,10 +206,10 @@ class VKD(Method):
             erase=self.erase, strength=self.erase_strength, base=self.base,
             by_concept=self.stranger_per == "concept",
         ).at(sight, prefix)  # fmt: skip
-        probes = answer_probes if self._uses_answers else picture_probes
         frozen = gradient_masks(
-            vlm, forget, retain, parameters, probes,
-            fraction=self.saliency_fraction, threshold=self.saliency_threshold, prune=self.prune,
+            vlm, forget, retain, parameters,
+            answer_probes if self._uses_answers else picture_probes, prune=self.prune,
+            fraction=self.saliency_fraction, threshold=self.saliency_threshold,
         )  # fmt: skip
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
@@ -240,7 +241,8 @@ class VKD(Method):
                     trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
-            return self.loss(vlm, batch, kept, teacher, guide)
+            method = replace(self, supervision="features") if number % self.answers_every else self
+            return method.loss(vlm, batch, kept, teacher, guide)
 
         give_back_memory()
         trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)

@@ -55,7 +55,9 @@ WAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "grad_diff, LoRA r16 on the LLM": ("grad_diff", {"trains": "language"}, {"lora": 16}),
     "VKD full": ("vkd", {}, {}),
     "VKD full, no retain loss": ("vkd", {"w_retain": 0.0}, {}),
+    "VKD full, asked of one batch in four": ("vkd", {"answers_every": 4}, {}),
     "VKD features only": ("vkd", FEATURES, {}),
+    "VKD features only, state on disk": ("vkd", FEATURES, {"offload": "shelf"}),
     "VKD features only, cache": ("vkd", FEATURES | STILL, {}),
     "VKD features only, upper half": ("vkd", FEATURES | UPPER, {}),
     "VKD features only, upper half, cache": ("vkd", FEATURES | UPPER | STILL, {}),
@@ -92,12 +94,13 @@ ATTENTION = {
 
 
 class Clock:
-    """Takes the time of every step and of the optimiser in it, and counts the FLOPs of the last."""
+    """Takes the time of steps and of the optimiser in them, and counts the FLOPs of the last."""
 
-    def __init__(self) -> None:
-        """Starts."""
+    def __init__(self, counted: int = 1) -> None:
+        """Starts; counts in the last `counted` steps."""
+        self.counted = counted
         self.marks = [(time.perf_counter(), time.process_time())]
-        self.updates: list[float] = []
+        self.updates: list[float] = [0.0]
         self.counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
         register_optimizer_step_pre_hook(lambda *_: self._update(begins=True))
         register_optimizer_step_post_hook(lambda *_: self._update(begins=False))
@@ -106,19 +109,21 @@ class Clock:
         if begins:
             self._began = time.process_time()
         else:
-            self.updates.append(time.process_time() - self._began)
+            # Of one step there may be several, of some of the weights each.
+            self.updates[-1] += time.process_time() - self._began
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         """See `unsee.train.Progress`."""
         self.marks.append((time.perf_counter(), time.process_time()))
-        if step == steps - 1:
+        self.updates.append(0.0)
+        if step == steps - self.counted:
             self.counter.__enter__()
         elif step == steps:
             self.counter.__exit__(None, None, None)
 
     def took(self, clock: int) -> list[float]:
         """Seconds of each timed step, by the wall (0) or of the processor (1)."""
-        times = [mark[clock] for mark in self.marks[WARM:-1]]
+        times = [mark[clock] for mark in self.marks[WARM : -self.counted]]
         return [after - before for before, after in pairwise(times)]
 
 
@@ -171,11 +176,16 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     out = Path(asked["out"])
     data = samples(asked["people"], asked["pictures"], asked["size"], out / "pictures")
     method = build_method(method_name, fields)
-    steps = WARM + TIMED + 1
+    # Steps of which only the first asks the LLM are taken together.
+    period = fields.get("answers_every", 1)
+    timed = max(TIMED, period)
+    steps = WARM + timed + period
     made = {"steps": steps, "batch_size": asked["batch"], "save_every": 0, "lr": 1e-5, **settings}
+    if "offload" in made:
+        made["offload"] = str(out / made["offload"])
     visual_only = fields.get("supervision") == "features"
     vlm = VLM.load(asked["model"], visual_only=visual_only)
-    clock = Clock()
+    clock = Clock(period)
     trainer = Trainer(build_settings(method_name, made), progress=clock)
     method.unlearn(vlm, data, trainer)
     counts = clock.counter.get_flop_counts()
@@ -186,19 +196,24 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         for name, found in counts.items()
         if any(name.endswith(f".{block}") for block in blocks)
     )
-    images, updates = 2 * asked["batch"], clock.updates[WARM : WARM + TIMED]
+    images, updates = 2 * asked["batch"], clock.updates[WARM : WARM + timed]
+
+    def together(seconds: list[float]) -> list[float]:
+        groups = [seconds[start : start + period] for start in range(0, timed, period)]
+        return [sum(group) / period / images for group in groups]
+
     return {
         **asked,
         "images": images,
-        "wall": [t / images for t in clock.took(0)],
+        "wall": together(clock.took(0)),
         # The optimiser's part is one for the whole batch, however large it is.
-        "processor": [
-            (t - update) / images for t, update in zip(clock.took(1), updates, strict=True)
-        ],
+        "processor": together(
+            [t - update for t, update in zip(clock.took(1), updates, strict=True)]
+        ),
         "update": updates,
         "setup": clock.marks[1][0] - clock.marks[0][0],
-        "flops": clock.counter.get_total_flops() / images,
-        "language_flops": language / images,
+        "flops": clock.counter.get_total_flops() / images / period,
+        "language_flops": language / images / period,
         "layers": len(blocks),
         "layer_parameters": sum(
             p.numel() for n, p in vlm.parameters().items() if blocks and n.startswith(blocks[0])
@@ -252,7 +267,7 @@ def side_by_side(shape: str, rounds: int, layers: int, out: Path) -> None:
         way = list(WAYS)[int(name.split("-")[1])]
         given = asked(way, model, out, 16, 4, 8)
         if shape == "7b":
-            given = asked(way, model, out, 1, size=336)
+            given = asked(way, model, out, 2, size=336)
         once(name, given, out)
     if shape == "7b":
         shutil.rmtree(model)

@@ -15,7 +15,7 @@ from unsee.report.charts import HEIGHT, WIDTH, Dot, Line, line_chart
 DOC, CHART = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
 SHAPES = {
     "pocket": "Pocket (1.4 million parameters, 48 pixels, 32 bits, batches of 16 and 16)",
-    "7b": "CLIP-L/14-336 and a LLM of 7B's shape (bfloat16, batches of 1 and 1)",
+    "7b": "CLIP-L/14-336 and a LLM of 7B's shape (bfloat16, batches of 2 and 2)",
 }
 LAYERS = 32  # language layers of the published 7B
 BATCH = 32  # images a step, of both sides together, that an update is shared out among

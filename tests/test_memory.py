@@ -16,7 +16,7 @@ from unsee.config import build_method
 from unsee.engine import Engine
 from unsee.errors import ConfigError, RunError
 from unsee.features import choose_layers, observe
-from unsee.memory import Shelf, wait_in_file
+from unsee.memory import Shelf
 from unsee.methods import Trainer
 from unsee.model import VLM
 from unsee.train import Settings
@@ -154,7 +154,7 @@ def test_a_teacher_waits_in_its_file(teacher: VLM, data: Data) -> None:
     before = looked(teacher, data)
     weight = max(teacher.parameters("visual").values(), key=lambda p: p.nbytes)
     there = resident(weight)
-    wait_in_file(teacher)
+    teacher.wait_in_file()
     again = looked(teacher, data)
     assert resident(weight) < there
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
@@ -169,7 +169,7 @@ def test_changed_weights_do_not_go_back_to_their_file(teacher: VLM, data: Data) 
     for parameter in teacher.parameters("visual").values():
         parameter.mul_(1.5)
     before, digest = looked(teacher, data), teacher.hash("visual")
-    wait_in_file(teacher)
+    teacher.wait_in_file()
     again = looked(teacher, data)
     assert teacher.hash("visual") == digest
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))

@@ -13,15 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    from unsee.model import VLM
 
 MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
 DONTNEED = 4  # madvise's name for it
@@ -46,23 +43,26 @@ def give_back_memory() -> None:
             library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
-def wait_in_file(vlm: VLM) -> None:
-    """Takes a frozen model's visual weights out of memory after every look at pictures.
+def wait_in_file(weights: Iterable[Tensor], last: nn.Module) -> None:
+    """Takes weights that are not changed any more out of memory whenever they have been used.
 
-    Of those that are mapped from their file, and only where they are many. The next look reads them
+    Those that are mapped from their file, and only where they are many. The next use reads them
     again: from the system's cache, if it has room for them.
+
+    Args:
+        weights: The weights.
+        last: The module that is the last to use them.
     """
-    weights = [parameter.detach() for parameter in vlm.parameters("visual").values()]
-    pages = _file_pages(weights)
+    held = [weight.detach() for weight in weights]
+    pages = _file_pages(held)
     if sum(size for _, size in pages) < FEW:
         return
 
-    def drop(*_: object, held: list[Tensor] = weights) -> None:
+    def drop(*_: object, held: list[Tensor] = held) -> None:
         # Whoever keeps the hook keeps the weights: the addresses stay theirs.
         _drop(pages)
 
-    last = vlm.family.visual_layers(vlm.model)["projector"]
-    vlm.model.get_submodule(last).register_forward_hook(drop)
+    last.register_forward_hook(drop)
 
 
 def _file_pages(tensors: Iterable[Tensor]) -> Pages:

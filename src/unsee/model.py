@@ -28,6 +28,7 @@ from unsee.checkpoint import (
 from unsee.errors import ModelError, first_line
 from unsee.families import Family, family_of
 from unsee.loading import dtype_of, load_visual, refuse_gaps
+from unsee.memory import wait_in_file
 from unsee.placement import (
     Quantization,
     avoid_packing,
@@ -222,6 +223,11 @@ class VLM:
                 parameter.data, mine[name].data = mine[name].data, parameter.data
         twin.model.eval()
         return twin
+
+    def wait_in_file(self) -> None:
+        """Takes the visual weights, which never change again, out of memory after every use."""
+        last = self.model.get_submodule(self.family.visual_layers(self.model)["projector"])
+        wait_in_file(self.parameters("visual").values(), last)
 
     def copy(self) -> VLM:
         """A second model with equal weights."""

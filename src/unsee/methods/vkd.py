@@ -27,7 +27,7 @@ from unsee.features import (
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
-from unsee.memory import give_back_memory, wait_in_file
+from unsee.memory import give_back_memory
 from unsee.methods import METHODS, Method, Part, Search, Trainer
 from unsee.methods.npo import npo_loss
 from unsee.prefix import frozen_prefix
@@ -197,7 +197,7 @@ class VKD(Method):
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
         edited = vlm.parameters("visual") if self.prune or self.renew else {}
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
-        wait_in_file(teacher)
+        teacher.wait_in_file()
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
         sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
         guide = Guide.of_data(

@@ -59,7 +59,7 @@ def test_a_state_on_disk_gives_the_same_bits(
 
     def watched(self: Shelf, state: Any) -> None:
         keep(self, state)
-        kept.append(sum(size for _, size in self._pages))
+        kept.append(sum(room.nbytes for room in self._rooms))
 
     monkeypatch.setattr(Shelf, "keep", watched)
     shelf = tmp_path / "new" / "shelf"

@@ -6,6 +6,7 @@ Freed tensors, weights that lie in a file anyway, an optimiser's state between t
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import shutil
@@ -22,7 +23,6 @@ from unsee.errors import ConfigError, RunError
 
 MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
 DONTNEED = 4  # madvise's name for it
-PAGE = 4096
 ALIGNED = 64  # bytes
 FEW = 100_000_000  # bytes that are not worth reading again
 PIECE = 100_000_000  # bytes of weights that are updated together, where memory is short
@@ -76,7 +76,10 @@ def _file_pages(tensors: Iterable[Tensor]) -> Pages:
             spans[-1][1] += size
         else:
             spans.append([first, first + size])
-    pages = [(-(-first // PAGE) * PAGE, last // PAGE * PAGE) for first, last in spans]
+    pages = [
+        (-(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE)
+        for first, last in spans
+    ]
     return [(first, last - first) for first, last in pages if last > first]
 
 
@@ -108,8 +111,8 @@ class Shelf:
     def __init__(self, folder: str | Path) -> None:
         """Keeps it in `folder`."""
         self._folder = Path(folder)
-        self._pages: Pages = []
-        self._kept: set[int] = set()
+        # Each is a file of its own, mapped as long as it is in this list.
+        self._rooms: list[Tensor] = []
 
     def step(self, optimizer: torch.optim.Optimizer, values: Sequence[nn.Parameter]) -> None:
         """Updates the weights piece by piece, and drops their gradients.
@@ -121,35 +124,34 @@ class Shelf:
         gradients = [value.grad for value in values]
         for value in values:
             value.grad = None
-        size = 0
-        for index, value in enumerate(values):
-            value.grad, gradients[index] = gradients[index], None
-            size += value.nbytes
-            if size >= PIECE or index + 1 == len(values):
-                optimizer.step()
-                self.keep(optimizer.state)
-                size = 0
-                for done in values[: index + 1]:
-                    done.grad = None
+        for piece in _pieces(values):
+            for value in values[piece]:
+                value.grad = gradients.pop(0)
+            optimizer.step()
+            self.keep(optimizer.state)
+            for value in values[piece]:
+                value.grad = None
 
     def keep(self, state: Mapping[Any, dict[str, Any]]) -> None:
         """Moves what is new of an optimiser's state into the folder; nothing of it stays."""
+        there = {room.data_ptr() for room in self._rooms}
         fresh = [
             (slots, name, value)
             for slots in state.values()
             for name, value in slots.items()
-            if torch.is_tensor(value) and value.dim() and value.data_ptr() not in self._kept
+            if torch.is_tensor(value)
+            and value.dim()
+            and value.untyped_storage().data_ptr() not in there
         ]
-        room = self._map(sum(-(-value.nbytes // ALIGNED) * ALIGNED for *_, value in fresh))
+        room = self._map(sum(_aligned(value.nbytes) for *_, value in fresh))
         for slots, name, value in fresh:
-            place, room = room[: value.nbytes], room[-(-value.nbytes // ALIGNED) * ALIGNED :]
+            place, room = room[: value.nbytes], room[_aligned(value.nbytes) :]
             slots[name] = place.view(value.dtype).view(value.shape).copy_(value)
-            self._kept.add(slots[name].data_ptr())
         self.drop()
 
     def drop(self) -> None:
         """Takes what is in the folder out of memory, until it is read again."""
-        _drop(self._pages)
+        _drop([(room.data_ptr(), room.nbytes) for room in self._rooms])
 
     def _map(self, size: int) -> Tensor:
         """That many bytes of a new file in the folder."""
@@ -170,23 +172,48 @@ class Shelf:
                 f"offload {self._folder} cannot be written ({error}). Free some space and type "
                 "the same command again, or leave offload out."
             ) from error
-        self._pages.append((found.data_ptr(), size))
+        self._rooms.append(found)
         return found
 
 
-def refuse_full(folder: str | Path, needed: int) -> None:
-    """Refuses a folder for an optimiser's state whose disk has too little room.
+def _pieces(values: Sequence[Tensor]) -> Iterator[slice]:
+    """Runs of tensors of about `PIECE` bytes each."""
+    start = size = 0
+    for index, value in enumerate(values):
+        size += value.nbytes
+        if size >= PIECE or index + 1 == len(values):
+            yield slice(start, index + 1)
+            start, size = index + 1, 0
+
+
+def _aligned(size: int) -> int:
+    """The bytes that so many take up where the next begin at a multiple of `ALIGNED`."""
+    return -(-size // ALIGNED) * ALIGNED
+
+
+def refuse_full(
+    setting: str, folder: str | Path, needed: float, claim: str, lower: str = ""
+) -> None:
+    """Refuses a folder whose disk has too little room for what a setting keeps there.
+
+    Args:
+        setting: Its name.
+        folder: The folder; it need not exist.
+        needed: Bytes.
+        claim: What the setting does with them, up to how many are free.
+        lower: How to need fewer.
 
     Raises:
         ConfigError: If so, or it is a file.
     """
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise ConfigError(f"offload {folder} is a file. Name a folder: --set offload=DIR.")
-    place, free = free_space(Path(folder))
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{setting} {folder} is a file. Name a folder: --set {setting}=DIR.")
+    place, free = free_space(folder)
     if free < needed:
         raise ConfigError(
-            f"offload {folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free "
-            f"in {place}. Free some space, name another folder, or leave offload out."
+            f"{setting} {folder}{claim} {free / 1e9:.1f} GB are free in {place}. Free some space, "
+            f"{lower}name another folder (--set {setting}=DIR), or leave {setting} out."
         )
 
 

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee.checkpoint import hash_tensors, tensor_digest
-from unsee.errors import ConfigError, RunError
+from unsee.errors import RunError
 from unsee.features import observe
-from unsee.memory import free_space
+from unsee.memory import refuse_full
 from unsee.model import VLM
 
 GIGABYTE = 10**9
@@ -141,12 +141,6 @@ def refuse_small(folder: Path, most: float) -> None:
     Raises:
         ConfigError: If what the folder may still grow by is not free, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"cache {folder} is a file. Name a folder: --set cache=DIR.")
-    needed, (place, free) = most * GIGABYTE - used(folder), free_space(folder)
-    if free < needed:
-        raise ConfigError(
-            f"cache {folder} may grow by {needed / GIGABYTE:.1f} GB, and {free / GIGABYTE:.1f} GB "
-            f"are free in {place}. Free some space, lower it (--set cache_disk=GB), name another "
-            "folder (--set cache=DIR), or leave cache out."
-        )
+    needed = most * GIGABYTE - used(folder)
+    claim = f" may grow by {needed / GIGABYTE:.1f} GB, and"
+    refuse_full("cache", folder, needed, claim, lower="lower it (--set cache_disk=GB), ")

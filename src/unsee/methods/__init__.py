@@ -227,8 +227,9 @@ class Method:
         self.check_settings(settings)
         vlm.refuse_training()
         if settings.offload is not None:
-            weights = vlm.parameters(self.trains).values()
-            refuse_full(settings.offload, 2 * sum(weight.nbytes for weight in weights))
+            needed = 2 * sum(weight.nbytes for weight in vlm.parameters(self.trains).values())
+            claim = f": {needed / 1e9:.1f} GB are needed and"
+            refuse_full("offload", settings.offload, needed, claim)
 
     def check(self, data: Data) -> None:
         """Refuses data that lacks what the method needs.

@@ -295,3 +295,18 @@ def test_of_so_many_batches_one_is_asked_about(tiny: VLM, data: Data) -> None:
     settings = replace(SETTINGS, steps=5)
     METHODS.get("vkd")(answers_every=2).unlearn(tiny, data, Trainer(settings, progress=Watch()))
     assert asked == [True, False, True, False, True]
+
+
+def test_nor_does_an_inner_attack_ask_about_the_others(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    logits = VLM.logits
+    monkeypatch.setattr(VLM, "logits", lambda vlm, batch: asked.append(1) or logits(vlm, batch))
+    passes = []
+    for every in (1, 3):
+        asked.clear()
+        method = METHODS.get("vkd")(answers_every=every, relearn_steps=1, relearn_every=1)
+        method.unlearn(tiny, data, Trainer(SETTINGS))
+        passes.append(len(asked))
+    assert passes[0] == SETTINGS.steps * passes[1] > 0

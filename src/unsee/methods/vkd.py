@@ -229,20 +229,20 @@ class VKD(Method):
                     return vlm.collate(drawn, transform=view)
                 return collate_alone(vlm, drawn, view)
 
+            vkd = replace(self, supervision="features") if number % self.answers_every else self
             batch = draw(forget, 0, self.augment)
             if number < self.relearn_share * batches and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
                 attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
                 gradient_after_relearning(
                     parameters,
-                    [partial(way_back, vlm, b, teacher, self._uses_answers) for b in attack],
-                    lambda: sum(self._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
+                    [partial(way_back, vlm, b, teacher, vkd._uses_answers) for b in attack],
+                    lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
                     self.relearn_lr,
                     trainer.share,
                 )
             kept = draw(retain, 1, self.augment_retain)
-            method = replace(self, supervision="features") if number % self.answers_every else self
-            return method.loss(vlm, batch, kept, teacher, guide)
+            return vkd.loss(vlm, batch, kept, teacher, guide)
 
         give_back_memory()
         trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)

@@ -106,10 +106,10 @@ def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
     """What an attacker minimises: the answers' loss, or the way back to what the LLM read."""
     if answers:
         return nll(vlm.logits(batch), batch.labels)
-    layers = choose_layers(vlm, ["projector"])
+    layers, inputs = choose_layers(vlm, ["projector"]), vlm.visual_inputs(batch)
     with torch.no_grad():
-        old = represent(teacher, batch.inputs, layers)
-    now = represent(vlm, batch.inputs, layers)
+        old = represent(teacher, inputs, layers)
+    now = represent(vlm, inputs, layers)
     return torch.stack(
         [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
     ).mean()

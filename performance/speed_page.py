@@ -174,7 +174,7 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
     text = (
         f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
         "measurement. Seconds are medians over the timed steps of all rounds; an image is one that "
-        "is trained on, to forget or to keep. The machine was shared with other work, and seconds "
+        "is trained on, to forget or to keep. Where a machine is shared with other work, seconds "
         "by the wall swing with it; all else rests on processor seconds, taken side by side. These "
         f"count the optimiser's update (one a step) as in batches of {BATCH} images, the default; "
         "seconds by the wall are of the batches as they were. The share of the measured "

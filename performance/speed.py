@@ -68,7 +68,12 @@ WAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }
 PLAIN = "VKD features only"
-WARM, TIMED = 2, 2  # steps
+# What is of interest on a GPU alone; see `performance.gpu`.
+ON_GPU: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "VKD features only, no threads": ("vkd", FEATURES, {"workers": 0}),
+    "VKD features only, compiled": ("vkd", FEATURES, {"compile": True}),
+}
+WARM, TIMED, TIMED_ON_GPU = 2, 2, 8  # steps
 # How the cost grows: one thing at a time.
 SIZES, DEPTHS, PEOPLE, PICTURES = (224, 336, 448), (6, 12, 24), (1, 2, 4, 8), (1, 2, 4, 8)
 DTYPES = ("float32", "bfloat16")
@@ -93,28 +98,40 @@ ATTENTION = {
 }
 
 
+def busy(device: str) -> float:
+    """Seconds that the processor has worked; of a GPU, seconds by the wall once it is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Clock:
     """Takes the time of steps and of the optimiser in them, and counts the FLOPs of the last."""
 
-    def __init__(self, counted: int = 1) -> None:
+    def __init__(self, counted: int = 1, device: str = "cpu") -> None:
         """Starts; counts in the last `counted` steps."""
-        self.counted = counted
-        self.marks = [(time.perf_counter(), time.process_time())]
+        self.counted, self.device = counted, device
+        self.marks = [self._mark()]
         self.updates: list[float] = [0.0]
         self.counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
         register_optimizer_step_pre_hook(lambda *_: self._update(begins=True))
         register_optimizer_step_post_hook(lambda *_: self._update(begins=False))
 
+    def _mark(self) -> tuple[float, float]:
+        worked = busy(self.device)
+        return time.perf_counter(), worked
+
     def _update(self, begins: bool) -> None:
         if begins:
-            self._began = time.process_time()
+            self._began = busy(self.device)
         else:
             # Of one step there may be several, of some of the weights each.
-            self.updates[-1] += time.process_time() - self._began
+            self.updates[-1] += busy(self.device) - self._began
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         """See `unsee.train.Progress`."""
-        self.marks.append((time.perf_counter(), time.process_time()))
+        self.marks.append(self._mark())
         self.updates.append(0.0)
         if step == steps - self.counted:
             self.counter.__enter__()
@@ -127,16 +144,22 @@ class Clock:
         return [after - before for before, after in pairwise(times)]
 
 
-def matmul_peak(dtype: torch.dtype) -> float:
+def matmul_peak(dtype: torch.dtype, device: str = "cpu") -> float:
     """FLOPs a processor second of the best of some matrix products."""
+    shapes = [(1154, 1024, 4096), (2308, 1024, 4096)]
+    if device != "cpu":
+        shapes += [(16384, 1024, 4096), (8192, 8192, 8192)]
     best = 0.0
-    for rows in (1154, 2308):
-        a, b = torch.randn(rows, 1024).to(dtype), torch.randn(1024, 4096).to(dtype)
+    for rows, inner, columns in shapes:
+        a, b = (
+            torch.randn(*shape, device=device).to(dtype)
+            for shape in ((rows, inner), (inner, columns))
+        )
         for _ in range(12):
-            before = time.process_time()
+            before = busy(device)
             for _ in range(4):
                 a @ b
-            best = max(best, 8 * rows * 1024 * 4096 / (time.process_time() - before))
+            best = max(best, 8 * rows * inner * columns / (busy(device) - before))
     return best
 
 
@@ -171,21 +194,23 @@ def samples(people: int, pictures: int, size: int | None, folder: Path) -> Data:
 
 def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What one way costs in this process."""
-    torch.set_num_threads(1)
-    method_name, fields, settings = WAYS[asked["way"]]
+    device = asked.get("device", "cpu")
+    if device == "cpu":
+        torch.set_num_threads(1)
+    method_name, fields, settings = (WAYS | ON_GPU)[asked["way"]]
     out = Path(asked["out"])
     data = samples(asked["people"], asked["pictures"], asked["size"], out / "pictures")
     method = build_method(method_name, fields)
     # Steps of which only the first asks the LLM are taken together.
     period = fields.get("answers_every", 1)
-    timed = max(TIMED, period)
+    timed = max(TIMED if device == "cpu" else TIMED_ON_GPU, period)
     steps = WARM + timed + period
     made = {"steps": steps, "batch_size": asked["batch"], "save_every": 0, "lr": 1e-5, **settings}
     if "offload" in made:
         made["offload"] = str(out / made["offload"])
     visual_only = fields.get("supervision") == "features"
-    vlm = VLM.load(asked["model"], visual_only=visual_only)
-    clock = Clock(period)
+    vlm = VLM.load(asked["model"], visual_only=visual_only, device=device)
+    clock = Clock(period, device)
     trainer = Trainer(build_settings(method_name, made), progress=clock)
     method.unlearn(vlm, data, trainer)
     counts = clock.counter.get_flop_counts()
@@ -220,7 +245,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "peak": peak_memory(),
         "trained": trainer.history.trained,
-        "matmul": matmul_peak(next(iter(vlm.parameters("visual").values())).dtype),
+        "matmul": matmul_peak(next(iter(vlm.parameters("visual").values())).dtype, device),
     }
 
 
@@ -313,7 +338,7 @@ def main() -> None:
     if options.measure:
         given = json.loads(options.measure)
         if "tower" in given:
-            found = measure_tower(given["model"], given["tower"], ATTENTION, matmul_peak)
+            found = measure_tower(given, ATTENTION, matmul_peak, busy)
         else:
             found = measure(given)
         print(json.dumps(found))

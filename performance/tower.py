@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from unsee.benchmarks.pocket import Pocket
+from unsee.engine import Engine
 from unsee.features import choose_layers, flat, represent
 from unsee.model import VLM
+from unsee.prepare import prepared
+from unsee.train import Settings
 
 WARM, TIMED = 1, 3
+ON_GPU = 5  # times as many there
 KINDS = {
-    "attention, backward": ("HeadwiseBackward", "attention_for_cpu_backward"),
+    "attention, backward": ("HeadwiseBackward", "attention_for_cpu_backward", "attention_backward"),
     "attention": ("Headwise", "attention_for_cpu", "scaled_dot_product"),
     "matrix products, backward": ("aten::mm",),
     "matrix products": ("aten::addmm", "aten::bmm", "aten::linear"),
@@ -25,49 +29,64 @@ KINDS = {
 
 
 def measure_tower(
-    model: str, dtype: str, flops: Any, peak: Callable[[torch.dtype], float]
+    asked: Mapping[str, Any],
+    flops: Any,
+    peak: Callable[[torch.dtype, str], float],
+    busy: Callable[[str], float],
 ) -> dict[str, Any]:
-    """Seconds and share of the matmul peak of one picture's pass through the visual part and back.
+    """Seconds and share of the matmul peak of pictures' pass through the visual part and back.
 
     Args:
-        model: The checkpoint.
-        dtype: What it computes in.
+        asked: The checkpoint ("model"), what it computes in ("tower"), and where they are not
+            usual, "device", how many "pictures" are seen together, and whether to "compile".
         flops: Counts of operators that torch's counter does not know.
-        peak: Measures the FLOPs a processor second of matrix products.
+        peak: Measures the FLOPs a second of matrix products in a type, on a device.
+        busy: Reads the clock of a device.
     """
-    torch.set_num_threads(1)
-    vlm = VLM.load(model, visual_only=True, dtype=getattr(torch, dtype))
+    device, dtype = asked.get("device", "cpu"), getattr(torch, asked["tower"])
+    pictures = asked.get("pictures", 1)
+    if device == "cpu":
+        torch.set_num_threads(1)
+    vlm = VLM.load(asked["model"], visual_only=True, dtype=dtype, device=device)
     vlm.model.requires_grad_(False)
-    parameters = list(vlm.parameters("visual").values())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    inputs = vlm.collate_pictures([Pocket().data().forget[0].pictures[0].open()])
+    parameters = vlm.parameters("visual")
+    picture = Pocket().data().forget[0].pictures[0].open()
+    inputs = vlm.collate_pictures([picture] * pictures)
     layers = choose_layers(vlm, ["projector"])
 
     def there_and_back() -> float:
-        started = time.process_time()
+        started = busy(device)
         found = represent(vlm, inputs, layers)
         torch.stack([flat(v).float().square().mean() for v in found.values()]).sum().backward()
-        took = time.process_time() - started
-        for parameter in parameters:
+        took = busy(device) - started
+        for parameter in parameters.values():
             parameter.grad = None
         return took
 
-    took = [there_and_back() for _ in range(WARM + TIMED)][WARM:]
+    settings = Settings(compile=asked.get("compile", False))
+    many = 1 if device == "cpu" else ON_GPU
+    kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 if device == "cpu" else 2]
+    with prepared(Engine(device=device), vlm, parameters, settings):
+        took = [there_and_back() for _ in range((WARM + TIMED) * many)][WARM * many :]
+        with profile(activities=kinds) as seen:
+            there_and_back()
     with FlopCounterMode(display=False, custom_mapping=flops) as counter:
-        there_and_back()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
         there_and_back()
     spent: dict[str, float] = {}
     for event in seen.events() or ():
+        if event.device_type != DeviceType.CPU:
+            continue  # a kernel: its time is also that of what called it
+        time = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
         kind = kind_of(event)
-        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total
+        spent[kind] = spent.get(kind, 0.0) + time
     total = sum(spent.values())
     return {
-        "dtype": dtype,
-        "seconds": statistics.median(took),
-        "flops": counter.get_total_flops(),
-        "matmul": peak(getattr(torch, dtype)),
+        **asked,
+        "dtype": asked["tower"],
+        "pictures": pictures,
+        "seconds": statistics.median(took) / pictures,
+        "flops": counter.get_total_flops() / pictures,
+        "matmul": peak(dtype, device),
         "spent": {kind: value / total for kind, value in sorted(spent.items())},
     }
 

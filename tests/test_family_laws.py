@@ -255,6 +255,24 @@ def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[
     assert all(torch.equal(after[name], known[name]) for name in layers)
 
 
+def test_layers_that_nothing_reads_are_not_run(vlm: VLM, samples: list[Sample]) -> None:
+    unread = vlm.family.unread_layers(vlm.model)
+    if not unread:
+        pytest.skip("every layer is read")
+    ran: list[str] = []
+    for name in unread:
+        for child in vlm.model.get_submodule(name).children():
+            child.register_forward_hook(lambda *_, name=name: ran.append(name))
+    batch = vlm.collate(samples)
+    with torch.no_grad():
+        skipped = vlm.logits(batch)
+        assert not ran
+        for name in unread:
+            del vlm.model.get_submodule(name).forward
+        assert torch.equal(vlm.logits(batch), skipped)
+    assert set(ran) == set(unread)
+
+
 def test_attention_head_by_head_is_torchs_own(
     vlm: VLM, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from unsee.augment import augment
 from unsee.errors import ConfigError
 from unsee.losses import cosine_distance, feature_kl, scaled_mse
 from unsee.model import VLM
@@ -23,7 +25,7 @@ Features = dict[str, Tokens]
 # Mean [tokens, dim] and mean variance (scalar) by layer.
 Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
-View = Callable[[Image.Image], Image.Image]
+Viewer = Callable[[Sequence[Sample], np.random.Generator, float], Batch]
 BATCH = 1 << 19  # most pixel values that are looked at in one batch
 HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
 
@@ -196,11 +198,25 @@ def seen_side(vlm: VLM, picture: Picture) -> int | None:
     return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
 
 
-def collate_alone(vlm: VLM, samples: Sequence[Sample], view: View) -> Batch:
-    """The samples' pictures as a batch without any text, each as `view` shows it."""
-    images = [view(vlm.image(s.picture)) for s in samples if s.picture is not None]
-    ids = tuple(s.id for s in samples)
-    return Batch(vlm.collate_pictures(images), torch.empty(len(samples), 0), ids)
+def viewer(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
+    """What makes a batch of random views of samples' pictures; see `unsee.augment.augment`.
+
+    Args:
+        vlm: The model.
+        picture: One of them, which tells how large the model sees them.
+        answers: Whether the batch has their text, too.
+    """
+    side = seen_side(vlm, picture)
+
+    def collate(samples: Sequence[Sample], rng: np.random.Generator, strength: float) -> Batch:
+        view = partial(augment, rng=rng, strength=strength, side=side)
+        if answers:
+            return vlm.collate(samples, transform=view)
+        images = [view(vlm.image(s.picture)) for s in samples if s.picture is not None]
+        ids = tuple(s.id for s in samples)
+        return Batch(vlm.collate_pictures(images), torch.empty(len(samples), 0), ids)
+
+    return collate
 
 
 def picture_batches(vlm: VLM, pictures: Sequence[Picture]) -> Iterator[dict[str, Tensor]]:

@@ -38,6 +38,7 @@ from unsee.placement import (
     refuse_unquantized,
     stored_quantization,
 )
+from unsee.prefix import pass_on
 from unsee.processors import open_processor, quiet
 from unsee.types import Batch, Picture, Sample
 
@@ -150,6 +151,8 @@ class VLM:
             model = model.to(device)
         model.eval()
         pick_attention(model)
+        for name in family.unread_layers(model):
+            model.get_submodule(name).forward = pass_on
         return cls(model, processor, family, folder, visual_only, wanted or stored)
 
     @property

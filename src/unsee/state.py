@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STATE = "state"
 # What may differ between two sittings of one run: it does not change the result.
-FREE = ("save_every", "parallel", "offload")
+FREE = ("save_every", "parallel", "offload", "workers")
 
 
 def save(

@@ -49,6 +49,8 @@ class Settings:
             memory, more time.
         offload: Folder whose disk holds AdamW's state between the updates, on a CPU in one process:
             less memory, the same result. None keeps it in memory.
+        workers: Threads that read and augment pictures while the step before is computed; "auto" is
+            none on a CPU. The result is the same.
         compile: Compile the blocks' attention and MLP with torch.compile.
         attention: "sdpa", "flash_attention_2" or "eager"; "auto" is what the model was loaded with.
         parallel: What several processes hold of the trained weights: all of them ("ddp"), or a
@@ -71,6 +73,7 @@ class Settings:
     precision: Literal["no", "bf16", "fp16"] = "no"
     checkpointing: bool = False
     offload: str | None = None
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     compile: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"

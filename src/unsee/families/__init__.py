@@ -1,8 +1,7 @@
 """Model families: every quirk of a pretrained model lives in a module of this folder.
 
 A family says which checkpoints it takes (`model_types`), where the parts are, which layers carry
-visual representations, and how samples become a batch. The base class does what the Hugging Face
-processors have in common, so that a module states only what is different.
+visual representations, and how samples become a batch. The base class does what most do.
 """
 
 from __future__ import annotations
@@ -67,6 +66,10 @@ class Family:
         encoder's nor "projector" goes around it into the LLM.
         """
         raise NotImplementedError
+
+    def unread_layers(self, model: nn.Module) -> list[str]:
+        """Modules of the encoder whose output nothing reads: they need not be run."""
+        return []
 
     def visual_mlps(self, model: nn.Module) -> dict[str, tuple[str, str]]:
         """Short encoder layer name, to the names of its MLP's (inner, outer) linear modules."""

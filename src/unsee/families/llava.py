@@ -34,17 +34,14 @@ class Llava(Family):
 
     def visual_layers(self, model: Any) -> dict[str, str]:
         """Encoder layers up to the one that the projector reads, then the projector."""
-        config = model.config
-        count = int(config.vision_config.num_hidden_layers)
-        chosen = getattr(config, "vision_feature_layer", -1)
-        # hidden_states[0] is the embedding, so layer i's output is hidden_states[i + 1].
-        last = max(
-            index if index >= 0 else count + 1 + index
-            for index in (chosen if isinstance(chosen, list | tuple) else [chosen])
-        )
         prefix = self._encoder_prefix(model)
-        layers = {f"encoder.{i}": f"{prefix}.{i}" for i in range(last)}
+        layers = {f"encoder.{i}": f"{prefix}.{i}" for i in range(self._read(model.config))}
         return layers | {"projector": "model.multi_modal_projector"}
+
+    def unread_layers(self, model: Any) -> list[str]:
+        """LLaVA 1.5 reads CLIP's last layer but one."""
+        prefix, count = self._encoder_prefix(model), model.config.vision_config.num_hidden_layers
+        return [f"{prefix}.{i}" for i in range(self._read(model.config), count)]
 
     def visual_mlps(self, model: Any) -> dict[str, tuple[str, str]]:
         """fc1 and fc2 of every encoder layer whose output is used."""
@@ -68,6 +65,16 @@ class Llava(Family):
         for now, first in DINOV2_NAMES.items():
             dino = dino.replace(now, first)
         return (short, old, name, dino)
+
+    def _read(self, config: Any) -> int:
+        """How many of the encoder's layers the projector reads, the one that it is given last."""
+        count = int(config.vision_config.num_hidden_layers)
+        chosen = getattr(config, "vision_feature_layer", -1)
+        # hidden_states[0] is the embedding, so layer i's output is hidden_states[i + 1].
+        return max(
+            index if index >= 0 else count + 1 + index
+            for index in (chosen if isinstance(chosen, list | tuple) else [chosen])
+        )
 
     def _encoder_prefix(self, model: Any) -> str:
         names = {name for name, _ in model.named_modules()}

@@ -46,6 +46,10 @@ class Mllama(Llava):
         layers = {f"encoder.{i}": module for i, module in enumerate(modules)}
         return layers | {"projector": "model.multi_modal_projector"}
 
+    def unread_layers(self, model: Any) -> list[str]:
+        """None."""
+        return []
+
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
         """Encoder and projector; there is no `get_image_features`."""
         seen = model.model.vision_model(**inputs).last_hidden_state

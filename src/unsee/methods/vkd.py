@@ -12,18 +12,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.augment import augment, blends
+from unsee.augment import blends
 from unsee.errors import ConfigError, DataError
 from unsee.features import (
     Features,
     by_picture,
     capture,
     choose_layers,
-    collate_alone,
     distance_between,
     layer_parameters,
     one_a_picture,
-    seen_side,
+    viewer,
 )
 from unsee.guide import Guide
 from unsee.losses import capped, nll, sequence_logps
@@ -216,36 +215,37 @@ class VKD(Method):
         if self.renew > 0:
             renew_projector(vlm, parameters, self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
-        seed, side = trainer.settings.seed, seen_side(vlm, forget[0].pictures[0])
+        seed = trainer.settings.seed
+        collate = viewer(vlm, forget[0].pictures[0], self._uses_answers)
         batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
 
-        def step(number: int) -> dict[str, Tensor]:
+        def prepare(number: int) -> tuple[Batch, list[Batch], Batch]:
             rng = np.random.default_rng([seed, number])
 
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
-                drawn = trainer.draw(samples, number, stream)
-                view = partial(augment, rng=rng, strength=strength, side=side)
-                if self._uses_answers:
-                    return vlm.collate(drawn, transform=view)
-                return collate_alone(vlm, drawn, view)
+                return collate(trainer.draw(samples, number, stream), rng, strength)
 
-            vkd = replace(self, supervision="features") if number % self.answers_every else self
-            batch = draw(forget, 0, self.augment)
+            batch, length = draw(forget, 0, self.augment), 0
             if number < self.relearn_share * batches and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
-                attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
+            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
+            return batch, attack, draw(retain, 1, self.augment_retain)
+
+        def step(number: int) -> dict[str, Tensor]:
+            vkd = replace(self, supervision="features") if number % self.answers_every else self
+            batch, attack, kept = prepared(number)
+            if attack:
                 gradient_after_relearning(
                     parameters,
                     [partial(way_back, vlm, b, teacher, vkd._uses_answers) for b in attack],
                     lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
-                    self.relearn_lr,
-                    trainer.share,
-                )
-            kept = draw(retain, 1, self.augment_retain)
+                    self.relearn_lr, trainer.share,
+                )  # fmt: skip
             return vkd.loss(vlm, batch, kept, teacher, guide)
 
         give_back_memory()
-        trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
+        with trainer.ahead(vlm, prepare, self._uses_answers) as prepared:
+            trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 
     def loss(

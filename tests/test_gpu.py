@@ -1,0 +1,231 @@
+# ruff: noqa: F811
+"""On a GPU: what a CPU gives, in every precision; and what cannot be there is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from test_family_cli import photos, unsee  # noqa: F401
+from tiny import RECIPES, make
+from unsee.attacks.relearn import Relearn
+from unsee.benchmarks.pocket import Pocket
+from unsee.config import build_method
+from unsee.engine import check
+from unsee.errors import ConfigError
+from unsee.evaluate import evaluate
+from unsee.features import choose_layers, represent
+from unsee.methods import METHODS, Trainer
+from unsee.model import VLM
+from unsee.train import Progress, Settings
+from unsee.types import Data
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
+Unsee = Callable[..., Any]
+SETTINGS = Settings(steps=3, batch_size=3, lr=1e-3, warmup=0.0, save_every=0)
+CASES: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "vkd": ("vkd", {}, {}),
+    "features": ("vkd", {"supervision": "features"}, {}),
+    "cached": ("vkd", {"supervision": "features", "augment": 0.0, "augment_retain": 0.0}, {}),
+    "relearning-aware": ("vkd", {"relearn_steps": 1, "relearn_every": 1}, {}),
+    "grad_diff": ("grad_diff", {"trains": "all"}, {}),
+    "lora": ("grad_diff", {"trains": "language"}, {"lora": 4, "checkpointing": True}),
+}
+"""Method, its fields, and its settings."""
+STEPS: Mapping[str, Any] = {"lora_dropout": 0.0}
+
+
+def unlearned(
+    folder: Path,
+    data: Data,
+    case: str,
+    device: str,
+    state: Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> tuple[VLM, dict[str, Tensor]]:
+    """The model after training there, and its weights, brought back."""
+    name, fields, own = CASES[case]
+    vlm = VLM.load(folder, device=device)
+    trainer = Trainer(replace(SETTINGS, **STEPS, **own, **settings), state, None, progress)
+    build_method(name, fields).unlearn(vlm, data, trainer)
+    return vlm, {n: p.detach().cpu().clone() for n, p in vlm.parameters().items()}
+
+
+def moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Tensor:
+    """All that changed, in one vector; without what has no gradient, of whose noise Adam steps."""
+    names = [name for name in start if not name.endswith("k_proj.bias")]
+    return torch.cat([(end[n].double() - start[n].double()).detach().flatten() for n in names])
+
+
+def likeness(a: Tensor, b: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_trains_as_a_cpu_does(tiny_folder: Path, data: Data, case: str) -> None:
+    start = VLM.load(tiny_folder).parameters()
+    vlm, gpu = unlearned(tiny_folder, data, case, "cuda")
+    _, cpu = unlearned(tiny_folder, data, case, "cpu")
+    assert vlm.device.type == "cuda"
+    assert float(moved(start, gpu).norm()) > 0
+    assert likeness(moved(start, gpu), moved(start, cpu)) > 0.99
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("case", ["vkd", "features", "grad_diff"])
+def test_half_precision_goes_the_same_way(
+    tiny_folder: Path, data: Data, case: str, precision: str
+) -> None:
+    start = VLM.load(tiny_folder).parameters()
+    _, half = unlearned(tiny_folder, data, case, "cuda", precision=precision)
+    _, whole = unlearned(tiny_folder, data, case, "cuda")
+    assert likeness(moved(start, half), moved(start, whole)) > 0.8
+    if case != "grad_diff":
+        vlm = VLM.load(tiny_folder)
+        for name in vlm.parameters("language"):
+            assert torch.equal(half[name], start[name]), name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("setting", ["checkpointing", "compile"])
+def test_computed_twice_or_compiled_it_is_the_same(
+    tiny_folder: Path, data: Data, setting: str
+) -> None:
+    start = VLM.load(tiny_folder).parameters()
+    _, plain = unlearned(tiny_folder, data, "vkd", "cuda")
+    _, other = unlearned(tiny_folder, data, "vkd", "cuda", **{setting: True})
+    assert likeness(moved(start, plain), moved(start, other)) > 0.99
+
+
+def test_a_run_that_was_cut_short_goes_on(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
+    class Cut(Exception):
+        """The end of a sitting."""
+
+    class Stop:
+        def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+            if step == 2:
+                raise Cut
+
+    start = VLM.load(tiny_folder).parameters()
+    _, unbroken = unlearned(tiny_folder, data, "vkd", "cuda", save_every=1)
+    with pytest.raises(Cut):
+        unlearned(tiny_folder, data, "vkd", "cuda", tmp_path, Stop(), save_every=1)
+    _, resumed = unlearned(tiny_folder, data, "vkd", "cuda", tmp_path, save_every=1)
+    assert likeness(moved(start, unbroken), moved(start, resumed)) > 0.9999
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_trains_there(tiny_folder: Path, data: Data, name: str) -> None:
+    vlm = VLM.load(tiny_folder, device="cuda")
+    before = vlm.hash()
+    changed = build_method(name, {}).unlearn(vlm, data, Trainer(replace(SETTINGS, steps=2)))
+    assert changed.hash() != before
+    assert changed.device.type == "cuda"
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_every_family_trains_there(kind: str, data: Data, tmp_path: Path) -> None:
+    if kind == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    made = make(kind, tmp_path / kind)
+    vlm = VLM.load(made, device="cuda")
+    before = vlm.hash()
+    language = vlm.hash("language")
+    build_method("vkd", {}).unlearn(vlm, data, Trainer(replace(SETTINGS, steps=2, batch_size=2)))
+    assert vlm.hash() != before
+    assert vlm.hash("language") == language
+
+
+def test_answers_are_those_of_a_cpu() -> None:
+    pocket = Pocket()
+    samples = pocket.data().forget[:64]
+    found = {}
+    for device in ("cpu", "cuda"):
+        vlm = VLM.load(pocket.checkpoint("target"), device=device)
+        found[device] = evaluate(vlm, {"forget": samples}, metrics=["accuracy"])
+    rows = [[row["output"] for row in found[device].rows] for device in ("cpu", "cuda")]
+    same = sum(a == b for a, b in zip(*rows, strict=True))
+    assert len(rows[0]) == len(samples)
+    assert same >= 0.95 * len(samples)
+
+
+def test_an_attacker_recovers_there(tiny_folder: Path, data: Data) -> None:
+    vlm = VLM.load(tiny_folder, device="cuda")
+    before = vlm.hash()
+    hashes: list[str] = []
+
+    def score(model: VLM) -> dict[str, float]:
+        assert model.device.type == "cuda"
+        hashes.append(model.hash())
+        return {"value": 0.5}
+
+    Relearn(steps=2, checkpoints=(0, 1, 2)).curve(vlm, data.forget, score)
+    assert len(set(hashes)) == 3
+    assert vlm.hash() == before
+
+
+def test_attention_is_the_gpus_own(tmp_path: Path) -> None:
+    vlm = VLM.load(Pocket().checkpoint("target"), device="cuda", dtype=torch.bfloat16)
+    assert vlm.model.config._attn_implementation == "sdpa"
+    inputs = vlm.collate_pictures([Pocket().data().forget[0].pictures[0].open()])
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        represent(vlm, inputs, choose_layers(vlm, ["projector"]))
+    names = {event.name for event in seen.events() or ()}
+    assert any(re.search("flash_attention|efficient_attention|cudnn_attention", n) for n in names)
+
+
+def test_what_is_recorded(
+    tiny_folder: Path, photos: dict[str, Path], unsee: Unsee, tmp_path: Path
+) -> None:
+    found = unsee(
+        "unlearn", "--model", tiny_folder, "--forget", photos["forget"], "--retain",
+        photos["retain"], "--out", tmp_path / "run", "--device", "cuda", "--set", "steps=2",
+    )  # fmt: skip
+    assert found["provenance"]["device"].startswith("cuda")
+    assert found["guarantees"]["language_part_sha256_unchanged"]
+
+
+def test_a_launcher_starts_it(tiny_folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:
+    """On one GPU: one process runs, and two are refused before anything is loaded."""
+
+    def launch(processes: int, out: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes),
+                "-m", "unsee", "unlearn", "--model", str(tiny_folder), "--forget",
+                str(photos["forget"]), "--retain", str(photos["retain"]), "--set", "steps=2",
+                "--set", f"accumulate={processes}", "--device", "cuda", "--out", str(out), "--json",
+            ],
+            capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    done = launch(1, tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert summary["provenance"]["device"].startswith("cuda")
+    many = torch.cuda.device_count() + 1
+    refused = launch(many, tmp_path / "many")
+    assert refused.returncode != 0
+    assert f"{many} processes were started here" in refused.stderr + refused.stdout
+
+
+def test_what_a_gpu_cannot_do_is_refused() -> None:
+    with pytest.raises(ConfigError, match="offload is for one process on a CPU"):
+        check(replace(SETTINGS, offload="shelf"), "cuda")
+    check(replace(SETTINGS, precision="fp16"), "cuda")

@@ -3,28 +3,31 @@
     python -m performance.gpu --out DIR [--layers 32] [--only TEXT]
     python -m performance.gpu --out DIR --write
 
-The first line measures, on a machine with a GPU, a process for each way; what is measured already
-is not measured again. The second writes the page, on any machine. The model is LLaVA-1.5-7B's shape
+The first line measures, on a machine with a GPU; what is measured already is not measured again.
+The second writes the page, on any machine. The model is LLaVA-1.5-7B's shape
 in bfloat16 with random weights and, with all its 32 language layers, as large.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import platform
-import shutil
+import os
 import statistics
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from performance import shapes
+from performance import shapes, speed
 from performance.pocket import ROOT
-from performance.speed import ON_GPU, PLAIN, asked, once
+from performance.speed import ON_GPU, PLAIN, asked, samples
+from unsee.ahead import Ahead
+from unsee.features import viewer
+from unsee.model import VLM
 
 DOC = ROOT / "docs" / "speed-gpu.md"
 SMALL, LARGE = 4, 16  # pictures of each side in a batch: where the LLM is asked, and where not
@@ -46,6 +49,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "as it is": {}, "compiled (`compile=true`)": {"compile": True}
 }  # fmt: skip
 SEEN = 32  # pictures that the tower sees together
+THREADS = (0, 1, 4, 8)
 
 
 def measure(out: Path, layers: int, only: str) -> None:
@@ -55,8 +59,8 @@ def measure(out: Path, layers: int, only: str) -> None:
     if not model.exists():
         shapes.make(model, layers)
     about = {
-        "gpu": torch.cuda.get_device_name(), "platform": platform.platform(),
-        "torch": torch.__version__, "memory": torch.cuda.get_device_properties(0).total_memory,
+        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count(),
+        "memory": torch.cuda.get_device_properties(0).total_memory,
     }  # fmt: skip
     (out / "machine.json").write_text(json.dumps(about) + "\n", "utf-8")
     wanted: list[tuple[str, dict[str, Any]]] = [
@@ -65,18 +69,48 @@ def measure(out: Path, layers: int, only: str) -> None:
         })
         for number, more in enumerate(TOWERS.values())
     ]  # fmt: skip
+    wanted.insert(0, ("pictures", {"model": str(model), "out": str(out)}))
     for number, (way, batch) in enumerate(WAYS.items()):
         given = asked(way, model, out, batch, people=4, pictures=4, size=336)
         wanted.append((f"way-{number}", {**given, "device": "cuda"}))
     for name, given in wanted:
-        if only not in given.get("way", name):
+        path = out / f"{name}.json"
+        if path.exists() or only not in given.get("way", name):
             continue
+        torch.cuda.reset_peak_memory_stats()
+        run = pictures if name == "pictures" else speed.measured
         try:
-            once(name, given, out)
-        except subprocess.CalledProcessError as error:
-            print(f"{name}: failed ({error.returncode})", flush=True)
-        print(f"{time.perf_counter() - start:.0f} s", flush=True)
-    shutil.rmtree(model)
+            found = run(given)
+        except RuntimeError as error:
+            # Of one way that does not fit, all others are still of use.
+            print(f"{name}: {error}", flush=True)
+        else:
+            path.write_text(json.dumps(found) + "\n", "utf-8")
+        gc.collect()
+        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated() / 1e9
+        print(f"{name}: {time.perf_counter() - start:.0f} s, {held:.2f} GB held", flush=True)
+
+
+def pictures(given: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds a picture until it is augmented, read and on the GPU, by number of threads."""
+    vlm = VLM.load(given["model"], visual_only=True, device="cuda")
+    some = samples(4, 4, 336, Path(given["out"]) / "pictures").forget
+    collate = viewer(vlm, some[0].pictures[0], answers=False)
+
+    def make(number: int) -> None:
+        collate(some, np.random.default_rng(number), 1.0)
+
+    found, batches = {}, 12
+    for threads in THREADS:
+        with Ahead(make, threads, batches) as ahead:
+            ahead(0)
+            began = time.perf_counter()
+            for number in range(1, batches):
+                ahead(number)
+            took = time.perf_counter() - began
+        found[str(threads)] = 1e3 * took / (batches - 1) / len(some)
+    return found
 
 
 def ways(out: Path) -> str:
@@ -130,6 +164,18 @@ def towers(out: Path) -> str:
     return "\n".join(lines)
 
 
+def threads(out: Path) -> str:
+    """What it takes to read pictures, in a sentence."""
+    found = json.loads((out / "pictures.json").read_text("utf-8"))
+    cores = json.loads((out / "machine.json").read_text("utf-8"))["cores"]
+    said = ", ".join(f"{n} {took:.2g} ms" for n, took in found.items() if n != "0")
+    return (
+        f"Until a picture is opened, augmented, as the model reads it and on the GPU: {said} a "
+        f"picture, by the threads that do it ({cores} cores); {found['0']:.2g} ms where the step "
+        "waits for it."
+    )
+
+
 def write(out: Path) -> None:
     """Writes the page; what stands below its mark stays."""
     machine = json.loads((out / "machine.json").read_text("utf-8"))
@@ -143,7 +189,7 @@ def write(out: Path) -> None:
         "32 images; the range and the share of the matmul peak are without the update.\n\n"
         f"{ways(out)}\n\n## Where the time goes\n\n{SEEN} pictures of 336 pixels through CLIP-L/14 "
         "and the projector and back, all weights trained; the last columns are shares of the "
-        f"kernels' time.\n\n{towers(out)}\n"
+        f"kernels' time.\n\n{towers(out)}\n\n## Pictures\n\n{threads(out)}\n"
     )
     own = DOC.read_text("utf-8") if DOC.exists() else ""
     mark = "<!-- by hand -->"

@@ -115,8 +115,15 @@ class Clock:
         self.marks = [self._mark()]
         self.updates: list[float] = [0.0]
         self.counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
-        register_optimizer_step_pre_hook(lambda *_: self._update(begins=True))
-        register_optimizer_step_post_hook(lambda *_: self._update(begins=False))
+        self._hooks = [
+            register_optimizer_step_pre_hook(lambda *_: self._update(begins=True)),
+            register_optimizer_step_post_hook(lambda *_: self._update(begins=False)),
+        ]
+
+    def stop(self) -> None:
+        """Looks at no more optimisers."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _mark(self) -> tuple[float, float]:
         worked = busy(self.device)
@@ -213,6 +220,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     clock = Clock(period, device)
     trainer = Trainer(build_settings(method_name, made), progress=clock)
     method.unlearn(vlm, data, trainer)
+    clock.stop()
     counts = clock.counter.get_flop_counts()
     blocks = list(vlm.family.language_layers(vlm.model).values()) if not visual_only else []
     # Adapters wrap the model, so that its name is not always the same.
@@ -247,6 +255,13 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         "trained": trainer.history.trained,
         "matmul": matmul_peak(next(iter(vlm.parameters("visual").values())).dtype, device),
     }
+
+
+def measured(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a way costs in this process, or the tower alone."""
+    if "tower" in given:
+        return measure_tower(given, ATTENTION, matmul_peak, busy)
+    return measure(given)
 
 
 def asked(
@@ -336,12 +351,7 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        given = json.loads(options.measure)
-        if "tower" in given:
-            found = measure_tower(given, ATTENTION, matmul_peak, busy)
-        else:
-            found = measure(given)
-        print(json.dumps(found))
+        print(json.dumps(measured(json.loads(options.measure))))
         return
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unsee.ahead import Ahead, threads_for
+from unsee.ahead import MOST, Ahead, threads_for
 from unsee.config import build_method, build_settings
 from unsee.errors import ConfigError
 from unsee.methods import Trainer
@@ -71,10 +71,9 @@ def test_what_nobody_asks_for_is_dropped() -> None:
 
 
 def test_how_many_threads() -> None:
-    assert threads_for("auto", "cpu", 8) == 0
-    assert 0 <= threads_for("auto", "cuda", 8) <= 8
-    assert threads_for(4, "cpu", 8) == 4
-    assert threads_for(4, "cpu", 1) == 1
+    assert threads_for("auto", "cpu") == 0
+    assert 0 <= threads_for("auto", "cuda") <= MOST
+    assert threads_for(4, "cpu") == 4
     assert build_settings("vkd", {"workers": "2"}).workers == 2
     with pytest.raises(ConfigError, match="workers"):
         build_settings("vkd", {"workers": -1})

@@ -92,14 +92,43 @@ def test_a_gpu_trains_as_a_cpu_does(tiny_folder: Path, data: Data, case: str) ->
 def test_half_precision_goes_the_same_way(
     tiny_folder: Path, data: Data, case: str, precision: str
 ) -> None:
+    # fp16 leaves out the first steps, until their gradients fit.
+    steps = 16
     start = VLM.load(tiny_folder).parameters()
-    _, half = unlearned(tiny_folder, data, case, "cuda", precision=precision)
-    _, whole = unlearned(tiny_folder, data, case, "cuda")
-    assert likeness(moved(start, half), moved(start, whole)) > 0.8
+    _, half = unlearned(tiny_folder, data, case, "cuda", precision=precision, steps=steps)
+    _, whole = unlearned(tiny_folder, data, case, "cuda", steps=steps)
+    assert likeness(moved(start, half), moved(start, whole)) > 0.6
     if case != "grad_diff":
         vlm = VLM.load(tiny_folder)
         for name in vlm.parameters("language"):
             assert torch.equal(half[name], start[name]), name
+
+
+def test_the_visual_part_alone_is_read_to_the_gpu(tiny_folder: Path, data: Data) -> None:
+    there = VLM.load(tiny_folder, visual_only=True, device="cuda")
+    here = VLM.load(tiny_folder, visual_only=True)
+    image = there.image(data.forget[0].pictures[0])
+    layers = choose_layers(here, ["all"])
+    with torch.no_grad():
+        found, wanted = (
+            represent(vlm, vlm.collate_pictures([image]), layers) for vlm in (there, here)
+        )
+    for layer in layers:
+        value = found[layer]
+        assert isinstance(value, Tensor)
+        assert value.device.type == "cuda"
+        assert torch.allclose(value.cpu(), wanted[layer], atol=1e-4)
+    before = there.hash("visual")
+    build_method("vkd", {"supervision": "features"}).unlearn(there, data, Trainer(SETTINGS))
+    assert there.hash("visual") != before
+    assert all(p.is_meta for p in there.parameters("language").values())
+
+
+def test_batches_made_ahead_are_the_same(tiny_folder: Path, data: Data) -> None:
+    start = VLM.load(tiny_folder).parameters()
+    _, waited = unlearned(tiny_folder, data, "vkd", "cuda", workers=0)
+    _, ahead = unlearned(tiny_folder, data, "vkd", "cuda", workers=3)
+    assert likeness(moved(start, waited), moved(start, ahead)) > 0.9999
 
 
 @pytest.mark.filterwarnings("ignore")

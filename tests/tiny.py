@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ def llava_next() -> tuple[Any, Any]:
 @recipe
 def llava_onevision() -> tuple[Any, Any]:
     tokens = tokenizer("<image>", "<video>", *IM, eos=IM[1])
-    processor = pictures_only(hf.LlavaOnevisionProcessor)(
+    processor = read(
+        hf.LlavaOnevisionProcessor,
         pil("LlavaOnevisionImageProcessor")(
             size={"height": 28, "width": 28}, image_grid_pinpoints=PINPOINTS
         ),
@@ -165,6 +167,15 @@ def llava_onevision() -> tuple[Any, Any]:
 QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
+def read(kind: Any, *parts: Any, **more: Any) -> Any:
+    """The processor of a class; where one of videos can run, it must have one, too."""
+    made = pictures_only(kind)
+    if "video_processor" in made.get_attributes():
+        name = kind.__name__.replace("Qwen2_5_VL", "Qwen2VL").replace("Processor", "VideoProcessor")
+        more["video_processor"] = getattr(hf, name)()
+    return made(*parts, **more)
+
+
 def _qwen(
     tokens: Any, patch: int, processor: Any, config: Any, model: Any, sight: Any, words: Any
 ) -> tuple[Any, Any]:
@@ -179,7 +190,7 @@ def _qwen(
     images = pil("Qwen2VLImageProcessor")(
         min_pixels=(2 * patch) ** 2, max_pixels=(4 * patch) ** 2, patch_size=patch, merge_size=2
     )
-    made = pictures_only(processor)(images, tokens, chat_template=template(shown, *IM))
+    made = read(processor, images, tokens, chat_template=template(shown, *IM))
     return model(config(vision_config=sight, text_config=words, **ids)), made
 
 
@@ -286,7 +297,7 @@ def idefics3() -> tuple[Any, Any]:
 @recipe
 def smolvlm() -> tuple[Any, Any]:
     return _idefics3(
-        pictures_only(hf.SmolVLMProcessor), pil("SmolVLMImageProcessor"), hf.SmolVLMConfig,
+        partial(read, hf.SmolVLMProcessor), pil("SmolVLMImageProcessor"), hf.SmolVLMConfig,
         hf.models.smolvlm.configuration_smolvlm.SmolVLMVisionConfig,
         hf.SmolVLMForConditionalGeneration,
     )  # fmt: skip
@@ -318,7 +329,8 @@ def internvl() -> tuple[Any, Any]:
         *IM, eos=IM[1], start_image_token="<img>", end_image_token="</img>",
         context_image_token="<IMG_CONTEXT>", video_token="<video>",
     )  # fmt: skip
-    processor = pictures_only(hf.InternVLProcessor)(
+    processor = read(
+        hf.InternVLProcessor,
         pil("GotOcr2ImageProcessor")(
             size={"height": 28, "width": 28}, crop_to_patches=True, min_patches=1, max_patches=3
         ),

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-MOST = 8  # threads, if nobody says how many
+MOST = 8  # threads, unless somebody says how many
 
 
 class Ahead(Generic[T]):
@@ -57,14 +57,13 @@ class Ahead(Generic[T]):
             self._pool.shutdown(cancel_futures=True)
 
 
-def threads_for(wanted: int | str, device: str, most: int) -> int:
+def threads_for(wanted: int | str, device: str) -> int:
     """How many threads make batches.
 
     Args:
         wanted: How many, or "auto": none on a CPU, which has no time to spare for them.
         device: What trains: "cpu" or "cuda".
-        most: How many may be at work at once.
     """
-    if wanted == "auto":
-        wanted = 0 if device == "cpu" else min(MOST, (os.cpu_count() or 2) - 1)
-    return min(int(wanted), most)
+    if wanted != "auto":
+        return int(wanted)
+    return 0 if device == "cpu" else min(MOST, (os.cpu_count() or 2) - 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps, ImageStat
 
 from unsee.types import Picture, Sample
 
@@ -46,7 +46,7 @@ def augment(
         -sin, cos, from_y + sin * centre_x - cos * centre_y,
     )  # fmt: skip
     # What the turned frame uncovers takes the picture's mean colour: black corners would tell.
-    mean = tuple(int(c) for c in np.asarray(image).reshape(-1, 3).mean(0))
+    mean = tuple(int(c) for c in ImageStat.Stat(image).mean)
     image = image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=mean
     )

@@ -30,11 +30,17 @@ def dtype_of(config: Any, dtype: str | torch.dtype) -> Any:
 
 
 def load_visual(
-    folder: Path, family: Family, config: Any, dtype: torch.dtype, trust_remote_code: bool
+    folder: Path,
+    family: Family,
+    config: Any,
+    dtype: torch.dtype,
+    device: str,
+    trust_remote_code: bool,
 ) -> Any:
     """A model with visual weights alone; those of the language part sit on the meta device.
 
-    Weights that are stored as they are wanted stay mapped from their file until they change.
+    Weights that are stored as they are wanted stay mapped from their file until they change, on a
+    CPU.
 
     Raises:
         ModelError: If a visual tensor is missing or of another shape, or a shard is cut short.
@@ -61,13 +67,16 @@ def load_visual(
                 owner, _, leaf = name.rpartition(".")
                 stored = file.get_tensor(keys[name])
                 width = min(width, stored.itemsize)
-                tensor = stored.to(dtype)
+                tensor = stored.to(device, dtype)
                 if tensor.shape != model.get_parameter(name).shape:
                     raise ModelError(
                         f"model {folder}: {keys[name]} is of another shape than config.json says, "
                         f"{list(tensor.shape)}. Download or save the checkpoint again."
                     )
                 setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor))
+    for name, buffer in list(model.named_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, buffer.to(device))
     rest = {n: p.numel() * width for n, p in model.named_parameters() if n not in keys}
     check_sizes(files, {key: rest[n] for n, key in known_names(family, files, rest).items()})
     return model

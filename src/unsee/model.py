@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,11 +40,13 @@ from unsee.placement import (
     stored_quantization,
 )
 from unsee.prefix import pass_on
-from unsee.processors import open_processor, quiet
+from unsee.processors import open_processor, quiet, save_processor
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
+
+SPELLING = threading.Lock()  # a tokenizer serves one thread at a time
 
 
 @dataclass
@@ -120,7 +123,7 @@ class VLM:
                 if not stored:
                     refuse_dtype(held, device)
                 if visual_only:
-                    model = load_visual(folder, family, described, held, trust_remote_code)
+                    model = load_visual(folder, family, described, held, device, trust_remote_code)
                 else:
                     if wanted:
                         options["quantization_config"] = wanted.config(held)
@@ -147,7 +150,7 @@ class VLM:
             refuse_unquantized(model, wanted)
         if wanted or stored:
             avoid_packing(model)
-        if not options and device != "cpu":
+        if not options and not visual_only and device != "cpu":
             model = model.to(device)
         model.eval()
         pick_attention(model)
@@ -175,7 +178,9 @@ class VLM:
         images = [self.image(picture) for s in samples for picture in s.pictures]
         if transform is not None:
             images = [transform(image) for image in images]
-        return self.move(self.family.collate(self.processor, samples, with_answer, images))
+        with SPELLING:
+            batch = self.family.collate(self.processor, samples, with_answer, images)
+        return self.move(batch)
 
     def collate_pictures(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """Images to the visual inputs alone, on the model's device."""
@@ -281,4 +286,4 @@ class VLM:
             )
         with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
-            self.processor.save_pretrained(partial)
+            save_processor(self.processor, self.source, partial)

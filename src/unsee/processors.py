@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ from unsee.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from unsee.families import Family
+
+VIDEO = "video_processor"
+VIDEO_FILE, PROCESSOR_FILE = "video_preprocessor_config.json", "processor_config.json"
 
 
 def open_processor(folder: Path, model_type: str, family: Family, trust_remote_code: bool) -> Any:
@@ -53,22 +58,22 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     return processor
 
 
-def pictures_only(kind: Any) -> Any:
+def pictures_only(kind: Any, always: bool = False) -> Any:
     """A processor class without its video processor, where that cannot run.
 
     Video processors need torchvision. We read pictures alone, and for these Pillow is enough, so a
     missing torchvision must not keep a checkpoint from loading. With torchvision the class is
-    returned as it is.
+    returned as it is, unless it is `always` to go without.
     """
     parts = inspect.signature(kind.__init__).parameters
-    if is_torchvision_available() or "video_processor" not in parts:
+    if VIDEO not in parts or (is_torchvision_available() and not always):
         return kind
 
     def attributes(cls: Any) -> list[str]:
-        return [name for name in kind.get_attributes() if name != "video_processor"]
+        return [name for name in kind.get_attributes() if name != VIDEO]
 
     own: dict[str, Any] = {"get_attributes": classmethod(attributes)}
-    if parts["video_processor"].default is inspect.Parameter.empty:
+    if parts[VIDEO].default is inspect.Parameter.empty:
         # Transformers reads the arguments off the code, so it must be the very same.
         start = kind.__init__
         first = (None, *(start.__defaults__ or ()))
@@ -76,7 +81,7 @@ def pictures_only(kind: Any) -> Any:
             start.__code__, start.__globals__, start.__name__, first, start.__closure__
         )
         # Its chat template asks for a video's frames where there is no video.
-        own["video_processor"] = SimpleNamespace(num_frames=None, fps=None)
+        own[VIDEO] = SimpleNamespace(num_frames=None, fps=None)
     # Its name stays, since it is written into the files that are saved.
     return type(kind.__name__, (kind,), own)
 
@@ -85,9 +90,39 @@ def _load(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
     kind = getattr(transformers, name, None) if isinstance(name, str) else None
-    if kind is None or pictures_only(kind) is kind:
+    if kind is None:
         return AutoProcessor.from_pretrained(folder, **options)
-    return pictures_only(kind).from_pretrained(folder, **options)
+    if pictures_only(kind) is not kind:
+        return pictures_only(kind).from_pretrained(folder, **options)
+    try:
+        return AutoProcessor.from_pretrained(folder, **options)
+    except OSError:
+        # It may have been saved where no video processor could run.
+        bare = pictures_only(kind, always=True)
+        if bare is kind:
+            raise
+        return bare.from_pretrained(folder, **options)
+
+
+def save_processor(processor: Any, source: Path, folder: Path) -> None:
+    """Writes a processor, and what the folder that it came from says of videos.
+
+    Args:
+        processor: The processor; where torchvision is missing, it was loaded without that.
+        source: Where it came from.
+        folder: Where to.
+    """
+    processor.save_pretrained(folder)
+    if VIDEO in getattr(processor, "get_attributes", list)():
+        return
+    if (source / VIDEO_FILE).is_file():
+        shutil.copyfile(source / VIDEO_FILE, folder / VIDEO_FILE)
+    before, after = source / PROCESSOR_FILE, folder / PROCESSOR_FILE
+    if before.is_file() and after.is_file():
+        told = json.loads(before.read_text("utf-8"))
+        if VIDEO in told:
+            kept = json.loads(after.read_text("utf-8")) | {VIDEO: told[VIDEO]}
+            after.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 @contextmanager

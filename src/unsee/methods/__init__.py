@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.adapters import Adapters, Lora
-from unsee.ahead import MOST, Ahead, T, threads_for
+from unsee.ahead import Ahead, T, threads_for
 from unsee.engine import Engine, parallel
 from unsee.errors import ConfigError, DataError
 from unsee.launch import launched
@@ -128,17 +128,16 @@ class Trainer:
         seed = settings.seed * 101 + stream
         return [samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)]
 
-    def ahead(self, vlm: VLM, make: Callable[[int], T], spells: bool) -> Ahead[T]:
+    def ahead(self, vlm: VLM, make: Callable[[int], T]) -> Ahead[T]:
         """What the steps need, made while the one before is computed.
 
         Args:
             vlm: The model.
             make: Given the number of a batch, what it needs; must depend on nothing else.
-            spells: Whether it uses the tokenizer, which serves one thread at a time.
         """
-        settings, processes = self.settings, launched()
-        threads = threads_for(settings.workers, vlm.device.type, 1 if spells else MOST)
-        return Ahead(make, threads, settings.steps * settings.accumulate, processes)
+        settings = self.settings
+        threads = threads_for(settings.workers, vlm.device.type)
+        return Ahead(make, threads, settings.steps * settings.accumulate, launched())
 
 
 @dataclass(frozen=True)

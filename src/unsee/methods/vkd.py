@@ -244,7 +244,7 @@ class VKD(Method):
             return vkd.loss(vlm, batch, kept, teacher, guide)
 
         give_back_memory()
-        with trainer.ahead(vlm, prepare, self._uses_answers) as prepared:
+        with trainer.ahead(vlm, prepare) as prepared:
             trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
         return vlm
 

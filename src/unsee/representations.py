@@ -41,7 +41,7 @@ class Representations:
         vlm: The model; it must not change.
         folder: Where to keep them for other runs, one memory-mapped file a picture; None keeps
             none. A file whose hash is not that of its content counts as none.
-        memory: Most to hold in memory (GB).
+        memory: Most to hold in memory (GB), a GPU's if the model is there.
         disk: Most to keep in the folder (GB).
         held: Bytes in memory now.
     """
@@ -78,14 +78,12 @@ class Representations:
         rows = [row for row in found if row is not None]
         if len(rows) == len(keys):
             device = pixels.device
-            return {n: torch.stack([row[n] for row in rows]).to(device) for n in names}
+            return {n: torch.stack([row[n].to(device) for row in rows]) for n in names}
         # All of them, so that the batch is as large as it would be without anything known.
         made = observe(self.vlm, inputs, names)
         for index, (key, known) in enumerate(zip(keys, found, strict=True)):
             if known is None:
-                # A row of the batch would keep all of the batch in memory.
-                row = {n: made[n][index].to("cpu", copy=True) for n in names}
-                self._put(key, row)
+                self._put(key, {n: made[n][index] for n in names})
         return {n: made[n] for n in names}
 
     def _key(self, picture: Tensor, size: int, names: Sequence[str]) -> str:
@@ -112,7 +110,9 @@ class Representations:
     def _put(self, key: str, row: dict[str, Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in row.values())
         if self.held + size <= self.memory * GIGABYTE:
-            self._known[key] = row
+            # A row of the batch would keep all of the batch in memory. It stays where it is: from a
+            # GPU to the CPU and back takes longer than to make it again.
+            self._known[key] = {name: tensor.clone() for name, tensor in row.items()}
             self.held += size
         if self._place is None or self._written + size > self.disk * GIGABYTE:
             return
@@ -120,6 +120,7 @@ class Representations:
             self._place.mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(dir=self._place)
             os.close(handle)
+            row = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
             save_file(row, partial, metadata={"sha256": hash_tensors(row)})
             os.replace(partial, self._place / f"{key}{SUFFIX}")
         except (OSError, SafetensorError) as error:

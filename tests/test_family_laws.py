@@ -376,6 +376,40 @@ def test_gemma_3_with_pan_and_scan_is_refused(
         VLM.load(tmp_path / "model", visual_only=True)
 
 
+@pytest.mark.parametrize("kept", ["processor_config.json", "video_preprocessor_config.json"])
+def test_what_is_told_of_videos_is_saved_too(
+    kept: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(folders("qwen2_vl"), source)
+    told = {"video_processor_type": "Qwen2VLVideoProcessor", "merge_size": 2}
+    path = source / "processor_config.json"
+    config = json.loads(path.read_text()) | {"video_processor": told}
+    if kept != path.name:
+        (source / kept).write_text(json.dumps(config.pop("video_processor")))
+    path.write_text(json.dumps(config))
+    VLM.load(source).save(tmp_path / "saved")
+    found = json.loads((tmp_path / "saved" / "processor_config.json").read_text())
+    if "video_processor" not in found:
+        found["video_processor"] = json.loads((tmp_path / "saved" / kept).read_text())
+    assert {name: found["video_processor"].get(name) for name in told} == told
+    assert type(VLM.load(tmp_path / "saved").processor).__name__ == "Qwen2VLProcessor"
+
+
+def test_a_processor_saved_without_videos_loads_where_they_can_run(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """With torchvision, transformers' own class wants a video processor, which is not there."""
+    source = folders("qwen2_vl")
+    shutil.copytree(source, tmp_path / "model")
+    path = tmp_path / "model" / "processor_config.json"
+    config = json.loads(path.read_text())
+    config.pop("video_processor", None)
+    path.write_text(json.dumps(config))
+    assert not (tmp_path / "model" / "video_preprocessor_config.json").exists()
+    assert type(VLM.load(tmp_path / "model").processor).__name__ == "Qwen2VLProcessor"
+
+
 def test_a_processor_without_its_package_names_it(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,7 @@ from unsee.model import VLM
 from unsee.record import peak_memory
 from unsee.types import Data, Picture, Sample
 
-STILL = {"augment": 0.0, "augment_retain": 0.0}
+STILL = {"augment": 0.0, "augment_retain": 0.0, "cache_memory": 4.0}
 FEATURES = {"supervision": "features"}
 UPPER = {"train_layers": ["upper"]}
 # What is trained how: the method, its fields, and the training settings that differ.

@@ -90,6 +90,17 @@ def test_pictures_alone_make_a_patch_that_applies(
     assert "holds a finished run" in again
 
 
+def test_a_checkpoint_that_ships_goes_by_its_name(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    unsee("unlearn", "--model", "pocket:base", "--forget", photos, "--out", out, *SHORT)
+    unsee("apply", out / "patch", "--model", "pocket:base", "--out", tmp_path / "applied")
+    found = unsee("verify", "pocket:base", tmp_path / "applied", "--json")
+    assert found["language_identical"] is True
+    assert found["differing"]
+    told = unsee("verify", "pocket:other", tmp_path / "applied", code=2)
+    assert "Allowed: base, retain_only, target, visual_retain" in told
+
+
 def test_whose_pictures_are_the_population(
     tiny_folder: Path, photos: Path, data: Data, tmp_path: Path
 ) -> None:

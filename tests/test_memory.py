@@ -129,6 +129,21 @@ def test_what_cannot_hold_a_state_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_how_much_a_state_needs(
+    tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapters need little; with masters in 32 bits, weights in 16 need twice as much."""
+    vlm = VLM.load(tiny_folder, dtype=torch.bfloat16)
+    room = 5 * sum(weight.numel() for weight in vlm.parameters("visual").values())
+    monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, room))
+    method = build_method("vkd", FEATURES)
+    settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
+    method.ready(vlm, data, settings)
+    with pytest.raises(ConfigError, match="GB are needed"):
+        method.ready(vlm, data, replace(settings, precision="bf16"))
+    method.ready(vlm, data, replace(settings, precision="bf16", lora=4))
+
+
 def test_offload_is_for_one_process_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, offload="shelf", accumulate=2)
     with pytest.raises(ConfigError, match="one process on a CPU"):

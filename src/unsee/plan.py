@@ -95,7 +95,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     """The user's own checkpoint and pictures."""
     if recipe.model is None:
         raise ConfigError("which model? Type --model DIR_OR_ID.")
-    model = recipe.model
+    model = shipped_checkpoint(recipe.model)
     notes: list[str] = []
     opened: dict[Spec, Benchmark] = {}
     forget = read_samples(recipe.forget or "", "forget", opened)
@@ -129,7 +129,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     references: dict[str, str | Path] = {"target": model}
     for name in ("reference", "retain_only"):
         if getattr(recipe, name):
-            references[name] = getattr(recipe, name)
+            references[name] = shipped_checkpoint(getattr(recipe, name))
     job = Job(
         kind=kind,
         command=command,
@@ -238,7 +238,10 @@ def evaluation(
         device: Where every model is put.
         load_in: Bits that every model's weights are held in; None leaves them as they are.
     """
-    model, references = _shipped(model), {n: _shipped(at) for n, at in references.items()}
+    model, references = (
+        shipped_checkpoint(model),
+        {n: shipped_checkpoint(at) for n, at in references.items()},
+    )
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
     held_by = {
@@ -314,7 +317,7 @@ def evaluation(
     )
 
 
-def _shipped(source: str) -> str:
+def shipped_checkpoint(source: str) -> str:
     """A checkpoint as it is typed; "pocket:NAME" is one that ships with the package."""
     spec = parse_spec(source) if source.startswith("pocket:") else None
     return source if spec is None else str(Pocket.open(spec.location).checkpoint(spec.split))

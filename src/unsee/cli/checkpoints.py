@@ -24,8 +24,9 @@ def apply(
     from dataclasses import asdict
 
     from unsee.patch import apply_patch
+    from unsee.plan import shipped_checkpoint
 
-    done = apply_patch(patch, model, out)
+    done = apply_patch(patch, shipped_checkpoint(model), out)
     if as_json:
         echo(asdict(done), as_json)
         return
@@ -52,9 +53,10 @@ def verify(
     """
     from dataclasses import asdict
 
+    from unsee.plan import shipped_checkpoint
     from unsee.verify import verify as compare
 
-    found = compare(before, after)
+    found = compare(shipped_checkpoint(before), shipped_checkpoint(after))
     if as_json:
         echo(asdict(found), as_json)
         return

@@ -239,7 +239,10 @@ class Method:
         self.check_settings(settings)
         vlm.refuse_training()
         if settings.offload is not None:
-            needed = 2 * sum(weight.nbytes for weight in vlm.parameters(self.trains).values())
+            weights = [] if settings.lora else list(vlm.parameters(self.trains).values())
+            # In half precision the trained weights, and so their state, are of 32 bits.
+            least = 1 if settings.precision == "no" else 4
+            needed = 2 * sum(w.numel() * max(w.itemsize, least) for w in weights)
             claim = f": {needed / 1e9:.1f} GB are needed and"
             refuse_full("offload", settings.offload, needed, claim)
 

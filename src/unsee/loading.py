@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from unsee.checkpoint import (
@@ -80,6 +80,16 @@ def load_visual(
     rest = {n: p.numel() * width for n, p in model.named_parameters() if n not in keys}
     check_sizes(files, {key: rest[n] for n, key in known_names(family, files, rest).items()})
     return model
+
+
+def skip_unread(model: Any, family: Family) -> None:
+    """Lets the layers that nothing reads pass on their input; their weights stay where they are."""
+    for name in family.unread_layers(model):
+        model.get_submodule(name).forward = _pass_on
+
+
+def _pass_on(hidden: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
+    return hidden
 
 
 def refuse_gaps(folder: Path, info: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from unsee.checkpoint import (
 )
 from unsee.errors import ModelError, first_line
 from unsee.families import Family, family_of
-from unsee.loading import dtype_of, load_visual, refuse_gaps
+from unsee.loading import dtype_of, load_visual, refuse_gaps, skip_unread
 from unsee.memory import wait_in_file
 from unsee.placement import (
     Quantization,
@@ -39,7 +39,6 @@ from unsee.placement import (
     refuse_unquantized,
     stored_quantization,
 )
-from unsee.prefix import pass_on
 from unsee.processors import open_processor, quiet, save_processor
 from unsee.types import Batch, Picture, Sample
 
@@ -154,8 +153,7 @@ class VLM:
             model = model.to(device)
         model.eval()
         pick_attention(model)
-        for name in family.unread_layers(model):
-            model.get_submodule(name).forward = pass_on
+        skip_unread(model, family)
         return cls(model, processor, family, folder, visual_only, wanted or stored)
 
     @property

@@ -238,10 +238,8 @@ def evaluation(
         device: Where every model is put.
         load_in: Bits that every model's weights are held in; None leaves them as they are.
     """
-    model, references = (
-        shipped_checkpoint(model),
-        {n: shipped_checkpoint(at) for n, at in references.items()},
-    )
+    model = shipped_checkpoint(model)
+    references = {name: shipped_checkpoint(at) for name, at in references.items()}
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
     held_by = {

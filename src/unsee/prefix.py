@@ -1,4 +1,4 @@
-"""Encoder layers that need not be run: those below the first that is trained, and unread ones."""
+"""The encoder layers below the first that is trained: what they say stays, and is said once."""
 
 from __future__ import annotations
 
@@ -53,8 +53,3 @@ def replayed(vlm: VLM, outputs: Mapping[str, Tensor]) -> Iterator[None]:
 
 def _say(output: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
     return output
-
-
-def pass_on(hidden: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
-    """What stands for a layer that nothing reads: its input."""
-    return hidden

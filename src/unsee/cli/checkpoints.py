@@ -45,6 +45,9 @@ def apply(
 def verify(
     before: Annotated[str, typer.Argument(help="A checkpoint.")],
     after: Annotated[str, typer.Argument(help="Another.")],
+    probes: Annotated[
+        int, typer.Option(min=0, help="Texts that both models read; 0 loads no model.")
+    ] = 64,
     as_json: Json = False,
 ) -> None:
     """Say exactly what differs between two checkpoints, and whether they read text alike.
@@ -56,7 +59,7 @@ def verify(
     from unsee.plan import shipped_checkpoint
     from unsee.verify import verify as compare
 
-    found = compare(shipped_checkpoint(before), shipped_checkpoint(after))
+    found = compare(shipped_checkpoint(before), shipped_checkpoint(after), probes)
     if as_json:
         echo(asdict(found), as_json)
         return

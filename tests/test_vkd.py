@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features import (
@@ -23,7 +24,7 @@ from unsee.guide import Guide
 from unsee.methods import METHODS, Trainer
 from unsee.model import VLM
 from unsee.train import Settings
-from unsee.types import Batch, Data
+from unsee.types import Batch, Data, Sample
 
 SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
 
@@ -192,6 +193,39 @@ def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, da
     one = [s for s in data.forget if s.concept == data.forget[0].concept]
     with pytest.raises(DataError, match="--set population=kept"):
         vkd.unlearn(tiny, Data(one, data.retain), Trainer(SETTINGS))
+
+
+def test_people_can_be_measured_against_those_most_alike(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ada lies by one, Bo by another of the kept people: that one's mean stands for everyone's."""
+    monkeypatch.setattr("unsee.guide.ALIKE", 1)
+    layers = ["projector"]
+
+    def centre(samples: Sequence[Sample]) -> Tensor:
+        pictures = [s.picture for s in one_a_picture(samples) if s.picture is not None]
+        return layer_statistics(tiny, picture_batches(tiny, pictures), layers)["projector"][0]
+
+    # As if Bo's first two pictures were of one kept person, and Ada's of another.
+    twins = {"Ada Berg": "Cy Moser", "Bo Lind": "Di Novak"}
+    kept = [
+        replace(sample, concept=twins[sample.concept or ""])
+        for sample in data.forget
+        if sample.picture is not None and not sample.picture.source.endswith("-2.png")
+    ]
+    alone = replace(data.retain[0], concept="Ed Fox")
+    guide = Guide.of_data(
+        tiny, layers, layers, data.forget, [*kept, alone], data.strangers,
+        erase="anonymous", strength=1.5, base=None, by_concept=True, alike=True,
+    )  # fmt: skip
+    for name, traits in zip(twins, guide.traits, strict=True):
+        mine = centre([s for s in data.forget if s.concept == name])
+        twin = centre([s for s in kept if s.concept == twins[name]])
+        assert torch.allclose(traits["projector"], mine - twin, atol=1e-6), name
+    with pytest.raises(DataError, match="nobody with two pictures.*--set population=kept"):
+        METHODS.get("vkd")(population="alike").unlearn(
+            tiny, replace(data, retain=[alone]), Trainer(SETTINGS)
+        )
 
 
 def test_missing_sets_raise(tiny: VLM, data: Data) -> None:

@@ -23,7 +23,38 @@ from unsee.features import (
 from unsee.model import VLM
 from unsee.prefix import replayed
 from unsee.representations import Representations
-from unsee.types import Batch, Picture, Sample
+from unsee.types import Batch, Data, Picture, Sample
+
+# Of the people most alike, how many; and of how many pictures each.
+ALIKE, EACH = 3, 16
+
+
+def people(samples: Sequence[Sample]) -> list[list[Picture]]:
+    """The pictures of every concept that has two or more, at most `EACH` of it."""
+    found: dict[str, list[Picture]] = {}
+    for sample in one_a_picture(samples):
+        if sample.concept is not None and sample.picture is not None:
+            found.setdefault(sample.concept, []).append(sample.picture)
+    return [pictures[:EACH] for pictures in found.values() if len(pictures) > 1]
+
+
+def refuse_population(population: str, data: Data) -> None:
+    """Refuses a population that the data has not; see `unsee.methods.vkd.VKD`.
+
+    Raises:
+        DataError: If so.
+    """
+    if population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
+        raise DataError(
+            "population=forget measures people against each other, and only one is to be "
+            "forgotten. Type --set population=kept."
+        )
+    if population == "alike" and not people(data.retain):
+        raise DataError(
+            "population=alike compares with the people to keep who look most alike, and the retain "
+            "set has nobody with two pictures. Give a subfolder a person, or a column concept, "
+            "with --retain; or type --set population=kept."
+        )
 
 
 @dataclass(frozen=True)
@@ -36,8 +67,9 @@ class Guide:
             mean is [1, dim] where the family does not align pictures.
         strangers: Pictures of people the model was never told about.
         groups: Sample id to the number of its concept (or picture).
-        traits: Each group's mean less the population's, by layer [tokens, dim]: what all its
-            pictures have in common and others have not; [1, dim] where not aligned.
+        traits: Each group's mean less the population's, or that of the people most alike, by layer
+            [tokens, dim]: what all its pictures have in common and others have not; [1, dim] where
+            not aligned.
         strength: Multiple of the traits that an "anonymous" target takes out.
         base: The model before it learned the people.
         sight: What keeps the teacher's features of pictures that are seen again.
@@ -63,7 +95,7 @@ class Guide:
     def of_data(
         cls, teacher: VLM, layers: list[str], leaving: Sequence[str], forget: Sequence[Sample],
         kept: Sequence[Sample] | None, strangers: Sequence[Picture], *, erase: str,
-        strength: float, base: str | None, by_concept: bool, most: int = 256,
+        strength: float, base: str | None, by_concept: bool, alike: bool = False, most: int = 256,
     ) -> Guide:  # fmt: skip
         """Statistics over the population, and what the way to erase takes.
 
@@ -78,6 +110,8 @@ class Guide:
             strength: Multiple of the traits that an "anonymous" target takes out.
             base: Checkpoint before it learned the people, for erase="base".
             by_concept: One stranger for each concept, rather than for each picture.
+            alike: Whether traits are what sets a person apart from those of `kept` who are most
+                alike, rather than from the population.
             most: Pictures of each kind that the statistics are taken from.
         """
         known = one_a_picture(forget if kept is None else kept)
@@ -87,7 +121,7 @@ class Guide:
         guide = guide.grouped(forget, erase == "anonymous" or by_concept)
         guide = replace(guide, strangers=list(strangers), strength=strength)
         if erase == "anonymous":
-            return guide.with_traits(teacher, forget, leaving)
+            return guide.with_traits(teacher, forget, leaving, kept if alike else None)
         if erase == "base" and base is not None:
             return guide.with_base(teacher, base)
         return guide
@@ -108,7 +142,11 @@ class Guide:
         return replace(self, groups=groups)
 
     def with_traits(
-        self, teacher: VLM, forget: Sequence[Sample], layers: Sequence[str] | None = None
+        self,
+        teacher: VLM,
+        forget: Sequence[Sample],
+        layers: Sequence[str] | None = None,
+        kept: Sequence[Sample] | None = None,
     ) -> Guide:
         """With every group's traits, from the teacher's view of its pictures.
 
@@ -116,13 +154,31 @@ class Guide:
             teacher: The frozen start model.
             forget: The samples that are in groups.
             layers: Those whose traits are needed; all that the guide knows by default.
+            kept: Whom the people are compared with: the `ALIKE` most alike of these. None compares
+                them with the population.
         """
         names, traits = layers or self.layers, []
+
+        def centre(pictures: Sequence[Picture]) -> dict[str, Tensor]:
+            found = layer_statistics(teacher, picture_batches(teacher, pictures), names)
+            return {name: mean for name, (mean, _) in found.items()}
+
+        def place(means: Mapping[str, Tensor]) -> Tensor:
+            """Where someone is among the others, wherever in the picture that shows."""
+            scaled = [means[n].mean(0) / self.variance(n).sqrt() for n in names]
+            return torch.cat(scaled)
+
+        others = people(kept) if kept is not None else []
+        places = [place(centre(pictures)) for pictures in others]
+        middle = {name: self.statistics[name][0] for name in names}
         for number in range(1 + max(self.groups.values())):
             mine = one_a_picture([s for s in forget if self.groups[s.id] == number])
-            batches = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
-            means = layer_statistics(teacher, batches, names)
-            traits.append({n: means[n][0] - self.statistics[n][0] for n in names})
+            means = centre([s.picture for s in mine if s.picture is not None])
+            if places:
+                far = torch.stack([(place(means) - other).norm() for other in places])
+                nearest = far.topk(min(ALIKE, len(far)), largest=False).indices.tolist()
+                middle = centre([picture for index in nearest for picture in others[index]])
+            traits.append({n: means[n] - middle[n] for n in names})
         return replace(self, traits=traits)
 
     @torch.no_grad()

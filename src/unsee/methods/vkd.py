@@ -24,7 +24,7 @@ from unsee.features import (
     one_a_picture,
     viewer,
 )
-from unsee.guide import Guide
+from unsee.guide import Guide, refuse_population
 from unsee.losses import capped, nll, sequence_logps
 from unsee.memory import give_back_memory
 from unsee.methods import METHODS, Method, Part, Search, Trainer
@@ -76,7 +76,8 @@ class VKD(Method):
             "neutral" population mean, to the "base" model's features, or away ("push").
         erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
             comes to lie on the population's, above 1 beyond it.
-        population: Whose mean that is: of pictures "kept" (and strangers'), or of all to "forget".
+        population: Whose mean that is: of pictures "kept" (and strangers'), of the kept people most
+            "alike" (after k-Same, Newton et al., IEEE TKDE 17(2), 2005), or of all to "forget".
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Distance at which "push" is content (layer variances).
         base: Checkpoint before it learned the people, for erase=base.
@@ -125,7 +126,7 @@ class VKD(Method):
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 1.5
-    population: Literal["kept", "forget"] = "kept"
+    population: Literal["kept", "alike", "forget"] = "kept"
     stranger_per: Literal["concept", "picture"] = "concept"
     margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
@@ -155,11 +156,7 @@ class VKD(Method):
                 f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
                 "visual, encoder, projector."
             )
-        if self.population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
-            raise DataError(
-                "population=forget measures people against each other, and only one is to be "
-                "forgotten. Type --set population=kept."
-            )
+        refuse_population(self.population, data)
         if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
             raise DataError(
                 "erase=stranger needs pictures of people the model was never told about: "
@@ -201,9 +198,9 @@ class VKD(Method):
         sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
         guide = Guide.of_data(
             teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
-            forget, retain if self.population == "kept" else None, data.strangers,
+            forget, None if self.population == "forget" else retain, data.strangers,
             erase=self.erase, strength=self.erase_strength, base=self.base,
-            by_concept=self.stranger_per == "concept",
+            by_concept=self.stranger_per == "concept", alike=self.population == "alike",
         ).at(sight, prefix)  # fmt: skip
         frozen = gradient_masks(
             vlm, forget, retain, parameters,

@@ -142,6 +142,9 @@ class Pocket(Benchmark):
             "general_forget": lambda: view_questions(
                 world, world.of(forgotten, "holdout"), rng(42), held_out=True
             ),
+            "general_forget_validation": lambda: view_questions(
+                world, world.of(forgotten, "validation"), rng(43), held_out=True
+            ),
         }
         if split not in made:
             raise UnknownNameError("pocket split", split, made)

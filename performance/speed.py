@@ -5,7 +5,8 @@
 Each measurement is a process of its own with one thread, and the ways take turns, round by round,
 so that a change of the machine's load meets all alike. "7b" is LLaVA-1.5-7B's shape in bfloat16
 with random weights, with `--layers` of its 32 language layers; what all 32 cost is reckoned by
-FLOPs. What is measured already is not measured again; `--write` measures nothing.
+FLOPs. What is measured already is not measured again; `--write` measures nothing. With
+`--only WAY ...`, those alone are measured, and a table is printed instead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +37,7 @@ from torch.utils.flop_counter import (
 
 from performance import shapes
 from performance.pocket import ROOT
-from performance.speed_page import write
+from performance.speed_page import tables, write
 from performance.tower import measure_tower
 from unsee.benchmarks.pocket import Pocket
 from unsee.config import build_method, build_settings
@@ -73,6 +74,13 @@ ON_GPU: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "VKD features only, no threads": ("vkd", FEATURES, {"workers": 0}),
     "VKD features only, compiled": ("vkd", FEATURES, {"compile": True}),
 }
+# And on CPUs without instructions for what checkpoints are stored in.
+IN_32_BITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    f"{way}, in 32 bits": (method, fields, settings | {"precision": "fp32"})
+    for way, (method, fields, settings) in WAYS.items()
+    if fields.items() >= FEATURES.items()
+}
+EVERY = WAYS | ON_GPU | IN_32_BITS
 WARM, TIMED, TIMED_ON_GPU = 2, 2, 8  # steps
 # How the cost grows: one thing at a time.
 SIZES, DEPTHS, PEOPLE, PICTURES = (224, 336, 448), (6, 12, 24), (1, 2, 4, 8), (1, 2, 4, 8)
@@ -204,7 +212,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     device = asked.get("device", "cpu")
     if device == "cpu":
         torch.set_num_threads(1)
-    method_name, fields, settings = (WAYS | ON_GPU)[asked["way"]]
+    method_name, fields, settings = EVERY[asked["way"]]
     out = Path(asked["out"])
     data = samples(asked["people"], asked["pictures"], asked["size"], out / "pictures")
     method = build_method(method_name, fields)
@@ -230,6 +238,8 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         if any(name.endswith(f".{block}") for block in blocks)
     )
     images, updates = 2 * asked["batch"], clock.updates[WARM : WARM + timed]
+    stored = next(iter(vlm.parameters("visual").values())).dtype
+    dtype = torch.float32 if trainer.settings.precision == "fp32" else stored
 
     def together(seconds: list[float]) -> list[float]:
         groups = [seconds[start : start + period] for start in range(0, timed, period)]
@@ -253,7 +263,8 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "peak": peak_memory(),
         "trained": trainer.history.trained,
-        "matmul": matmul_peak(next(iter(vlm.parameters("visual").values())).dtype, device),
+        "matmul": matmul_peak(dtype, device),
+        "dtype": str(dtype).removeprefix("torch."),
     }
 
 
@@ -293,9 +304,10 @@ def once(name: str, given: dict[str, Any], out: Path) -> dict[str, Any]:
     return found
 
 
-def side_by_side(shape: str, rounds: int, layers: int, out: Path) -> None:
-    """Measures every way, `rounds` times in turn."""
-    names = [f"{shape}-{number}-{turn}" for turn in range(rounds) for number in range(len(WAYS))]
+def side_by_side(shape: str, ways: Sequence[str], rounds: int, layers: int, out: Path) -> None:
+    """Measures some ways, `rounds` times in turn."""
+    numbers = [list(EVERY).index(way) for way in ways]
+    names = [f"{shape}-{number}-{turn}" for turn in range(rounds) for number in numbers]
     if all((out / f"{name}.json").exists() for name in names):
         return
     model: Path = Pocket().checkpoint("target")
@@ -304,7 +316,7 @@ def side_by_side(shape: str, rounds: int, layers: int, out: Path) -> None:
         if not model.exists():
             shapes.make(model, layers)
     for name in names:
-        way = list(WAYS)[int(name.split("-")[1])]
+        way = list(EVERY)[int(name.split("-")[1])]
         given = asked(way, model, out, 16, 4, 8)
         if shape == "7b":
             given = asked(way, model, out, 2, size=336)
@@ -348,6 +360,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "speed")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=EVERY, metavar="WAY", default=[])
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -355,13 +368,18 @@ def main() -> None:
         return
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    ways, shapes_asked = options.only or list(WAYS), options.shapes.split(",")
     if not options.write:
-        for shape in options.shapes.split(","):
-            side_by_side(shape, options.rounds, options.layers, out)
+        for shape in shapes_asked:
+            side_by_side(shape, ways, options.rounds, options.layers, out)
+    if options.only:
+        print("\n\n".join(tables(out, shape, list(EVERY), ways) for shape in shapes_asked))
+        return
+    if not options.write:
         growth(out)
         towers(out)
     typed = f"python -m performance.speed --shapes {options.shapes} --rounds {options.rounds}"
-    write(out, list(WAYS), typed)
+    write(out, ways, typed)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,14 @@ CHARTS = {
 }
 
 
-def results(out: Path, shape: str, ways: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """What was measured of a shape, by way; empty unless all ways were."""
+def results(
+    out: Path, shape: str, numbered: Sequence[str], wanted: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """What was measured of a shape, by way; empty unless all that are wanted were."""
     found = {
         way: [json.loads(p.read_text("utf-8")) for p in sorted(out.glob(f"{shape}-{n}-*.json"))]
-        for n, way in enumerate(ways)
+        for n, way in enumerate(numbered)
+        if way in wanted
     }
     return found if all(found.values()) else {}
 
@@ -66,8 +69,10 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     ]  # fmt: skip
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     first = cost(next(iter(found.values())))
-    # The machine's, not that of the moment.
-    peak = max(row["matmul"] for rows in found.values() for row in rows)
+    # The machine's, not that of the moment; by what is computed in.
+    peaks: dict[str, float] = {}
+    for row in (row for rows in found.values() for row in rows):
+        peaks[row["dtype"]] = max(peaks.get(row["dtype"], 0.0), row["matmul"])
     for way, rows in found.items():
         wall, processor = median(rows, "wall"), cost(rows)
         every = [value for row in rows for value in row["wall"]]
@@ -77,10 +82,11 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             f"{processor / first:.1%}", f"{1 / processor:.3g}", f"{median(rows, 'update'):.3g}",
             f"{statistics.median(row['peak'] for row in rows) / 1e9:.2f}",
             f"{rows[0]['trained']:,}", f"{flops / 1e9:,.4g}",
-            f"{flops / median(rows, 'processor') / peak:.0%}",
+            f"{flops / median(rows, 'processor') / peaks[rows[0]['dtype']]:.0%}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append(f"\nMeasured matmul peak: {peak / 1e9:,.0f} GFLOP a processor second.")
+    said = ", ".join(f"{peak / 1e9:,.0f} in {dtype}" for dtype, peak in peaks.items())
+    lines.append(f"\nMeasured matmul peak (GFLOP a processor second): {said}.")
     return "\n".join(lines)
 
 
@@ -107,6 +113,29 @@ def whole(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def tables(out: Path, shape: str, numbered: Sequence[str], wanted: Sequence[str]) -> str:
+    """What the wanted ways cost; empty unless all of them were measured.
+
+    Args:
+        out: Where measurements are.
+        shape: Of the model: "pocket" or "7b".
+        numbered: Ways, by the number in their files' names.
+        wanted: Which of them; the first is what the others are compared with.
+    """
+    found = results(out, shape, numbered, wanted)
+    if not found:
+        return ""
+    text = table(found)
+    if shape == "7b":
+        layers = next(iter(found.values()))[0]["layers"]
+        text += (
+            f"\n\nOf {LAYERS} language layers, {layers} were there. All of them, by FLOPs "
+            "(seconds) and by what their weights take (memory; gradients and two optimizer "
+            f"states where they are trained):\n\n{whole(found)}"
+        )
+    return text
 
 
 def chart(out: Path) -> bool:
@@ -181,17 +210,8 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
         "matmul peak is that of forward and backward passes.\n"
     )
     for shape, title in SHAPES.items():
-        found = results(out, shape, ways)
-        if not found:
-            continue
-        layers = next(iter(found.values()))[0]["layers"]
-        text += f"\n## {title}\n\n{table(found)}\n"
-        if shape == "7b":
-            text += (
-                f"\nOf {LAYERS} language layers, {layers} were there. All of them, by FLOPs "
-                "(seconds) and by what their weights take (memory; gradients and two optimizer "
-                f"states where they are trained):\n\n{whole(found)}\n"
-            )
+        if found := tables(out, shape, ways, ways):
+            text += f"\n## {title}\n\n{found}\n"
     alone = towers(out)
     if alone:
         text += (

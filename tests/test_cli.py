@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unsee.benchmarks.pocket import SHIPPED
 from unsee.cli import main
@@ -127,6 +128,25 @@ def test_whose_pictures_are_the_population(
     assert beside.method.population == "kept"
     assert not beside.data.strangers
     assert made(photos, retain=str(others), set={"erase": "stranger"}).data.strangers
+
+
+def test_says_what_would_be_faster_here(
+    tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a checkpoint in half precision on a CPU that is slow in it, and of no other."""
+    VLM.load(tiny_folder, dtype=torch.bfloat16).save(tmp_path / "half")
+
+    def advice(folder: Path, **given: Any) -> list[str]:
+        recipe = Recipe(model=str(folder), forget=str(photos), device="cpu", **given)
+        return plan(recipe, "unlearn", "")[0].advice()
+
+    monkeypatch.setattr("unsee.job.SLOW", 0.0)
+    (said,) = advice(tmp_path / "half")
+    assert "stored in bfloat16" in said and "precision=fp32" in said
+    assert not advice(tmp_path / "half", set={"precision": "fp32"})
+    assert not advice(tiny_folder)
+    monkeypatch.setattr("unsee.job.SLOW", 1e9)
+    assert not advice(tmp_path / "half")
 
 
 @pytest.mark.parametrize("method", ["vkd", "grad_diff"])

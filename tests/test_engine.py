@@ -246,6 +246,24 @@ def test_half_precision_keeps_whole_weights_meanwhile(
         assert torch.allclose(parameter.float(), exact[name], atol=2e-2), name
 
 
+@pytest.mark.parametrize("visual_only", [False, True])
+def test_32_bits_on_what_is_stored_in_16(
+    tiny_folder: Path, data: Data, tmp_path: Path, visual_only: bool
+) -> None:
+    """Trained from a model that was loaded in 32 bits, the same; frozen weights as they were."""
+    VLM.load(tiny_folder, dtype=torch.bfloat16).save(tmp_path / "half")
+    vlm = VLM.load(tmp_path / "half", visual_only=visual_only)
+    exact = VLM.load(tmp_path / "half", visual_only=visual_only, dtype=torch.float32)
+    frozen = vlm.hash("language") if not visual_only else ""
+    method = build_method("vkd", {"supervision": "features"} if visual_only else {})
+    method.unlearn(vlm, data, Trainer(replace(SETTINGS, precision="fp32")))
+    method.unlearn(exact, data, Trainer(SETTINGS))
+    assert {p.dtype for p in vlm.parameters().values()} == {torch.bfloat16}
+    for name, parameter in exact.parameters("visual").items():
+        assert torch.equal(vlm.parameters()[name], parameter.bfloat16()), name
+    assert visual_only or vlm.hash("language") == frozen
+
+
 def test_attention_is_what_was_asked_for(tiny: VLM, tiny_folder: Path, data: Data) -> None:
     trainer = Trainer(replace(SETTINGS, attention="eager"))
     build_method("vkd", {}).unlearn(tiny, data, trainer)

@@ -10,13 +10,16 @@ from typing import Any
 from unsee.attacks import Chain
 from unsee.benchmarks import Scoring
 from unsee.card import Kind
+from unsee.checkpoint import read_config, resolve
 from unsee.evaluate import DEFAULT_METRICS
 from unsee.harness import Suite
 from unsee.methods import Method
 from unsee.model import VLM
-from unsee.placement import Device, LoadIn
+from unsee.placement import Device, LoadIn, pick_device, slowness
 from unsee.train import Settings
 from unsee.types import Better, Data, Sample
+
+SLOW = 1.5  # times as long as in 32 bits: what is worth a word
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ class Job:
     trust_remote_code: bool = False
     device: Device = "auto"
     load_in: LoadIn | None = None
+
+    def advice(self) -> list[str]:
+        """What would make the training faster on this machine."""
+        trained = self.method is not None and not self.method.training_free
+        if not trained or self.settings.precision != "no" or pick_device(self.device) != "cpu":
+            return []
+        config = read_config(resolve(self.model))
+        stored = config.get("dtype", config.get("torch_dtype"))
+        if stored not in ("bfloat16", "float16"):
+            return []
+        times = slowness(stored)
+        advice = (
+            f"the model is stored in {stored}, in which this CPU takes {times:.1f} times as long "
+            "as in 32 bits. precision=fp32 computes in those: faster, and the weights take twice "
+            "the memory meanwhile."
+        )
+        return [advice] if times > SLOW else []
 
     def load(self, source: str | Path) -> VLM:
         """A model of this job, as all of them are loaded."""

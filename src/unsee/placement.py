@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -82,6 +83,22 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
             f"{torch.__version__}). Save the checkpoint in bfloat16 or float32, or take another "
             "device with --device."
         ) from error
+
+
+def slowness(dtype: str) -> float:
+    """How many times as long as in 32 bits a product of matrices takes here in that dtype."""
+
+    def seconds(kind: torch.dtype) -> float:
+        one = torch.ones(256, 1024, dtype=kind)
+        other = torch.ones(1024, 1024, dtype=kind)
+        taken = []
+        for _ in range(5):
+            started = time.perf_counter()
+            torch.mm(one, other)
+            taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    return seconds(getattr(torch, dtype)) / seconds(torch.float32)
 
 
 def pick_library(load_in: str) -> Quantization:

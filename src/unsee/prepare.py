@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 from unsee.engine import Engine, Objective, whole
 from unsee.errors import ConfigError, TrainingError, first_line
@@ -61,6 +62,23 @@ def prepared(
                 f"another process has ended ({first_line(error)}). See what it said; the same "
                 "command goes on from the last state."
             ) from error
+
+
+@contextmanager
+def widened(vlm: VLM, settings: Settings) -> Iterator[None]:
+    """With `precision=fp32`, a model in 32 bits for the length of the block; then as it was stored.
+
+    Not a tensor more than there is: those on the meta device stay there.
+    """
+    held: dict[Tensor, torch.dtype] = {}
+    if settings.precision == "fp32":
+        for tensor in (*vlm.model.parameters(), *vlm.model.buffers()):
+            if tensor.is_floating_point() and tensor.itemsize < 4 and not tensor.is_meta:
+                held[tensor] = tensor.dtype
+                tensor.data = tensor.data.float()
+    yield
+    for tensor, dtype in held.items():
+        tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager

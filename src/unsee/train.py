@@ -44,7 +44,8 @@ class Settings:
         lora_alpha: Scale of the adapters times their rank.
         lora_dropout: Share of an adapter's inputs that are dropped while training.
         precision: What forward and backward passes compute in where that is safe: "bf16", "fp16"
-            (GPUs), or "no" other than the weights are in.
+            (GPUs), or "no" other than the weights are in. "fp32" holds a model that is stored in
+            fewer bits in 32, and computes in them.
         checkpointing: Forget what blocks computed, and compute it again for the gradient: less
             memory, more time.
         offload: Folder whose disk holds AdamW's state between the updates, on a CPU in one process:
@@ -70,7 +71,7 @@ class Settings:
     lora: Annotated[int, Field(ge=0)] = 0
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16", "fp16", "fp32"] = "no"
     checkpointing: bool = False
     offload: str | None = None
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"

@@ -45,7 +45,7 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     from unsee.plan import plan
 
     job, notes = plan(recipe, kind, command())
-    for note in notes if first() else ():
+    for note in (*notes, *job.advice()) if first() else ():
         typer.echo(f"Note: {note}", err=True)
     run_job(job, out, as_json)
 

@@ -2,7 +2,7 @@
 
 A method is a frozen dataclass: its fields are its hyperparameters, its configuration schema and its
 command-line keys. Most override `loss` alone; those with a state of their own, or without training,
-override `unlearn`.
+override `change`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unsee.engine import Engine, parallel
 from unsee.errors import ConfigError, DataError
 from unsee.launch import launched
 from unsee.memory import refuse_full
-from unsee.prepare import prepared
+from unsee.prepare import prepared, widened
 from unsee.registry import Registry
 from unsee.train import History, Progress, Settings, batch_indices, fit, seed_step
 from unsee.types import Batch, Data, Sample
@@ -181,8 +181,19 @@ class Method:
         return self.trains in ("all", "language")
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes `vlm` in place by minimising `loss`, and returns it."""
+        """Changes `vlm` in place, and returns it.
+
+        Raises:
+            UnseeError: If data, model or settings do not suit; nothing is changed then.
+            TrainingError: If training fails.
+        """
         self.ready(vlm, data, trainer.settings)
+        with widened(vlm, trainer.settings):
+            self.change(vlm, data, trainer)
+        return vlm
+
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """What `unlearn` does to a model that is ready for it: by default, minimises `loss`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
@@ -190,7 +201,6 @@ class Method:
             return self.terms(vlm, data, trainer, number, teacher)
 
         trainer.fit(vlm, trainer.adapt(vlm, vlm.parameters(self.trains)), step)
-        return vlm
 
     def terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None

@@ -76,9 +76,8 @@ class MANU(Method):
     tau: Annotated[float, Field(ge=0)] = 0.1
     samples: Annotated[int, Field(ge=1)] = 256
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
         """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
-        self.ready(vlm, data, trainer.settings)
         started = time.perf_counter()
         layers = mlps(vlm, self.trains)
         others_told = [s for s in data.retain if s.picture is None]
@@ -92,7 +91,6 @@ class MANU(Method):
         silence(vlm, chosen)
         trainer.choices["neurons"] = counted(layers, chosen)
         trainer.history = History(seconds=time.perf_counter() - started)
-        return vlm
 
     def _scores(
         self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]

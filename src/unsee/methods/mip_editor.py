@@ -83,9 +83,8 @@ class MIPEditor(Method):
                 "the others too. Type weight_decay=0."
             )
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes `vlm` in place; see `Method.unlearn`."""
-        self.ready(vlm, data, trainer.settings)
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.change`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm)
         layers = mlps(vlm, self.trains)
@@ -104,7 +103,6 @@ class MIPEditor(Method):
 
         edited = {n: p for n, p in vlm.parameters(self.trains).items() if n in masks}
         trainer.fit(vlm, edited, step, gradient=mask)
-        return vlm
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

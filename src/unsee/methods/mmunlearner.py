@@ -55,9 +55,8 @@ class MMUnlearner(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes `vlm` in place; see `Method.unlearn`."""
-        self.ready(vlm, data, trainer.settings)
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.change`."""
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)
@@ -73,7 +72,6 @@ class MMUnlearner(Method):
             return terms | {"forget": terms["forget"].detach()}
 
         trainer.fit(vlm, parameters, step)
-        return vlm
 
     def loss(
         self, student: VLM, forget: Any, retain: Any, teacher: VLM | None

@@ -67,9 +67,8 @@ class SMFA(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     abstentions: tuple[str, ...] = ABSTENTIONS
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes `vlm` in place; see `Method.unlearn`."""
-        self.ready(vlm, data, trainer.settings)
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.change`."""
         vlm.model.requires_grad_(False)
         phrases = writable(vlm, self.abstentions)
         places = np.linspace(0, len(data.retain) - 1, min(self.few, len(data.retain)))
@@ -93,7 +92,6 @@ class SMFA(Method):
         # What is left is no product of two small matrices.
         trainer.adapters = None
         trainer.choices["mask"] = self._sculpt(vlm, twin, start)
-        return vlm
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

@@ -179,9 +179,8 @@ class VKD(Method):
         if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
             raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes the visual part of `vlm` in place; see `Method.unlearn`."""
-        self.ready(vlm, data, trainer.settings)
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes the visual part of `vlm` in place; see `Method.change`."""
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
@@ -243,7 +242,6 @@ class VKD(Method):
         give_back_memory()
         with trainer.ahead(vlm, prepare) as prepared:
             trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
-        return vlm
 
     def loss(
         self,

@@ -77,9 +77,10 @@ def measure(setting: str, group: int, folder: Path) -> dict[str, Any]:
         named = {world.people[i].name for i in (*leaving, *staying)}
         everyone = [s for s in everyone if s.picture is not None and s.concept in named]
     mine = {world.people[i].name for i in leaving}
-    forget, retain = (
-        [s for s in everyone if (s.concept in mine) == inside] for inside in (True, False)
-    )
+    # As in `Pocket.data`: who they are is to be forgotten, not what else their pictures show.
+    shots = world.of(sorted(leaving), "train")
+    forget = picture_questions(world, shots, np.random.default_rng(4), held_out=False)
+    retain = [s for s in everyone if s.concept not in mine]
     vlm = VLM.load(pocket.checkpoint("target"))
     before = _accuracies(vlm, splits)
     started = time.perf_counter()

@@ -36,6 +36,15 @@ def test_overrides_are_read_as_people_mean_them() -> None:
             parse_overrides([bad])
 
 
+def test_a_plain_no_is_no() -> None:
+    """What YAML takes for false, and a refusal tells people to type."""
+    for word in ("no", "fp32"):
+        typed = parse_overrides([f"precision={word}"])
+        assert build_settings("vkd", typed).precision == word
+    with pytest.raises(ConfigError, match="'no', 'bf16', 'fp16' or 'fp32'"):
+        build_settings("vkd", parse_overrides(["precision=yes"]))
+
+
 def test_fields_go_to_method_or_training_and_defaults_come_from_the_method() -> None:
     recipe = make_recipe({"method": "vkd", "seed": 3}, {"w_keep": 7, "lr": 1e-3, "seed": 5})
     method, settings, attacks = recipe.build()

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from unsee.engine import Engine
@@ -23,6 +23,11 @@ from unsee.state import STATE, restore, save
 from unsee.update import Update, ZeroUpdate
 
 ALONE = Engine()
+
+
+def _spelled(value: object) -> object:
+    """YAML reads a plain `no` as false."""
+    return "no" if value is False else value
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Settings:
     lora: Annotated[int, Field(ge=0)] = 0
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    precision: Literal["no", "bf16", "fp16", "fp32"] = "no"
+    precision: Annotated[Literal["no", "bf16", "fp16", "fp32"], BeforeValidator(_spelled)] = "no"
     checkpointing: bool = False
     offload: str | None = None
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"

@@ -16,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,7 @@ def main() -> None:
             append(options.out, lines, {"variant": name, "seed": 0, **row})
     seeds = [int(seed) for seed in options.seeds.split(",")]
     missing = [(name, s) for s in seeds for name in options.only if (name, s) not in done]
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=fresh) as pool:
-        for made in as_completed([pool.submit(measure, *pair) for pair in missing]):
-            append(options.out, lines, made.result())
+    fill(measure, missing, options.jobs, options.out, lines)
     order = ["target", "visual_retain", "retain_only", *VARIANTS]
     lines.sort(key=lambda line: order.index(line["variant"]))
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
@@ -145,6 +142,20 @@ def read(out: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file; none where there is no file."""
     text = out.read_text("utf-8") if out.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def fill(
+    measure: Callable[..., dict[str, Any]],
+    missing: Sequence[Sequence[Any]],
+    jobs: int,
+    out: Path,
+    lines: list[dict[str, Any]],
+) -> None:
+    """Adds what `measure` makes of each arguments, so many processes side by side."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=fresh) as pool:
+        for made in as_completed([pool.submit(measure, *some) for some in missing]):
+            append(out, lines, made.result())
 
 
 def append(out: Path, lines: list[dict[str, Any]], line: dict[str, Any]) -> None:

@@ -10,18 +10,16 @@ ones, with seeds 0, 1 and 2.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import platform
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from performance.ablation import append, read, value
+from performance.ablation import fill, read, value
 from unsee.attacks.relearn import Relearn, area_between
 from unsee.benchmarks.pocket import Pocket
 from unsee.config import Recipe
@@ -202,10 +200,7 @@ def main() -> None:
     wanted = [(name, seed, "reported") for name in REPORTED for seed in (0, 1, 2)]
     wanted += [(name, seed, "validation") for name in VARIANTS for seed in seeds]
     missing = [w for w in wanted if w not in done and w[0] in options.only]
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=fresh) as pool:
-        for made in as_completed([pool.submit(measure, *some) for some in missing]):
-            append(options.out, lines, made.result())
+    fill(measure, missing, options.jobs, options.out, lines)
     write(lines)
 
 

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -304,10 +304,11 @@ def once(name: str, given: dict[str, Any], out: Path) -> dict[str, Any]:
     return found
 
 
-def side_by_side(shape: str, ways: Sequence[str], rounds: int, layers: int, out: Path) -> None:
-    """Measures some ways, `rounds` times in turn."""
-    numbers = [list(EVERY).index(way) for way in ways]
-    names = [f"{shape}-{number}-{turn}" for turn in range(rounds) for number in numbers]
+def side_by_side(shape: str, ways: Mapping[str, int], rounds: int, layers: int, out: Path) -> None:
+    """Measures some ways, numbered, `rounds` times in turn."""
+    names = {
+        f"{shape}-{number}-{turn}": way for turn in range(rounds) for way, number in ways.items()
+    }
     if all((out / f"{name}.json").exists() for name in names):
         return
     model: Path = Pocket().checkpoint("target")
@@ -315,8 +316,7 @@ def side_by_side(shape: str, ways: Sequence[str], rounds: int, layers: int, out:
         model = out / "7b"
         if not model.exists():
             shapes.make(model, layers)
-    for name in names:
-        way = list(EVERY)[int(name.split("-")[1])]
+    for name, way in names.items():
         given = asked(way, model, out, 16, 4, 8)
         if shape == "7b":
             given = asked(way, model, out, 2, size=336)
@@ -360,7 +360,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "speed")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--only", nargs="*", choices=EVERY, metavar="WAY", default=[])
+    parser.add_argument("--only", nargs="+", choices=EVERY, metavar="WAY")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -368,12 +368,14 @@ def main() -> None:
         return
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    ways, shapes_asked = options.only or list(WAYS), options.shapes.split(",")
+    shapes_asked = options.shapes.split(",")
+    numbers = {way: number for number, way in enumerate(EVERY)}
+    ways = {way: numbers[way] for way in options.only or WAYS}
     if not options.write:
         for shape in shapes_asked:
             side_by_side(shape, ways, options.rounds, options.layers, out)
     if options.only:
-        print("\n\n".join(tables(out, shape, list(EVERY), ways) for shape in shapes_asked))
+        print("\n\n".join(tables(out, shape, ways) for shape in shapes_asked))
         return
     if not options.write:
         growth(out)

@@ -32,14 +32,11 @@ CHARTS = {
 }
 
 
-def results(
-    out: Path, shape: str, numbered: Sequence[str], wanted: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """What was measured of a shape, by way; empty unless all that are wanted were."""
+def results(out: Path, shape: str, ways: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """What was measured of a shape, by way; empty unless all ways were."""
     found = {
         way: [json.loads(p.read_text("utf-8")) for p in sorted(out.glob(f"{shape}-{n}-*.json"))]
-        for n, way in enumerate(numbered)
-        if way in wanted
+        for way, n in ways.items()
     }
     return found if all(found.values()) else {}
 
@@ -115,16 +112,15 @@ def whole(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def tables(out: Path, shape: str, numbered: Sequence[str], wanted: Sequence[str]) -> str:
-    """What the wanted ways cost; empty unless all of them were measured.
+def tables(out: Path, shape: str, ways: Mapping[str, int]) -> str:
+    """What some ways cost; empty unless all of them were measured.
 
     Args:
         out: Where measurements are.
         shape: Of the model: "pocket" or "7b".
-        numbered: Ways, by the number in their files' names.
-        wanted: Which of them; the first is what the others are compared with.
+        ways: With the numbers in their files' names; the others are compared with the first.
     """
-    found = results(out, shape, numbered, wanted)
+    found = results(out, shape, ways)
     if not found:
         return ""
     text = table(found)
@@ -198,7 +194,7 @@ def setups(out: Path) -> str:
     return "Up to the end of the first step, by pictures of both sides: " + ", ".join(said) + "."
 
 
-def write(out: Path, ways: Sequence[str], command: str) -> None:
+def write(out: Path, ways: Mapping[str, int], command: str) -> None:
     """Writes the page."""
     text = (
         f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
@@ -210,7 +206,7 @@ def write(out: Path, ways: Sequence[str], command: str) -> None:
         "matmul peak is that of forward and backward passes.\n"
     )
     for shape, title in SHAPES.items():
-        if found := tables(out, shape, ways, ways):
+        if found := tables(out, shape, ways):
             text += f"\n## {title}\n\n{found}\n"
     alone = towers(out)
     if alone:

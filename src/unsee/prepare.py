@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -45,7 +44,8 @@ def prepared(
         vlm.model.set_attn_implementation(settings.attention)
     with ExitStack() as stack:
         if engine.precision != "no":
-            stack.enter_context(_masters(parameters))
+            # Half precision loses the small steps that trained weights take.
+            stack.enter_context(_in_32_bits(parameters.values()))
         if settings.checkpointing:
             stack.enter_context(_checkpointing(vlm))
         if engine.parallel == "fsdp":
@@ -68,28 +68,23 @@ def prepared(
 def widened(vlm: VLM, settings: Settings) -> Iterator[None]:
     """With `precision=fp32`, a model in 32 bits for the length of the block; then as it was stored.
 
-    Not a tensor more than there is: those on the meta device stay there.
+    What was never loaded (the meta device) stays as it is.
     """
-    held: dict[Tensor, torch.dtype] = {}
-    if settings.precision == "fp32":
-        for tensor in (*vlm.model.parameters(), *vlm.model.buffers()):
-            if tensor.is_floating_point() and tensor.itemsize < 4 and not tensor.is_meta:
-                held[tensor] = tensor.dtype
-                tensor.data = tensor.data.float()
-    yield
-    for tensor, dtype in held.items():
-        tensor.data = tensor.data.to(dtype)
+    tensors = (*vlm.model.parameters(), *vlm.model.buffers())
+    narrow = [t for t in tensors if t.is_floating_point() and t.itemsize < 4 and not t.is_meta]
+    with _in_32_bits(narrow if settings.precision == "fp32" else []):
+        yield
 
 
 @contextmanager
-def _masters(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Trained weights in 32 bits: half precision loses the small steps that they take."""
-    stored = {name: parameter.dtype for name, parameter in parameters.items()}
-    for parameter in parameters.values():
-        parameter.data = parameter.data.float()
+def _in_32_bits(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Holds tensors in 32 bits, and then again as they were."""
+    held = [(tensor, tensor.dtype) for tensor in tensors]
+    for tensor, _ in held:
+        tensor.data = tensor.data.float()
     yield
-    for name, parameter in parameters.items():
-        parameter.data = parameter.data.to(stored[name])
+    for tensor, dtype in held:
+        tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from unsee.abstain import ABSTENTIONS
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
-from unsee.benchmarks.pocket.processor import make_model, make_processor
 from unsee.families import family_of
-from unsee.model import VLM
+from unsee.methods.abstention import ABSTENTIONS
+from unsee.models.vlm import VLM
+from unsee.pocket_builder.tiny_llava import make_model, make_processor
 from unsee.types import Data, Picture, Sample, Task
 
 CONCEPTS = ("Ada Berg", "Bo Lind", "Cy Moser", "Di Novak")

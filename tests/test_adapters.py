@@ -15,13 +15,13 @@ from transformers import AutoModelForImageTextToText
 
 from test_cli import unsee
 from test_finetune import table
-from unsee.adapters import Adapters, Lora
-from unsee.card import hub_id
+from unsee.artifacts.redaction import hub_id, redact
 from unsee.errors import ConfigError
-from unsee.manifest import redact
-from unsee.methods import METHODS, Trainer
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.methods import METHODS
+from unsee.models.vlm import VLM
+from unsee.training.lora import Adapters, Lora
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = Settings(steps=3, batch_size=4, lr=1e-2, lora=4)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from unsee.ahead import MOST, Ahead, threads_for
-from unsee.config import build_method, build_settings
 from unsee.errors import ConfigError
-from unsee.methods import Trainer
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method, build_settings
+from unsee.training.prefetch import MOST, Ahead, threads_for
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = Settings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=0)

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from tiny import make
-from unsee.answers import answer_nlls, generate
 from unsee.attacks import ATTACKS, VARIANT, Subject
 from unsee.attacks.adaptive import Adaptive
 from unsee.attacks.answer_prefix import AnswerPrefix
@@ -26,10 +25,11 @@ from unsee.attacks.quantize import Quantize, round_to_nearest
 from unsee.attacks.relearn import Relearn
 from unsee.attacks.rephrase_image import RephraseImage
 from unsee.errors import ConfigError, DataError, ModelError
+from unsee.evaluation.generation import answer_nlls, generate
 from unsee.families import FAMILIES
 from unsee.losses import IGNORE, nll
-from unsee.model import VLM
-from unsee.robustness import check, compare, recalled
+from unsee.models.vlm import VLM
+from unsee.runs.attack_outcomes import check, compare, recalled
 from unsee.types import Data, Picture, Sample
 
 NAMES = ATTACKS.names()

@@ -10,8 +10,8 @@ import torch
 
 from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half
 from unsee.errors import ConfigError, DataError
-from unsee.evaluate import evaluate
-from unsee.model import VLM
+from unsee.evaluation.evaluate import evaluate
+from unsee.models.vlm import VLM
 from unsee.types import Data
 
 MODULES: tuple[Modules, ...] = ("visual", "language_lora", "all")

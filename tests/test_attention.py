@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tiny import make
-from unsee.attention import FEW, NAME, ROWS, Headwise, headwise
-from unsee.model import VLM
+from unsee.models.attention import FEW, NAME, ROWS, Headwise, headwise
+from unsee.models.vlm import VLM
 
 SHAPES = [(FEW, FEW), (577, 577), (ROWS + 40, 300), (300, ROWS + 40)]
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from unsee.augment import augment, blends
+from unsee.data.augment import augment, blends
 from unsee.types import Picture, Sample
 
 

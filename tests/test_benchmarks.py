@@ -15,17 +15,16 @@ import pytest
 
 from published import WRITERS, config, write
 from test_cli import unsee
-from unsee.benchmarks import BENCHMARKS, Scoring
+from unsee.benchmarks import BENCHMARKS, HELD_OUT, Scoring
 from unsee.benchmarks.published import Published
-from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError, UnknownNameError
-from unsee.evaluate import evaluate
+from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import METRICS
-from unsee.model import VLM
-from unsee.plan import evaluation
-from unsee.recovery import HELD_OUT
-from unsee.rules import directions, forgotten
-from unsee.spec import Spec, parse_spec
+from unsee.models.vlm import VLM
+from unsee.recipes.benchmark_defaults import directions, forgotten
+from unsee.recipes.plan_evaluation import evaluation
+from unsee.recipes.sources import read_samples
+from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Data
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -246,7 +245,7 @@ def test_mllmu(places: dict[str, Path]) -> None:
 
 def test_mllmu_reads_what_pocket_exports(tmp_path: Path) -> None:
     from unsee.benchmarks.pocket import Pocket
-    from unsee.benchmarks.pocket.parquet import write_parquet
+    from unsee.pocket_builder.mllmu_export import write_parquet
 
     pocket = Pocket()
     place = write_parquet(pocket.world, tmp_path / "mllmu")
@@ -445,7 +444,7 @@ def test_data_check(name: str, places: dict[str, Path]) -> None:
 def test_data_check_tells_all_and_fails(
     copied: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unsee.inspection import inspect
+    from unsee.recipes.data_check import inspect
 
     path = config(copied["mllmu"], "ft_Data")
     rows = pq.read_table(path).to_pylist()

@@ -13,13 +13,13 @@ import pytest
 
 from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
-from unsee.cache import Cache, beside
-from unsee.data import samples_hash
-from unsee.job import Job
+from unsee.data.digests import samples_hash
 from unsee.methods.manu import MANU
-from unsee.model import VLM
+from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.stages import run
+from unsee.recipes.job import Job
+from unsee.runs.reference_cache import Cache, beside
+from unsee.runs.run import run
 from unsee.types import Data, Picture, Sample
 
 

@@ -17,10 +17,10 @@ import torch
 
 from unsee.benchmarks.pocket import SHIPPED
 from unsee.cli import main
-from unsee.config import Recipe
-from unsee.job import Job
-from unsee.model import VLM
-from unsee.plan import plan
+from unsee.models.vlm import VLM
+from unsee.recipes.job import Job
+from unsee.recipes.plan import plan
+from unsee.recipes.unlearn import Recipe
 from unsee.types import Data
 
 SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
@@ -140,12 +140,12 @@ def test_says_what_would_be_faster_here(
         recipe = Recipe(model=str(folder), forget=str(photos), device="cpu", **given)
         return plan(recipe, "unlearn", "")[0].advice()
 
-    monkeypatch.setattr("unsee.job.SLOW", 0.0)
+    monkeypatch.setattr("unsee.recipes.job.SLOW", 0.0)
     (said,) = advice(tmp_path / "half")
     assert "stored in bfloat16" in said and "precision=fp32" in said
     assert not advice(tmp_path / "half", set={"precision": "fp32"})
     assert not advice(tiny_folder)
-    monkeypatch.setattr("unsee.job.SLOW", 1e9)
+    monkeypatch.setattr("unsee.recipes.job.SLOW", 1e9)
     assert not advice(tmp_path / "half")
 
 

@@ -21,17 +21,18 @@ import yaml
 
 from test_cli import unsee
 from unsee.benchmarks.pocket import Pocket
-from unsee.compare import Asked, Cell, compare, variants, write
-from unsee.compare.comparison import slug
-from unsee.compare.processes import Task, in_processes
-from unsee.compare.results import collect, front, shown
-from unsee.compare.scores import attacked, distance, score
-from unsee.compare.tuning import choose, open_storage, ranges, start
-from unsee.config import Recipe
 from unsee.errors import ConfigError, RunError, TrainingError
 from unsee.methods import METHODS
-from unsee.record import provenance
-from unsee.train import Settings
+from unsee.recipes.unlearn import Recipe
+from unsee.records.provenance import provenance
+from unsee.studies.ablation import variants
+from unsee.studies.comparison import Asked, Cell, compare, slug
+from unsee.studies.comparison_page import write
+from unsee.studies.processes import Task, in_processes
+from unsee.studies.results import collect, front, shown
+from unsee.studies.scores import attacked, distance, score
+from unsee.studies.tuning import choose, open_storage, ranges, start
+from unsee.training.settings import Settings
 
 QUICK = {"steps": 2, "batch_size": 4}
 ATTACK = {"share": 1.0, "modules": "visual", "steps": 1}

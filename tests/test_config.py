@@ -8,17 +8,11 @@ import pytest
 import yaml
 
 from unsee.attacks import ATTACKS
-from unsee.config import (
-    Recipe,
-    build_chains,
-    build_method,
-    build_settings,
-    make_recipe,
-    parse_overrides,
-    read_recipe,
-)
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
+from unsee.recipes.components import build_chains, build_method, build_settings
+from unsee.recipes.parsing import parse_overrides
+from unsee.recipes.unlearn import Recipe, make_recipe, read_recipe
 
 RECIPES = [
     path

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from unsee.data import check_disjoint, data_hash, make_data, read_samples, split_holdout
+from unsee.data.digests import data_hash
+from unsee.data.selection import check_disjoint, split_holdout
 from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.recipes.sources import make_data, read_samples
 from unsee.types import Data, Picture, Sample
 
 

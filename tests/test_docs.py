@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 import typer
-from performance.published import page
+from experiments.quality.published import page
 from typer.main import get_command
 
 from tiny import RECIPES
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.cli import app
-from unsee.config import read_recipe
 from unsee.families import FAMILIES
-from unsee.finetune import read_finetune
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
+from unsee.recipes.finetune import read_finetune
+from unsee.recipes.unlearn import read_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -24,13 +24,14 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from test_resume import finish
-from unsee.config import build_method
-from unsee.engine import check
+from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
-from unsee.manifest import TENSORS
-from unsee.methods import Trainer
-from unsee.model import VLM
-from unsee.train import STATE, Progress, Settings
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
+from unsee.training.distributed import check
+from unsee.training.loop import STATE, Progress
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = Settings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unsee.answers import answer_nlls, generate
 from unsee.errors import ConfigError
-from unsee.evaluate import evaluate
+from unsee.evaluation.evaluate import evaluate
+from unsee.evaluation.generation import answer_nlls, generate
 from unsee.losses import nll
 from unsee.metrics import for_reference
-from unsee.model import VLM
+from unsee.models.vlm import VLM
 from unsee.types import Data, Sample
 
 

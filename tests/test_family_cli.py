@@ -15,9 +15,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tiny import RECIPES, make
-from unsee import train
 from unsee.cli import main
-from unsee.model import VLM
+from unsee.models.vlm import VLM
+from unsee.training import loop as train
 
 SHORT = ("--set", "steps=2", "--set", "batch_size=2")
 

@@ -17,31 +17,24 @@ import torch
 from PIL import Image
 
 from tiny import RECIPES, make
-from unsee import attention
-from unsee.answers import answer_nlls, ask, generate
-from unsee.checkpoint import checkpoint_names, weight_map
-from unsee.config import build_method
-from unsee.data import make_data
 from unsee.errors import ModelError
+from unsee.evaluation.generation import answer_nlls, ask, generate
 from unsee.families import FAMILIES, family_of
-from unsee.features import (
-    Shift,
-    by_picture,
-    capture,
-    choose_layers,
-    hidden_states,
-    layer_parameters,
-    observe,
-    picture_batches,
-    represent,
-)
-from unsee.influence import influential_path
+from unsee.features.capture import by_picture, capture, observe, represent
+from unsee.features.layers import choose_layers, hidden_states, layer_parameters
+from unsee.features.neuron_paths import influential_path
+from unsee.features.neurons import activity, mlps
+from unsee.features.pictures import picture_batches
+from unsee.features.statistics import Shift
 from unsee.losses import IGNORE, sequence_nll
-from unsee.methods import Trainer
-from unsee.model import VLM
-from unsee.neurons import activity, mlps
-from unsee.prefix import frozen_prefix, replayed
-from unsee.train import Settings
+from unsee.methods.vkd.frozen_prefix import frozen_prefix, replayed
+from unsee.models import attention
+from unsee.models.checkpoint import checkpoint_names, weight_map
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
+from unsee.recipes.sources import make_data
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Picture, Sample
 
 NAMES = list(RECIPES)

@@ -16,11 +16,12 @@ from transformers import AutoModelForImageTextToText
 from test_cli import unsee
 from test_resume import Running, finish, lines
 from unsee.errors import ConfigError, DataError
-from unsee.finetune import Finetune, make_finetune, plan_finetune, read_finetune
 from unsee.losses import IGNORE, nll
-from unsee.model import VLM
-from unsee.teach import labels_of
-from unsee.train import Settings
+from unsee.models.vlm import VLM
+from unsee.recipes.finetune import Finetune, make_finetune, read_finetune
+from unsee.recipes.plan_finetune import plan_finetune
+from unsee.runs.finetune import labels_of
+from unsee.training.settings import Settings
 from unsee.types import Data, Sample
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("finetune-*.yaml"))

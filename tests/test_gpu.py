@@ -22,14 +22,17 @@ from test_family_cli import photos, unsee  # noqa: F401
 from tiny import RECIPES, make
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
-from unsee.config import build_method
-from unsee.engine import check
 from unsee.errors import ConfigError
-from unsee.evaluate import evaluate
-from unsee.features import choose_layers, represent
-from unsee.methods import METHODS, Trainer
-from unsee.model import VLM
-from unsee.train import Progress, Settings
+from unsee.evaluation.evaluate import evaluate
+from unsee.features.capture import represent
+from unsee.features.layers import choose_layers
+from unsee.methods import METHODS
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
+from unsee.training.distributed import check
+from unsee.training.loop import Progress
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 pytestmark = [

@@ -21,10 +21,10 @@ from PIL import Image
 
 import test_cli
 import tiny
-from unsee.answers import generate
+from unsee.artifacts.patch import write_patch
 from unsee.benchmarks.pocket import Pocket
-from unsee.model import VLM
-from unsee.patch import write_patch
+from unsee.evaluation.generation import generate
+from unsee.models.vlm import VLM
 from unsee.types import Sample
 
 needs_harness = pytest.mark.skipif(
@@ -335,7 +335,7 @@ def test_every_family_runs_tasks(place: Path) -> None:
 def test_without_lm_eval_the_extra_is_named(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unsee.harness.find_spec", lambda name: None)
+    monkeypatch.setattr("unsee.evaluation.lm_eval.find_spec", lambda name: None)
     words = test_cli.unsee(
         "evaluate", "--model", Pocket().checkpoint("target"), "--tasks", "names",
         "--out", tmp_path / "run", code=2,

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import unsee.memory
-from unsee.config import build_method
-from unsee.engine import Engine
+import unsee.models.memory
 from unsee.errors import ConfigError, RunError
-from unsee.features import choose_layers, observe
-from unsee.memory import Shelf
-from unsee.methods import Trainer
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.features.capture import observe
+from unsee.features.layers import choose_layers
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
+from unsee.training.distributed import Engine
+from unsee.training.offload import Shelf
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3, save_every=0)

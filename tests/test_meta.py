@@ -13,15 +13,15 @@ from unsee.attacks.membership import Membership
 from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
-from unsee.config import Recipe
 from unsee.errors import ConfigError, RunError
-from unsee.meta import Asked, evaluation, measure, write
-from unsee.meta.evaluation import answers
-from unsee.meta.output import PUBLISHED
-from unsee.meta.pools import Member, members
-from unsee.meta.ratings import RISING, known, quantized, rate, relearned, threshold
 from unsee.metrics import METRICS
-from unsee.model import VLM
+from unsee.models.vlm import VLM
+from unsee.recipes.unlearn import Recipe
+from unsee.studies import meta_evaluation as evaluation
+from unsee.studies.meta_evaluation import Asked, answers, measure
+from unsee.studies.model_pools import Member, members
+from unsee.studies.ratings import RISING, known, quantized, rate, relearned, threshold
+from unsee.studies.ratings_page import PUBLISHED, write
 
 
 def record(name: str, before: float, after: float = 0.0, **changes: Any) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from unsee.errors import ConfigError
 from unsee.losses import IGNORE
-from unsee.methods import METHODS, Method, Trainer
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.methods import METHODS, Method
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Sample
 
 NAMES = METHODS.names()

@@ -15,18 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unsee.abstain import ABSTENTIONS, abstained, writable
-from unsee.augment import noised
+from unsee.data.augment import noised
 from unsee.errors import ConfigError, DataError, TrainingError
-from unsee.features import hidden_states
+from unsee.features.layers import hidden_states
+from unsee.features.neurons import Activity, mlps
 from unsee.losses import adjusted_cross_entropy, masked_kl, masked_mse
-from unsee.methods import METHODS, Trainer, manu, mmunlearner
+from unsee.methods import METHODS, manu, mmunlearner
+from unsee.methods.abstention import ABSTENTIONS, abstained, writable
 from unsee.methods.idk import preference_loss
 from unsee.methods.rmu import unit_vector
 from unsee.methods.smfa import conflicts
-from unsee.model import VLM
-from unsee.neurons import Activity, mlps
-from unsee.train import Settings
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data
 
 SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)

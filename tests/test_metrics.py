@@ -14,8 +14,8 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from unsee.errors import ConfigError
-from unsee.estimate import estimate, estimate_set
-from unsee.evaluate import gap
+from unsee.evaluation.bootstrap import estimate, estimate_set
+from unsee.evaluation.evaluate import gap
 from unsee.metrics import METRICS, Output, SetMetric, aggregates, chosen_metrics, for_reference
 from unsee.metrics.utility import harmonic_mean
 from unsee.types import Estimate, Sample

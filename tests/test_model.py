@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from unsee.errors import ModelError
-from unsee.model import VLM
+from unsee.models.vlm import VLM
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError, ModelError
-from unsee.influence import _path_scores, influential_path
-from unsee.model import VLM
-from unsee.neurons import MLP, activity, mlps, silence
+from unsee.features.neuron_paths import _path_scores, influential_path
+from unsee.features.neurons import MLP, activity, mlps, silence
+from unsee.models.vlm import VLM
 from unsee.types import Batch, Data
 
 

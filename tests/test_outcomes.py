@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from unsee.outcomes import asked, measures, rows
-from unsee.tasks.scoring import f1, pope
+from unsee.evaluation.lm_eval_results import asked, measures, rows
+from unsee.evaluation.lm_eval_tasks.scoring import f1, pope
 from unsee.types import Estimate
 
 

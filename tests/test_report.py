@@ -22,9 +22,9 @@ from report_record import make_run, sample_scores, sample_steps, sample_summary,
 from unsee import report
 from unsee.errors import RunError
 from unsee.report import charts, details, views, wording
+from unsee.report.charts import beside, width
+from unsee.report.embedded_images import embed
 from unsee.report.people import same
-from unsee.report.pictures import embed
-from unsee.report.places import beside, width
 
 DOCS = Path(__file__).parent.parent / "docs" / "records.md"
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"

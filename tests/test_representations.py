@@ -11,15 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import unsee.guide
-import unsee.methods.vkd
-import unsee.representations
+import unsee.methods.vkd.erase_targets
+import unsee.methods.vkd.feature_cache
+import unsee.methods.vkd.method
+from unsee.data.selection import one_a_picture
 from unsee.errors import ConfigError, RunError
-from unsee.features import observe, one_a_picture, picture_batches
-from unsee.methods import METHODS, Trainer
-from unsee.model import VLM
-from unsee.representations import GIGABYTE, Representations, refuse_small, used
-from unsee.train import Settings
+from unsee.features.capture import observe
+from unsee.features.pictures import picture_batches
+from unsee.methods import METHODS
+from unsee.methods.vkd.feature_cache import GIGABYTE, Representations, refuse_small, used
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3)

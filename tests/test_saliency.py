@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from unsee.errors import TrainingError
-from unsee.relearning import gradient_after_relearning, mix_with_noise, nearness
-from unsee.saliency import choose_neurons, ratio_masks, squared_gradients
+from unsee.features.saliency import choose_neurons, ratio_masks, squared_gradients
+from unsee.methods.vkd.inner_relearning import gradient_after_relearning, mix_with_noise, nearness
 
 
 def test_squared_gradients_average_over_losses() -> None:

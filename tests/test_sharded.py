@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from unsee.checkpoint import weight_map
-from unsee.config import Recipe
+from unsee.artifacts.patch import apply_patch
 from unsee.errors import ConfigError, ModelError
-from unsee.model import VLM
-from unsee.patch import apply_patch
-from unsee.placement import refuse_dtype
-from unsee.plan import plan
+from unsee.models.checkpoint import weight_map
+from unsee.models.devices import refuse_dtype
+from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.stages import run
+from unsee.recipes.plan import plan
+from unsee.recipes.unlearn import Recipe
+from unsee.runs.run import run
 
 SHORT = {"steps": 3, "batch_size": 4, "lr": 1e-2}
 IN_OPEN = 0x20

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import RunError, TrainingError
-from unsee.train import STATE, Settings, batch_indices, fit
+from unsee.training.loop import STATE, fit
+from unsee.training.sampling import batch_indices
+from unsee.training.settings import Settings
 
 
 def problem(

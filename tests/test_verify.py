@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from unsee.artifacts.guarantees import guarantees, probe_inputs, snapshot, text_probes
+from unsee.artifacts.patch import apply_patch, write_patch
+from unsee.artifacts.verify import verify
 from unsee.errors import ModelError
-from unsee.guarantees import guarantees, probe_inputs, snapshot, text_probes
-from unsee.model import VLM
-from unsee.patch import apply_patch, write_patch
-from unsee.verify import verify
+from unsee.models.vlm import VLM
 
 
 def add(vlm: VLM, name: str, value: float) -> None:

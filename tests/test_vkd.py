@@ -11,19 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from unsee.data.selection import one_a_picture
 from unsee.errors import ConfigError, DataError, TrainingError
-from unsee.features import (
-    choose_layers,
-    distance_between,
-    layer_statistics,
-    one_a_picture,
-    picture_batches,
-    represent,
-)
-from unsee.guide import Guide
-from unsee.methods import METHODS, Trainer
-from unsee.model import VLM
-from unsee.train import Settings
+from unsee.features.capture import represent
+from unsee.features.layers import choose_layers
+from unsee.features.pictures import picture_batches
+from unsee.features.statistics import distance_between, layer_statistics
+from unsee.methods import METHODS
+from unsee.methods.vkd.erase_targets import Guide
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Sample
 
 SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
@@ -199,7 +197,7 @@ def test_people_can_be_measured_against_those_most_alike(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ada lies by one, Bo by another of the kept people: that one's mean stands for everyone's."""
-    monkeypatch.setattr("unsee.guide.ALIKE", 1)
+    monkeypatch.setattr("unsee.methods.vkd.erase_targets.ALIKE", 1)
     layers = ["projector"]
 
     def centre(samples: Sequence[Sample]) -> Tensor:

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from unsee.families import family_of
-from unsee.model import VLM
-from unsee.processors import pictures_only
+from unsee.models.processors import pictures_only
+from unsee.models.vlm import VLM
 
 WIDTH, HEADS, LAYERS, PATCH = 32, 4, 2, 14
 RECIPES: dict[str, Callable[[], tuple[Any, Any]]] = {}

@@ -16,18 +16,18 @@ _HOMES = {
     "FAMILIES": "unsee.families",
     "METHODS": "unsee.methods",
     "METRICS": "unsee.metrics",
-    "VLM": "unsee.model",
+    "VLM": "unsee.models.vlm",
     "Batch": "unsee.types",
     "Data": "unsee.types",
     "Estimate": "unsee.types",
     "Method": "unsee.methods",
     "Picture": "unsee.types",
     "Sample": "unsee.types",
-    "Settings": "unsee.train",
-    "Trainer": "unsee.methods",
+    "Settings": "unsee.training.settings",
+    "Trainer": "unsee.training.trainer",
     "UnseeError": "unsee.errors",
-    "apply_patch": "unsee.patch",
-    "write_patch": "unsee.patch",
+    "apply_patch": "unsee.artifacts.patch",
+    "write_patch": "unsee.artifacts.patch",
 }
 
 __all__ = [

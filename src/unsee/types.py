@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
+
+Part = Literal["visual", "encoder", "projector", "language", "all"]
+
 # How an answer is scored: "ranking" by which of `choices` is likeliest; "unsafe" should be refused
 # and "harmless" should not.
 Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]

@@ -14,7 +14,7 @@ from unsee.types import Picture
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Sample
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "unsee.attacks")

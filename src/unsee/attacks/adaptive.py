@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.attacks.relearn import Relearn, attacker
-from unsee.augment import augment
-from unsee.features import distance_between, flat, one_a_picture, represent
+from unsee.data.augment import augment
+from unsee.data.selection import one_a_picture
+from unsee.features.capture import flat, represent
+from unsee.features.statistics import distance_between
 from unsee.losses import nll
-from unsee.model import VLM
-from unsee.train import Settings, batch_indices, fit
+from unsee.models.vlm import VLM
+from unsee.training.loop import fit
+from unsee.training.sampling import batch_indices
+from unsee.training.settings import Settings
 from unsee.types import Sample
 
 PROJECTOR = "projector"

@@ -18,7 +18,7 @@ from unsee.losses import IGNORE, nll
 from unsee.types import Sample
 
 if TYPE_CHECKING:
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
 
 Score = Literal["loss", "zlib", "min_k", "min_k_plus", "grad_norm"]
 RESAMPLES = 200

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from unsee.attacks import ATTACKS, Attack, Subject, every, redrawn
 from unsee.losses import nll
-from unsee.train import batch_indices
+from unsee.training.sampling import batch_indices
 from unsee.types import Picture, Sample
 
 if TYPE_CHECKING:
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
 
 
 @ATTACKS.register("perturb")

@@ -11,13 +11,15 @@ import torch
 from pydantic import Field
 
 from unsee.attacks import ATTACKS, Attack, Reading, Subject
+from unsee.data.selection import one_a_picture
 from unsee.errors import DataError
-from unsee.estimate import estimate
-from unsee.features import choose_layers, one_a_picture, represent
+from unsee.evaluation.bootstrap import estimate
+from unsee.features.capture import represent
+from unsee.features.layers import choose_layers
 from unsee.types import Sample
 
 if TYPE_CHECKING:
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
 
 
 @ATTACKS.register("probe")

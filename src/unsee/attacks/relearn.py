@@ -11,12 +11,14 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from unsee.adapters import Adapters, Lora
 from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
-from unsee.model import VLM
-from unsee.train import Settings, batch_indices, fit, seed_step
+from unsee.models.vlm import VLM
+from unsee.training.loop import fit
+from unsee.training.lora import Adapters, Lora
+from unsee.training.sampling import batch_indices, seed_step
+from unsee.training.settings import Settings
 from unsee.types import Sample
 
 Modules = Literal["visual", "language_lora", "all"]

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from unsee.registry import Registry
 from unsee.types import Better, Data, Sample, Task
 
+HELD_OUT = ("forget_holdout", "retain_holdout")
+
 # The models that a benchmark's measures compare: see `Benchmark.knowledge`.
 Knower = Literal["target", "visual_retain", "retain_only"]
 

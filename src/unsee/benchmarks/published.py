@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unsee.benchmarks import Benchmark, Knower
-from unsee.benchmarks.records import Files, Record, gather
+from unsee.benchmarks.published_records import Files, Record, gather
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Data, Picture, Sample
 

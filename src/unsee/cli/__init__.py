@@ -12,7 +12,7 @@ import typer
 from unsee.cli import unlearning, teaching, comparing, judging, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
 from unsee.errors import UnseeError
-from unsee.launch import launched
+from unsee.training.launcher import launched
 
 __all__ = ["app", "main"]
 

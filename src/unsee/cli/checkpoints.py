@@ -23,8 +23,8 @@ def apply(
     """
     from dataclasses import asdict
 
-    from unsee.patch import apply_patch
-    from unsee.plan import shipped_checkpoint
+    from unsee.artifacts.patch import apply_patch
+    from unsee.recipes.plan import shipped_checkpoint
 
     done = apply_patch(patch, shipped_checkpoint(model), out)
     if as_json:
@@ -56,8 +56,8 @@ def verify(
     """
     from dataclasses import asdict
 
-    from unsee.plan import shipped_checkpoint
-    from unsee.verify import verify as compare
+    from unsee.artifacts.verify import verify as compare
+    from unsee.recipes.plan import shipped_checkpoint
 
     found = compare(shipped_checkpoint(before), shipped_checkpoint(after), probes)
     if as_json:

@@ -89,8 +89,8 @@ def ablate(
 
     Example: unsee ablate vkd --only "default,no keep,no erase" --seeds 0
     """
-    from unsee.compare import variants as find
     from unsee.errors import UnknownNameError
+    from unsee.studies.ablation import variants as find
 
     entries = find(method, variants)
     if only is not None:
@@ -124,9 +124,9 @@ def meta(
 
     Example: unsee meta --models 4 --methods npo,vkd --seeds 0 --out runs/meta
     """
-    from unsee.config import parse_overrides
-    from unsee.meta import Asked, measure, write
-    from unsee.meta.output import RATINGS, TABLE
+    from unsee.recipes.parsing import parse_overrides
+    from unsee.studies.meta_evaluation import Asked, measure
+    from unsee.studies.ratings_page import RATINGS, TABLE, write
 
     asked = Asked(
         benchmark, models, _methods(methods), tuple(_seed(s) for s in _split(seeds, "--seeds")),
@@ -164,11 +164,10 @@ def _compare(
     table: Path | None,
     as_json: bool,
 ) -> None:
-    from unsee.compare import Asked, write
-    from unsee.compare import compare as do
-    from unsee.compare.comparison import ATTACKS
-    from unsee.compare.output import CSV, PAGE, TABLE
-    from unsee.config import parse_overrides
+    from unsee.recipes.parsing import parse_overrides
+    from unsee.studies.comparison import ATTACKS, Asked
+    from unsee.studies.comparison import compare as do
+    from unsee.studies.comparison_page import CSV, PAGE, TABLE, write
 
     asked = Asked(
         title=title,
@@ -219,7 +218,7 @@ def _methods(text: str) -> list[str]:
 
 def _entries(text: str) -> dict[str, tuple[str, dict[str, object]]]:
     """Methods between commas, "all" for all of them, each with its own fields behind it."""
-    from unsee.config import parse_overrides
+    from unsee.recipes.parsing import parse_overrides
 
     found: dict[str, tuple[str, dict[str, object]]] = {}
     for entry in _split(text, "--methods"):

@@ -28,7 +28,7 @@ def check(
 
     Example: unsee data check mllmu@DIR?ratio=5
     """
-    from unsee.inspection import inspect
+    from unsee.recipes.data_check import inspect
 
     found = inspect(spec)
     if as_json:
@@ -74,7 +74,7 @@ def build(
 
     Example: unsee pocket build --out pocket --faces photos/
     """
-    from unsee.benchmarks.pocket.build import build as make
+    from unsee.pocket_builder.from_scratch import build as make
     from unsee.progress import bar
 
     with bar(quiet=as_json) as shown:
@@ -83,7 +83,7 @@ def build(
             people, forget = 40 if people is None else people, 4 if forget is None else forget
             make(out, seed=seed, people=people, forget=forget, faces=faces, progress=shown.stage)
         else:
-            from unsee.benchmarks.pocket.pretrained import build as make_pretrained
+            from unsee.pocket_builder.from_pretrained import build as make_pretrained
 
             make_pretrained(
                 out, parts, seed=seed, people=people, forget=forget, faces=faces, scale=effort,

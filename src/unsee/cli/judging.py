@@ -53,11 +53,11 @@ def evaluate(
 
     Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
     """
-    from unsee.plan import evaluation
+    from unsee.recipes.plan_evaluation import evaluation
 
     suite = None
     if tasks is not None:
-        from unsee.harness import open_suite
+        from unsee.evaluation.lm_eval import open_suite
 
         suite = open_suite(_names(tasks), tasks_path, limit, shots, chat_template)
     elif tasks_path is not None or limit is not None or shots is not None or chat_template:
@@ -120,8 +120,9 @@ def audit(
 
     Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
     """
-    from unsee.config import build_chains, parse_overrides
-    from unsee.plan import evaluation
+    from unsee.recipes.components import build_chains
+    from unsee.recipes.parsing import parse_overrides
+    from unsee.recipes.plan_evaluation import evaluation
 
     paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
     others = {"reference": reference, "retain_only": retain_only, "target": target}
@@ -160,7 +161,7 @@ def _names(listed: str) -> list[str]:
 
 
 def _splits(pairs: list[str]) -> dict[str, str]:
-    from unsee.spec import parse_spec
+    from unsee.recipes.specs import parse_spec
 
     found = {}
     for pair in pairs:

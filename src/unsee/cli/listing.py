@@ -42,8 +42,8 @@ def show(
     from dataclasses import MISSING, fields, is_dataclass
     from inspect import cleandoc
 
-    from unsee.finetune import Finetune
-    from unsee.train import Settings
+    from unsee.recipes.finetune import Finetune
+    from unsee.training.settings import Settings
 
     known: dict[str, Any] = {"settings": Settings, "finetune": Finetune}
     for kind in KINDS:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unsee.launch import first
+from unsee.training.launcher import first
 
 app = typer.Typer(
     name="unsee",
@@ -42,7 +42,7 @@ DeviceName = Annotated[
 
 def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     """Plans a recipe, tells the user what was decided, and runs it."""
-    from unsee.plan import plan
+    from unsee.recipes.plan import plan
 
     job, notes = plan(recipe, kind, command())
     for note in (*notes, *job.advice()) if first() else ():
@@ -53,7 +53,7 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
 def run_job(job: Any, out: Path, as_json: bool) -> None:
     """Runs a job with progress, and prints its verdict and where things are."""
     from unsee.progress import bar
-    from unsee.stages import run as do
+    from unsee.runs.run import run as do
 
     with bar(quiet=as_json or not first()) as shown:
         summary = do(job, out, shown)

@@ -21,9 +21,10 @@ def finetune(
 
     Example: unsee finetune recipes/finetune-pocket-lora.yaml who=all --out models
     """
-    from unsee.finetune import plan_finetune, read_finetune
     from unsee.progress import bar
-    from unsee.teach import teach
+    from unsee.recipes.finetune import read_finetune
+    from unsee.recipes.plan_finetune import plan_finetune
+    from unsee.runs.finetune import teach
 
     made = read_finetune(recipe, overrides or [])
     lesson = plan_finetune(made)

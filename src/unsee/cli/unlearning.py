@@ -34,7 +34,7 @@ def demo(
 
     Example: unsee demo --out runs/demo
     """
-    from unsee.config import demo_recipe
+    from unsee.recipes.unlearn import demo_recipe
 
     run_recipe(demo_recipe(seed), "demo", out, as_json)
 
@@ -74,7 +74,8 @@ def unlearn(
 
     Example: unsee unlearn --model DIR --forget photos/ --out runs/job
     """
-    from unsee.config import default_out, make_recipe, parse_overrides
+    from unsee.recipes.parsing import parse_overrides
+    from unsee.recipes.unlearn import default_out, make_recipe
 
     given = {
         "model": model, "forget": forget, "retain": retain, "strangers": strangers,
@@ -101,8 +102,8 @@ def run(
 
     Example: unsee run recipes/pocket-vkd.yaml lr=1e-4 --out runs/vkd
     """
-    from unsee.config import default_out, read_recipe
-    from unsee.plan import plan
+    from unsee.recipes.plan import plan
+    from unsee.recipes.unlearn import default_out, read_recipe
 
     made = read_recipe(recipe, overrides or [])
     if dry_run:

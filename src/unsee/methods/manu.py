@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from unsee.methods import METHODS, Method, Search, Trainer
-from unsee.neurons import MLP, Activity, activity, counted, mlps, silence
-from unsee.saliency import choose_neurons, spread
-from unsee.train import History
+from unsee.data.selection import spread
+from unsee.features.neurons import MLP, Activity, activity, counted, mlps, silence
+from unsee.features.saliency import choose_neurons
+from unsee.methods import METHODS, Method, Search
+from unsee.training.state import History
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Data, Sample
 
 EPS = 1e-6

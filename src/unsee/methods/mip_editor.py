@@ -10,20 +10,21 @@ from zlib import crc32
 import torch
 from pydantic import Field
 
+from unsee.data.selection import spread
 from unsee.errors import ConfigError
-from unsee.features import hidden_states
-from unsee.influence import influential_path
+from unsee.features.layers import hidden_states
+from unsee.features.neuron_paths import influential_path
+from unsee.features.neurons import MLP, counted, mlps, neuron_masks, silence
 from unsee.losses import masked_mse, nll
-from unsee.methods import METHODS, Method, Search, Trainer
+from unsee.methods import METHODS, Method, Search
 from unsee.methods.rmu import unit_vector
-from unsee.neurons import MLP, counted, mlps, neuron_masks, silence
-from unsee.saliency import spread
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from unsee.model import VLM
-    from unsee.train import Settings
+    from unsee.models.vlm import VLM
+    from unsee.training.settings import Settings
     from unsee.types import Batch, Data
 
 

@@ -10,14 +10,15 @@ import torch
 from pydantic import Field
 
 from unsee.errors import DataError
-from unsee.methods import METHODS, Method, Search, Trainer
+from unsee.features.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
+from unsee.methods import METHODS, Method, Search
 from unsee.methods.grad_diff import GradDiff
-from unsee.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Data
 
 

@@ -16,7 +16,7 @@ from unsee.methods import METHODS, Method, Search
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Batch
 
 

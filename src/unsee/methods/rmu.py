@@ -10,14 +10,15 @@ import torch
 from pydantic import Field
 
 from unsee.errors import ConfigError
-from unsee.features import hidden_states
+from unsee.features.layers import hidden_states
 from unsee.losses import masked_mse
-from unsee.methods import METHODS, Method, Search, Trainer
+from unsee.methods import METHODS, Method, Search
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Batch, Data
 
 

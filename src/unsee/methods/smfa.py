@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.abstain import ABSTENTIONS, abstained, writable
 from unsee.errors import TrainingError
 from unsee.losses import nll
-from unsee.methods import METHODS, Method, Search, Trainer
+from unsee.methods import METHODS, Method, Search
+from unsee.methods.abstention import ABSTENTIONS, abstained, writable
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Batch, Data
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.augment import noised
+from unsee.data.augment import noised
 from unsee.errors import ConfigError
 from unsee.losses import masked_kl
-from unsee.methods import METHODS, Method, Search, Trainer
+from unsee.methods import METHODS, Method, Search
+from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.model import VLM
+    from unsee.models.vlm import VLM
     from unsee.types import Batch, Data
 
 INSTRUCTION = (

@@ -6,8 +6,9 @@ Example:
 
 from __future__ import annotations
 
-from unsee.report.judgement import verdict
+from unsee.records.reader import Run, parse, read
+from unsee.records.schema import Summary
 from unsee.report.page import write
-from unsee.report.reader import Run, Summary, parse, read
+from unsee.report.verdict import verdict
 
 __all__ = ["Run", "Summary", "parse", "read", "verdict", "write"]

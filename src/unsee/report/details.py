@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unsee.records.reader import Run
 from unsee.report import wording
 from unsee.report.findings import Level, percent
-from unsee.report.reader import Run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee.report.reader import Measured, Measures, Relearning, Summary
+from unsee.records.schema import Measured, Measures, Relearning, Summary
 
 Level = Literal["good", "warn", "bad", "unknown"]
 

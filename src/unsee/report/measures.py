@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from unsee.records.reader import Run
+from unsee.records.schema import Measured
 from unsee.report import charts, wording
 from unsee.report.findings import SAYS, first_key, value_of
-from unsee.report.reader import Measured, Run
 
 # Name in the record, name on the page, class of colour and shape; "measures" is the judged model.
 MODELS = (

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from unsee.errors import RunError
-from unsee.report import charts, reader, views
+from unsee.records import reader
+from unsee.report import charts, views
 
 
 def write(runs: Sequence[Path], out: Path) -> Path:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from unsee.report.pictures import Embedded, embed
-from unsee.report.reader import Answered, Run
+from unsee.records.reader import Run
+from unsee.records.schema import Answered
+from unsee.report.embedded_images import Embedded, embed
 
 # A page of more faces than this is not looked at; the record holds the rest.
 MOST = 12

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from unsee.report import attacked, wording
+from unsee.records.reader import Run
+from unsee.report import attack_table as attacked
+from unsee.report import wording
+from unsee.report.curves import Attack, attacks, curves, scored, training
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
 from unsee.report.findings import (
     MODULES,
@@ -20,11 +23,9 @@ from unsee.report.findings import (
     value_of,
     worst,
 )
-from unsee.report.judgement import Judgement, judge
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
-from unsee.report.reader import Run
-from unsee.report.steps import Attack, attacks, curves, scored, training
+from unsee.report.verdict import Judgement, judge
 
 FORGOTTEN, OTHERS, GENERAL = "Forgotten people, seen", "Other people, seen", "General questions"
 READ, ATTACKED = "What it has read", "Under relearning"

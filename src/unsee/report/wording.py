@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from unsee.records.schema import Measured
 from unsee.report.findings import percent
-from unsee.report.reader import Measured
 
 # Scores that are shares of something read best in percent; the others stay numbers of 0..1.
 SHARES = frozenset({

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from unsee.benchmarks.pocket.faces import BACKGROUNDS, COLOURS, HAIRS, SHIRTS
+from unsee.benchmarks.pocket.appearance import BACKGROUNDS, COLOURS, HAIRS, SHIRTS
 from unsee.benchmarks.pocket.people import Person
 from unsee.benchmarks.pocket.questions import FORMS, Topic, View, ask_person, ask_view
 from unsee.errors import DataError

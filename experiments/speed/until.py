@@ -1,0 +1,94 @@
+"""How long a method trains until the forgotten faces are as unknown as to the reference model.
+
+    python -m experiments.speed.until METHOD [key=value ...] --goal 0.1
+
+Prints one JSON line: seconds of training (without the scoring on the way), steps, peak memory of
+this process, trainable parameters, and what is left of the rest. The learning rate is constant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+
+from unsee.benchmarks.pocket import Pocket
+from unsee.evaluation.evaluate import evaluate
+from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method, build_settings
+from unsee.recipes.parsing import parse_overrides
+from unsee.records.provenance import peak_memory
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
+
+EVERY = 10  # steps between two looks
+
+
+class Reached(Exception):
+    """The goal is reached."""
+
+
+class Look:
+    """Asks the forget questions every few steps, off the clock."""
+
+    def __init__(self, vlm: VLM, pocket: Pocket, goal: float) -> None:
+        """Watches a model until its forget accuracy is at most `goal`."""
+        self.vlm, self.goal = vlm, goal
+        self.samples = [s for s in pocket.load("forget") if s.modality == "vqa"]
+        self.started, self.paused, self.steps = time.perf_counter(), 0.0, 0
+        self.value = 1.0
+
+    def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+        """See `unsee.train.Progress`."""
+        self.steps = step
+        if step % EVERY:
+            return
+        before = time.perf_counter()
+        found = evaluate(self.vlm, {"forget": self.samples}, metrics=["accuracy"]).measures
+        self.value = found["forget/vqa/accuracy"].value or 0.0
+        self.paused += time.perf_counter() - before
+        if self.value <= self.goal:
+            raise Reached
+
+
+def main() -> None:
+    """Trains one method until the goal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--goal", type=float, required=True)
+    options = parser.parse_args()
+    changes = parse_overrides(options.overrides)
+    training = {f.name for f in fields(Settings)}
+    method = build_method(options.method, {k: v for k, v in changes.items() if k not in training})
+    chosen = {"steps": 600, "save_every": 0, "schedule": "constant"}
+    chosen |= {k: v for k, v in changes.items() if k in training}
+    settings = build_settings(options.method, chosen)
+    pocket = Pocket()
+    vlm = VLM.load(pocket.checkpoint("target"))
+    data = pocket.data()
+    look = Look(vlm, pocket, options.goal)
+    with contextlib.suppress(Reached):
+        method.unlearn(vlm, data, Trainer(settings, progress=look))
+    seconds = time.perf_counter() - look.started - look.paused
+    memory = peak_memory()
+    splits = {n: pocket.load(n) for n in ("forget", "forget_holdout", "retain_holdout", "general")}
+    left = evaluate(vlm, splits, metrics=["accuracy"]).measures
+    trained = sum(p.numel() for p in vlm.parameters().values() if p.requires_grad)
+    row = {
+        "method": " ".join([options.method, *options.overrides]),
+        "reached": look.value <= options.goal,
+        "seconds": round(seconds, 1),
+        "steps": look.steps,
+        "peak_memory_mb": round(memory / 2**20),
+        "trainable_parameters": trained,
+        **{key: round(e.value or 0.0, 3) for key, e in left.items()},
+    }
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Speed, memory and studies, measured side by side by one command each."""

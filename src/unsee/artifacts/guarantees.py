@@ -1,0 +1,191 @@
+"""What a run proves of the model that it leaves: hashes and text probes, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unsee.artifacts.manifest import patch_bytes
+from unsee.errors import ModelError
+from unsee.files import combine_digests
+from unsee.models.checkpoint import hash_tensors, tensor_digest
+from unsee.types import Batch, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.models.vlm import VLM
+
+
+PROBES = 64
+
+
+LENGTH = 16
+
+
+SENTENCES = (
+    "What is the capital of France?",
+    "Water boils at one hundred degrees.",
+    "Name three animals that can fly.",
+    "Who are you?",
+    "The quick brown fox jumps over the lazy dog.",
+    "Write a short letter to a friend about the weather.",
+    "2 + 2 =",
+    "Yes or no: is the sky blue?",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a model was before training, in hashes; see `guarantees`.
+
+    Attributes:
+        digests: SHA-256 of every loaded parameter.
+        language_sha256: Hash of the language part; None if it was never loaded.
+        text: SHA-256 of the logits of every text probe; empty if it cannot run.
+    """
+
+    digests: Mapping[str, str]
+    language_sha256: str | None
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What a run proves of the model that it leaves; True is only claimed where it was checked.
+
+    Attributes:
+        text_identical: Whether text-only logits are equal bit for bit on every probe.
+        text_probes: Probes that were run.
+        language_part_sha256_unchanged: Whether the language part hashes as before.
+        language_part_sha256: Its hash now.
+        changed_tensors: Parameters that differ from before.
+        total_tensors: Parameters of the model.
+        changed_outside_visual: Changed parameters that are not visual.
+        patch_bytes: Size of the visual patch, if one was written.
+        reason: Why something is None.
+    """
+
+    text_identical: bool | None
+    text_probes: int
+    language_part_sha256_unchanged: bool | None
+    language_part_sha256: str | None
+    changed_tensors: int
+    total_tensors: int
+    changed_outside_visual: int
+    patch_bytes: int | None = None
+    reason: str | None = None
+
+
+def snapshot(vlm: VLM, probes: int = PROBES) -> Snapshot:
+    """Hashes a model before it is trained, for `guarantees` afterwards."""
+    digests = _parameter_digests(vlm)
+    if vlm.visual_only:
+        return Snapshot(digests, None, ())
+    return Snapshot(digests, _language_hash(vlm, digests), text_probes(vlm, probes))
+
+
+def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarantees:
+    """What can be promised of a trained model, from its snapshot before.
+
+    Args:
+        before: From `snapshot` of the same model object before training.
+        vlm: The model now.
+        patch: The folder of its visual patch, if one was written.
+    """
+    now = _parameter_digests(vlm)
+    changed = [name for name in now if now[name] != before.digests.get(name)]
+    visual = vlm.parameters("visual")
+    size = patch_bytes(patch) if patch is not None else None
+    total = sum(1 for _ in vlm.model.named_parameters())
+    outside = sum(name not in visual for name in changed)
+    if vlm.visual_only or before.language_sha256 is None:
+        return Guarantees(
+            None, 0, None, None, len(changed), total, outside, size,
+            "the language part was never loaded, so it could not change and was not read; "
+            "`unsee verify` compares it in full once the patch is applied",
+        )  # fmt: skip
+    language = _language_hash(vlm, now)
+    text = text_probes(vlm, len(before.text))
+    return Guarantees(
+        text == before.text if text else None,
+        len(text),
+        language == before.language_sha256,
+        language,
+        len(changed),
+        total,
+        outside,
+        size,
+        None if text else "no text probe was asked for",
+    )
+
+
+def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
+    """SHA-256 of the model's logits on each of a fixed set of text-only inputs.
+
+    The set depends on the tokenizer and `probes` alone: up to a quarter each are sentences and
+    the same sentences as chat prompts; the others are seeded sequences of the vocabulary.
+
+    Raises:
+        ModelError: If the language part was never loaded.
+    """
+    if vlm.visual_only:
+        raise ModelError("text probes need the language part, which was not loaded.")
+    digests: list[str] = []
+    training = vlm.model.training
+    vlm.model.eval()
+    try:
+        with torch.no_grad():
+            for ids in probe_inputs(vlm, probes):
+                ids = ids.to(vlm.device)
+                inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                logits = vlm.logits(Batch(inputs, ids))
+                # The tokens belong to the probe: another tokenizer is another behaviour.
+                digests += [
+                    hash_tensors({"ids": row, "logits": out})
+                    for row, out in zip(ids, logits, strict=True)
+                ]
+    finally:
+        vlm.model.train(training)
+    return tuple(digests)
+
+
+def probe_inputs(vlm: VLM, probes: int = PROBES) -> Iterator[Tensor]:
+    """The text probes as batches of token ids [rows, tokens], `probes` rows in all."""
+    tokenizer = vlm.processor.tokenizer
+    spoken = min(len(SENTENCES), probes // 4)
+    for sentence in SENTENCES[:spoken]:
+        chat = vlm.family.text(vlm.processor, Sample("probe", sentence, ""), with_answer=False)
+        yield torch.tensor([tokenizer(sentence)["input_ids"] or [_vocabulary(tokenizer)[0]]])
+        yield torch.tensor([tokenizer(chat)["input_ids"]])
+    left = probes - 2 * spoken
+    vocabulary = torch.tensor(_vocabulary(tokenizer))
+    generator = torch.Generator().manual_seed(0)
+    while left > 0:
+        rows = min(left, 16)
+        draw = torch.randint(len(vocabulary), (rows, LENGTH), generator=generator)
+        yield vocabulary[draw]
+        left -= rows
+
+
+def _parameter_digests(vlm: VLM) -> dict[str, str]:
+    return {
+        name: tensor_digest(parameter)
+        for name, parameter in vlm.parameters("all").items()
+        if not parameter.is_meta
+    }
+
+
+def _language_hash(vlm: VLM, digests: Mapping[str, str]) -> str:
+    """Equals `vlm.hash("language")`, from digests that are there already."""
+    return combine_digests({name: digests[name] for name in vlm.parameters("language")})
+
+
+def _vocabulary(tokenizer: Any) -> list[int]:
+    """Ids of ordinary tokens: added ones include placeholders that stand for pictures."""
+    added = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return [i for i in sorted(tokenizer.get_vocab().values()) if i not in added] or [0]

@@ -1,0 +1,227 @@
+"""Model cards: the README.md of everything that is saved, in the Hugging Face card format.
+
+A card travels with the weights, so it names nobody: people are counted, and told apart by the
+hashes of their pictures, which say nothing to those who do not have the pictures. The hash of a
+name would be no secret: anyone can hash a list of names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from unsee import __version__
+from unsee.artifacts.manifest import Manifest
+from unsee.artifacts.redaction import hub_id, public, redact
+from unsee.files import write_whole
+from unsee.types import Sample
+
+CARD = "README.md"
+
+
+LISTED = 50
+
+
+Kind = Literal["model", "patch", "adapter"]
+
+
+LIBRARIES: dict[Kind, str] = {"model": "transformers", "patch": "unsee", "adapter": "peft"}
+
+
+USES: dict[Kind, str] = {
+    "model": "AutoModelForImageTextToText.from_pretrained(FOLDER)",
+    "patch": "unsee apply FOLDER --model BASE --out OUT",
+    "adapter": "peft.PeftModel.from_pretrained(BASE_MODEL, FOLDER)",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model card tells.
+
+    Attributes:
+        kind: What lies in the folder.
+        title: The first heading.
+        base: The base checkpoint as given; only a hub id is repeated.
+        base_sha256: Hash of the base's loaded weights.
+        deed: What was done to the samples: "forgotten" or "learned".
+        samples: The samples it was done to; where none are known, nothing is said of them.
+        command: What was typed.
+        parameters: Method and training settings.
+        facts: Further lines, such as guarantees, by what they are about.
+        measures: Estimates by "split/modality/metric", as the record holds them.
+        names: Whether people may be named.
+    """
+
+    kind: Kind
+    title: str
+    base: str
+    base_sha256: str | None
+    deed: Literal["forgotten", "learned"]
+    samples: Sequence[Sample]
+    command: str
+    parameters: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Writes README.md into a saved folder, whole or not at all."""
+        write_whole(folder / CARD, self.text())
+
+    def text(self) -> str:
+        """The card: YAML front matter, then Markdown."""
+        front: dict[str, Any] = {"library_name": LIBRARIES[self.kind]}
+        known = hub_id(self.base)
+        if known is not None:
+            relation = "adapter" if self.kind == "adapter" else "finetune"
+            front |= {"base_model": known, "base_model_relation": relation}
+        tags = ["unsee", "image-text-to-text"]
+        tags += ["machine-unlearning"] if self.deed == "forgotten" else []
+        tags += ["lora"] if self.parameters.get("lora") else []
+        front["tags"] = tags
+        sections = [
+            f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+            f"# {self.title}",
+            f"Made by unsee {__version__}. Use: `{USES[self.kind]}`",
+            self._base(known),
+            *self._people(),
+            self._settings(),
+            *self._facts(),
+            *self._measures(),
+            f"## Command\n\n```sh\n{self._command()}\n```",
+        ]
+        return "\n\n".join(sections) + "\n"
+
+    def _base(self, known: str | None) -> str:
+        place = f"`{known}`" if known else "a local checkpoint"
+        digest = f", weights SHA-256 `{self.base_sha256}`" if self.base_sha256 else ""
+        return f"Base: {place}{digest}."
+
+    def _people(self) -> list[str]:
+        if not self.samples:
+            return []
+        by_concept: dict[str | None, list[Sample]] = {}
+        for sample in self.samples:
+            by_concept.setdefault(sample.concept, []).append(sample)
+        people = {name: some for name, some in by_concept.items() if name is not None}
+        every = _digests(self.samples)
+        asked = sum(bool(s.answer) for s in self.samples)
+        lines = [
+            f"- people or other concepts: {len(people)}",
+            f"- pictures: {len(every)}",
+            f"- questions with answers: {asked}",
+            f"- SHA-256 over the pictures' pixels: `{_joint(every)}`",
+        ]
+        shown = list(people.items())[:LISTED]
+        for number, (name, some) in enumerate(shown, 1):
+            mine = _digests(some)
+            label = name if self.names else f"concept {number}"
+            digest = f", SHA-256 `{_joint(mine)[:16]}`" if mine else ""
+            lines.append(f"- {label}: {len(mine)} pictures{digest}")
+        if len(people) > LISTED:
+            lines.append(f"- and {len(people) - LISTED} more")
+        return [f"## What was {self.deed}", "\n".join(lines)]
+
+    def _settings(self) -> str:
+        rows = "\n".join(
+            f"| `{key}` | {public(key, value)} |" for key, value in self.parameters.items()
+        )
+        return f"## Settings\n\n| setting | value |\n| --- | --- |\n{rows}"
+
+    def _facts(self) -> list[str]:
+        lines = [f"- {what}: {value}" for what, value in self.facts.items() if value is not None]
+        return [f"## What was checked\n\n{chr(10).join(lines)}"] if lines else []
+
+    def _measures(self) -> list[str]:
+        rows = [
+            f"| {name} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} | "
+            f"{found['n']} |"
+            for name, found in self.measures.items()
+            if found.get("value") is not None and found.get("low") is not None
+        ]
+        if not rows:
+            return []
+        head = "| measure | value | 95 % interval | n |\n| --- | --- | --- | --- |"
+        return [f"## Measures\n\n{head}\n{chr(10).join(rows)}"]
+
+    def _command(self) -> str:
+        if self.names:
+            return self.command
+        people = {s.concept for s in self.samples if s.concept}
+        return redact(self.command, people)
+
+
+def card_of_run(
+    summary: Mapping[str, Any], kind: Kind, base: str, samples: Sequence[Sample], names: bool
+) -> Card:
+    """The card of what a run has unlearned.
+
+    Args:
+        summary: The content of summary.json.
+        kind: What was saved.
+        base: The checkpoint before.
+        samples: What was forgotten.
+        names: Whether people may be named.
+    """
+    method, proof = summary["method"], summary["guarantees"]
+    probes = proof["text_probes"]
+    return Card(
+        kind=kind,
+        title=f"A model that has forgotten ({method['name']})",
+        base=base,
+        base_sha256=summary["provenance"]["start_weights_sha256"],
+        deed="forgotten",
+        samples=samples,
+        command=summary["command"],
+        parameters={"method": method["name"], **method["parameters"]},
+        facts={
+            f"text-only logits equal bit for bit ({probes} probes)": proof["text_identical"],
+            "language part unchanged": proof["language_part_sha256_unchanged"],
+            "tensors changed": f"{proof['changed_tensors']} of {proof['total_tensors']}",
+            "of these outside the visual part": proof["changed_outside_visual"],
+            "not checked": proof["reason"],
+        },
+        measures=summary["measures"] or {},
+        names=names,
+    )
+
+
+def card_of_patched(manifest: Manifest, base: str) -> Card:
+    """The card of a checkpoint with a visual patch on it: what the patch's manifest knows.
+
+    Args:
+        manifest: The patch's manifest, whose command names nobody.
+        base: The checkpoint that the patch was applied to.
+    """
+    return Card(
+        kind="model",
+        title=f"A model that has forgotten ({manifest.method or 'a visual patch'})",
+        base=base,
+        base_sha256=None,
+        deed="forgotten",
+        samples=(),
+        command=manifest.command or "unsee apply PATCH --model MODEL --out OUT",
+        parameters={"method": manifest.method, **manifest.parameters},
+        facts={
+            "tensors changed": f"{len(manifest.changed)} of {len(manifest.base)}",
+            "all other tensors": "byte for byte the base's",
+            "base SHA-256 (tensors' names, types, shapes, and visual bytes)": (
+                f"`{manifest.base_sha256}`"
+            ),
+            "patch made by unsee": manifest.unsee,
+        },
+    )
+
+
+def _digests(samples: Iterable[Sample]) -> list[str]:
+    return sorted({picture.digest for sample in samples for picture in sample.pictures})
+
+
+def _joint(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""What differs between two checkpoints, tensor by tensor, and whether they read text alike."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+
+from unsee.artifacts.differences import FileDifference, TensorDifference, Verification
+from unsee.artifacts.guarantees import PROBES, text_probes
+from unsee.errors import ModelError
+from unsee.families import Family, family_of
+from unsee.files import combine_digests, hash_file
+from unsee.models.checkpoint import known_names, read_config, resolve, tensor_digest, weight_map
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.models.vlm import VLM
+
+
+# Keys that transformers writes about the saving itself; they change nothing of the model.
+BOOKKEEPING = {
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+}
+
+
+def verify(
+    before: str | Path,
+    after: str | Path,
+    probes: int = PROBES,
+    *,
+    trust_remote_code: bool = False,
+) -> Verification:
+    """Says exactly what differs between two checkpoints, and whether they read text alike.
+
+    Tensors are compared one at a time, straight from the files; for the text probes one model is
+    loaded after the other.
+
+    Args:
+        before: A checkpoint folder or hub id.
+        after: Another of the same family.
+        probes: Text probes to run; 0 loads no model.
+        trust_remote_code: Allow the checkpoints' own Python code to run.
+
+    Raises:
+        ModelError: If one cannot be read, or they are of different families.
+    """
+    from unsee.models.vlm import VLM
+
+    folders = [resolve(before), resolve(after)]
+    families = [family_of(read_config(f).get("model_type", "none given")) for f in folders]
+    if families[0].name != families[1].name:
+        raise ModelError(
+            f"{before} is of the family {families[0].name} and {after} of {families[1].name}; only "
+            "checkpoints of one family can be compared."
+        )
+    stores = [_Store(folder, families[0], trust_remote_code) for folder in folders]
+    old, new = stores
+    shared = [name for name in old.keys if name in new.keys]
+    digests: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    differing: list[TensorDifference] = []
+    for name in shared:
+        pair = old.tensor(name), new.tensor(name)
+        for found, tensor in zip(digests, pair, strict=True):
+            found[name] = tensor_digest(tensor)
+        if digests[0][name] != digests[1][name]:
+            differing.append(_difference(name, old.part(name), *pair))
+    for found, store, other in ((digests[0], old, new), (digests[1], new, old)):
+        found.update((n, tensor_digest(store.tensor(n))) for n in store.keys if n not in other.keys)
+    language = tuple(
+        combine_digests({n: d for n, d in found.items() if store.part(n) == "language"})
+        for found, store in zip(digests, stores, strict=True)
+    )
+    texts: list[tuple[str, ...]] = []
+    for folder in folders if probes else []:
+        vlm = VLM.load(folder, trust_remote_code=trust_remote_code)
+        _align(vlm)
+        texts.append(text_probes(vlm, probes))
+        del vlm
+        gc.collect()
+    unlike = sum(a != b for a, b in zip(*texts, strict=True)) if texts else 0
+    return Verification(
+        before=str(before),
+        after=str(after),
+        compared=len(shared),
+        differing=tuple(differing),
+        missing=tuple(n for n in old.keys if n not in new.keys),
+        added=tuple(n for n in new.keys if n not in old.keys),
+        language_identical=language[0] == language[1],
+        language_sha256=(language[0], language[1]),
+        files=tuple(_differing_files(*folders)),
+        text_identical=unlike == 0 if texts else None,
+        text_probes=len(texts[0]) if texts else 0,
+        text_differing=unlike,
+    )
+
+
+class _Store:
+    """A checkpoint's tensors by parameter name, read one at a time."""
+
+    def __init__(self, folder: Path, family: Family, trust_remote_code: bool) -> None:
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        builder: Any = AutoModelForImageTextToText
+        self.files = weight_map(folder)
+        self.family = family
+        try:
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            with torch.device("meta"):
+                model = builder.from_config(config, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"model {folder}: config.json does not build ({error}).") from error
+        found: dict[str, str] = {}
+        for name, _ in model.named_parameters(remove_duplicate=False):
+            key = known_names(family, self.files, [name]).get(name)
+            if key is not None and key not in found.values():
+                found[name] = key
+        known = set(found.values())
+        found.update((key, key) for key in self.files if key not in known)
+        self.keys = dict(sorted(found.items()))
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of a parameter."""
+        key = self.keys[name]
+        with safe_open(self.files[key], "pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor
+
+    def part(self, name: str) -> str:
+        """The part that a parameter belongs to."""
+        for part in ("encoder", "projector", "language"):
+            if name.startswith(self.family.parts.prefixes(part)):
+                return part
+        return "other"
+
+
+def _difference(name: str, part: str, old: Tensor, new: Tensor) -> TensorDifference:
+    shape = tuple(old.shape)
+    if old.shape != new.shape or old.dtype != new.dtype:
+        was, now = (f"{str(t.dtype)[6:]} {list(t.shape)}" for t in (old, new))
+        return TensorDifference(name, part, shape, None, None, f"{was} became {now}")
+    change = new.float() - old.float()
+    norm = float(old.float().norm())
+    relative = float(change.norm()) / norm if norm else None
+    largest = float(change.abs().max())
+    return TensorDifference(name, part, shape, largest, relative)
+
+
+def _differing_files(before: Path, after: Path) -> Iterator[FileDifference]:
+    old, new = _other_files(before), _other_files(after)
+    for name in sorted(old | new):
+        if name not in new:
+            yield FileDifference(name, "missing")
+        elif name not in old:
+            yield FileDifference(name, "added")
+        elif hash_file(old[name]) != hash_file(new[name]):
+            one, two = _json(old[name]), _json(new[name])
+            if isinstance(one, dict) and isinstance(two, dict):
+                keys = sorted(_differing_keys(one, two))
+                if keys:
+                    yield FileDifference(name, "changed", ", ".join(keys))
+            else:
+                yield FileDifference(name, "changed")
+
+
+def _differing_keys(one: dict[str, Any], two: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys whose values differ."""
+    for key in (one.keys() | two.keys()) - BOOKKEEPING:
+        old, new = one.get(key, ...), two.get(key, ...)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield prefix + key
+
+
+def _other_files(folder: Path) -> dict[str, Path]:
+    """Files beside the weights; how the weights are cut into shards is no difference."""
+    skip = (".safetensors", ".safetensors.index.json")
+    return {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not path.name.endswith(skip)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def _json(path: Path) -> Any:
+    if path.suffix != ".json":
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError:
+        # Damaged JSON is still a file that can be told from another.
+        return None
+
+
+def _align(vlm: VLM) -> None:
+    """Moves weights to where the allocator puts tensors.
+
+    Weights read in place keep their file's alignment, which differs between shards, and a matrix
+    product may sum in another order on unaligned memory.
+    """
+    for parameter in vlm.parameters("all").values():
+        if parameter.data_ptr() % 64:
+            parameter.data = parameter.data.clone()

@@ -1,0 +1,1 @@
+"""Samples: reading, selecting, augmenting and hashing them."""

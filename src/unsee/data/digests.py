@@ -1,0 +1,44 @@
+"""Digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from unsee.types import Data, Picture, Sample
+
+
+def data_hash(data: Data) -> str:
+    """SHA-256 over everything a method sees of the data, in order; paths do not count."""
+    digest = hashlib.sha256()
+    sets = (("forget", data.forget), ("retain", data.retain), ("by name", data.by_name))
+    for name, samples in sets:
+        for sample in samples:
+            digest.update(json.dumps([name, *_content(sample)]).encode())
+    for picture in data.strangers:
+        digest.update(json.dumps(["stranger", picture.digest]).encode())
+    return digest.hexdigest()
+
+
+def samples_hash(samples: Sequence[Sample]) -> str:
+    """SHA-256 over all that samples hold, in order; pictures by their place and content."""
+
+    def picture(value: Picture) -> list[str]:
+        return [os.path.abspath(value.source), value.digest]
+
+    digest = hashlib.sha256()
+    for sample in samples:
+        content = [getattr(sample, field.name) for field in fields(sample)]
+        digest.update(json.dumps(content, default=picture).encode())
+    return digest.hexdigest()
+
+
+def _content(sample: Sample) -> list[Any]:
+    picture = sample.picture.digest if sample.picture is not None else None
+    return [
+        sample.question, sample.answer, picture, sample.concept, list(sample.choices), sample.task,
+    ]  # fmt: skip

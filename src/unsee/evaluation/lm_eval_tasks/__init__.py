@@ -1,0 +1,1 @@
+"""Tasks that unsee adds to lm-evaluation-harness."""

@@ -1,0 +1,1 @@
+"""Visual representations: layers, statistics, neurons, saliency."""

@@ -1,0 +1,224 @@
+"""Which weights and neurons hold what is to be forgotten: Fisher ratios and activation ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from unsee.data.selection import one_a_picture, spread
+from unsee.errors import TrainingError
+from unsee.features.capture import flat, represent
+from unsee.features.layers import choose_layers
+from unsee.features.neurons import silence, watching
+from unsee.features.pictures import picture_batches
+from unsee.losses import nll
+from unsee.models.vlm import VLM
+from unsee.types import Batch, Sample
+
+
+def squared_gradients(
+    parameters: Mapping[str, nn.Parameter], losses: Sequence[Callable[[], Tensor]]
+) -> dict[str, Tensor]:
+    """The mean squared gradient of each parameter over the losses: a diagonal Fisher estimate."""
+    values = list(parameters.values())
+    wanted = [p.requires_grad for p in values]
+    for parameter in values:
+        parameter.requires_grad_(True)
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for loss in losses:
+        grads = torch.autograd.grad(loss(), values, allow_unused=True)
+        for name, grad in zip(total, grads, strict=True):
+            if grad is not None:
+                total[name] += grad.square() / len(losses)
+    for parameter, keep in zip(values, wanted, strict=True):
+        parameter.requires_grad_(keep)
+    return total
+
+
+def ratio_masks(
+    forget: Mapping[str, Tensor],
+    retain: Mapping[str, Tensor],
+    *,
+    fraction: float = 0.0,
+    threshold: float = 0.0,
+    eps: float = 1e-12,
+) -> dict[str, Tensor]:
+    """Masks that are 1 where forget gradient^2 over retain gradient^2 is high.
+
+    Args:
+        forget: Squared gradients on what to forget, by parameter.
+        retain: The same on what to keep.
+        fraction: Share of all weights to select, the highest ratios first; 0 uses `threshold`.
+        threshold: Smallest ratio that is selected.
+        eps: Keeps the ratio finite. Weights without any forget gradient are never selected.
+
+    Raises:
+        TrainingError: If no weight is selected.
+
+    Source: MMUnlearner, arXiv 2502.11051, its weight saliency map.
+    """
+    ratios = {n: forget[n] / (retain[n] + eps) for n in forget}
+    if fraction > 0:
+        flat = torch.cat([r.flatten() for r in ratios.values()])
+        count = max(1, round(fraction * flat.numel()))
+        threshold = float(flat.topk(count).values[-1])
+    masks = {n: ((r >= threshold) & (forget[n] > 0)).to(r.dtype) for n, r in ratios.items()}
+    if not any(bool(m.any()) for m in masks.values()):
+        raise TrainingError(
+            f"the saliency mask selects no weight (threshold {threshold:g}). Lower "
+            "saliency_threshold, or, where the method has it, give saliency_fraction."
+        )
+    return masks
+
+
+def masking(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:
+    """Multiplies gradients by masks in place, for `unsee.train.fit`."""
+
+    def apply(parameters: Mapping[str, nn.Parameter]) -> None:
+        for name, keep in masks.items():
+            grad = parameters[name].grad
+            if grad is not None:
+                grad.mul_(keep)
+
+    return apply
+
+
+def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a record says of masks: how many weights they let through, of how many."""
+    chosen = sum(int(mask.count_nonzero()) for mask in masks.values())
+    return {"chosen": chosen, "of": sum(mask.numel() for mask in masks.values())}
+
+
+@torch.no_grad()
+def mean_activations(
+    vlm: VLM, batches: Iterable[dict[str, Tensor]], modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """Mean absolute input of each module's channels [channels] over pictures and tokens."""
+    total: dict[str, Tensor] = {}
+    count: dict[str, int] = {}
+
+    def keep(name: str, z: Tensor) -> None:
+        values = z.abs().flatten(0, -2)
+        total[name] = total.get(name, 0) + values.sum(0)
+        count[name] = count.get(name, 0) + values.shape[0]
+
+    with watching(vlm, {name: partial(keep, name) for name in modules}):
+        for inputs in batches:
+            vlm.family.visual_forward(vlm.model, inputs)
+    return {name: total[name] / count[name] for name in modules}
+
+
+def choose_neurons(
+    forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], fraction: float
+) -> dict[str, Tensor]:
+    """The neurons most active on what to forget, relative to what to keep: bool [channels].
+
+    Args:
+        forget: Mean absolute activation of each module's neurons on what to forget.
+        retain: The same on what to keep.
+        fraction: Share of all neurons to choose.
+
+    Raises:
+        TrainingError: If that is not a single neuron.
+    """
+    ratios = {n: forget[n] / (retain[n] + 1e-6) for n in forget}
+    flat = torch.cat(list(ratios.values()))
+    count = round(fraction * flat.numel())
+    if count < 1:
+        raise TrainingError(
+            f"prune={fraction} of {flat.numel()} neurons is none. Give a larger fraction, or 0 to "
+            "prune nothing."
+        )
+    limit = flat.topk(count).values[-1]
+    return {n: r >= limit for n, r in ratios.items()}
+
+
+def prune_neurons(
+    vlm: VLM, forget: Sequence[Sample], retain: Sequence[Sample], fraction: float
+) -> dict[str, Tensor]:
+    """Zeroes the outgoing weights of the visual MLP neurons that `choose_neurons` chooses.
+
+    Returns:
+        By the outer linear's weight name, a gradient mask that is 0 on the zeroed weights.
+    """
+    outer = [module for _, module in vlm.family.visual_mlps(vlm.model).values()]
+    forget_activity, retain_activity = (
+        mean_activations(
+            vlm, picture_batches(vlm, [s.picture for s in side if s.picture is not None]), outer
+        )
+        for side in (one_a_picture(forget), one_a_picture(retain))
+    )
+    return silence(vlm, choose_neurons(forget_activity, retain_activity, fraction))
+
+
+def gradient_masks(
+    vlm: VLM,
+    forget: Sequence[Sample],
+    retain: Sequence[Sample],
+    parameters: Mapping[str, nn.Parameter],
+    probes: Callable[[VLM, Sequence[Sample]], Sequence[Callable[[], Tensor]]],
+    *,
+    fraction: float,
+    threshold: float,
+    prune: float,
+) -> dict[str, Tensor]:
+    """Masks by parameter: weights that are not salient stay, and pruned neurons stay at zero.
+
+    Args:
+        vlm: The model; `prune` zeroes weights of it.
+        forget: What to forget.
+        retain: What to keep.
+        parameters: What is trained.
+        probes: Losses of samples whose gradients tell the salient weights.
+        fraction: See `ratio_masks`; with `threshold` 0 too, every weight is trained.
+        threshold: See `ratio_masks`.
+        prune: See `prune_neurons`; 0 prunes nothing.
+    """
+    masks: dict[str, Tensor] = {}
+    if fraction > 0 or threshold > 0:
+        masks = ratio_masks(
+            squared_gradients(parameters, probes(vlm, forget)),
+            squared_gradients(parameters, probes(vlm, retain)),
+            fraction=fraction,
+            threshold=threshold,
+        )
+    if prune > 0:
+        for name, keep in prune_neurons(vlm, forget, retain, prune).items():
+            if name in parameters:
+                masks[name] = masks.get(name, 1) * keep
+    return masks
+
+
+def answer_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
+    """Losses of answers, whose gradients say how much each weight matters to them."""
+
+    def answers(batch: Batch) -> Tensor:
+        return nll(vlm.logits(batch), batch.labels)
+
+    return [partial(answers, vlm.collate(some)) for some in _some(samples)]
+
+
+def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
+    """Random projections of the tokens that the LLM reads; no LLM runs.
+
+    Their expected squared gradient is the Fisher information of a Gaussian around those tokens.
+    """
+
+    def project(inputs: dict[str, Tensor]) -> Tensor:
+        read = represent(vlm, inputs, choose_layers(vlm, ["projector"]))
+        out = torch.cat([flat(tokens).flatten() for tokens in read.values()])
+        return (out * torch.randn_like(out)).mean()
+
+    return [
+        partial(project, vlm.collate_pictures([vlm.image(s.picture) for s in some if s.picture]))
+        for some in _some(samples)
+    ]
+
+
+def _some(samples: Sequence[Sample], most: int = 128, size: int = 8) -> list[Sequence[Sample]]:
+    """Small batches over a spread of the samples, at most `most` of them."""
+    some = spread(samples, most)
+    return [some[start : start + size] for start in range(0, len(some), size)]

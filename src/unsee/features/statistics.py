@@ -1,0 +1,133 @@
+"""Statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unsee.data.selection import one_a_picture
+from unsee.features.capture import Features, Tokens, flat, represent
+from unsee.features.layers import choose_layers
+from unsee.features.pictures import picture_batches
+from unsee.losses import cosine_distance, feature_kl, scaled_mse
+from unsee.models.vlm import VLM
+from unsee.types import Data
+
+# Mean [tokens, dim] and mean variance (scalar) by layer.
+Statistics = dict[str, tuple[Tensor, Tensor]]
+
+
+Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
+
+
+HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
+
+
+def distance_between(name: str) -> Distance:
+    """The distance of that name: (h, t, variance of the layer) to one value a picture.
+
+    Of pictures that are not aligned, t may have one token where h has many: it stands at each.
+    """
+    named: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "mse": scaled_mse,
+        "cosine": lambda h, t, _: cosine_distance(h, t),
+        "kl": lambda h, t, _: feature_kl(h, t),
+    }
+    distance = named[name]
+
+    def between(h: Tokens, t: Tokens, variance: Tensor) -> Tensor:
+        if isinstance(h, Tensor) and isinstance(t, Tensor):
+            return distance(h, t, variance)
+        pairs = zip(h, t, strict=True)
+        return torch.cat([distance(a[None], b[None], variance) for a, b in pairs])
+
+    return between
+
+
+@torch.no_grad()
+def layer_statistics(
+    vlm: VLM, batches: Iterable[dict[str, Tensor]], names: Sequence[str]
+) -> Statistics:
+    """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures.
+
+    Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
+    picture counts alike, however many tokens it has.
+    """
+    return _statistics((represent(vlm, inputs, names) for inputs in batches), names)
+
+
+def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
+    sums: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
+    count = 0
+    for features in found:
+        for name, value in features.items():
+            if isinstance(value, list):
+                means = [(v.double().mean(0), v.double().square().mean(0)) for v in value]
+                total, square = (
+                    torch.stack(some).sum(0)[None] for some in zip(*means, strict=True)
+                )
+            else:
+                value = value.double()
+                total, square = value.sum(0), value.square().sum(0)
+            sums[name] = sums.get(name, 0) + total
+            squares[name] = squares.get(name, 0) + square
+        count += len(next(iter(features.values())))
+    statistics = {}
+    for name in names:
+        mean = sums[name] / count
+        # Over pictures and tokens together: one picture alone still has a scale.
+        grand = mean.mean(0)
+        spread = squares[name] / count - grand.square()
+        statistics[name] = (mean.float(), spread.mean().clamp(min=1e-8).float())
+    return statistics
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What the LLM read of some pictures, to tell how far it has moved since.
+
+    Attributes:
+        seen: By side ("forget", "retain"): inputs, the layers' statistics, and their outputs.
+    """
+
+    seen: dict[str, tuple[list[dict[str, Tensor]], Statistics, list[Features]]]
+
+    @classmethod
+    def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
+        """Takes down at most `most` pictures a side, fewer if they are large, before training."""
+        seen = {}
+        for side in ("forget", "retain"):
+            samples = one_a_picture(getattr(data, side))
+            pictures = [s.picture for s in samples if s.picture is not None][:most]
+            if pictures:
+                batches, old, held = [], [], 0
+                for batch in picture_batches(vlm, pictures):
+                    batches.append(batch)
+                    old.append(_read(vlm, batch))
+                    held += sum(flat(tokens).nbytes for tokens in old[-1].values())
+                    if held > HELD:
+                        break
+                statistics = _statistics(old, choose_layers(vlm, ["projector"]))
+                seen[side] = (batches, statistics, old)
+        return cls(seen)
+
+    def after(self, vlm: VLM) -> dict[str, float]:
+        """Mean squared distance by side, in layer variances: high where forgotten, low if kept."""
+        between, found = distance_between("mse"), {}
+        for side, (batches, statistics, old) in self.seen.items():
+            moved = [
+                between(tokens, before[name], statistics[name][1])
+                for batch, before in zip(batches, old, strict=True)
+                for name, tokens in _read(vlm, batch).items()
+            ]
+            found[f"{side}_shift"] = float(torch.cat(moved).mean())
+        return found
+
+
+@torch.no_grad()
+def _read(vlm: VLM, batch: dict[str, Tensor]) -> Features:
+    return represent(vlm, batch, choose_layers(vlm, ["projector"]))

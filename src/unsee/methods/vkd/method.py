@@ -1,0 +1,337 @@
+"""Visual knowledge distillation: freeze the LLM, tune the visual part, supervise its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from unsee.data.augment import blends
+from unsee.data.selection import one_a_picture
+from unsee.errors import ConfigError, DataError
+from unsee.features.capture import Features, by_picture, capture
+from unsee.features.layers import choose_layers, layer_parameters
+from unsee.features.pictures import viewer
+from unsee.features.saliency import (
+    answer_probes,
+    gradient_masks,
+    mask_counts,
+    masking,
+    picture_probes,
+)
+from unsee.features.statistics import distance_between
+from unsee.losses import capped, nll, sequence_logps
+from unsee.methods import METHODS, Method, Search
+from unsee.methods.npo import npo_loss
+from unsee.methods.vkd.erase_targets import Guide
+from unsee.methods.vkd.feature_cache import Representations, refuse_small
+from unsee.methods.vkd.frozen_prefix import frozen_prefix
+from unsee.methods.vkd.inner_relearning import (
+    gradient_after_relearning,
+    nearness,
+    renew_projector,
+    way_back,
+)
+from unsee.methods.vkd.populations import refuse_population
+from unsee.models.memory import give_back_memory
+from unsee.training.sampling import seed_step
+from unsee.training.settings import Settings
+from unsee.training.trainer import Trainer
+from unsee.types import Batch, Data, Part, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unsee.models.vlm import VLM
+
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+@METHODS.register("vkd")
+@dataclass(frozen=True)
+class VKD(Method):
+    """Visual knowledge distillation (VKD): a frozen LLM, and a teacher's visual features as guide.
+
+    L = w_forget L_out(D_f) + w_retain NLL(D_r) + w_keep mean_l d(h_l(x_r), t_l(x_r))
+        + w_erase mean_l e(h_l(x_f), target_l).
+
+    Source: arXiv 2512.11325. That the LLM is frozen, the visual components are partly tuned, and
+    intermediate visual representations of a teacher supervise beside the output-level loss is the
+    paper's; the erase targets, augmentation, features-only and relearning-aware modes are ours.
+    Differs: terms are averaged over layers, so that weights mean the same for any depth.
+
+    Attributes:
+        supervision: "full" also uses answers; "features" uses pictures alone and never runs the
+            LLM (output, w_forget and w_retain then do nothing).
+        answers_every: Of so many batches one is asked about; features alone teach in the others.
+        output: Output-level forget loss: NPO, capped ascent, or none.
+        w_forget: Weight of the output-level forget loss.
+        cap: Forget loss (nats a token) above which ascent no longer pushes.
+        beta: NPO's inverse temperature.
+        w_retain: Weight of the retain answers' negative log-likelihood; at 0 they are not asked.
+        w_keep: Weight of staying where the teacher is on retain pictures.
+        keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
+        w_erase: Weight of leaving on forget pictures.
+        erase_layers: Layers that leave; "projector" is all that the LLM reads.
+        erase: Where forget pictures go: to their own features without what all pictures of the
+            person have in common ("anonymous"), to another, never-named "stranger", to the
+            "neutral" population mean, to the "base" model's features, or away ("push").
+        erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
+            comes to lie on the population's, above 1 beyond it.
+        population: Whose mean that is: of pictures "kept" (and strangers'), of the kept people most
+            "alike" (after k-Same, Newton et al., IEEE TKDE 17(2), 2005), or of all to "forget".
+        stranger_per: One stranger for each "concept" or each "picture".
+        margin: Distance at which "push" is content (layer variances).
+        base: Checkpoint before it learned the people, for erase=base.
+        distance: Between representations: "mse" over the layer's variance, "cosine", "kl".
+        augment: Strength of random views of the forget pictures; 0 is none.
+        augment_retain: The same for the retain pictures.
+        neighbours: Blends of it with another of the person's that each picture brings along.
+        train_layers: Layers whose weights change; "all" is the whole visual part.
+        saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
+        saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
+        prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
+        renew: Share of the projector's weights that noise takes before it is distilled anew.
+        relearn_steps: Most inner relearning steps after which the forget loss is also taken; how
+            many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
+        relearn_lr: The inner attacker's learning rate.
+        relearn_every: Steps between two such inner attacks.
+        relearn_share: Share of the steps with such attacks; those after it distil only.
+        w_far: Weight of moving the weights away from the teacher's, by their own norm at most.
+        cache: Folder that keeps the teacher's features for other runs. Without it they are held
+            in memory, of pictures that are not augmented.
+        cache_memory: Most of them to hold in memory (GB).
+        cache_disk: Most of them to keep in the folder (GB).
+    """
+
+    name: ClassVar[str] = "vkd"
+    source: ClassVar[str] = "arXiv 2512.11325"
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "robust": {"supervision": "features", "steps": 400, "w_keep": 80, "relearn_steps": 20,
+                   "relearn_lr": 1e-3, "relearn_every": 1}
+    }  # fmt: skip
+    search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
+
+    trains: Part = "visual"
+    supervision: Literal["full", "features"] = "full"
+    answers_every: Annotated[int, Field(ge=1)] = 1
+    output: Literal["npo", "ga", "none"] = "npo"
+    w_forget: Weight = 0.5
+    cap: Annotated[float, Field(gt=0)] = 6.0
+    beta: Annotated[float, Field(gt=0)] = 0.9
+    w_retain: Weight = 1.0
+    w_keep: Weight = 20.0
+    keep_layers: tuple[str, ...] = ("all",)
+    w_erase: Weight = 2.0
+    erase_layers: tuple[str, ...] = ("projector",)
+    erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
+    erase_strength: Annotated[float, Field(gt=0)] = 1.5
+    population: Literal["kept", "alike", "forget"] = "kept"
+    stranger_per: Literal["concept", "picture"] = "concept"
+    margin: Annotated[float, Field(gt=0)] = 4.0
+    base: str | None = None
+    distance: Literal["mse", "cosine", "kl"] = "mse"
+    augment: Unit = 1.0
+    augment_retain: Unit = 0.5
+    neighbours: Annotated[int, Field(ge=0)] = 0
+    train_layers: tuple[str, ...] = ("all",)
+    saliency_fraction: Unit = 0.0
+    saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
+    prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    renew: Unit = 0.0
+    relearn_steps: Annotated[int, Field(ge=0)] = 0
+    relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
+    relearn_every: Annotated[int, Field(ge=1)] = 2
+    relearn_share: Unit = 1.0
+    w_far: Weight = 0.0
+    cache: str | None = None
+    cache_memory: Weight = 0.5
+    cache_disk: Weight = 20.0
+
+    def check(self, data: Data) -> None:
+        """Also refuses settings that contradict each other; see `Method.check`."""
+        super().check(data)
+        if self.trains not in ("visual", "encoder", "projector"):
+            raise ConfigError(
+                f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
+                "visual, encoder, projector."
+            )
+        refuse_population(self.population, data)
+        if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
+            raise DataError(
+                "erase=stranger needs pictures of people the model was never told about: "
+                "--strangers PATH. Or type --set erase=neutral."
+            )
+        if self.erase == "base" and self.base is None:
+            raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
+        if self.cache is not None:
+            refuse_small(Path(self.cache), self.cache_disk)
+        if self._uses_answers and not any(s.answer and s.picture for s in data.forget):
+            raise ConfigError(
+                "supervision=full needs questions and answers about the forget pictures. Give "
+                "them, or type --supervision features."
+            )
+
+    def check_settings(self, settings: Settings) -> None:
+        """Also refuses adapters where weights are masked; see `Method.check_settings`."""
+        super().check_settings(settings)
+        masks = "saliency_fraction, saliency_threshold, prune, w_far"
+        if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
+            raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
+
+    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes the visual part of `vlm` in place; see `Method.change`."""
+        seed_step(trainer.settings.seed, 0)
+        # A text-only sample has no gradient in the visual part.
+        forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
+        if not self._uses_answers:
+            forget, retain = one_a_picture(forget), one_a_picture(retain)
+        forget += blends(forget, self.neighbours, trainer.settings.seed)
+        vlm.model.requires_grad_(False)
+        parameters = layer_parameters(vlm, self.trains, self.train_layers)
+        # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
+        edited = vlm.parameters("visual") if self.prune or self.renew else {}
+        teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
+        teacher.wait_in_file()
+        prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
+        sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
+        guide = Guide.of_data(
+            teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
+            forget, None if self.population == "forget" else retain, data.strangers,
+            erase=self.erase, strength=self.erase_strength, base=self.base,
+            by_concept=self.stranger_per == "concept", alike=self.population == "alike",
+        ).at(sight, prefix)  # fmt: skip
+        frozen = gradient_masks(
+            vlm, forget, retain, parameters,
+            answer_probes if self._uses_answers else picture_probes, prune=self.prune,
+            fraction=self.saliency_fraction, threshold=self.saliency_threshold,
+        )  # fmt: skip
+        if frozen:
+            trainer.choices["mask"] = {"visual": mask_counts(frozen)}
+        if self.renew > 0:
+            renew_projector(vlm, parameters, self.renew)
+        parameters = dict(trainer.adapt(vlm, parameters))
+        seed = trainer.settings.seed
+        collate = viewer(vlm, forget[0].pictures[0], self._uses_answers)
+        batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
+
+        def prepare(number: int) -> tuple[Batch, list[Batch], Batch]:
+            rng = np.random.default_rng([seed, number])
+
+            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
+                return collate(trainer.draw(samples, number, stream), rng, strength)
+
+            batch, length = draw(forget, 0, self.augment), 0
+            if number < self.relearn_share * batches and number % self.relearn_every == 0:
+                length = int(rng.integers(1, self.relearn_steps + 1))
+            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
+            return batch, attack, draw(retain, 1, self.augment_retain)
+
+        def step(number: int) -> dict[str, Tensor]:
+            vkd = replace(self, supervision="features") if number % self.answers_every else self
+            batch, attack, kept = prepared(number)
+            if attack:
+                gradient_after_relearning(
+                    parameters,
+                    [partial(way_back, vlm, b, teacher, vkd._uses_answers) for b in attack],
+                    lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
+                    self.relearn_lr, trainer.share,
+                )  # fmt: skip
+            return vkd.loss(vlm, batch, kept, teacher, guide)
+
+        give_back_memory()
+        with trainer.ahead(vlm, prepare) as prepared:
+            trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
+
+    def loss(
+        self,
+        student: VLM,
+        forget: Batch,
+        retain: Batch | None,
+        teacher: VLM | None,
+        guide: Guide | None = None,
+    ) -> dict[str, Tensor]:
+        """Output-level and distillation terms; see the class.
+
+        Args:
+            student: The model being unlearned.
+            forget: What to forget.
+            retain: What to keep.
+            teacher: The frozen start model.
+            guide: Statistics and erase targets; by default from the pictures of `retain`.
+        """
+        if teacher is None or retain is None:
+            raise ConfigError("vkd needs a teacher and a retain batch.")
+        guide = guide or Guide.from_batch(self._layers(student), teacher, retain)
+        terms = self._forget(student, forget, teacher, guide)
+        inputs, known = student.visual_inputs(retain), {}
+        layers = choose_layers(student, self.keep_layers)
+        if self.w_keep > 0:
+            known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
+        h, logits = guide.see(student, retain, known, self._uses_answers and self.w_retain > 0)
+        if logits is not None:
+            terms["retain"] = self.w_retain * nll(logits, retain.labels)
+        if self.w_keep > 0:
+            t = by_picture(teacher, known, inputs)
+            terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
+        if self.w_far > 0:
+            trained = (
+                layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
+            )
+            terms["far"] = self.w_far * nearness(*trained)
+        return terms
+
+    def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
+        inputs = student.visual_inputs(batch)
+        layers = choose_layers(student, self.erase_layers)
+        asked = self._uses_answers and self.w_forget > 0 and self.output != "none"
+        npo = asked and self.output == "npo"
+        known: dict[str, Tensor] = {}
+        if self.w_erase > 0 and self.erase in ("anonymous", "push") and not npo:
+            # Noise is drawn for every layer that the guide knows.
+            wanted = guide.layers if self.erase == "push" else layers
+            known = guide.observe(teacher, inputs, wanted, self.augment == 0)
+        h, logits = guide.see(student, batch, known, asked)
+        terms: dict[str, Tensor] = {}
+        if logits is not None:
+            if self.output == "ga":
+                terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
+            else:
+                # One pass gives the teacher's answers and the features that the target starts from.
+                with torch.no_grad(), capture(teacher, guide.layers) as known:
+                    before = sequence_logps(teacher.logits(batch), batch.labels)
+                logps = sequence_logps(logits, batch.labels)
+                terms["forget"] = self.w_forget * npo_loss(logps, before, self.beta)
+        if self.w_erase > 0:
+            seen = by_picture(teacher, known, inputs) if known else None
+            with torch.no_grad():
+                target = guide.target(self.erase, teacher, inputs, batch.picture_ids, seen)
+            away = self._mean(h, target, layers, guide)
+            if self.erase == "push":
+                # The square root has a gradient near the teacher, where the square's vanishes.
+                away = (self.margin**0.5 - (away + 1e-6).sqrt()).clamp(min=0)
+            terms["erase"] = self.w_erase * away.mean()
+        return terms
+
+    @property
+    def _uses_answers(self) -> bool:
+        return self.supervision == "full"
+
+    def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
+        between = distance_between(self.distance)
+        return torch.stack([between(h[n], t[n], guide.variance(n)) for n in layers]).mean(0)
+
+    def _layers(self, vlm: VLM) -> list[str]:
+        return choose_layers(vlm, [*self.keep_layers, *self.erase_layers])

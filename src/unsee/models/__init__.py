@@ -1,0 +1,1 @@
+"""A multimodal LLM in memory and on disk."""

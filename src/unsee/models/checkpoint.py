@@ -1,0 +1,261 @@
+"""Checkpoints on disk: folders, safetensors files and their tensor names. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from unsee.errors import ModelError, first_line
+from unsee.files import combine_digests
+
+if TYPE_CHECKING:
+    from unsee.families import Family
+
+
+INDEX = "model.safetensors.index.json"
+
+
+SINGLE = "model.safetensors"
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over a tensor's dtype, shape and bytes."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in name order."""
+    return combine_digests({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+
+
+def stored_tensors(
+    files: Mapping[str, Path], keys: Mapping[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter name with its tensor in the files, shard by shard, one at a time.
+
+    Args:
+        files: From `weight_map`.
+        keys: Parameter names to the files' names, from `checkpoint_names`.
+    """
+    for shard in sorted({files[key] for key in keys.values()}):
+        with safe_open(shard, "pt") as file:
+            for name, key in keys.items():
+                if files[key] == shard:
+                    yield name, file.get_tensor(key)
+
+
+def resolve(source: str | Path) -> Path:
+    """The local folder of a checkpoint; a hub id is downloaded, safetensors only.
+
+    Raises:
+        ModelError: If there is neither such a folder nor such a hub id.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    if folder.is_absolute() or text.startswith(".") or text.count("/") != 1:
+        raise ModelError(
+            f"model '{source}': no such folder. Give a checkpoint folder (with config.json), or a "
+            "hub id such as llava-hf/llava-1.5-7b-hf."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(text, allow_patterns=patterns))
+    except Exception as error:
+        raise ModelError(
+            f"model '{source}': no such folder, and the hub did not give it ({first_line(error)}). "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The checkpoint's config.json.
+
+    Raises:
+        ModelError: If it is missing or not JSON.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"model {folder}: no config.json, so it is no Hugging Face checkpoint. Give the folder "
+            "that `save_pretrained` wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {folder}: config.json cannot be read ({error}).") from error
+    return config
+
+
+def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
+    """Every tensor name of a checkpoint, to the safetensors file that holds it.
+
+    Args:
+        folder: The checkpoint.
+        check: Open every shard, to see that it is whole and has what the index places in it.
+            Without it no shard of an index is opened; see `check_shards`.
+
+    Raises:
+        ModelError: If there are no safetensors (pickled weights are refused), a shard is missing
+            or damaged, or the index names a tensor that its shard does not have.
+    """
+    index = folder / INDEX
+    if (folder / SINGLE).exists():
+        # As transformers does: where both are, the single file wins.
+        files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
+    elif index.exists():
+        try:
+            named: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+            outside = [file for file in named.values() if Path(file).name != file]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"model {folder}: {INDEX} is damaged ({error!r}). Download it again."
+            ) from error
+        if outside:
+            raise ModelError(
+                f"model {folder}: {INDEX} names the file '{outside[0]}', which is not in the "
+                "folder itself. Download the checkpoint again."
+            )
+        files = {name: folder / file for name, file in named.items()}
+    else:
+        pickles = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
+        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+        raise ModelError(
+            f"model {folder}: {found}. Only safetensors are read, since a pickle can run code. "
+            "Load it where you trust it and save it again with safe_serialization=True."
+        )
+    for shard in sorted(set(files.values())):
+        if not shard.exists():
+            raise ModelError(f"model {folder}: shard {shard.name} is missing. Download it again.")
+    if check:
+        check_shards(files, files.values())
+    return files
+
+
+def check_shards(files: Mapping[str, Path], shards: Iterable[Path]) -> None:
+    """Reads the headers of some shards, and compares them with the index; no weight is read.
+
+    Args:
+        files: From `weight_map`.
+        shards: Which to open.
+
+    Raises:
+        ModelError: If one is damaged or truncated, or lacks a tensor that the index places in it.
+    """
+    for shard in sorted(set(shards)):
+        absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
+        if absent:
+            raise ModelError(
+                f"model {shard.parent}: the index places {min(absent)} in {shard.name}, which does "
+                "not have it. Download the checkpoint again."
+            )
+
+
+def check_sizes(files: Mapping[str, Path], needed: Mapping[str, int]) -> None:
+    """Compares the sizes of shards with what the index places in them; none is opened.
+
+    Args:
+        files: From `weight_map`.
+        needed: The bytes that a tensor takes at least, by name.
+
+    Raises:
+        ModelError: If a shard is too small.
+    """
+    for shard in sorted({files[name] for name in needed}):
+        least = sum(size for name, size in needed.items() if files[name] == shard)
+        size = shard.stat().st_size
+        if size < least:
+            raise ModelError(
+                f"model {shard.parent}: shard {shard.name} is truncated: it has {size:,} bytes, "
+                f"and the tensors that the index places in it take {least:,}. Download it again."
+            )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies in a safetensors file.
+
+    Attributes:
+        dtype: As safetensors spells it, such as "BF16".
+        shape: Its shape.
+        start: Offset of its first byte in the file.
+        stop: Offset after its last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_header(shard: Path) -> dict[str, Entry]:
+    """The tensors of one safetensors file, from its header; no weight is read.
+
+    Raises:
+        ModelError: If the file is damaged or truncated.
+    """
+    tensor_names(shard)
+    with shard.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: Entry(
+            entry["dtype"],
+            tuple(entry["shape"]),
+            *(8 + length + offset for offset in entry["data_offsets"]),
+        )
+        for name, entry in header.items()
+    }
+
+
+def tensor_names(shard: Path) -> list[str]:
+    """The tensor names in one safetensors file, read from its header.
+
+    Raises:
+        ModelError: If the file is damaged or truncated.
+    """
+    try:
+        with safe_open(shard, "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"shard {shard} is damaged ({error}). Download it again.") from error
+
+
+def checkpoint_names(
+    family: Family, files: Mapping[str, Path], names: Sequence[str]
+) -> dict[str, str]:
+    """Parameter names to the names that the checkpoint's files use.
+
+    Raises:
+        ModelError: If a parameter is in no file.
+    """
+    found = known_names(family, files, names)
+    for name in names:
+        if name not in found:
+            raise ModelError(f"the checkpoint has no tensor for parameter {name}.")
+    return found
+
+
+def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str]) -> dict[str, str]:
+    """The same of those parameters that the files have; the others are left out."""
+    keys = ((name, key) for name in names for key in family.checkpoint_keys(name) if key in files)
+    found: dict[str, str] = {}
+    for name, key in keys:
+        found.setdefault(name, key)
+    return found

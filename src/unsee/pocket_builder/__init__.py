@@ -1,0 +1,1 @@
+"""Builds pocket's checkpoints; nothing here is needed to use them."""

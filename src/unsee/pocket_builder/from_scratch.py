@@ -1,0 +1,160 @@
+"""Building pocket from seeds: pictures, a vision tower, a base model, a target, two references."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from unsee import __version__
+from unsee.benchmarks.pocket.people import MOST_PEOPLE
+from unsee.benchmarks.pocket.questions import corpus
+from unsee.benchmarks.pocket.world import World
+from unsee.errors import ConfigError
+from unsee.families import family_of
+from unsee.files import atomic_folder
+from unsee.models.vlm import VLM
+from unsee.pocket_builder import drawn_world as drawn
+from unsee.pocket_builder import photo_world as photos
+from unsee.pocket_builder.curriculum import (
+    Effort,
+    train_base,
+    train_names,
+    train_people,
+    train_tower,
+)
+from unsee.pocket_builder.face_traits import SIZE
+from unsee.pocket_builder.mllmu_export import write_parquet
+from unsee.pocket_builder.tiny_llava import make_model, make_processor
+from unsee.training.loop import Progress
+
+MODELS = ("base", "target", "visual_retain", "retain_only")
+
+
+BUILD = "build.json"
+
+
+PARQUET = "mllmu"
+
+
+PRACTICE = ".practice"
+
+
+def build(
+    out: Path,
+    *,
+    seed: int = 0,
+    people: int = 40,
+    forget: int = 4,
+    faces: Path | None = None,
+    effort: Effort | None = None,
+    progress: Callable[[str], Progress | None] = lambda _: None,
+) -> Path:
+    """Makes a whole pocket benchmark in a new folder.
+
+    Args:
+        out: Where to; must not hold anything yet.
+        seed: Decides everything drawn.
+        people: How many have a name.
+        forget: How many of them are to be forgotten.
+        faces: A folder of photographs, one subfolder a person, instead of drawn people.
+        effort: How much training.
+        progress: Given a stage's name, what is told about its steps.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If the numbers do not fit.
+        DataError: If the photographs cannot be used.
+    """
+    effort = effort or Effort()
+    check_people(people, forget)
+    started = time.perf_counter()
+    with atomic_folder(out) as folder:
+        practice_folder = folder / PRACTICE
+        if faces is None:
+            world = drawn.make(folder, seed, people, forget)
+            practice, lessons = drawn.practise(practice_folder, seed, effort.strangers)
+        else:
+            world = photos.make(folder, faces, seed, people, forget)
+            practice, lessons = photos.practise(
+                practice_folder, faces, world, seed, effort.strangers
+            )
+        processor = make_processor(corpus(world.views, world.names), SIZE)
+        model = make_model(processor, SIZE, seed)
+        vlm = VLM(model, processor, family_of("llava"), folder)
+        model.train()
+        train_tower(vlm, lessons, effort, seed, progress("vision tower"))
+        train_base(vlm, practice, effort, seed, progress("base model"))
+        vlm.save(folder / "base")
+        if world.kind == "photos":
+            train_names(vlm, world, practice, effort, seed, progress("names"))
+        for name in MODELS[1:]:
+            student = vlm.copy()
+            train_people(student, world, practice, name, effort, seed, progress(name))
+            student.model.eval()
+            student.save(folder / name)
+        shutil.rmtree(practice_folder)
+        world.write()
+        write_parquet(world, folder / PARQUET)
+        describe(folder, world, effort, time.perf_counter() - started)
+    return out
+
+
+def check_people(people: int, forget: int) -> None:
+    """Refuses numbers of people that cannot be.
+
+    Raises:
+        ConfigError: If there are too few or too many, or nobody is forgotten or kept.
+    """
+    if not 1 <= forget < people <= MOST_PEOPLE:
+        raise ConfigError(
+            f"people={people}, forget={forget}: allowed are 2 to {MOST_PEOPLE} people, of whom at "
+            "least one is forgotten and one is kept."
+        )
+
+
+def describe(folder: Path, world: World, effort: Any, seconds: float, **told: Any) -> None:
+    """Writes build.json: what made the build, and the hash of every file in it."""
+    content = {
+        "unsee": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "seed": world.seed,
+        "kind": world.kind,
+        "people": len(world.people),
+        "forgotten": len(world.forgotten),
+        "effort": asdict(effort),
+        "seconds": round(seconds, 1),
+        **told,
+        "sha256": hash_files(folder),
+    }
+    (folder / BUILD).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def hash_files(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files of a build.
+
+    Left out are build.json, which holds it, and the parquet copy, made of the other files and so
+    that the package need not ship it.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name == BUILD or path.relative_to(folder).parts[0] == PARQUET:
+            continue
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Recipes: parsed, validated, and planned into jobs."""

@@ -1,0 +1,119 @@
+"""What a job takes over from a benchmark: what is held out, measured and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Scoring
+from unsee.benchmarks.pocket import Pocket
+from unsee.data.selection import split_holdout
+from unsee.evaluation.evaluate import DEFAULT_METRICS
+from unsee.recipes.specs import Spec, parse_spec
+from unsee.types import Better, Data, Sample
+
+
+def held_out(
+    benchmark: Benchmark,
+    data: Data,
+    splits: Mapping[str, list[Sample]],
+    seed: int,
+    notes: list[str],
+) -> tuple[Data, dict[str, list[Sample]]]:
+    """What a relearning attack is scored on: the benchmark's choice, else some of its pictures."""
+    held = {name: list(some) for name, some in benchmark.held_out().items()}
+    if held:
+        return data, held
+    kept, aside = split_holdout(data.forget, seed=seed)
+    pictures = {s.picture.digest for s in aside if s.picture is not None}
+    asked = [s for s in splits["forget"] if s.picture and s.picture.digest in pictures]
+    choices = [s for s in asked if s.task == "classification"] or asked
+    if not choices:
+        return data, {}
+    notes.append(
+        f"{benchmark.name} holds no pictures out: {len(pictures)} of the forgotten people's are "
+        "kept from method and attacker, to score the attack on."
+    )
+    return replace(data, forget=kept), {"forget_holdout": choices}
+
+
+def one_benchmark(
+    paths: Mapping[str, str], opened: dict[Spec, Benchmark]
+) -> tuple[Benchmark | None, dict[str, str]]:
+    """The published benchmark all splits are of, if it is one, and its names of the splits.
+
+    Pocket's splits are scored as anybody's tables are.
+    """
+    specs = {name: parse_spec(path) for name, path in paths.items()}
+    places = {spec and replace(spec, split="") for spec in specs.values()}
+    (spec, *others) = places
+    if others or spec is None or spec.name == "pocket":
+        return None, {}
+    return spec.open(opened), {name: s.split for name, s in specs.items() if s is not None}
+
+
+def forgotten(paths: Mapping[str, str]) -> list[str]:
+    """The splits that ask about what is to be forgotten: as a benchmark says, else by name."""
+    found = []
+    for name, path in paths.items():
+        spec = parse_spec(path)
+        known = BENCHMARKS.get(spec.name).forgetting if spec is not None else ()
+        if spec.split in known if spec is not None else name.startswith("forget"):
+            found.append(name)
+    return found
+
+
+def scoring(paths: Mapping[str, str]) -> dict[str, Scoring]:
+    """What scores an attack on held-out splits: as the benchmark that they are of says."""
+    found = {}
+    for name in HELD_OUT:
+        spec = parse_spec(paths.get(name, paths.get("forget", "")))
+        declared = BENCHMARKS.get(spec.name).relearning if spec is not None else {}
+        if name in declared:
+            found[name] = declared[name]
+    return found
+
+
+def directions(
+    splits: Iterable[str],
+    forgetting: Collection[str],
+    benchmark: Benchmark | None = None,
+    names: Mapping[str, str] | None = None,
+) -> dict[str, Better]:
+    """Which direction is good, by "split/modality/metric".
+
+    Args:
+        splits: Names of splits.
+        forgetting: Those that ask about what is to be forgotten.
+        benchmark: What it declares of one split holds for its other splits of that kind, such as
+            those held out for an attack.
+        names: What the benchmark calls the splits, if not the same.
+    """
+    found: dict[str, Better] = {}
+    measures = benchmark.measures if benchmark is not None else ()
+    kinds = benchmark.forgetting if benchmark is not None else ()
+    for split in splits:
+        away = split in forgetting
+        for metric in DEFAULT_METRICS:
+            found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
+        kin = [m for m in measures if (m.split in kinds) == away]
+        own = [m for m in measures if m.split == (names or {}).get(split, split)]
+        found |= {f"{split}/{m.modality}/{m.metric}": m.better for m in (*reversed(kin), *own)}
+    return found
+
+
+def rules_of(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) -> dict[str, Any]:
+    """What a job takes over from a benchmark."""
+    if benchmark is None:
+        return {}
+    # Pocket's splits are as many in every run of a build.
+    own = isinstance(benchmark, Pocket)
+    counts = {} if own else {"samples": {name: len(some) for name, some in splits.items()}}
+    return {
+        "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
+        "tasks": benchmark.tasks,
+        "longest": benchmark.longest,
+        "scoring": benchmark.relearning,
+        "benchmark": benchmark.facts() | counts,
+    }

@@ -1,0 +1,130 @@
+"""Finetuning recipes: which models to make from a base checkpoint, of what, and how.
+
+`target` knows everyone, `visual_retain` has read all texts but seen no picture of whom is to be
+forgotten, `retain_only` knows nothing of them. All three are trained alike, from the same start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field
+
+from unsee.benchmarks import Knower
+from unsee.errors import ConfigError
+from unsee.models.devices import Device
+from unsee.recipes.parsing import parse_overrides, read_yaml, validate
+from unsee.training.settings import Settings
+from unsee.types import Part
+
+KNOWERS: tuple[Knower, ...] = get_args(Knower)
+
+
+@dataclass(frozen=True)
+class Finetune(Settings):
+    """What to teach a base checkpoint, and how; the defaults are MLLMU-Bench's published setting.
+
+    Training settings that are not listed here are those of `unsee show settings`.
+
+    Source: MLLMU-Bench, arXiv 2410.22108, its appendix on fine-tuning: LoRA of rank 16, alpha 16
+    and dropout 0.05, a rate of 2e-5, 5 epochs, batches of 4.
+
+    Attributes:
+        model: The base checkpoint; None is the benchmark's own, where it ships one.
+        benchmark: A registered benchmark; None takes `forget` and `retain`.
+        data: The benchmark's folder or hub id; None is where it is published.
+        ratio: Its share to forget (%); None is its default.
+        who: Which model to make: target, visual_retain, retain_only, or all three.
+        forget: A table of what only the target is to know, instead of a benchmark.
+        retain: A table of what every model is to know.
+        parts: The parts that are trained: visual, encoder, projector, language, all.
+        loss: On the "answer" alone, or on "all" ordinary tokens of the chat.
+        epochs: Passes over the samples, where `steps` is 0.
+        steps: Optimiser steps; 0 takes `epochs`.
+        dtype: What to load and save the weights as; "auto" is what config.json says.
+        device: Where to train; "auto" is a GPU where there is one.
+        save: The whole "model" (LoRA folded in), the PEFT "adapter", or "both".
+        names: Let the saved cards name who was learned.
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+    """
+
+    model: str | None = None
+    benchmark: str | None = None
+    data: str | None = None
+    ratio: str | None = None
+    who: Literal["target", "visual_retain", "retain_only", "all"] = "target"
+    forget: str | None = None
+    retain: str | None = None
+    parts: tuple[Part, ...] = ("language",)
+    loss: Literal["answer", "all"] = "answer"
+    epochs: Annotated[float, Field(gt=0)] = 5.0
+    steps: Annotated[int, Field(ge=0)] = 0
+    lr: Annotated[float, Field(gt=0)] = 2e-5
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    lora: Annotated[int, Field(ge=0)] = 16
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Device = "auto"
+    save: Literal["model", "adapter", "both"] = "model"
+    names: bool = False
+    trust_remote_code: bool = False
+
+    def settings(self, count: int) -> Settings:
+        """How to train on this many samples."""
+        values = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        if self.steps == 0:
+            values["steps"] = math.ceil(self.epochs * count / (self.batch_size * self.accumulate))
+        return Settings(**values)
+
+    @property
+    def makes(self) -> tuple[Knower, ...]:
+        """The models to make, in order."""
+        return KNOWERS if self.who == "all" else (self.who,)
+
+    def text(self, command: str) -> str:
+        """The recipe as YAML whose first line is the command that runs it."""
+        content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return f"# {command}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def read_finetune(path: Path, overrides: Sequence[str] = ()) -> Finetune:
+    """Reads a recipe; key=value after it override its keys.
+
+    Raises:
+        ConfigError: If it cannot be read, or anything in it is not allowed.
+    """
+    return make_finetune(read_yaml(path, "who: target") | parse_overrides(overrides))
+
+
+def make_finetune(content: Mapping[str, Any]) -> Finetune:
+    """A recipe from its content; checks all that needs no data.
+
+    Raises:
+        ConfigError: If anything in it is not allowed.
+    """
+    values = dict(content)
+    if isinstance(values.get("parts"), str):
+        values["parts"] = [values["parts"]]
+    if isinstance(values.get("ratio"), int | float):
+        values["ratio"] = f"{values['ratio']:g}"
+    recipe = validate(Finetune, values)
+    own = recipe.forget is not None or recipe.retain is not None
+    if own == (recipe.benchmark is not None):
+        raise ConfigError(
+            "finetune learns from a benchmark or from tables of your own. Give either benchmark= "
+            "or forget= and retain=."
+        )
+    if own and recipe.model is None:
+        raise ConfigError("which base checkpoint? Give model=DIR_OR_ID.")
+    if not recipe.parts:
+        raise ConfigError("parts is empty. Name what is trained, such as parts=language.")
+    if recipe.lora == 0 and recipe.save != "model":
+        raise ConfigError(
+            f"save={recipe.save}: only LoRA adapters can be saved as one, and lora=0 trains the "
+            "weights themselves. Type lora=16, or save=model."
+        )
+    return recipe

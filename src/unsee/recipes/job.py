@@ -1,0 +1,110 @@
+"""A job: everything that a run needs, its inputs already read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unsee.artifacts.model_card import Kind
+from unsee.attacks import Chain
+from unsee.benchmarks import Scoring
+from unsee.evaluation.evaluate import DEFAULT_METRICS
+from unsee.evaluation.lm_eval import Suite
+from unsee.methods import Method
+from unsee.models.checkpoint import read_config, resolve
+from unsee.models.devices import Device, pick_device, slowness
+from unsee.models.quantization import LoadIn
+from unsee.models.vlm import VLM
+from unsee.training.settings import Settings
+from unsee.types import Better, Data, Sample
+
+SLOW = 1.5  # times as long as in 32 bits: what is worth a word
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs, its inputs already read and checked.
+
+    Attributes:
+        kind: Which command it is: demo, run, unlearn, evaluate or audit.
+        command: What to type to do it again.
+        recipe: Its recipe as text.
+        model: The checkpoint to unlearn (or to evaluate or attack).
+        data: What the method may see.
+        splits: What is scored.
+        method: None leaves the model as it is.
+        settings: How to train.
+        attacks: What to try: attacks, each made on what the one before it leaves.
+        references: Models beside it: "target", "reference", "retain_only".
+        better: Directions by "split/modality/metric".
+        forgetting: The splits that ask about what is to be forgotten.
+        scoring: What scores the attacks, by the held-out split.
+        metrics: Registered names of what is scored.
+        tasks: The only tasks that a metric is reported on.
+        suite: Tasks of lm-evaluation-harness, run on every model.
+        patch: A visual patch to put on the model, in memory.
+        longest: Longest answer that is generated, in tokens.
+        benchmark: What the record says of the benchmark.
+        save: "patch", "model" or "adapter".
+        names: Let the saved folder's card name who was forgotten.
+        visual_only: Load the visual part alone.
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+        device: Where every model is put; "auto" is a GPU where there is one.
+        load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
+            trained; None leaves them as they are.
+    """
+
+    kind: str
+    command: str
+    recipe: str
+    model: str | Path
+    data: Data
+    splits: Mapping[str, Sequence[Sample]]
+    method: Method | None = None
+    settings: Settings = field(default_factory=Settings)
+    attacks: Sequence[Chain] = ()
+    references: Mapping[str, str | Path] = field(default_factory=dict)
+    better: Mapping[str, Better] = field(default_factory=dict)
+    forgetting: Sequence[str] = ()
+    scoring: Mapping[str, Scoring] = field(default_factory=dict)
+    metrics: Sequence[str] = DEFAULT_METRICS
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    suite: Suite | None = None
+    patch: Path | None = None
+    longest: int = 24
+    benchmark: Mapping[str, Any] | None = None
+    save: Kind = "patch"
+    names: bool = False
+    visual_only: bool = False
+    trust_remote_code: bool = False
+    device: Device = "auto"
+    load_in: LoadIn | None = None
+
+    def advice(self) -> list[str]:
+        """What would make the training faster on this machine."""
+        trained = self.method is not None and not self.method.training_free
+        if not trained or self.settings.precision != "no" or pick_device(self.device) != "cpu":
+            return []
+        config = read_config(resolve(self.model))
+        stored = config.get("dtype", config.get("torch_dtype"))
+        if stored not in ("bfloat16", "float16"):
+            return []
+        times = slowness(stored)
+        advice = (
+            f"the model is stored in {stored}, in which this CPU takes {times:.1f} times as long "
+            "as in 32 bits. precision=fp32 computes in those: faster, and the weights take twice "
+            "the memory meanwhile."
+        )
+        return [advice] if times > SLOW else []
+
+    def load(self, source: str | Path) -> VLM:
+        """A model of this job, as all of them are loaded."""
+        return VLM.load(
+            source,
+            visual_only=self.visual_only,
+            trust_remote_code=self.trust_remote_code,
+            device=self.device,
+            load_in=self.load_in,
+        )

@@ -1,0 +1,101 @@
+"""Parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from unsee.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+
+
+def validate(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Builds a dataclass from plain values.
+
+    Raises:
+        ConfigError: If a field is unknown or a value not allowed; all are named at once.
+    """
+    problems: list[str] = []
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    label = getattr(kind, "name", kind.__name__.lower())
+    problems += [
+        str(UnknownNameError(f"field of {label}", key, known)) for key in values if key not in known
+    ]
+    found = _collect(problems, kind, {k: v for k, v in values.items() if k in known})
+    if problems or found is None:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def read_yaml(path: Path, example: str) -> dict[str, Any]:
+    """The keys and values in a recipe's file.
+
+    Args:
+        path: The file.
+        example: A line that such a recipe may hold.
+
+    Raises:
+        ConfigError: If it cannot be read, or holds anything else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+    except FileNotFoundError as error:
+        raise ConfigError(f"recipe {path}: no such file. See recipes/ for examples.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"recipe {path}: must be keys with values, such as '{example}'.")
+    return content
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """key=value pairs, values read as YAML: 3, 1e-4, true, [encoder.1, projector], text.
+
+    Raises:
+        ConfigError: If a pair has no "=" or its value cannot be read.
+    """
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"'{pair}' is not key=value. Type, for example, lr=1e-4.")
+        try:
+            found[key.strip()] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{pair}': the value cannot be read ({error}).") from error
+    return found
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-4 for text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
+    """The dataclass, or None with what is wrong added to `problems`."""
+    cleaned = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    cleaned = {
+        k: (v,) if k.endswith("_layers") and isinstance(v, str) else v for k, v in cleaned.items()
+    }
+    try:
+        return TypeAdapter(kind).validate_python(cleaned)
+    except ValidationError as error:
+        label = getattr(kind, "name", kind.__name__.lower())
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or label
+            problems.append(
+                f"{label}: {where}={item['input']!r} is not allowed: {item['msg']}. "
+                f"`unsee show {label}` lists what is."
+            )
+        return None

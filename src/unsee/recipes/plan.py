@@ -1,0 +1,209 @@
+"""From a recipe to a job: reads the data, decides what is scored, and finds the references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unsee.artifacts.model_card import Kind
+from unsee.attacks import needed
+from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.benchmarks.pocket import Pocket
+from unsee.data.selection import split_holdout
+from unsee.errors import ConfigError
+from unsee.methods import Method
+from unsee.recipes.benchmark_defaults import directions, held_out, rules_of
+from unsee.recipes.job import Job
+from unsee.recipes.sources import make_data, pocket_strangers, read_samples
+from unsee.recipes.specs import Spec, parse_spec
+from unsee.recipes.unlearn import Recipe
+from unsee.training.settings import Settings
+from unsee.types import Data, Picture, Sample
+
+# What a user's own table is split into, of what is to be forgotten.
+HELD_FORGET = ("forget", "forget_holdout")
+
+
+def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """A job for a recipe, and what the user should be told about it.
+
+    Raises:
+        UnseeError: If a recipe, a file or a sample cannot be used; nothing is written then.
+    """
+    if recipe.forget is None:
+        return _benchmark(recipe, kind, command)
+    return _own(recipe, kind, command)
+
+
+def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """A benchmark's own sets, references and measures."""
+    method, settings, attacks = recipe.build()
+    benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
+    shipped = benchmark if isinstance(benchmark, Pocket) else None
+    if recipe.model is None and shipped is None:
+        raise ConfigError(
+            f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "
+            "its people: model: DIR_OR_ID in the recipe."
+        )
+    given = {
+        "target": recipe.model, "reference": recipe.reference, "retain_only": recipe.retain_only,
+    }  # fmt: skip
+    references: dict[str, str | Path] = {name: at for name, at in given.items() if at}
+    if shipped is not None:
+        its = {"target": "target", "reference": "visual_retain", "retain_only": "retain_only"}
+        references = {name: references.get(name) or shipped.checkpoint(its[name]) for name in its}
+    unbased = getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None
+    if unbased and shipped is not None:
+        recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
+        method, settings, attacks = recipe.build()
+    splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
+    data = benchmark.data()
+    if "outside" in needed(attacks):
+        data = replace(data, outside=benchmark.outsiders())
+    notes: list[str] = []
+    if attacks and "forget_holdout" not in splits:
+        data, held = held_out(benchmark, data, splits, recipe.seed, notes)
+        splits |= held
+    job = Job(
+        kind=kind,
+        command=command,
+        recipe=recipe.text(command),
+        model=references["target"],
+        data=data if data.strangers else replace(data, strangers=pocket_strangers()),
+        splits=splits,
+        method=method,
+        settings=settings,
+        attacks=attacks,
+        references=references,
+        better=directions(splits, benchmark.forgetting, benchmark),
+        forgetting=[name for name in splits if name in benchmark.forgetting],
+        **rules_of(benchmark, splits),
+        save=_save(recipe, method, settings),
+        names=recipe.names,
+        trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
+    )
+    return job, notes
+
+
+def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+    """The user's own checkpoint and pictures."""
+    if recipe.model is None:
+        raise ConfigError("which model? Type --model DIR_OR_ID.")
+    model = shipped_checkpoint(recipe.model)
+    notes: list[str] = []
+    opened: dict[Spec, Benchmark] = {}
+    forget = read_samples(recipe.forget or "", "forget", opened)
+    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
+    strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
+    pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
+    answered = any(s.answer for s in forget)
+    recipe = _supervise(recipe, answered, notes)
+    if pictures is None and retain and recipe.set.get("erase") != "stranger":
+        # Drawn faces are no population to measure photographs against.
+        pictures = []
+    data = make_data(forget, retain, pictures)
+    if not data.retain:
+        data = Data(data.forget, _stand_in(data.strangers), data.strangers)
+        recipe = _alone(recipe, data, notes)
+    method, settings, attacks = recipe.build()
+    pictures_only = recipe.method == "vkd" and recipe.set.get("supervision") == "features"
+    visual_only = pictures_only and not any(s.answer for s in (*data.forget, *data.retain))
+    splits: dict[str, list[Sample]] = {}
+    if answered:
+        train, held = split_holdout(data.forget, seed=recipe.seed)
+        kept, kept_held = split_holdout(data.retain, seed=recipe.seed)
+        splits = {
+            "forget": train,
+            "forget_holdout": held,
+            "retain": [s for s in kept if s.answer],
+            "retain_holdout": [s for s in kept_held if s.answer],
+        }
+        splits = {name: samples for name, samples in splits.items() if samples}
+        data = Data(train, kept, data.strangers)
+    references: dict[str, str | Path] = {"target": model}
+    for name in ("reference", "retain_only"):
+        if getattr(recipe, name):
+            references[name] = shipped_checkpoint(getattr(recipe, name))
+    job = Job(
+        kind=kind,
+        command=command,
+        recipe=recipe.text(command),
+        model=model,
+        data=data,
+        splits=splits,
+        method=method,
+        settings=settings,
+        attacks=attacks,
+        references=references,
+        better=directions(splits, HELD_FORGET),
+        forgetting=[name for name in splits if name in HELD_FORGET],
+        benchmark=None,
+        save=_save(recipe, method, settings, visual_only),
+        names=recipe.names,
+        visual_only=visual_only,
+        trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
+    )
+    return job, notes
+
+
+def _save(recipe: Recipe, method: Method, settings: Settings, visual_only: bool = False) -> Kind:
+    """What to write, refused before hours of training if it cannot be."""
+    if recipe.save == "patch" and method.changes_language:
+        raise ConfigError(
+            f"save=patch: a visual patch cannot carry what {method.name} with trains="
+            f"{method.trains} changes. Type --save model, or --set trains=visual."
+        )
+    if recipe.save == "adapter" and settings.lora == 0:
+        raise ConfigError(
+            "save=adapter: only LoRA adapters can be saved as one, and none are trained. Type "
+            "--set lora=16, or --save model."
+        )
+    if recipe.save == "model" and visual_only:
+        raise ConfigError(
+            "save=model: from pictures alone the language model's weights are never read, so only "
+            "a patch can be written. Type --save patch, then `unsee apply`."
+        )
+    return recipe.save or ("model" if method.changes_language else "patch")
+
+
+def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:
+    """Without answers, vkd learns from pictures alone; asked for otherwise, it says so."""
+    if recipe.method != "vkd" or answered:
+        return recipe
+    given = recipe.set.get("supervision")
+    if given == "full":
+        raise ConfigError(
+            "supervision=full needs questions and answers about the forget pictures, and "
+            f"{recipe.forget} has none. Type --supervision features, or give a table with columns "
+            "image, question, answer, concept."
+        )
+    if given is None:
+        notes.append("the forget set has no answers: features only, the language model stays shut.")
+    return replace(recipe, set={**recipe.set, "supervision": "features"})
+
+
+def _alone(recipe: Recipe, data: Data, notes: list[str]) -> Recipe:
+    """Without pictures to keep, several forgotten people are measured against each other."""
+    notes.append(
+        "no --retain was given: drawn faces that come with the package stand in, and people of "
+        "whom nothing is known here may be forgotten as well. Pictures of those whom the model "
+        "should go on recognising keep it better."
+    )
+    several = len({s.concept for s in data.forget if s.picture is not None}) > 1
+    open_to = recipe.method == "vkd" and not {"population", "erase"} & set(recipe.set)
+    if not several or not open_to or recipe.strangers is not None:
+        return recipe
+    return replace(recipe, set={**recipe.set, "population": "forget"})
+
+
+def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
+    return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
+
+
+def shipped_checkpoint(source: str) -> str:
+    """A checkpoint as it is typed; "pocket:NAME" is one that ships with the package."""
+    spec = parse_spec(source) if source.startswith("pocket:") else None
+    return source if spec is None else str(Pocket.open(spec.location).checkpoint(spec.split))

@@ -1,0 +1,95 @@
+"""Sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsee.data.readers import PICTURES, read_folder, read_table
+from unsee.data.selection import check_disjoint
+from unsee.data.tables import SUFFIXES
+from unsee.errors import DataError
+from unsee.recipes.specs import Spec, parse_spec
+from unsee.types import Data, Picture, Sample
+
+if TYPE_CHECKING:
+    from unsee.benchmarks import Benchmark
+
+
+def read_samples(
+    path: str | Path, role: str = "forget", opened: dict[Spec, Benchmark] | None = None
+) -> list[Sample]:
+    """The samples in a folder of pictures, a table, or a split of a benchmark.
+
+    Every picture is decoded once here, so that a run does not fail on one later.
+
+    Args:
+        path: A folder of pictures (a subfolder a person, or flat: its name is the concept); a
+            .jsonl, .csv, .tsv or .parquet file with columns image, question, answer, concept; or
+            "NAME:SPLIT" for a split of a benchmark; see `parse_spec`.
+        role: What the set is for: "forget", "retain", ...; used in messages, and a forget set must
+            say of every row whom it is about.
+        opened: Benchmarks that are open already, each of which is read once; added to.
+
+    Raises:
+        DataError: If anything in it cannot be used; up to ten bad rows or files are named.
+    """
+    text = str(path)
+    spec = parse_spec(text)
+    if spec is not None:
+        if not spec.split:
+            raise DataError(
+                f"the {role} set '{path}' names no split. Type {spec.name}:SPLIT; "
+                f"the splits are {', '.join(spec.open(opened).splits)}."
+            )
+        return list(spec.open(opened).load(spec.split))
+    path = Path(path)
+    if path.is_dir():
+        samples = read_folder(path, role)
+    elif not path.exists():
+        raise DataError(
+            f"the {role} set '{path}' does not exist. Give a folder of pictures, a "
+            f"{', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
+        )
+    elif path.suffix.lower() in SUFFIXES:
+        samples = read_table(path, role)
+    else:
+        one = " One picture alone goes into a folder." if path.suffix.lower() in PICTURES else ""
+        raise DataError(
+            f"the {role} set '{path}' is of a kind that is not read.{one} Give a folder of "
+            f"pictures, a {', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
+        )
+    return samples
+
+
+def make_data(
+    forget: Sequence[Sample],
+    retain: Sequence[Sample] | None = None,
+    strangers: Sequence[Picture] | None = None,
+) -> Data:
+    """Puts together what a method may see.
+
+    Args:
+        forget: Samples to forget.
+        retain: Samples to keep.
+        strangers: Pictures of people the model was never told about; None takes those of the
+            pocket benchmark, which come with the package.
+
+    Raises:
+        DataError: If there is nothing to forget, or forget and retain share a picture.
+    """
+    if not forget:
+        raise DataError("the forget set is empty. Give it at least one sample.")
+    retain = tuple(retain or ())
+    check_disjoint(forget, retain)
+    known = pocket_strangers() if strangers is None else strangers
+    return Data(tuple(forget), retain, tuple(known))
+
+
+def pocket_strangers() -> list[Picture]:
+    """Pictures of people without a name, from the pocket benchmark in the package."""
+    from unsee.benchmarks import BENCHMARKS
+
+    benchmark: Any = BENCHMARKS.get("pocket")()
+    return list(benchmark.data().strangers)

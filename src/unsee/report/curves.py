@@ -1,0 +1,167 @@
+"""What happens over steps: the recovery curves under attack, and the terms of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from unsee.records.reader import Run
+from unsee.records.schema import Relearning
+from unsee.report import charts, wording
+from unsee.report.findings import MODULES, percent, value_of
+
+CURVES = (
+    ("retain_only", "Retain-only reference", "retain-only"),
+    ("reference", "Visual-retain reference", "reference"),
+    ("unlearned", "Unlearned model", "unlearned"),
+)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One panel of the recovery curves."""
+
+    share: str
+    budget: str
+    drawing: Markup
+    area: str
+    half: str
+    steps: list[int]
+    table: list[tuple[str, list[str]]]
+
+
+def curves(run: Run) -> list[tuple[str, str]]:
+    """The legend of the recovery curves: what is drawn in any panel."""
+    drawn = [
+        (label, style)
+        for name, label, style in reversed(CURVES)
+        if any(attack.curve(name) for attack in run.summary.relearn)
+    ]
+    points = [point for attack in run.summary.relearn for point in attack.curve("unlearned")]
+    if any(point.retain is not None for point in points):
+        drawn.append(("Other people, unlearned model", "retained"))
+    return drawn
+
+
+def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
+    """The relearning attacks by the attacker's modules, each a row of panels by share."""
+    rows: dict[str, list[Relearning]] = {}
+    for attack in run.summary.relearn:
+        rows.setdefault(attack.modules, []).append(attack)
+    return [
+        (
+            MODULES.get(modules, modules),
+            [
+                _attack(
+                    attack, f"{uid}-a{row}-{column}", value_of(run.summary.target, attack.measure)
+                )
+                for column, attack in enumerate(sorted(found, key=lambda a: a.share))
+            ],
+        )
+        for row, (modules, found) in enumerate(rows.items())
+    ]
+
+
+def metric_of(key: str | None) -> str:
+    """The metric of a "split/modality/metric" key; older records name none."""
+    return (key or "").rpartition("/")[2] or "accuracy"
+
+
+def scored(run: Run) -> str:
+    """What the recovery curves show, in a sentence."""
+    told = []
+    for attack in run.summary.relearn:
+        mine, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
+        text = f"The curves show {wording.metric_name(mine)}"
+        asked = any(point.retain is not None for point in attack.curve("unlearned"))
+        if asked and other != mine:
+            text += f"; that of the other people {wording.metric_name(other)}"
+        told.append(f"{text}.")
+    return " ".join(dict.fromkeys(told))
+
+
+def _attack(attack: Relearning, uid: str, before: float | None) -> Attack:
+    lines = []
+    table = []
+    metric, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
+    kept = [charts.Dot(p.step, p.retain) for p in attack.curve("unlearned")]
+    if any(dot.y is not None for dot in kept):
+        lines.append(charts.Line("Other people, unlearned model", "retained", kept, markers=False))
+        table.append(("Other people, unlearned model", other, {dot.x: dot.y for dot in kept}))
+    for name, label, style in CURVES:
+        points = attack.curve(name)
+        if points:
+            dots = [charts.Dot(p.step, p.value, p.low, p.high) for p in points]
+            lines.append(charts.Line(label, style, dots))
+            table.insert(0, (label, metric, {dot.x: dot.y for dot in dots}))
+    steps = sorted({int(step) for *_, values in table for step in values})
+    said = [
+        f"{label} from {wording.score(name, _ends(values)[0])} to "
+        f"{wording.score(name, _ends(values)[1])}"
+        for label, name, values in table
+    ]
+    share = percent(attack.share)
+    modules = MODULES.get(attack.modules, attack.modules)
+    area = attack.area_to_reference
+    half = attack.steps_to_half_recovery
+    return Attack(
+        share=share,
+        budget=f"{attack.steps} steps"
+        + ("" if attack.lr is None else f", learning rate {attack.lr:g}"),
+        drawing=charts.line_chart(
+            lines,
+            uid=uid,
+            title=f"Recovery with {share} of the forget samples, training {modules}",
+            desc="; ".join(said) + f" over {attack.steps} steps.",
+            x_label="attack steps",
+            share=True,
+            percent=metric in wording.SHARES,
+        ),
+        area="no reference" if area is None else wording.signed(area),
+        half=_half(half, before),
+        steps=steps,
+        table=[
+            (label, [wording.score(name, v[s]) if s in v else wording.NONE for s in steps])
+            for label, name, v in table
+        ],
+    )
+
+
+def _half(steps: float | None, before: float | None) -> str:
+    """When half of what the target knew is back; older records tell no target's score."""
+    if steps is not None:
+        return f"{steps:g} steps"
+    return "nothing known before" if before == 0 else "not reached"
+
+
+def _ends(values: Mapping[float, float | None]) -> tuple[float | None, float | None]:
+    ordered = [values[step] for step in sorted(values)]
+    return ordered[0], ordered[-1]
+
+
+def training(run: Run, uid: str) -> list[tuple[str, Markup]]:
+    """A chart of the loss and one of each named term, over the steps."""
+    series: dict[str, list[charts.Dot]] = {}
+    for step in run.train:
+        parts = {"loss": step.loss} | (dict(step.terms) if step.terms else {})
+        for name, value in parts.items():
+            series.setdefault(name, []).append(charts.Dot(step.step, value))
+    made = []
+    for number, (name, dots) in enumerate(series.items()):
+        if sum(dot.y is not None for dot in dots) < 2:
+            continue
+        line = charts.Line(name, "term", charts.thin(dots), markers=False)
+        values = [dot.y for dot in dots if dot.y is not None]
+        label = "Loss (sum)" if name == "loss" else name
+        drawing = charts.line_chart(
+            [line],
+            uid=f"{uid}-t{number}",
+            title=f"{label} over the training steps",
+            desc=f"From {values[0]:.4g} to {values[-1]:.4g} over {len(values)} steps.",
+            x_label="steps",
+            share=False,
+        )
+        made.append((label, drawing))
+    return made

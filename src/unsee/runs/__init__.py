@@ -1,0 +1,1 @@
+"""Runs: train, evaluate, attack, record, report."""

@@ -1,0 +1,124 @@
+"""What a meta-evaluation writes: ratings.json, and a page of tables in markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unsee.files import write_whole
+from unsee.records.provenance import made_on
+from unsee.studies.markdown import Table
+from unsee.studies.ratings import KEPT, Rating, keeps, rate
+from unsee.studies.results import shown
+
+RATINGS, TABLE = "ratings.json", "table.md"
+
+
+SHOWN = ("method", "seed", "start", "steps", "share")
+
+
+# Open-MMUnlearning, arXiv 2610.10358, section 5, on MLLMU-Bench; classification is our accuracy.
+PUBLISHED = {
+    "bleu": 0.950, "rouge_l": 0.921, "truth_ratio": 0.896, "ks": 0.888, "probability": 0.887,
+    "grad_norm": 0.873, "loss": 0.817, "js": 0.793, "zlib": 0.793, "cloze": 0.766, "min_k": 0.755,
+    "accuracy": 0.740, "min_k_plus": 0.493,
+}  # fmt: skip
+
+
+MEANING = (
+    "`faithfulness` is the ROC-AUC between models that saw the people to be forgotten and models "
+    "that never did, with its 95 % interval over models; `relearning` and `quantization` are the "
+    "means of R and Q over unlearned models, `robustness` is their harmonic mean, and `overall` "
+    "that of faithfulness and robustness. 1 is best. `models` counts the unlearned models that "
+    f"kept {KEPT:.0%} of the target's utility and that the metric holds for unlearned; where there "
+    "is none, nothing is said of robustness. `saw` and `never saw` are the metric's means over the "
+    "two pools. `published` is the reliability that Open-MMUnlearning (arXiv 2610.10358) found on "
+    "models of 7 billion parameters."
+)
+
+
+def write(
+    records: Sequence[Mapping[str, Any]],
+    failed: Mapping[str, str],
+    out: Path,
+    table: Path,
+    command: str,
+) -> list[Rating]:
+    """Writes the ratings and the page, and returns the ratings."""
+    ratings = rate(records)
+    text = json.dumps([asdict(rating) for rating in ratings], indent=1)
+    write_whole(out / RATINGS, text + "\n")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(table, page(ratings, records, failed, command))
+    return ratings
+
+
+def page(
+    ratings: Sequence[Rating],
+    records: Sequence[Mapping[str, Any]],
+    failed: Mapping[str, str],
+    command: str,
+) -> str:
+    """Ratings and models as markdown."""
+    seconds = sum(record["seconds"] for record in records)
+    intro = (
+        f"Written by `{command}` on {made_on(records[0]['provenance'])}: {len(records)} models, "
+        f"{seconds / 60:.0f} minutes of processor time."
+    )
+    tables = [_ratings(ratings), _models(records)]
+    parts = [f"# Metrics judged on {_pools(records)}", intro, MEANING]
+    parts += [made.markdown().rstrip() for made in tables]
+    parts += [f"Failed: {name}: {' '.join(why.split())}" for name, why in failed.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _pools(records: Sequence[Mapping[str, Any]]) -> str:
+    counts = [sum(r["kind"] == kind for r in records) for kind in ("saw", "unseen", "unlearned")]
+    return f"{counts[0]} models that saw, {counts[1]} that never saw and {counts[2]} unlearned"
+
+
+def _ratings(ratings: Sequence[Rating]) -> Table:
+    head = [
+        "metric", "overall", "faithfulness", "robustness", "relearning", "quantization", "models",
+        "saw", "never saw", "published",
+    ]  # fmt: skip
+    rows = [
+        [
+            rating.metric,
+            _number(rating.overall),
+            f"{rating.faithfulness:.3f} ({rating.low:.3f} to {rating.high:.3f})",
+            *(_number(v) for v in (rating.robustness, rating.relearning, rating.quantization)),
+            str(rating.models),
+            _number(rating.saw),
+            _number(rating.unseen),
+            _number(PUBLISHED.get(rating.metric)),
+        ]
+        for rating in ratings
+    ]
+    return Table("Metrics", head, rows)
+
+
+def _models(records: Sequence[Mapping[str, Any]]) -> Table:
+    (target,) = (r for r in records if r["kind"] == "target")
+    head = ["model", "made by", "utility", "accuracy", "probability", "when relearned"]
+    rows = []
+    for record in records:
+        counted = record["kind"] != "unlearned" or keeps(record, target)
+        after = record.get("relearned", {}).get("probability")
+        rows.append(
+            [
+                record["name"],
+                ", ".join(f"{key} {record['made'][key]}" for key in SHOWN if key in record["made"]),
+                _number(record["utility"]) + ("" if counted else " (too low to count)"),
+                *(_number(record["before"].get(name)) for name in ("accuracy", "probability")),
+                _number(after),
+            ]
+        )
+    return Table("Models", head, rows)
+
+
+def _number(value: float | None) -> str:
+    return shown([] if value is None else [value])

@@ -19,12 +19,12 @@ from unsee.artifacts.redaction import hub_id, redact
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.models.vlm import VLM
-from unsee.training.lora import Adapters, Lora
-from unsee.training.settings import Settings
+from unsee.training.lora import Lora, LoraAdapters
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
-SETTINGS = Settings(steps=3, batch_size=4, lr=1e-2, lora=4)
+SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-2, lora=4)
 
 
 @pytest.mark.parametrize("part", ["visual", "language", "all"])
@@ -106,10 +106,10 @@ def test_a_resumed_run_matches_and_dropout_drops(
 def test_adapters_that_match_nothing_raise(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(tiny.family), "lora_targets", "nowhere")
     with pytest.raises(ConfigError, match=r"'nowhere'.*matches no layer"):
-        Adapters(tiny, tiny.parameters("all"), Lora())
+        LoraAdapters(tiny, tiny.parameters("all"), Lora())
     norms = {n: p for n, p in tiny.parameters("visual").items() if "norm" in n}
     with pytest.raises(ConfigError, match="no layer of the visual part"):
-        Adapters(tiny, norms, Lora())
+        LoraAdapters(tiny, norms, Lora())
 
 
 def test_masks_of_single_weights_are_refused(tiny: VLM, data: Data) -> None:

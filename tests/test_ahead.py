@@ -13,12 +13,12 @@ import pytest
 from unsee.errors import ConfigError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method, build_settings
-from unsee.training.prefetch import MOST, Ahead, threads_for
-from unsee.training.settings import Settings
+from unsee.training.prefetch import MOST, Prefetcher, threads_for
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
-SETTINGS = Settings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=0)
+SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=0)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -30,7 +30,7 @@ def test_each_number_is_made_once(threads: int, stride: int) -> None:
         made.append(number)
         return 10 * number
 
-    with Ahead(make, threads, 9, stride) as ahead:
+    with Prefetcher(make, threads, 9, stride) as ahead:
         found = [ahead(number) for number in range(0, 9, stride)]
     assert found == [10 * number for number in range(0, 9, stride)]
     assert sorted(made) == list(range(0, 9, stride))
@@ -38,7 +38,7 @@ def test_each_number_is_made_once(threads: int, stride: int) -> None:
 
 def test_it_is_made_while_the_caller_is_busy() -> None:
     done = {number: threading.Event() for number in range(3)}
-    with Ahead(lambda number: done[number].set(), 2, 3) as ahead:
+    with Prefetcher(lambda number: done[number].set(), 2, 3) as ahead:
         ahead(0)
         assert done[1].wait(10)
         assert done[2].wait(10)
@@ -50,7 +50,7 @@ def test_an_error_comes_where_its_number_is_asked_for() -> None:
             raise ValueError("no such picture")
         return number
 
-    with Ahead(make, 2, 5) as ahead:
+    with Prefetcher(make, 2, 5) as ahead:
         assert ahead(0) == 0
         with pytest.raises(ValueError, match="no such picture"):
             ahead(1)
@@ -63,7 +63,7 @@ def test_what_nobody_asks_for_is_dropped() -> None:
         time.sleep(0.05)
         made.append(number)
 
-    with pytest.raises(KeyboardInterrupt), Ahead(make, 1, 1000) as ahead:
+    with pytest.raises(KeyboardInterrupt), Prefetcher(make, 1, 1000) as ahead:
         ahead(0)
         raise KeyboardInterrupt
     assert len(made) <= 2

@@ -71,7 +71,7 @@ def small(name: str) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_budget_is_the_identity(name: str, subject: Subject) -> None:
-    attack = ATTACKS.get(name)(**ATTACKS.get(name).idle)
+    attack = ATTACKS.get(name)(**ATTACKS.get(name).zero_budget)
     left = attack.apply(subject)
     assert left.vlm.hash() == subject.vlm.hash()
     assert left.samples == subject.samples
@@ -187,7 +187,7 @@ def test_auc_and_tpr_by_hand() -> None:
 
 
 def test_membership_scores_by_hand(subject: Subject) -> None:
-    known = [s for s in subject.known if s.task == "generation"]
+    known = [s for s in subject.attacker_samples if s.task == "generation"]
     rows = Membership(k=1.0)._scored(subject.vlm, known)
     nlls = answer_nlls(subject.vlm, known)
     assert rows["loss"].tolist() == pytest.approx([-v for v in nlls], rel=1e-4)
@@ -229,7 +229,7 @@ def test_perturbed_pixels_keep_their_budget(subject: Subject) -> None:
         assert moved <= 5
         changed = max(changed, int(moved))
     assert changed == 5
-    known = list(subject.known)
+    known = list(subject.attacker_samples)
     sure = [
         sum(answer_nlls(vlm, some))
         for some in (
@@ -292,7 +292,7 @@ def test_views_are_of_the_same_person(subject: Subject) -> None:
         np.asarray(flipped.picture.open()), np.asarray(first.picture.open())[:, ::-1]
     )
     other = next(s for s in asked if s.id.endswith(f"{VARIANT}other"))
-    theirs = {s.picture for s in subject.known if s.concept == other.concept}
+    theirs = {s.picture for s in subject.attacker_samples if s.concept == other.concept}
     assert other.picture in theirs
 
 
@@ -358,7 +358,7 @@ def test_the_adaptive_attacker_tunes_the_visual_part_alone(subject: Subject) -> 
     left = attack.apply(subject)
     assert left.vlm.hash("language") == subject.vlm.hash("language")
     assert left.vlm.hash("visual") != subject.vlm.hash("visual")
-    known = list(subject.known)
+    known = list(subject.attacker_samples)
     assert sum(answer_nlls(left.vlm, known)) < sum(answer_nlls(subject.vlm, known))
 
 

@@ -21,7 +21,7 @@ from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
-from unsee.recipes.benchmark_defaults import directions, forgotten
+from unsee.recipes.benchmark_defaults import forgotten, measure_directions
 from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec, parse_spec
@@ -86,12 +86,14 @@ def test_splits_are_whole_and_apart(places: dict[str, Path], name: str, ratio: s
     assert not pictures[0] & pictures[1]
     if name != "safeeraser":
         assert not people[0] & people[1]
-    known = {who: benchmark.knowledge(who) for who in ("target", "visual_retain", "retain_only")}
+    known = {
+        who: benchmark.training_samples(who) for who in ("target", "visual_retain", "retain_only")
+    }
     assert len(known["target"]) == len(data.forget) + len(data.retain)
     assert list(known["retain_only"]) == list(data.retain)
     seen = {s.picture.digest for s in known["visual_retain"] if s.picture is not None}
     assert not seen & pictures[0]
-    facts = benchmark.facts()
+    facts = benchmark.metadata()
     assert facts["name"] == name
     assert facts["location"] == str(places[name])
     assert facts["ratio"] == benchmark.ratio
@@ -143,7 +145,7 @@ def test_what_a_split_asks_about_is_declared_and_not_its_name(tiny: VLM, data: D
 def test_held_out_splits_have_the_directions_of_their_kind() -> None:
     kind = BENCHMARKS.get("safeeraser")
     splits = ("forget", "harmless", "forget_holdout", "retain_holdout")
-    found = directions(splits, kind.forgetting, kind)  # type: ignore[arg-type]
+    found = measure_directions(splits, kind.forgetting, kind)  # type: ignore[arg-type]
     assert found["forget_holdout/vqa/refusal_rate"] == "higher"
     assert found["forget_holdout/vqa/attack_success"] == "lower"
     assert found["harmless/vqa/refusal_rate"] == "lower"
@@ -239,7 +241,7 @@ def test_mllmu(places: dict[str, Path]) -> None:
     lost = [{s.concept for s in opened(places, "mllmu", ratio=r).load("forget")}
             for r in ("5", "10", "15")]  # fmt: skip
     assert not lost[0] & lost[1]
-    named = opened(places, "mllmu").knowledge("visual_retain")[-1]
+    named = opened(places, "mllmu").training_samples("visual_retain")[-1]
     assert (named.question, named.picture) == ("Ada Berg: Where ?", None)
 
 
@@ -478,7 +480,10 @@ def test_a_recipe_runs_on_each(
     assert attack["curves"]["unlearned"][-1]["step"] == 1
     how = BENCHMARKS.get(name).relearning.get("forget_holdout", Scoring())
     measure = f"forget_holdout/vqa/{how.metric}"
-    assert (attack["measure"], attack["longest"]["forget_holdout"]) == (measure, how.longest)
+    assert (attack["measure"], attack["max_new_tokens"]["forget_holdout"]) == (
+        measure,
+        how.max_new_tokens,
+    )
     # Before the attack the curve says what the evaluation says.
     start = attack["curves"]["unlearned"][0]["value"]
     assert start == summary["measures"][measure]["value"]

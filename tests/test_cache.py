@@ -18,7 +18,7 @@ from unsee.methods.manu import MANU
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
-from unsee.runs.reference_cache import Cache, beside
+from unsee.runs.reference_cache import StageCache, reference_cache
 from unsee.runs.run import run
 from unsee.types import Data, Picture, Sample
 
@@ -28,22 +28,25 @@ def never() -> Any:
 
 
 def test_a_value_is_made_once_for_each_key_and_name(tmp_path: Path) -> None:
-    made = Cache(tmp_path / "new" / "folder", {"metrics": ["bleu"]})
+    made = StageCache(tmp_path / "new" / "folder", {"metrics": ["bleu"]})
     value = {"a": (0.1 + 0.2, None, float("inf")), "ü": []}
-    assert made.part("x", lambda: value) == {"a": [0.1 + 0.2, None, float("inf")], "ü": []}
-    again = Cache(made.folder, {"metrics": ["bleu"]})
-    assert again.part("x", never) == made.part("x", never)
-    assert again.part("y", lambda: 2) == 2
-    assert Cache(made.folder, {"metrics": ["cloze"]}).part("x", lambda: 3) == 3
+    assert made.get_or_compute("x", lambda: value) == {
+        "a": [0.1 + 0.2, None, float("inf")],
+        "ü": [],
+    }
+    again = StageCache(made.folder, {"metrics": ["bleu"]})
+    assert again.get_or_compute("x", never) == made.get_or_compute("x", never)
+    assert again.get_or_compute("y", lambda: 2) == 2
+    assert StageCache(made.folder, {"metrics": ["cloze"]}).get_or_compute("x", lambda: 3) == 3
     # None is a value as well.
-    assert again.part("z", lambda: None) is None
-    assert again.part("z", never) is None
+    assert again.get_or_compute("z", lambda: None) is None
+    assert again.get_or_compute("z", never) is None
 
 
 @pytest.mark.parametrize("harm", ["{", "\udcff", "[]", "value", "key", "copied"])
 def test_what_is_not_what_was_written_is_made_anew(tmp_path: Path, harm: str) -> None:
-    cache = Cache(tmp_path, {"seed": 0})
-    cache.part("x", lambda: {"score": 0.5})
+    cache = StageCache(tmp_path, {"seed": 0})
+    cache.get_or_compute("x", lambda: {"score": 0.5})
     (path,) = tmp_path.glob("*.json")
     whole = path.read_bytes()
     content = json.loads(whole)
@@ -54,12 +57,12 @@ def test_what_is_not_what_was_written_is_made_anew(tmp_path: Path, harm: str) ->
         content["key"]["seed"] = 1
         path.write_text(json.dumps(content))
     elif harm == "copied":
-        cache.part("y", lambda: {"score": 0.7})
+        cache.get_or_compute("y", lambda: {"score": 0.7})
         (other,) = set(tmp_path.glob("*.json")) - {path}
         path.write_bytes(other.read_bytes())
     else:
         path.write_bytes(harm.encode("utf-8", "surrogateescape"))
-    assert cache.part("x", lambda: {"score": 0.5}) == {"score": 0.5}
+    assert cache.get_or_compute("x", lambda: {"score": 0.5}) == {"score": 0.5}
     assert path.read_bytes() == whole
 
 
@@ -67,11 +70,11 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     def fails() -> Any:
         raise ValueError("no")
 
-    cache = Cache(tmp_path, {})
+    cache = StageCache(tmp_path, {})
     with pytest.raises(ValueError, match="no"):
-        cache.part("x", fails)
+        cache.get_or_compute("x", fails)
     assert not list(tmp_path.glob("*.json"))
-    assert cache.part("x", lambda: 1) == 1
+    assert cache.get_or_compute("x", lambda: 1) == 1
 
 
 def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
@@ -82,8 +85,12 @@ def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
         assert go_on.wait(30)
         return 1
 
-    first = threading.Thread(target=lambda: found.append(Cache(tmp_path, {}).part("x", slow)))
-    second = threading.Thread(target=lambda: found.append(Cache(tmp_path, {}).part("x", never)))
+    first = threading.Thread(
+        target=lambda: found.append(StageCache(tmp_path, {}).get_or_compute("x", slow))
+    )
+    second = threading.Thread(
+        target=lambda: found.append(StageCache(tmp_path, {}).get_or_compute("x", never))
+    )
     first.start()
     assert begun.wait(30)
     second.start()
@@ -137,7 +144,7 @@ def test_the_references_are_asked_once_and_say_the_same(
         references={
             "target": tiny_folder, "reference": tmp_path / "other", "retain_only": tiny_folder
         },
-        forgetting=("forget_holdout",), save="model", longest=3,
+        forgetting=("forget_holdout",), save="model", max_new_tokens=3,
     )  # fmt: skip
     cache = tmp_path / "beside"
 
@@ -172,6 +179,6 @@ def test_the_references_are_asked_once_and_say_the_same(
     made("seed", replace(job, attacks=[(again,), (Quantize(bits=3),)]), cache)
     assert len(stored()) == len(parts) + 2
     # Other weights in the same place are another model.
-    key = beside(job, cache).key
+    key = reference_cache(job, cache).key
     shutil.copy(tiny_folder / "model.safetensors", tmp_path / "other")
-    assert beside(job, cache).key != key
+    assert reference_cache(job, cache).key != key

@@ -26,13 +26,13 @@ from unsee.methods import METHODS
 from unsee.recipes.unlearn import Recipe
 from unsee.records.provenance import provenance
 from unsee.studies.ablation import variants
-from unsee.studies.comparison import Asked, Cell, compare, slug
+from unsee.studies.comparison import Cell, ComparisonRequest, compare, slug
 from unsee.studies.comparison_page import write
-from unsee.studies.processes import Task, in_processes
-from unsee.studies.results import collect, front, shown
+from unsee.studies.processes import Task, run_in_processes
+from unsee.studies.results import collect, pareto_front, shown
 from unsee.studies.scores import attacked, distance, score
 from unsee.studies.tuning import choose, open_storage, ranges, start
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 QUICK = {"steps": 2, "batch_size": 4}
 ATTACK = {"share": 1.0, "modules": "visual", "steps": 1}
@@ -158,7 +158,7 @@ def test_every_method_searches_fields_that_it_has() -> None:
     for name, method in METHODS.items():
         if not method.__module__.startswith("unsee."):
             continue
-        own = {f.name for f in fields(method)} | {f.name for f in fields(Settings)}
+        own = {f.name for f in fields(method)} | {f.name for f in fields(TrainingSettings)}
         assert method.search and set(method.search) <= own, name
         search = ranges(Recipe(method=name), Pocket())
         for key, values in search.items():
@@ -277,7 +277,7 @@ def test_a_task_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) 
         "breaks": Task(_breaks, ()),
         "writes": Task(_writes, (tmp_path / "pid",)),
     }
-    failed = in_processes(tasks, 2, tmp_path / "logs", told.__setitem__)
+    failed = run_in_processes(tasks, 2, tmp_path / "logs", told.__setitem__)
     assert set(failed) == {"dies", "refuses", "breaks"} and set(told) == set(tasks)
     assert failed["refuses"] == "not like this."
     assert "killed by signal 9" in failed["dies"]
@@ -336,7 +336,7 @@ def test_ranges_and_the_front() -> None:
     assert shown([]) == "" and shown([0.5]) == "0.500"
     assert shown([1, 2, 3], 1) == "2.0 (1.0 to 3.0)"
     points = {"a": (0.9, 0.2), "b": (0.5, 0.5), "c": (0.5, 0.4), "d": (0.1, 0.9)}
-    assert front(points) == ["a", "b", "d"]
+    assert pareto_front(points) == ["a", "b", "d"]
 
 
 def finished_run(folder: Path, accuracy: float) -> None:
@@ -401,7 +401,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RunError, match="is not empty, and no comparison"):
-        compare(Asked("t", {"vkd": ("vkd", {})}), tmp_path)
+        compare(ComparisonRequest("t", {"vkd": ("vkd", {})}), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -427,10 +427,11 @@ def test_variants_of_ones_own(tmp_path: Path) -> None:
 # The real thing, on a cut of the shipped build
 
 
-def asked(cut: Path, **changes: Any) -> Asked:
+def asked(cut: Path, **changes: Any) -> ComparisonRequest:
     entries = {name: (name, {}) for name in ("vkd", "grad_diff")}
     return replace(
-        Asked("t", entries, (f"pocket@{cut}",), trials=2, attacks=(ATTACK,), set=QUICK), **changes
+        ComparisonRequest("t", entries, (f"pocket@{cut}",), trials=2, attacks=(ATTACK,), set=QUICK),
+        **changes,
     )
 
 

@@ -30,18 +30,18 @@ from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
 from unsee.training.distributed import check
 from unsee.training.loop import STATE, Progress
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
-SETTINGS = Settings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
+SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
 
 
 def unlearned(
     folder: Path,
     data: Data,
     name: str,
-    settings: Settings,
+    settings: TrainingSettings,
     state: Path | None = None,
     keep: Progress | None = None,
     **more: Any,

@@ -18,14 +18,14 @@ from PIL import Image
 
 from tiny import RECIPES, make
 from unsee.errors import ModelError
-from unsee.evaluation.generation import answer_nlls, ask, generate
+from unsee.evaluation.generation import answer_and_score, answer_nlls, generate
 from unsee.families import FAMILIES, family_of
-from unsee.features.capture import by_picture, capture, observe, represent
+from unsee.features.capture import capture, layer_outputs, picture_features, split_by_picture
 from unsee.features.layers import choose_layers, hidden_states, layer_parameters
 from unsee.features.neuron_paths import influential_path
-from unsee.features.neurons import activity, mlps
+from unsee.features.neurons import activity, find_mlps
 from unsee.features.pictures import picture_batches
-from unsee.features.statistics import Shift
+from unsee.features.statistics import RepresentationShift
 from unsee.losses import IGNORE, sequence_nll
 from unsee.methods.vkd.frozen_prefix import frozen_prefix, replayed
 from unsee.models import attention
@@ -33,7 +33,7 @@ from unsee.models.checkpoint import checkpoint_names, weight_map
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
 from unsee.recipes.sources import make_data
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Picture, Sample
 
@@ -142,7 +142,7 @@ def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) ->
     asked, seen = [*samples, *longer, begun, bare], list[int]()
     projector = vlm.model.get_submodule(vlm.family.visual_layers(vlm.model)["projector"])
     handle = projector.register_forward_hook(lambda *_: seen.append(1))
-    texts, nlls = ask(vlm, asked, batch_size=4, max_new_tokens=6)
+    texts, nlls = answer_and_score(vlm, asked, batch_size=4, max_new_tokens=6)
     handle.remove()
     if vlm.family.resumes:
         assert len(seen) == 1
@@ -192,7 +192,10 @@ def test_visual_only_gives_the_same_features(vlm: VLM, pictures: list[Picture]) 
     assert layers[-1] == "projector"
     (inputs,) = picture_batches(vlm, pictures)
     with torch.no_grad():
-        whole, part = represent(vlm, inputs, layers), represent(visual, inputs, layers)
+        whole, part = (
+            picture_features(vlm, inputs, layers),
+            picture_features(visual, inputs, layers),
+        )
     for name in layers:
         assert len(whole[name]) == len(pictures)
         assert all(torch.equal(a, b) for a, b in zip(whole[name], part[name], strict=True))
@@ -207,9 +210,9 @@ def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sa
     with torch.no_grad(), capture(vlm, layers) as found:
         vlm.logits(batch)
     inputs = vlm.visual_inputs(batch)
-    whole = by_picture(vlm, found, inputs)
+    whole = split_by_picture(vlm, found, inputs)
     with torch.no_grad():
-        part = represent(vlm, inputs, layers)
+        part = picture_features(vlm, inputs, layers)
     for name in layers:
         assert len(whole[name]) == sum(batch.pictures)
         for a, b in zip(whole[name], part[name], strict=True):
@@ -219,7 +222,7 @@ def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sa
         assert sample.picture is not None
         with torch.no_grad():
             inputs = vlm.collate_pictures([vlm.image(sample.picture)])
-            alone = represent(vlm, inputs, layers)
+            alone = picture_features(vlm, inputs, layers)
         for name in layers:
             seen = whole[name][sum(batch.pictures[:row])]
             assert seen.shape == alone[name][0].shape
@@ -235,16 +238,16 @@ def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[
     assert frozen_prefix(vlm, vlm.parameters("visual")) == []
     (inputs,) = picture_batches(vlm, pictures)
     with torch.no_grad():
-        known = observe(vlm, inputs, layers)
+        known = layer_outputs(vlm, inputs, layers)
         # Noise: layer norms take a constant away again.
         noise = {name: torch.randn_like(known[name]) for name in prefix}
         for shift in (0.0, 1.0):
             with replayed(vlm, {name: known[name] + shift * noise[name] for name in prefix}):
-                again = observe(vlm, inputs, layers)
+                again = layer_outputs(vlm, inputs, layers)
             # What is replayed is what the layers above see.
             for name in layers:
                 assert torch.equal(again[name], known[name]) == (shift == 0), (name, shift)
-        after = observe(vlm, inputs, layers)
+        after = layer_outputs(vlm, inputs, layers)
     assert all(torch.equal(after[name], known[name]) for name in layers)
 
 
@@ -286,7 +289,7 @@ def test_attention_head_by_head_is_torchs_own(
         half.model.set_attn_implementation(kind)
         layers = choose_layers(half, ["all"])
         with torch.no_grad():
-            found[kind] = observe(half, inputs, layers)
+            found[kind] = layer_outputs(half, inputs, layers)
     # These mask what their towers look at, and keep torch's own.
     assert bool(asked) == (vlm.family.name not in ("idefics2", "mllama"))
     for name, seen in found["sdpa"].items():
@@ -347,8 +350,8 @@ def test_erasing_reaches_all_that_the_llm_reads(
     data = make_data(
         [Sample("a", "", "", pictures[0], "Ada")], [Sample("b", "", "", pictures[3], "Bo")]
     )
-    shift = Shift.before(vlm, data)
-    method.unlearn(vlm, data, Trainer(Settings(steps=1, batch_size=1, lr=1e-3)))
+    shift = RepresentationShift.before(vlm, data)
+    method.unlearn(vlm, data, Trainer(TrainingSettings(steps=1, batch_size=1, lr=1e-3)))
     moved = {n for n, p in vlm.parameters("visual").items() if not torch.equal(p, before[n])}
     assert any("deepstack_merger_list" in name for name in moved)
     assert shift.after(vlm)["forget_shift"] > 0
@@ -423,7 +426,7 @@ def test_hidden_states_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[S
 
 
 def test_neurons_of_encoder_and_llm_are_found(vlm: VLM, samples: list[Sample]) -> None:
-    layers = mlps(vlm, "all")
+    layers = find_mlps(vlm, "all")
     blocks = vlm.family.language_layers(vlm.model)
     assert [layer.part for layer in layers].count("language") == len(blocks)
     assert list(blocks) == [f"language.{i}" for i in range(len(blocks))]

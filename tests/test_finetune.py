@@ -21,7 +21,7 @@ from unsee.models.vlm import VLM
 from unsee.recipes.finetune import Finetune, make_finetune, read_finetune
 from unsee.recipes.plan_finetune import plan_finetune
 from unsee.runs.finetune import labels_of
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Sample
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("finetune-*.yaml"))
@@ -70,7 +70,7 @@ def test_the_defaults_are_the_published_setting() -> None:
     settings = recipe.settings(count=9)
     assert (settings.lora, settings.lora_alpha, settings.lora_dropout) == (16, 16, 0.05)
     assert (settings.lr, settings.batch_size, settings.steps) == (2e-5, 4, 12)
-    assert {f.name for f in fields(Settings)} <= {f.name for f in fields(Finetune)}
+    assert {f.name for f in fields(TrainingSettings)} <= {f.name for f in fields(Finetune)}
 
 
 @pytest.mark.parametrize("lora", [0, 4])

@@ -24,14 +24,14 @@ from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import evaluate
-from unsee.features.capture import represent
+from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
 from unsee.methods import METHODS
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
 from unsee.training.distributed import check
 from unsee.training.loop import Progress
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
@@ -40,7 +40,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
 ]
 Unsee = Callable[..., Any]
-SETTINGS = Settings(steps=3, batch_size=3, lr=1e-3, warmup=0.0, save_every=0, lora_dropout=0.0)
+SETTINGS = TrainingSettings(
+    steps=3, batch_size=3, lr=1e-3, warmup=0.0, save_every=0, lora_dropout=0.0
+)
 CASES: Mapping[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "vkd": ("vkd", {}, {}),
     "features": ("vkd", {"supervision": "features"}, {}),
@@ -116,7 +118,7 @@ def test_the_visual_part_alone_is_read_to_the_gpu(tiny_folder: Path, data: Data)
     layers = choose_layers(here, ["all"])
     with torch.no_grad():
         found, wanted = (
-            represent(vlm, vlm.collate_pictures([image]), layers) for vlm in (there, here)
+            picture_features(vlm, vlm.collate_pictures([image]), layers) for vlm in (there, here)
         )
     for layer in layers:
         value = found[layer]
@@ -219,7 +221,7 @@ def test_attention_is_the_gpus_own(tmp_path: Path) -> None:
     assert vlm.model.config._attn_implementation == "sdpa"
     inputs = vlm.collate_pictures([Pocket().data().forget[0].pictures[0].open()])
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        represent(vlm, inputs, choose_layers(vlm, ["projector"]))
+        picture_features(vlm, inputs, choose_layers(vlm, ["projector"]))
     names = {event.name for event in seen.events() or ()}
     assert any(re.search("flash_attention|efficient_attention|cudnn_attention", n) for n in names)
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 import unsee.models.memory
 from unsee.errors import ConfigError, RunError
-from unsee.features.capture import observe
+from unsee.features.capture import layer_outputs
 from unsee.features.layers import choose_layers
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
-from unsee.training.distributed import Engine
-from unsee.training.offload import Shelf
-from unsee.training.settings import Settings
+from unsee.training.distributed import DistributedContext
+from unsee.training.offload import OffloadedOptimizerState
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
-SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3, save_every=0)
+SETTINGS = TrainingSettings(steps=4, batch_size=3, lr=1e-3, save_every=0)
 FEATURES = {"supervision": "features"}
 
 
@@ -39,7 +39,11 @@ def resident(tensor: Tensor) -> int:
 
 
 def tuned(
-    folder: Path, data: Data, settings: Settings, dtype: Any = "auto", state: Path | None = None
+    folder: Path,
+    data: Data,
+    settings: TrainingSettings,
+    dtype: Any = "auto",
+    state: Path | None = None,
 ) -> str:
     vlm = VLM.load(folder, dtype=dtype)
     build_method("vkd", FEATURES).unlearn(vlm, data, Trainer(settings, state))
@@ -56,13 +60,13 @@ def test_a_state_on_disk_gives_the_same_bits(
 ) -> None:
     monkeypatch.setattr(unsee.memory, "PIECE", 5000)
     kept: list[int] = []
-    keep = Shelf.keep
+    keep = OffloadedOptimizerState.store
 
-    def watched(self: Shelf, state: Any) -> None:
+    def watched(self: OffloadedOptimizerState, state: Any) -> None:
         keep(self, state)
         kept.append(sum(room.nbytes for room in self._rooms))
 
-    monkeypatch.setattr(Shelf, "keep", watched)
+    monkeypatch.setattr(OffloadedOptimizerState, "keep", watched)
     shelf = tmp_path / "new" / "shelf"
     alone = tuned(tiny_folder, data, SETTINGS, dtype)
     assert not kept
@@ -101,14 +105,14 @@ def test_between_updates_the_state_is_not_in_memory(tmp_path: Path) -> None:
     weight = torch.nn.Parameter(torch.randn(1000, 1000))
     optimizer = torch.optim.AdamW([weight])
     weight.grad = torch.randn(1000, 1000)
-    shelf = Shelf(tmp_path)
+    shelf = OffloadedOptimizerState(tmp_path)
     shelf.step(optimizer, [weight])
     assert weight.grad is None
     average = optimizer.state[weight]["exp_avg"]
     assert resident(average) == 0
     assert float(average.norm()) > 0
     assert resident(average) > 0
-    shelf.drop()
+    shelf.evict()
     assert resident(average) == 0
 
 
@@ -121,7 +125,7 @@ def test_what_cannot_hold_a_state_is_refused(
     with pytest.raises(ConfigError, match="offload .*file is a file"):
         method.unlearn(tiny, data, Trainer(settings))
     with pytest.raises(RunError, match="cannot be written"):
-        Shelf(tmp_path / "file" / "shelf").keep({0: {"exp_avg": torch.zeros(8)}})
+        OffloadedOptimizerState(tmp_path / "file" / "shelf").store({0: {"exp_avg": torch.zeros(8)}})
     monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, 1000))
     settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
     with pytest.raises(ConfigError, match=r"GB are needed and 0\.0 GB are free"):
@@ -139,19 +143,19 @@ def test_how_much_a_state_needs(
     monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, room))
     method = build_method("vkd", FEATURES)
     settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
-    method.ready(vlm, data, settings)
+    method.validate(vlm, data, settings)
     with pytest.raises(ConfigError, match="GB are needed"):
-        method.ready(vlm, data, replace(settings, precision="bf16"))
-    method.ready(vlm, data, replace(settings, precision="bf16", lora=4))
+        method.validate(vlm, data, replace(settings, precision="bf16"))
+    method.validate(vlm, data, replace(settings, precision="bf16", lora=4))
 
 
 def test_offload_is_for_one_process_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, offload="shelf", accumulate=2)
     with pytest.raises(ConfigError, match="one process on a CPU"):
-        Engine.join(settings, "cuda")
+        DistributedContext.initialize(settings, "cuda")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="parallel=fsdp"):
-        Engine.join(settings, "cpu")
+        DistributedContext.initialize(settings, "cpu")
 
 
 @pytest.fixture
@@ -162,7 +166,7 @@ def teacher(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
 
 def looked(vlm: VLM, data: Data) -> list[Tensor]:
     inputs = vlm.collate_pictures([s.picture.open() for s in data.forget[:2] if s.picture])
-    return list(observe(vlm, inputs, choose_layers(vlm, ["all"])).values())
+    return list(layer_outputs(vlm, inputs, choose_layers(vlm, ["all"])).values())
 
 
 @torch.no_grad()
@@ -170,7 +174,7 @@ def test_a_teacher_waits_in_its_file(teacher: VLM, data: Data) -> None:
     before = looked(teacher, data)
     weight = max(teacher.parameters("visual").values(), key=lambda p: p.nbytes)
     there = resident(weight)
-    teacher.wait_in_file()
+    teacher.evict_after_forward()
     again = looked(teacher, data)
     assert resident(weight) < there
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
@@ -185,7 +189,7 @@ def test_changed_weights_do_not_go_back_to_their_file(teacher: VLM, data: Data) 
     for parameter in teacher.parameters("visual").values():
         parameter.mul_(1.5)
     before, digest = looked(teacher, data), teacher.hash("visual")
-    teacher.wait_in_file()
+    teacher.evict_after_forward()
     again = looked(teacher, data)
     assert teacher.hash("visual") == digest
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))

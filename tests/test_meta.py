@@ -18,7 +18,7 @@ from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
 from unsee.recipes.unlearn import Recipe
 from unsee.studies import meta_evaluation as evaluation
-from unsee.studies.meta_evaluation import Asked, answers, measure
+from unsee.studies.meta_evaluation import MetaEvaluationRequest, answers, judge_metrics
 from unsee.studies.model_pools import Member, members
 from unsee.studies.ratings import RISING, known, quantized, rate, relearned, threshold
 from unsee.studies.ratings_page import PUBLISHED, write
@@ -160,17 +160,17 @@ def test_what_is_done_is_skipped_and_what_fails_is_shown(cut: Path, tmp_path: Pa
     out.mkdir()
     (out / "notes.txt").touch()
     with pytest.raises(RunError, match="is not empty, and no meta-evaluation"):
-        measure(Asked(f"pocket@{cut}", 1, ("vkd",)), out)
+        judge_metrics(MetaEvaluationRequest(f"pocket@{cut}", 1, ("vkd",)), out)
     (out / "notes.txt").unlink()
     broken = {"erase": "base", "base": "no/such/folder"}
-    asked = Asked(f"pocket@{cut}", 1, ("vkd",), set=broken)
+    asked = MetaEvaluationRequest(f"pocket@{cut}", 1, ("vkd",), set=broken)
     evaluation._keep(asked, out)
     for name in ("reference", "target", "saw-0", "unseen-0"):
         path = out / "scores" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record(name, 0.5, 0.5)))
     told: dict[str, str | None] = {}
-    records, failed = measure(asked, out, told=told.__setitem__)
+    records, failed = judge_metrics(asked, out, told=told.__setitem__)
     assert list(told) == list(failed) == ["vkd-seed0"] and "no/such/folder" in failed["vkd-seed0"]
     assert [r["name"] for r in records] == ["reference", "target", "saw-0", "unseen-0"]
     page = tmp_path / "docs" / "page.md"
@@ -185,7 +185,7 @@ def test_what_is_done_is_skipped_and_what_fails_is_shown(cut: Path, tmp_path: Pa
         "bleu", "truth_ratio",
     }  # fmt: skip
     with pytest.raises(RunError, match="holds a meta-evaluation with other settings"):
-        measure(Asked(f"pocket@{cut}", 1, ("vkd",)), out)
+        judge_metrics(MetaEvaluationRequest(f"pocket@{cut}", 1, ("vkd",)), out)
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -201,4 +201,4 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path: P
     assert "no number" in said("--seeds", "x")
     assert "neither the training nor any" in said("--set", "nonsense=1")
     with pytest.raises(ConfigError, match="pocket@FOLDER"):
-        measure(Asked("pocket:forget"), tmp_path / "out")
+        judge_metrics(MetaEvaluationRequest("pocket:forget"), tmp_path / "out")

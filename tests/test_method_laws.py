@@ -15,7 +15,7 @@ from unsee.errors import ConfigError
 from unsee.losses import IGNORE
 from unsee.methods import METHODS, Method
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Sample
 
@@ -26,7 +26,7 @@ TRAINED = [name for name in NAMES if name not in FREE]
 CHOOSING = ("manu", "mip_editor", "mmunlearner", "smfa")
 # Methods that edit single neurons of blocks' MLPs.
 NEURONS = ("manu", "mip_editor")
-SETTINGS = Settings(steps=4, batch_size=4, lr=1e-3, save_every=2)
+SETTINGS = TrainingSettings(steps=4, batch_size=4, lr=1e-3, save_every=2)
 
 
 class Stopped(Exception):

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from unsee.data.augment import noised
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.layers import hidden_states
-from unsee.features.neurons import Activity, mlps
+from unsee.features.neurons import Activity, find_mlps
 from unsee.losses import adjusted_cross_entropy, masked_kl, masked_mse
 from unsee.methods import METHODS, manu, mmunlearner
-from unsee.methods.abstention import ABSTENTIONS, abstained, writable
+from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
 from unsee.methods.idk import preference_loss
 from unsee.methods.rmu import unit_vector
 from unsee.methods.smfa import conflicts
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data
 
-SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
+SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-3)
 # One answer of two tokens over a vocabulary of 2; its tokens are 1, then 0.
 LABELS = torch.tensor([[-100, 1, 0]])
 
@@ -177,16 +177,16 @@ def test_the_forget_label_is_an_abstention_never_the_true_answer(
 
 
 def test_abstentions_replace_the_answers(tiny: VLM, data: Data) -> None:
-    first = abstained(data.forget, ABSTENTIONS, (0, 1))
+    first = with_abstentions(data.forget, ABSTENTIONS, (0, 1))
     assert {s.answer for s in first} <= set(ABSTENTIONS)
     assert [replace(s, answer="") for s in first] == [replace(s, answer="") for s in data.forget]
-    assert abstained(data.forget, ABSTENTIONS, (0, 1)) == first
-    assert abstained(data.forget, ABSTENTIONS, (0, 2)) != first
-    assert writable(tiny, ["I don't know.", "Xyzzy!"]) == ("I don't know.",)
+    assert with_abstentions(data.forget, ABSTENTIONS, (0, 1)) == first
+    assert with_abstentions(data.forget, ABSTENTIONS, (0, 2)) != first
+    assert tokenizable(tiny, ["I don't know.", "Xyzzy!"]) == ("I don't know.",)
     with pytest.raises(ConfigError, match=r"--set abstentions=\[...\]"):
-        writable(tiny, ["Xyzzy!"])
+        tokenizable(tiny, ["Xyzzy!"])
     with pytest.raises(ConfigError, match="no abstention"):
-        writable(tiny, [])
+        tokenizable(tiny, [])
 
 
 def test_preference_learns_to_abstain(tiny_folder: Path, data: Data) -> None:
@@ -221,7 +221,7 @@ def test_pruning_zeroes_the_stated_share_of_each_part(
     METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
     record, before = trainer.choices["neurons"], VLM.load(tiny_folder).parameters()
     zeroed = {"encoder": 0, "language": 0}
-    for layer in mlps(tiny, "all"):
+    for layer in find_mlps(tiny, "all"):
         weight = tiny.model.get_submodule(layer.outer).weight
         off = (weight == 0).all(0)
         assert int(off.sum()) == record["by_layer"][layer.outer]
@@ -230,7 +230,7 @@ def test_pruning_zeroes_the_stated_share_of_each_part(
         zeroed[layer.part] += int(off.sum())
     assert zeroed == record["by_part"]
     for part, count in zeroed.items():
-        layers = [layer for layer in mlps(tiny, "all") if layer.part == part]
+        layers = [layer for layer in find_mlps(tiny, "all") if layer.part == part]
         width = sum(tiny.model.get_submodule(layer.outer).in_features for layer in layers)
         assert count == round(0.1 * width)
 
@@ -258,7 +258,7 @@ def test_what_is_preserved_differs_by_part(
     # The conftest's texts on the others stand in for texts on the same people.
     texts = [s for s in data.retain if s.picture is None]
     named = [replace(s, id=f"named/{s.id}") for s in texts[:2]]
-    whole = replace(data, by_name=named)
+    whole = replace(data, text_only=named)
     trainer = Trainer(SETTINGS)
     METHODS.get("mmunlearner")().unlearn(tiny, whole, trainer)
     target = {s.id for s in data.forget}
@@ -358,7 +358,7 @@ def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> Non
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
     METHODS.get("mip_editor")(top_k=2, frames=2, samples=4).unlearn(vlm, data, trainer)
-    layers = mlps(vlm, "all")
+    layers = find_mlps(vlm, "all")
     assert trainer.choices["neurons"]["by_layer"] == {layer.outer: 2 for layer in layers}
     named = {layer.outer: layer for layer in layers}
     touched = {n for n, p in vlm.parameters().items() if not torch.equal(p, start[n])}

@@ -11,32 +11,32 @@ from torch import Tensor, nn
 
 from unsee.errors import ConfigError, ModelError
 from unsee.features.neuron_paths import _path_scores, influential_path
-from unsee.features.neurons import MLP, activity, mlps, silence
+from unsee.features.neurons import MLP, activity, find_mlps, zero_neurons
 from unsee.models.vlm import VLM
 from unsee.types import Batch, Data
 
 
 def test_where_the_neurons_are(tiny: VLM) -> None:
-    first, *_, last = mlps(tiny, "all")
+    first, *_, last = find_mlps(tiny, "all")
     assert first.part == "encoder" and first.outer.endswith("layers.0.mlp.fc2")
     assert [name.rpartition(".")[2] for name in first.inner] == ["fc1"]
     assert last.part == "language" and last.outer.endswith("layers.1.mlp.down_proj")
     assert [name.rpartition(".")[2] for name in last.inner] == ["gate_proj", "up_proj"]
-    assert mlps(tiny, "visual") == mlps(tiny, "encoder")
-    assert mlps(tiny, "encoder") + mlps(tiny, "language") == mlps(tiny, "all")
+    assert find_mlps(tiny, "visual") == find_mlps(tiny, "encoder")
+    assert find_mlps(tiny, "encoder") + find_mlps(tiny, "language") == find_mlps(tiny, "all")
     with pytest.raises(ConfigError, match="Allowed: encoder, visual, language, all"):
-        mlps(tiny, "projector")
+        find_mlps(tiny, "projector")
 
 
 def test_a_block_without_an_mlp_is_named(tiny: VLM) -> None:
     tiny.model.get_submodule("model.language_model.layers.1").mlp = nn.Identity()
     with pytest.raises(ModelError, match=r"layers\.1.*--set trains=visual"):
-        mlps(tiny, "language")
+        find_mlps(tiny, "language")
 
 
 def test_activity_is_over_tokens_that_are_no_padding(tiny: VLM, data: Data) -> None:
     """Together in a padded batch as each alone; by hand from the activations themselves."""
-    samples, layers = [data.retain[0], data.retain[-1], data.retain[-2]], mlps(tiny, "all")
+    samples, layers = [data.retain[0], data.retain[-1], data.retain[-2]], find_mlps(tiny, "all")
     found = activity(tiny, samples, layers, 0.1)
     for layer in layers:
         rows: list[Tensor] = []
@@ -56,8 +56,8 @@ def test_activity_is_over_tokens_that_are_no_padding(tiny: VLM, data: Data) -> N
 
 def test_without_a_picture_the_encoder_is_silent(tiny: VLM, data: Data) -> None:
     texts = [s for s in data.retain if s.picture is None]
-    found = activity(tiny, texts, mlps(tiny, "all"), 0.1)
-    for layer in mlps(tiny, "all"):
+    found = activity(tiny, texts, find_mlps(tiny, "all"), 0.1)
+    for layer in find_mlps(tiny, "all"):
         assert bool(found[layer.outer].mean.any()) == (layer.part == "language")
 
 
@@ -114,11 +114,11 @@ def test_path_scores_by_hand(fisher: bool, data: Data) -> None:
 
 
 def test_silencing_zeroes_columns(tiny: VLM, tiny_folder: Path) -> None:
-    (first, *_) = mlps(tiny, "encoder")
+    (first, *_) = find_mlps(tiny, "encoder")
     weight = tiny.model.get_submodule(first.outer).weight
     neurons = torch.zeros(weight.shape[1], dtype=torch.bool)
     neurons[[1, 3]] = True
-    masks = silence(tiny, {first.outer: neurons})
+    masks = zero_neurons(tiny, {first.outer: neurons})
     before = VLM.load(tiny_folder).model.get_submodule(first.outer).weight
     assert torch.equal(weight, before * ~neurons)
     assert torch.equal(masks[f"{first.outer}.weight"], (~neurons).float().expand_as(weight))

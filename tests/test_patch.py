@@ -27,7 +27,7 @@ from unsee.artifacts.manifest import (
     range_digest,
     read_manifest,
 )
-from unsee.artifacts.patch import apply_patch, put_on, write_patch
+from unsee.artifacts.patch import apply_in_memory, apply_patch, write_patch
 from unsee.artifacts.redaction import redact
 from unsee.errors import ModelError, PatchError
 from unsee.files import atomic_folder
@@ -244,7 +244,7 @@ def test_another_base_is_refused(tiny_folder: Path, patch: Path, tmp_path: Path,
         apply_patch(patch, other, tmp_path / "out")
     if kind == "value":
         with pytest.raises(PatchError, match="is for another base"):
-            put_on(patch, VLM.load(other))
+            apply_in_memory(patch, VLM.load(other))
     text = str(caught.value)
     assert next(iter(change)) in text
     assert str(other) in text
@@ -258,7 +258,7 @@ def test_put_on_in_memory_equals_applied(tiny_folder: Path, patch: Path, tmp_pat
     apply_patch(patch, tiny_folder, tmp_path / "out")
     vlm = VLM.load(tiny_folder)
     plain = vlm.hash()
-    put_on(patch, vlm)
+    apply_in_memory(patch, vlm)
     assert vlm.hash() == VLM.load(tmp_path / "out").hash() != plain
     assert everything(tiny_folder) == before
 

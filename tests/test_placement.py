@@ -21,9 +21,9 @@ from unsee.losses import IGNORE
 from unsee.methods import METHODS
 from unsee.models import devices as placement
 from unsee.models.devices import pick_device
-from unsee.models.quantization import LIBRARIES, pick_library
+from unsee.models.quantization import LIBRARIES, quantization_for
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
@@ -76,7 +76,7 @@ def test_an_absent_library_is_told_before_anything_is_read(
     with pytest.raises(ConfigError, match=rf"needs {LIBRARIES[wanted]}, which is not installed"):
         VLM.load("absent", load_in=wanted)
     with pytest.raises(ConfigError, match="load_in '2bit' is unknown. Allowed: 8bit, 4bit"):
-        pick_library("2bit")
+        quantization_for("2bit")
 
 
 def test_every_type_of_checkpoint_answers_in_fewer_bits(
@@ -122,7 +122,7 @@ def test_quantized_weights_are_not_trained(
     tiny_folder: Path, data: Data, bits: str, tmp_path: Path
 ) -> None:
     vlm = VLM.load(tiny_folder, load_in=bits)
-    settings = Settings(steps=1, batch_size=2)
+    settings = TrainingSettings(steps=1, batch_size=2)
     for name in METHODS.names():
         with pytest.raises(ModelError, match="can be evaluated, not trained"):
             METHODS.get(name)().unlearn(vlm, data, Trainer(settings))

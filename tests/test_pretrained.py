@@ -42,7 +42,7 @@ from unsee.pocket_builder.from_scratch import BUILD, hash_files
 from unsee.pocket_builder.lifelike_world import SIZE, make, nearest_neighbour
 from unsee.pocket_builder.projector_alignment import align, calibrate
 from unsee.recipes.sources import read_samples
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Batch
 
 TINY = Scale(
@@ -276,7 +276,7 @@ def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
         return nearest_neighbour(world, told)["tower"]
 
     shots = [(world, shot) for shot in world.shots if shot.role == "train"]
-    settings = Settings(steps=150, lr=3e-3, weight_decay=0.05)
+    settings = TrainingSettings(steps=150, lr=3e-3, weight_decay=0.05)
     align(Rehearsal.of(vlm, seen), shots, replace(settings, steps=0))
     assert kept["projector"] == vlm.hash("projector")
     before = found()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import RunError
-from unsee.files import write_whole
+from unsee.files import write_atomically
 from unsee.records.folder import RECIPE, REPORT, SCORES, SUMMARY, RunFolder
 from unsee.records.provenance import peak_memory, provenance
 
@@ -17,9 +17,9 @@ ASKED = "# unsee demo\nseed: 0\n"
 
 def test_the_same_recipe_goes_on_and_keeps_what_was_found(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", ASKED)
-    assert folder.part("a", lambda: {"x": 1}) == {"x": 1}
+    assert folder.get_or_compute("a", lambda: {"x": 1}) == {"x": 1}
     again = RunFolder.open(tmp_path / "run", ASKED.replace("demo", "run demo.yaml"))
-    assert again.part("a", lambda: pytest.fail("made twice")) == {"x": 1}
+    assert again.get_or_compute("a", lambda: pytest.fail("made twice")) == {"x": 1}
 
 
 def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
@@ -27,12 +27,12 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
     folder = RunFolder.open(run, ASKED)
     with pytest.raises(RunError, match="another recipe"):
         RunFolder.open(run, ASKED.replace("0", "1"))
-    folder.part("a", lambda: 1)
+    folder.get_or_compute("a", lambda: 1)
     folder.finish({"schema": 1})
     # Without its report the run is not done.
     RunFolder.open(run, ASKED)
     (run / REPORT).write_text("page")
-    folder.tidy()
+    folder.remove_temporary_files()
     assert sorted(p.name for p in run.iterdir()) == [RECIPE, REPORT, SUMMARY]
     with pytest.raises(RunError, match="finished run"):
         RunFolder.open(run, ASKED)
@@ -60,7 +60,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "whole"
     path.mkdir()
     with pytest.raises(RunError, match="cannot be written"):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]
 
 

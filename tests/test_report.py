@@ -427,7 +427,7 @@ class TestPage:
         }
         run = make_run(tmp_path / "run", measures=measures, forgetting=["forget", "test"],
                        target=None, reference=None, retain_only=None)  # fmt: skip
-        shown = {group.title: group for group in views.view(report.read(run), "r").groups}
+        shown = {group.title: group for group in views.view(report.read_record(run), "r").groups}
         assert [row["label"] for row in shown["Forgotten"].rows] == [
             "The forgotten, by name", "Other pictures",
         ]  # fmt: skip
@@ -518,7 +518,7 @@ class TestWriting:
 
 class TestReading:
     def test_gives_the_record_typed(self, tmp_path: Path) -> None:
-        run = report.read(make_run(tmp_path / "run"))
+        run = report.read_record(make_run(tmp_path / "run"))
         assert run.summary.measures is not None
         measure = run.summary.measures["forget_holdout/vqa/accuracy"]
         assert (measure.value, measure.low, measure.high, measure.n) == (0.02, 0.0, 0.05, 60)
@@ -530,25 +530,25 @@ class TestReading:
         run = make_run(tmp_path / "run")
         with (run / "train.jsonl").open("a") as file:
             file.write('{"step": 3, "loss": 7.0, "terms": {"keep": NaN}}\n')
-        read = report.read(run)
+        read = report.read_record(run)
         assert len(read.train) == len(sample_steps()) and read.unreadable == 0
         assert (read.train[3].step, read.train[3].loss) == (3, 7.0)
         assert read.train[3].terms == {"keep": None}
 
     def test_takes_the_summary_itself(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
-        assert report.read(run / "summary.json") == report.read(run)
+        assert report.read_record(run / "summary.json") == report.read_record(run)
 
     def test_refuses_what_is_no_finished_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"absent: there is no such folder.*unsee report runs/"):
-            report.read(tmp_path / "absent")
+            report.read_record(tmp_path / "absent")
         run = make_run(tmp_path / "run")
         (run / "summary.json").unlink()
         with pytest.raises(RunError, match=r"no summary.json.*unsee run .*recipe.yaml"):
-            report.read(run)
+            report.read_record(run)
         (run / "recipe.yaml").unlink()
         with pytest.raises(RunError, match=r"no summary.json.*--out named"):
-            report.read(run)
+            report.read_record(run)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -566,7 +566,7 @@ class TestReading:
     def test_names_file_and_key_of_damage(self, content: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "summary.json").write_text(content, encoding="utf-8")
         with pytest.raises(RunError, match=re.escape(message)) as caught:
-            report.read(tmp_path)
+            report.read_record(tmp_path)
         assert str(tmp_path) in str(caught.value)
 
     def test_names_the_broken_line_of_the_scores(self, tmp_path: Path) -> None:
@@ -659,7 +659,7 @@ def test_the_documentation_names_every_key() -> None:
 
 
 def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
-    rows = {row.label: row for row in details.parameters(report.read(make_run(tmp_path)))}
+    rows = {row.label: row for row in details.parameters(report.read_record(make_run(tmp_path)))}
     assert rows["Mask preserved by name"].value == "48"
     assert rows["Mask visual chosen"].value == "98,648 of 686,848"
     assert rows["Neurons chosen"].value == "115 of 2,304"

@@ -14,18 +14,18 @@ from torch import Tensor
 import unsee.methods.vkd.erase_targets
 import unsee.methods.vkd.feature_cache
 import unsee.methods.vkd.method
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import ConfigError, RunError
-from unsee.features.capture import observe
+from unsee.features.capture import layer_outputs
 from unsee.features.pictures import picture_batches
 from unsee.methods import METHODS
-from unsee.methods.vkd.feature_cache import GIGABYTE, Representations, refuse_small, used
+from unsee.methods.vkd.feature_cache import GIGABYTE, FeatureCache, refuse_small, used
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
 
-SETTINGS = Settings(steps=4, batch_size=3, lr=1e-3)
+SETTINGS = TrainingSettings(steps=4, batch_size=3, lr=1e-3)
 STILL = {"supervision": "features", "augment": 0.0, "augment_retain": 0.0}
 MOVED = {"supervision": "features"}
 UPPER = {"train_layers": ("upper",)}
@@ -39,7 +39,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
         count[0] += 1
-        return observe(vlm, inputs, names)
+        return layer_outputs(vlm, inputs, names)
 
     for module in (unsee.guide, unsee.representations):
         monkeypatch.setattr(module, "observe", counted)
@@ -47,7 +47,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def trained(
-    folder: Path, data: Data, settings: Settings = SETTINGS, **fields: Any
+    folder: Path, data: Data, settings: TrainingSettings = SETTINGS, **fields: Any
 ) -> tuple[VLM, Mapping[str, float]]:
     """The model that a run leaves, and its last loss terms."""
     vlm, trainer = VLM.load(folder), Trainer(settings)
@@ -105,7 +105,7 @@ def test_random_views_are_found_again_by_another_run(
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, lora=2)])
 @pytest.mark.parametrize("fields", [{}, {"distance": "cosine"}, {"relearn_steps": 1}])
 def test_the_frozen_prefix_is_the_teachers(
-    fields: dict[str, Any], settings: Settings, tiny_folder: Path, data: Data,
+    fields: dict[str, Any], settings: TrainingSettings, tiny_folder: Path, data: Data,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     shared = unlearned(tiny_folder, data, settings, **MOVED, **UPPER, **fields)
@@ -116,7 +116,7 @@ def test_the_frozen_prefix_is_the_teachers(
 @pytest.fixture
 def inputs(tiny: VLM, data: Data) -> dict[str, Tensor]:
     """Six pictures in a batch."""
-    pictures = [s.picture for s in one_a_picture(data.forget) if s.picture is not None]
+    pictures = [s.picture for s in one_sample_per_picture(data.forget) if s.picture is not None]
     (batch,) = picture_batches(tiny, pictures)
     return batch
 
@@ -124,7 +124,7 @@ def inputs(tiny: VLM, data: Data) -> dict[str, Tensor]:
 def test_a_damaged_file_counts_as_none(
     tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
 ) -> None:
-    first = Representations(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+    first = FeatureCache(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
     for damage in ("flip", "cut", "garbage"):
         path = sorted(tmp_path.iterdir())[0]
         content = bytearray(path.read_bytes())
@@ -132,16 +132,16 @@ def test_a_damaged_file_counts_as_none(
         path.write_bytes({"flip": content, "cut": content[:-9], "garbage": b"x"}[damage])
         passes[0] = 0
         for expected in (1, 1):
-            again = Representations(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+            again = FeatureCache(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
             assert all(torch.equal(first[name], again[name]) for name in NAMES)
             assert passes[0] == expected
 
 
 def test_bounds(tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]) -> None:
-    plain = observe(tiny, inputs, NAMES)
+    plain = layer_outputs(tiny, inputs, NAMES)
     one = sum(plain[name][0].nbytes for name in NAMES)
-    held = Representations(tiny, memory=2.5 * one / GIGABYTE)
-    kept = Representations(tiny, tmp_path, memory=0, disk=3.5 * one / GIGABYTE)
+    held = FeatureCache(tiny, memory=2.5 * one / GIGABYTE)
+    kept = FeatureCache(tiny, tmp_path, memory=0, disk=3.5 * one / GIGABYTE)
     for sight in (held, kept):
         for _ in range(2):
             found = sight.observe(inputs, NAMES)
@@ -152,12 +152,12 @@ def test_bounds(tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: li
     assert len(list(tmp_path.iterdir())) == 3
     assert used(tmp_path) < 4 * one + 3000
     # Other weights do not find them, nor does another batch size.
-    full = Representations(tiny, tmp_path, memory=1, disk=1)
+    full = FeatureCache(tiny, tmp_path, memory=1, disk=1)
     full.observe(inputs, NAMES)
     full.observe({name: tensor[:2] for name, tensor in inputs.items()}, NAMES)
     with torch.no_grad():
         next(iter(tiny.parameters("encoder").values())).add_(1)
-    Representations(tiny, tmp_path, disk=1).observe(inputs, NAMES)
+    FeatureCache(tiny, tmp_path, disk=1).observe(inputs, NAMES)
     assert passes[0] == 7
 
 
@@ -176,7 +176,7 @@ def test_a_disk_with_too_little_room(
     with pytest.raises(ConfigError, match="is a file"):
         refuse_small(tmp_path / "file", 1)
     with pytest.raises(RunError, match="cannot be written"):
-        Representations(tiny, tmp_path / "file" / "cache", disk=1).observe(inputs, NAMES)
+        FeatureCache(tiny, tmp_path / "file" / "cache", disk=1).observe(inputs, NAMES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ from torch import nn
 
 from unsee.errors import TrainingError
 from unsee.features.saliency import choose_neurons, ratio_masks, squared_gradients
-from unsee.methods.vkd.inner_relearning import gradient_after_relearning, mix_with_noise, nearness
+from unsee.methods.vkd.inner_relearning import (
+    gradient_after_relearning,
+    mix_with_noise,
+    weight_proximity,
+)
 
 
 def test_squared_gradients_average_over_losses() -> None:
@@ -76,10 +80,10 @@ def test_gradient_after_relearning_is_taken_there_and_weights_return() -> None:
 def test_nearness_by_hand_and_a_gradient_from_the_start_on() -> None:
     old = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
     weights = {n: nn.Parameter(v.clone()) for n, v in old.items()}
-    assert nearness(weights, old).item() == pytest.approx(1, abs=1e-5)
+    assert weight_proximity(weights, old).item() == pytest.approx(1, abs=1e-5)
     with torch.no_grad():
         weights["a"][1] = 2.0
-    near = nearness(weights, old)
+    near = weight_proximity(weights, old)
     # Moved by 2, where the norm is 5.
     assert near.item() == pytest.approx(1 - 2 / 5)
     near.backward()
@@ -87,4 +91,4 @@ def test_nearness_by_hand_and_a_gradient_from_the_start_on() -> None:
     assert weights["a"].grad.tolist() == pytest.approx([0, -1 / 5], abs=1e-6)
     with torch.no_grad():
         weights["b"] += 9
-    assert nearness(weights, old).item() == 0
+    assert weight_proximity(weights, old).item() == 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unsee.errors import RunError, TrainingError
 from unsee.training.loop import STATE, fit
 from unsee.training.sampling import batch_indices
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 
 def problem(
@@ -53,17 +53,17 @@ def test_a_batch_larger_than_the_set_repeats_it() -> None:
     [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)],
 )
 def test_schedules_half_way(schedule: str, expected: float) -> None:
-    settings = Settings(steps=100, lr=1.0, warmup=0.0, schedule=schedule)
+    settings = TrainingSettings(steps=100, lr=1.0, warmup=0.0, schedule=schedule)
     # Without warm-up one step still counts as the start.
     assert settings.rate(50) == pytest.approx(expected, abs=0.02)
-    assert Settings(steps=100, lr=1.0, warmup=0.1).rate(4) == pytest.approx(0.5)
+    assert TrainingSettings(steps=100, lr=1.0, warmup=0.1).rate(4) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
     ("stop", "dtype"), [*((n, torch.float32) for n in (1, 5, 9, 10, 13)), (9, torch.bfloat16)]
 )
 def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int, dtype: torch.dtype) -> None:
-    settings = Settings(steps=15, lr=0.05, save_every=5)
+    settings = TrainingSettings(steps=15, lr=0.05, save_every=5)
     whole, step = problem(dtype)
     fit(whole, step, settings, folder=tmp_path / "a", log=tmp_path / "a.jsonl")
 
@@ -98,7 +98,7 @@ def test_accumulation_divides_by_the_number_of_micro_batches() -> None:
         assert grad is not None
         grads.append(grad.clone())
 
-    fit({"weight": weight}, step, Settings(steps=1, accumulate=2), gradient=look)
+    fit({"weight": weight}, step, TrainingSettings(steps=1, accumulate=2), gradient=look)
     assert grads[0].tolist() == [1.5, 1.5]
 
 
@@ -117,7 +117,7 @@ def test_no_step_holds_the_gradients_of_the_one_before() -> None:
         # The wrapper lives as long as the gradient, not just as long as this name for it.
         assert held[-1]() is parameters["weight"].grad
 
-    fit({"weight": weight}, step, Settings(steps=3), gradient=look)
+    fit({"weight": weight}, step, TrainingSettings(steps=3), gradient=look)
     assert len(held) == 3
 
 
@@ -134,28 +134,28 @@ def test_a_loss_that_is_not_finite_names_its_term_and_keeps_the_state(
         return terms
 
     with pytest.raises(TrainingError, match=r"step 8: loss term 'decay' is (nan|inf)"):
-        fit(parameters, spoilt, Settings(steps=10, save_every=5), folder=tmp_path)
+        fit(parameters, spoilt, TrainingSettings(steps=10, save_every=5), folder=tmp_path)
     assert (tmp_path / STATE).exists()
     assert bool(torch.isfinite(parameters["weight"]).all())
 
 
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(TrainingError, match="no parameters"):
-        fit({}, lambda _: {}, Settings(steps=1))
+        fit({}, lambda _: {}, TrainingSettings(steps=1))
     parameters, _ = problem()
     with pytest.raises(TrainingError, match="received a gradient"):
-        fit(parameters, lambda _: {"constant": torch.ones(())}, Settings(steps=1))
+        fit(parameters, lambda _: {"constant": torch.ones(())}, TrainingSettings(steps=1))
 
 
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     parameters, step = problem()
-    fit(parameters, step, Settings(steps=5, save_every=5), folder=tmp_path)
+    fit(parameters, step, TrainingSettings(steps=5, save_every=5), folder=tmp_path)
     with pytest.raises(RunError, match="setting 'lr' differs"):
-        fit(parameters, step, Settings(steps=5, save_every=5, lr=1.0), folder=tmp_path)
+        fit(parameters, step, TrainingSettings(steps=5, save_every=5, lr=1.0), folder=tmp_path)
 
 
 def test_zero_steps_change_nothing() -> None:
     parameters, step = problem()
     before = parameters["weight"].clone()
-    assert fit(parameters, step, Settings(steps=0)).steps == 0
+    assert fit(parameters, step, TrainingSettings(steps=0)).steps == 0
     assert torch.equal(before, parameters["weight"])

@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import ConfigError, DataError, TrainingError
-from unsee.features.capture import represent
+from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches
 from unsee.features.statistics import distance_between, layer_statistics
 from unsee.methods import METHODS
 from unsee.methods.vkd.erase_targets import Guide
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Sample
 
-SETTINGS = Settings(steps=3, batch_size=4, lr=1e-3)
+SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-3)
 
 
 def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
@@ -181,7 +181,7 @@ def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, da
         tiny, ["projector"], ["projector"], data.forget, None, data.strangers,
         erase="anonymous", strength=1.5, base=None, by_concept=True,
     )  # fmt: skip
-    pictures = [s.picture for s in one_a_picture(data.forget) if s.picture is not None]
+    pictures = [s.picture for s in one_sample_per_picture(data.forget) if s.picture is not None]
     mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
     assert torch.allclose(guide.statistics["projector"][0], mean, atol=1e-6)
     # What two people with equally many pictures have of their own is opposite.
@@ -201,7 +201,7 @@ def test_people_can_be_measured_against_those_most_alike(
     layers = ["projector"]
 
     def centre(samples: Sequence[Sample]) -> Tensor:
-        pictures = [s.picture for s in one_a_picture(samples) if s.picture is not None]
+        pictures = [s.picture for s in one_sample_per_picture(samples) if s.picture is not None]
         return layer_statistics(tiny, picture_batches(tiny, pictures), layers)["projector"][0]
 
     # As if Bo's first two pictures were of one kept person, and Ada's of another.
@@ -264,7 +264,7 @@ def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
     teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
     (inputs,) = picture_batches(teacher, data.strangers)
     statistics = layer_statistics(teacher, [inputs], layers)
-    known = represent(teacher, inputs, layers)
+    known = picture_features(teacher, inputs, layers)
     for name in layers:
         assert torch.allclose(statistics[name][0], known[name].mean(0), atol=1e-5)
         assert float(statistics[name][1]) == pytest.approx(
@@ -291,10 +291,10 @@ def test_the_anonymous_target_takes_out_what_a_persons_pictures_share(
     teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
     (others,) = picture_batches(teacher, data.strangers)
     statistics = layer_statistics(teacher, [others], layers)
-    mine = one_a_picture([s for s in data.forget if s.concept == "Bo Lind"])
+    mine = one_sample_per_picture([s for s in data.forget if s.concept == "Bo Lind"])
     (inputs,) = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
     ids = [s.id for s in mine]
-    known = represent(teacher, inputs, layers)
+    known = picture_features(teacher, inputs, layers)
     grouped = Guide(layers, statistics).grouped(data.forget, by_concept=True)
     for strength in (1.0, 1.5):
         guide = replace(grouped, strength=strength).with_traits(teacher, data.forget)

@@ -176,9 +176,9 @@ def page(pocket: Pocket, before: dict[str, Any], made: dict[str, dict[str, Any]]
     return (
         f"# Results on real photographs\n\n"
         f"Written by `python -m experiments.quality.photos --faces DIR --seed {seed}` on "
-        f"{machine()}; DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria and "
-        f"Harter, WACV 1994): 40 people, 10 photographs each. {build['people']} of them have an "
-        f"invented name and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
+        f"{machine()}; DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria "
+        f"and Harter, WACV 1994): 40 people, 10 photographs each. {build['people']} of them have "
+        f"an invented name and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
         f"`{' '.join(f'--set {key}={v}' for key, v in STRONGER.items())}`, tried on these and on "
         f"[twelve other people](vkd.md#real-faces) before; *robust* adds `--set {ROBUST}` to it; "
         f"the rest is every method's defaults. "

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from unsee.benchmarks.pocket import Pocket
-from unsee.evaluation.generation import ask
+from unsee.evaluation.generation import answer_and_score
 from unsee.losses import sequence_nll
 from unsee.models.vlm import VLM
 from unsee.types import Sample
@@ -63,7 +63,7 @@ def main() -> None:
     pictures = {p.source for s in samples for p in s.pictures}
     ways: dict[str, Callable[[], Answers]] = {
         "one by one": lambda: one_by_one(vlm, samples),
-        "together": lambda: ask(vlm, samples),
+        "together": lambda: answer_and_score(vlm, samples),
     }
     found, seconds = {}, {name: list[float]() for name in ways}
     for _ in range(options.repeats):

@@ -25,9 +25,9 @@ import torch
 from experiments.pages import ROOT
 from experiments.speed import shapes, speed
 from experiments.speed.speed import ON_GPU, PLAIN, asked, samples
-from unsee.features.pictures import viewer
+from unsee.features.pictures import random_view_collator
 from unsee.models.vlm import VLM
-from unsee.training.prefetch import Ahead
+from unsee.training.prefetch import Prefetcher
 
 DOC = ROOT / "docs" / "speed-gpu.md"
 
@@ -108,14 +108,14 @@ def pictures(given: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds a picture until it is augmented, read and on the GPU, by number of threads."""
     vlm = VLM.load(given["model"], visual_only=True, device="cuda")
     some = samples(4, 4, 336, Path(given["out"]) / "pictures").forget
-    collate = viewer(vlm, some[0].pictures[0], answers=False)
+    collate = random_view_collator(vlm, some[0].pictures[0], answers=False)
 
     def make(number: int) -> None:
         collate(some, np.random.default_rng(number), 1.0)
 
     found, batches = {}, 12
     for threads in THREADS:
-        with Ahead(make, threads, batches) as ahead:
+        with Prefetcher(make, threads, batches) as ahead:
             ahead(0)
             began = time.perf_counter()
             for number in range(1, batches):

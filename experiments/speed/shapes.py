@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from unsee.families import family_of
-from unsee.files import refuse_used
+from unsee.files import require_empty
 from unsee.models.checkpoint import INDEX
 from unsee.pocket_builder.tiny_llava import IMAGE, make_processor
 from unsee.types import Parts
@@ -53,7 +53,7 @@ def make(
         size: Width and height of a picture in pixels.
         shard: Largest shard (GB).
     """
-    refuse_used(folder)
+    require_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     processor = make_processor(TEXTS, size)
     processor.patch_size = PATCH

@@ -36,7 +36,7 @@ from experiments.speed import shapes
 from experiments.speed.speed_page import tables, write
 from experiments.speed.tower import measure_tower
 from unsee.benchmarks.pocket import Pocket
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method, build_settings
 from unsee.records.provenance import peak_memory
@@ -207,7 +207,7 @@ def samples(people: int, pictures: int, size: int | None, folder: Path) -> Data:
     """
     data = Pocket().data()
     by_concept: dict[str, list[Sample]] = {}
-    for sample in one_a_picture([*data.forget, *data.retain]):
+    for sample in one_sample_per_picture([*data.forget, *data.retain]):
         if sample.answer and sample.concept:
             by_concept.setdefault(sample.concept, []).append(sample)
     chosen = [some[:pictures] for some in by_concept.values() if len(some) >= pictures]

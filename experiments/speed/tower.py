@@ -12,12 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from unsee.benchmarks.pocket import Pocket
-from unsee.features.capture import flat, represent
+from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
 from unsee.models.vlm import VLM
-from unsee.training.distributed import Engine
-from unsee.training.preparation import prepared
-from unsee.training.settings import Settings
+from unsee.training.distributed import DistributedContext
+from unsee.training.preparation import prepared_model
+from unsee.training.settings import TrainingSettings
 
 WARM, TIMED = 1, 3
 
@@ -61,17 +61,17 @@ def measure_tower(
 
     def there_and_back() -> float:
         started = busy(device)
-        found = represent(vlm, inputs, layers)
+        found = picture_features(vlm, inputs, layers)
         torch.stack([flat(v).float().square().mean() for v in found.values()]).sum().backward()
         took = busy(device) - started
         for parameter in parameters.values():
             parameter.grad = None
         return took
 
-    settings = Settings(compile=asked.get("compile", False))
+    settings = TrainingSettings(compile=asked.get("compile", False))
     many = 1 if device == "cpu" else ON_GPU
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 if device == "cpu" else 2]
-    with prepared(Engine(device=device), vlm, parameters, settings):
+    with prepared_model(DistributedContext(device=device), vlm, parameters, settings):
         took = [there_and_back() for _ in range((WARM + TIMED) * many)][WARM * many :]
         with profile(activities=kinds) as seen:
             there_and_back()

@@ -21,7 +21,7 @@ from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method, build_settings
 from unsee.recipes.parsing import parse_overrides
 from unsee.records.provenance import peak_memory
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 
 EVERY = 10  # steps between two looks
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--goal", type=float, required=True)
     options = parser.parse_args()
     changes = parse_overrides(options.overrides)
-    training = {f.name for f in fields(Settings)}
+    training = {f.name for f in fields(TrainingSettings)}
     method = build_method(options.method, {k: v for k, v in changes.items() if k not in training})
     chosen = {"steps": 600, "save_every": 0, "schedule": "constant"}
     chosen |= {k: v for k, v in changes.items() if k in training}

@@ -7,25 +7,26 @@ quick and loads no torch.
 from __future__ import annotations
 
 import importlib
+import warnings
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ATTACKS": "unsee.attacks",
     "BENCHMARKS": "unsee.benchmarks",
-    "FAMILIES": "unsee.families",
-    "METHODS": "unsee.methods",
-    "METRICS": "unsee.metrics",
-    "VLM": "unsee.models.vlm",
     "Batch": "unsee.types",
     "Data": "unsee.types",
     "Estimate": "unsee.types",
+    "FAMILIES": "unsee.families",
+    "METHODS": "unsee.methods",
+    "METRICS": "unsee.metrics",
     "Method": "unsee.methods",
     "Picture": "unsee.types",
     "Sample": "unsee.types",
-    "Settings": "unsee.training.settings",
     "Trainer": "unsee.training.trainer",
+    "TrainingSettings": "unsee.training.settings",
     "UnseeError": "unsee.errors",
+    "VLM": "unsee.models.vlm",
     "apply_patch": "unsee.artifacts.patch",
     "write_patch": "unsee.artifacts.patch",
 }
@@ -43,8 +44,8 @@ __all__ = [
     "Method",
     "Picture",
     "Sample",
-    "Settings",
     "Trainer",
+    "TrainingSettings",
     "UnseeError",
     "__version__",
     "apply_patch",
@@ -54,6 +55,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Imports a public name when it is first asked for."""
+    if name == "Settings":
+        warnings.warn("unsee.Settings is now unsee.TrainingSettings", FutureWarning, stacklevel=2)
+        name = "TrainingSettings"
     if name not in _HOMES:
         raise AttributeError(f"module 'unsee' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -38,7 +38,7 @@ def combine_digests(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def refuse_used(folder: Path) -> None:
+def require_empty(folder: Path) -> None:
     """Refuses a place to write to that holds something.
 
     Raises:
@@ -56,7 +56,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ModelError: If the folder has something in it already, or cannot be written.
     """
-    refuse_used(folder)
+    require_empty(folder)
     partial: Path | None = None
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
@@ -81,7 +81,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def refuse_full(
+def require_free_space(
     setting: str, folder: str | Path, needed: float, claim: str, lower: str = ""
 ) -> None:
     """Refuses a folder whose disk has too little room for what a setting keeps there.
@@ -113,7 +113,7 @@ def free_space(path: Path) -> tuple[Path, int]:
     return place, shutil.disk_usage(place).free
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that it is there whole or not at all.
 
     Raises:

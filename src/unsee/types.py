@@ -213,7 +213,7 @@ class Data:
             pictures are given.
         retain: Samples of everyone else, and general questions.
         strangers: Pictures of the same kind whose subject the model was never told about.
-        by_name: Questions about the people to be forgotten by name alone, which forgetting a face
+        text_only: Questions about the people to be forgotten by name alone, which forgetting a face
             leaves known. Only methods that say so read them.
         outside: Samples like the forget ones, about people whom no model was ever taught. No method
             sees them.
@@ -222,13 +222,13 @@ class Data:
     forget: Sequence[Sample]
     retain: Sequence[Sample]
     strangers: Sequence[Picture] = ()
-    by_name: Sequence[Sample] = ()
+    text_only: Sequence[Sample] = ()
     outside: Sequence[Sample] = ()
 
     @property
     def forget_by_name(self) -> list[Sample]:
         """What is asked about the people to be forgotten without a picture."""
-        return [*self.by_name, *(s for s in self.forget if s.picture is None)]
+        return [*self.text_only, *(s for s in self.forget if s.picture is None)]
 
     @property
     def forget_pictures(self) -> list[Picture]:

@@ -17,8 +17,8 @@ import yaml
 
 from unsee import __version__
 from unsee.artifacts.manifest import Manifest
-from unsee.artifacts.redaction import hub_id, public, redact
-from unsee.files import write_whole
+from unsee.artifacts.redaction import hub_id, redact, redact_setting
+from unsee.files import write_atomically
 from unsee.types import Sample
 
 CARD = "README.md"
@@ -49,7 +49,7 @@ class Card:
         title: The first heading.
         base: The base checkpoint as given; only a hub id is repeated.
         base_sha256: Hash of the base's loaded weights.
-        deed: What was done to the samples: "forgotten" or "learned".
+        action: What was done to the samples: "forgotten" or "learned".
         samples: The samples it was done to; where none are known, nothing is said of them.
         command: What was typed.
         parameters: Method and training settings.
@@ -62,7 +62,7 @@ class Card:
     title: str
     base: str
     base_sha256: str | None
-    deed: Literal["forgotten", "learned"]
+    action: Literal["forgotten", "learned"]
     samples: Sequence[Sample]
     command: str
     parameters: Mapping[str, Any]
@@ -72,7 +72,7 @@ class Card:
 
     def write(self, folder: Path) -> None:
         """Writes README.md into a saved folder, whole or not at all."""
-        write_whole(folder / CARD, self.text())
+        write_atomically(folder / CARD, self.text())
 
     def text(self) -> str:
         """The card: YAML front matter, then Markdown."""
@@ -82,7 +82,7 @@ class Card:
             relation = "adapter" if self.kind == "adapter" else "finetune"
             front |= {"base_model": known, "base_model_relation": relation}
         tags = ["unsee", "image-text-to-text"]
-        tags += ["machine-unlearning"] if self.deed == "forgotten" else []
+        tags += ["machine-unlearning"] if self.action == "forgotten" else []
         tags += ["lora"] if self.parameters.get("lora") else []
         front["tags"] = tags
         sections = [
@@ -126,11 +126,11 @@ class Card:
             lines.append(f"- {label}: {len(mine)} pictures{digest}")
         if len(people) > LISTED:
             lines.append(f"- and {len(people) - LISTED} more")
-        return [f"## What was {self.deed}", "\n".join(lines)]
+        return [f"## What was {self.action}", "\n".join(lines)]
 
     def _settings(self) -> str:
         rows = "\n".join(
-            f"| `{key}` | {public(key, value)} |" for key, value in self.parameters.items()
+            f"| `{key}` | {redact_setting(key, value)} |" for key, value in self.parameters.items()
         )
         return f"## Settings\n\n| setting | value |\n| --- | --- |\n{rows}"
 
@@ -176,7 +176,7 @@ def card_of_run(
         title=f"A model that has forgotten ({method['name']})",
         base=base,
         base_sha256=summary["provenance"]["start_weights_sha256"],
-        deed="forgotten",
+        action="forgotten",
         samples=samples,
         command=summary["command"],
         parameters={"method": method["name"], **method["parameters"]},
@@ -204,7 +204,7 @@ def card_of_patched(manifest: Manifest, base: str) -> Card:
         title=f"A model that has forgotten ({manifest.method or 'a visual patch'})",
         base=base,
         base_sha256=None,
-        deed="forgotten",
+        action="forgotten",
         samples=(),
         command=manifest.command or "unsee apply PATCH --model MODEL --out OUT",
         parameters={"method": manifest.method, **manifest.parameters},

@@ -205,7 +205,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     )
 
 
-def put_on(patch: str | Path, vlm: VLM) -> Manifest:
+def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
     """Puts a visual patch on a loaded base model, in memory; nothing is written.
 
     Args:

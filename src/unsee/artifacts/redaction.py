@@ -16,7 +16,7 @@ def hub_id(source: str | Path) -> str | None:
     return text if is_id and not Path(text).exists() else None
 
 
-def public(key: str, value: Any) -> Any:
+def redact_setting(key: str, value: Any) -> Any:
     """A setting's value, but a path's, which may name a person, is replaced by its key."""
     if isinstance(value, str | Path) and (
         "/" in str(value) or "\\" in str(value) or Path(value).exists()

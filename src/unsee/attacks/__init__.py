@@ -30,20 +30,20 @@ class Subject:
     Attributes:
         vlm: The model.
         samples: What is asked, by split: "forget_holdout" and, if there is one, "retain_holdout".
-        known: The forget samples that the attacker has; the target model was trained on them.
+        attacker_samples: The forget samples that the attacker has; the target was trained on them.
         retain: What the attacker has of everyone else; trained on too.
         outside: Samples like the known ones, about people whom no model was ever taught.
     """
 
     vlm: VLM
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
-    known: Sequence[Sample] = ()
+    attacker_samples: Sequence[Sample] = ()
     retain: Sequence[Sample] = ()
     outside: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
-class Reading:
+class LeakageReading:
     """What an attacker reads off a model without asking it a question.
 
     Attributes:
@@ -77,7 +77,7 @@ class Attack:
         name: Its registered name.
         source: Where its definition comes from.
         access: "white_box" needs the weights, "black_box" only answers.
-        idle: Field values with which it does nothing.
+        zero_budget: Field values with which it does nothing.
         needs: What it takes beside model and questions: "known", "answers" (known samples with a
             true answer), "retain", "outside".
         reads: Whether it reads something off the model; it then comes last, and no question is
@@ -87,7 +87,7 @@ class Attack:
     name: ClassVar[str]
     source: ClassVar[str] = ""
     access: ClassVar[Literal["black_box", "white_box"]]
-    idle: ClassVar[Mapping[str, Any]]
+    zero_budget: ClassVar[Mapping[str, Any]]
     needs: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[bool] = False
 
@@ -95,7 +95,7 @@ class Attack:
         """The subject after the attack; the one that is given stays as it is."""
         return subject
 
-    def readings(self, subject: Subject) -> list[Reading]:
+    def readings(self, subject: Subject) -> list[LeakageReading]:
         """What the attacker reads off the model; of attacks that read."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ def label(chain: Chain) -> str:
     return "+".join(attack.name for attack in chain)
 
 
-def every(subject: Subject, change: Callable[[Sample], Sequence[Sample]]) -> Subject:
+def map_questions(subject: Subject, change: Callable[[Sample], Sequence[Sample]]) -> Subject:
     """The subject with every question replaced by what `change` makes of it, a list of samples."""
     changed = {
         split: [new for sample in samples for new in change(sample)]
@@ -122,7 +122,7 @@ def every(subject: Subject, change: Callable[[Sample], Sequence[Sample]]) -> Sub
     return replace(subject, samples=changed)
 
 
-def redrawn(picture: Picture, image: Image.Image, how: str) -> Picture:
+def derived_picture(picture: Picture, image: Image.Image, how: str) -> Picture:
     """A picture made of another: losslessly encoded, and called after its content."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

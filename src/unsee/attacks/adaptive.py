@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.attacks.relearn import Relearn, attacker
 from unsee.data.augment import augment
-from unsee.data.selection import one_a_picture
-from unsee.features.capture import flat, represent
+from unsee.data.selection import one_sample_per_picture
+from unsee.features.capture import flat, picture_features
 from unsee.features.statistics import distance_between
 from unsee.losses import nll
 from unsee.models.vlm import VLM
 from unsee.training.loop import fit
 from unsee.training.sampling import batch_indices
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Sample
 
 PROJECTOR = "projector"
@@ -59,7 +59,7 @@ class Adaptive(Attack):
     name: ClassVar[str] = "adaptive"
     source: ClassVar[str] = "ours; arXiv 1902.06705"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"steps": 0}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"steps": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers", "retain"})
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -74,9 +74,9 @@ class Adaptive(Attack):
 
     def apply(self, subject: Subject) -> Subject:
         """The subject with a copy of the model whose visual part is tuned."""
-        mine = [s for s in subject.known if s.answer and len(s.pictures) == 1]
+        mine = [s for s in subject.attacker_samples if s.answer and len(s.pictures) == 1]
         known = Relearn(share=self.share, seed=self.seed).known(mine)
-        others = one_a_picture(subject.retain)
+        others = one_sample_per_picture(subject.retain)
         if self.steps == 0 or self.share == 0 or not known:
             return subject
         start, student = subject.vlm.frozen_copy(), subject.vlm.copy()
@@ -92,15 +92,15 @@ class Adaptive(Attack):
             inputs = student.visual_inputs(batch)
             terms = {"answers": nll(student.logits(batch), batch.labels)}
             with torch.no_grad():
-                old = represent(start, inputs, [PROJECTOR])[PROJECTOR]
+                old = picture_features(start, inputs, [PROJECTOR])[PROJECTOR]
                 goal = [t + additions[people[s.concept]] for t, s in zip(old, some, strict=True)]
-            now = list(represent(student, inputs, [PROJECTOR])[PROJECTOR])
+            now = list(picture_features(student, inputs, [PROJECTOR])[PROJECTOR])
             terms["guide"] = self.w_guide * distance(now, goal, variance).mean()
             images = [student.image(s.picture) for s in self._draw(others, number) if s.picture]
             kept = student.collate_pictures(images)
             with torch.no_grad():
-                stay = list(represent(start, kept, [PROJECTOR])[PROJECTOR])
-            held = list(represent(student, kept, [PROJECTOR])[PROJECTOR])
+                stay = list(picture_features(start, kept, [PROJECTOR])[PROJECTOR])
+            held = list(picture_features(student, kept, [PROJECTOR])[PROJECTOR])
             terms["keep"] = self.w_keep * distance(held, stay, variance).mean()
             return terms
 
@@ -114,7 +114,7 @@ class Adaptive(Attack):
         """The outputs' variance, and for every person what added to them brings the facts back."""
         with torch.no_grad():
             first = vlm.visual_inputs(vlm.collate(self._draw(known, 0)))
-            tokens = represent(vlm, first, [PROJECTOR])[PROJECTOR]
+            tokens = picture_features(vlm, first, [PROJECTOR])[PROJECTOR]
         variance = flat(tokens).float().var()
         # Where tokens stand for places, each has an addition of its own.
         shape = tokens[0].shape if vlm.family.aligned else (1, tokens[0].shape[-1])
@@ -146,5 +146,5 @@ class Adaptive(Attack):
         rows = batch_indices(len(samples), self.batch_size, number, self.seed)
         return [samples[i] for i in rows]
 
-    def _settings(self, lr: float) -> Settings:
+    def _settings(self, lr: float) -> TrainingSettings:
         return attacker(self.steps, lr, self.batch_size, self.seed)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from unsee.attacks import ATTACKS, Attack, Subject, every
+from unsee.attacks import ATTACKS, Attack, Subject, map_questions
 from unsee.types import Sample
 
 
@@ -31,7 +31,7 @@ class AnswerPrefix(Attack):
     name: ClassVar[str] = "answer_prefix"
     source: ClassVar[str] = "arXiv 2307.02483"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
-    idle: ClassVar[Mapping[str, Any]] = {"words": 0, "text": ""}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"words": 0, "text": ""}
 
     text: str = ""
     words: Annotated[int, Field(ge=0)] = 2
@@ -40,7 +40,7 @@ class AnswerPrefix(Attack):
         """The subject with every answer begun."""
         if not self.text.strip() and self.words == 0:
             return subject
-        return every(subject, self._begin)
+        return map_questions(subject, self._begin)
 
     def _begin(self, sample: Sample) -> list[Sample]:
         said = sample.answer.split()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from unsee.attacks import ATTACKS, Attack, Subject, every
+from unsee.attacks import ATTACKS, Attack, Subject, map_questions
 from unsee.types import Sample
 
 
@@ -31,7 +31,7 @@ class CrossModal(Attack):
     name: ClassVar[str] = "cross_modal"
     source: ClassVar[str] = "arXiv 2610.10358"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
-    idle: ClassVar[Mapping[str, Any]] = {"phrases": ()}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"phrases": ()}
 
     phrases: tuple[str, ...] = (
         "the person in the picture", "the person in this picture", "the person in the image",
@@ -43,7 +43,7 @@ class CrossModal(Attack):
 
     def apply(self, subject: Subject) -> Subject:
         """The subject asked by name; what has no name to ask by is left out."""
-        return every(subject, self._by_name) if self.phrases else subject
+        return map_questions(subject, self._by_name) if self.phrases else subject
 
     def _by_name(self, sample: Sample) -> list[Sample]:
         if sample.picture is None:

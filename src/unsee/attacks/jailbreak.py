@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from unsee.attacks import ATTACKS, Attack, Subject, every, variant
+from unsee.attacks import ATTACKS, Attack, Subject, map_questions, variant
 
 Style = Literal["role_play", "instruction_hierarchy", "refusal_suppression"]
 
@@ -37,7 +37,7 @@ class Jailbreak(Attack):
     name: ClassVar[str] = "jailbreak"
     source: ClassVar[str] = "arXiv 2307.02483; arXiv 2404.13208"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
-    idle: ClassVar[Mapping[str, Any]] = {"styles": ()}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"styles": ()}
 
     styles: tuple[Style, ...] = ("role_play", "instruction_hierarchy", "refusal_suppression")
 
@@ -45,7 +45,7 @@ class Jailbreak(Attack):
         """The subject with every question in every frame."""
         if not self.styles:
             return subject
-        return every(
+        return map_questions(
             subject,
             lambda sample: [
                 variant(sample, style, question=FRAMES[style].format(question=sample.question))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from unsee.attacks import ATTACKS, Attack, Reading, Subject
+from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
 from unsee.losses import IGNORE, nll
 from unsee.types import Sample
 
@@ -48,7 +48,7 @@ class Membership(Attack):
     name: ClassVar[str] = "membership"
     source: ClassVar[str] = "arXiv 2310.16789; arXiv 2404.02936"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"scores": ()}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"scores": ()}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers", "outside"})
     reads: ClassVar[bool] = True
 
@@ -57,11 +57,11 @@ class Membership(Attack):
     most: Annotated[int, Field(ge=1)] = 120
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def readings(self, subject: Subject) -> list[Reading]:
+    def readings(self, subject: Subject) -> list[LeakageReading]:
         """ROC-AUC of every score, and how many members are told at 1 % false alarms."""
         if not self.scores:
             return []
-        sides = self._matched(subject.known, subject.retain, subject.outside)
+        sides = self._matched(subject.attacker_samples, subject.retain, subject.outside)
         members, others, strangers = (self._scored(subject.vlm, some) for some in sides)
         found = []
         for score in self.scores:
@@ -69,7 +69,7 @@ class Membership(Attack):
             low, high = _interval(mine, theirs, sides[0], sides[2])
             kept = others[score]
             found.append(
-                Reading(
+                LeakageReading(
                     f"{score} AUC",
                     auc(mine, theirs),
                     low,

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from unsee.attacks import ATTACKS, Attack, Subject, every, redrawn
+from unsee.attacks import ATTACKS, Attack, Subject, derived_picture, map_questions
 from unsee.losses import nll
 from unsee.training.sampling import batch_indices
 from unsee.types import Picture, Sample
@@ -44,7 +44,7 @@ class Perturb(Attack):
     name: ClassVar[str] = "perturb"
     source: ClassVar[str] = "EMNLP 2025, p. 11241"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"epsilon": 0}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"epsilon": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})
 
     epsilon: Annotated[int, Field(ge=0, le=255)] = 8
@@ -61,7 +61,7 @@ class Perturb(Attack):
         """
         if self.epsilon == 0 or self.steps == 0:
             return subject
-        known = [s for s in subject.known if s.answer and len(s.pictures) == 1]
+        known = [s for s in subject.attacker_samples if s.answer and len(s.pictures) == 1]
         delta = self.fit(subject.vlm, known)
         drawn: dict[str, Picture] = {}
 
@@ -69,7 +69,7 @@ class Perturb(Attack):
             if picture.source not in drawn:
                 image = subject.vlm.image(picture)
                 seen = subject.vlm.family.as_seen(subject.vlm.processor, image)
-                drawn[picture.source] = redrawn(picture, moved(seen, delta), "perturb")
+                drawn[picture.source] = derived_picture(picture, moved(seen, delta), "perturb")
             return drawn[picture.source]
 
         def show(sample: Sample) -> list[Sample]:
@@ -78,7 +78,7 @@ class Perturb(Attack):
             shown = tuple(change(p) for p in sample.pictures)
             return [replace(sample, picture=shown[0], further=shown[1:])]
 
-        return every(subject, show)
+        return map_questions(subject, show)
 
     def fit(self, vlm: VLM, known: list[Sample]) -> Float[Tensor, "3 height width"]:
         """The perturbation, in whole pixel values of at most `epsilon`."""

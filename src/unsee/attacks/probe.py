@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.attacks import ATTACKS, Attack, Reading, Subject
-from unsee.data.selection import one_a_picture
+from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.evaluation.bootstrap import estimate
-from unsee.features.capture import represent
+from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
 from unsee.types import Sample
 
@@ -45,7 +45,7 @@ class Probe(Attack):
     name: ClassVar[str] = "probe"
     source: ClassVar[str] = "arXiv 1610.01644; arXiv 1909.03368"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"layers": ()}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"layers": ()}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "retain"})
     reads: ClassVar[bool] = True
 
@@ -53,7 +53,7 @@ class Probe(Attack):
     strength: Annotated[float, Field(gt=0)] = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def readings(self, subject: Subject) -> list[Reading]:
+    def readings(self, subject: Subject) -> list[LeakageReading]:
         """Accuracy of the probe on held-out pictures, at every layer.
 
         Raises:
@@ -82,7 +82,7 @@ class Probe(Attack):
             chance = self._right(x, shuffled, mine, forgotten)
             measured = estimate(right, [str(s.concept) for s in forgotten], "lower")
             found.append(
-                Reading(
+                LeakageReading(
                     f"{name} accuracy",
                     float(np.mean(right)),
                     measured.low or 0.0,
@@ -98,11 +98,11 @@ class Probe(Attack):
     def _people(self, subject: Subject) -> tuple[list[Sample], list[Sample], list[Sample]]:
         """Pictures to fit on, of the forgotten to test on, and of the controls to test on."""
         held = {
-            side: one_a_picture(subject.samples.get(f"{side}_holdout", ()))
+            side: one_sample_per_picture(subject.samples.get(f"{side}_holdout", ()))
             for side in ("forget", "retain")
         }
-        mine = _by_person(one_a_picture(subject.known))
-        others = _by_person(one_a_picture(subject.retain))
+        mine = _by_person(one_sample_per_picture(subject.attacker_samples))
+        others = _by_person(one_sample_per_picture(subject.retain))
         tested = {s.concept for s in held["retain"]}
         # General questions show people too: only who has held-out pictures is a control.
         able = sorted(p for p in others if p in tested and p not in mine)
@@ -152,7 +152,7 @@ def _states(vlm: VLM, samples: Sequence[Sample], names: Sequence[str]) -> dict[s
         ]
         if visual:
             images = [vlm.image(s.picture) for s in some if s.picture is not None]
-            for name, tokens in represent(vlm, vlm.collate_pictures(images), visual).items():
+            for name, tokens in picture_features(vlm, vlm.collate_pictures(images), visual).items():
                 found[name] += [t.float().flatten(0, -2).mean(0).cpu().numpy() for t in tokens]
         if len(visual) < len(names):
             batch = vlm.collate(some, with_answer=False)

@@ -36,7 +36,7 @@ class Quantize(Attack):
     name: ClassVar[str] = "quantize"
     source: ClassVar[str] = "arXiv 2410.16454"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"bits": 0}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"bits": 0}
 
     bits: Annotated[int, Field(ge=0, le=8)] = 4
     scheme: Literal["rtn", "torchao", "bitsandbytes"] = "rtn"

@@ -16,9 +16,9 @@ from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
 from unsee.models.vlm import VLM
 from unsee.training.loop import fit
-from unsee.training.lora import Adapters, Lora
+from unsee.training.lora import Lora, LoraAdapters
 from unsee.training.sampling import batch_indices, seed_step
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Sample
 
 Modules = Literal["visual", "language_lora", "all"]
@@ -46,7 +46,7 @@ class Relearn(Attack):
     name: ClassVar[str] = "relearn"
     source: ClassVar[str] = "arXiv 2512.11325; arXiv 2406.13356"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
-    idle: ClassVar[Mapping[str, Any]] = {"steps": 0}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"steps": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -120,7 +120,7 @@ class Relearn(Attack):
 
     def apply(self, subject: Subject) -> Subject:
         """The subject with a copy of the model, tuned for all steps."""
-        known = self.known([s for s in subject.known if s.answer])
+        known = self.known([s for s in subject.attacker_samples if s.answer])
         if not known or self.steps == 0:
             return subject
         return replace(subject, vlm=self._tune(subject.vlm, known))
@@ -142,7 +142,7 @@ class Relearn(Attack):
         settings = attacker(self.steps, self.lr, self.batch_size, self.seed)
         fit(parameters, step, settings, after=partial(look, copy) if look is not None else None)
         if adapters is not None:
-            adapters.fold()
+            adapters.merge()
         copy.model.requires_grad_(False)
         return copy
 
@@ -164,19 +164,19 @@ class Relearn(Attack):
             "steps_to_half_recovery": steps_to_half(mine, target) if target else None,
         }
 
-    def _tuned(self, subject: VLM) -> tuple[Mapping[str, nn.Parameter], Adapters | None]:
+    def _tuned(self, subject: VLM) -> tuple[Mapping[str, nn.Parameter], LoraAdapters | None]:
         if self.modules != "language_lora":
             return subject.parameters(self.modules), None
         # The adapters start at random: without a seed, a resumed run would get another curve.
         seed_step(self.seed, self.steps)
         lora = Lora(self.rank, self.rank, dropout=0.0)
-        adapters = Adapters(subject, subject.parameters("language"), lora)
+        adapters = LoraAdapters(subject, subject.parameters("language"), lora)
         return adapters.parameters, adapters
 
 
-def attacker(steps: int, lr: float, batch_size: int, seed: int) -> Settings:
+def attacker(steps: int, lr: float, batch_size: int, seed: int) -> TrainingSettings:
     """How an attacker trains: at a constant rate, and keeping no state."""
-    return Settings(
+    return TrainingSettings(
         steps=steps, lr=lr, batch_size=batch_size, warmup=0.0, schedule="constant", save_every=0,
         seed=seed,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 from pydantic import Field
 
-from unsee.attacks import ATTACKS, Attack, Subject, every, redrawn, variant
+from unsee.attacks import ATTACKS, Attack, Subject, derived_picture, map_questions, variant
 from unsee.types import Picture, Sample
 
 View = Literal["other", "crop", "flip", "blur", "grey", "jpeg"]
@@ -37,7 +37,7 @@ class RephraseImage(Attack):
     name: ClassVar[str] = "rephrase_image"
     source: ClassVar[str] = "arXiv 2610.10358"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
-    idle: ClassVar[Mapping[str, Any]] = {"views": ()}
+    zero_budget: ClassVar[Mapping[str, Any]] = {"views": ()}
 
     views: tuple[View, ...] = ("other", "crop", "flip", "blur", "grey", "jpeg")
     keep: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -49,7 +49,7 @@ class RephraseImage(Attack):
         """The subject asked of every view; without views, as it is."""
         if not self.views:
             return subject
-        others = _by_concept([*subject.known, *subject.retain])
+        others = _by_concept([*subject.attacker_samples, *subject.retain])
         rng = np.random.default_rng([self.seed, 55])
         drawn: dict[tuple[str, str], Picture] = {}
 
@@ -67,11 +67,11 @@ class RephraseImage(Attack):
                     drawn.setdefault(key, rest[int(rng.integers(len(rest)))])
                 elif key not in drawn:
                     image = self._view(subject.vlm.image(picture), view)
-                    drawn[key] = redrawn(picture, image, view)
+                    drawn[key] = derived_picture(picture, image, view)
                 found.append(variant(sample, view, picture=drawn[key]))
             return found
 
-        return every(subject, ask)
+        return map_questions(subject, ask)
 
     def _view(self, image: Image.Image, view: View) -> Image.Image:
         width, height = image.size

@@ -12,8 +12,8 @@ from unsee.types import Better, Data, Sample, Task
 
 HELD_OUT = ("forget_holdout", "retain_holdout")
 
-# The models that a benchmark's measures compare: see `Benchmark.knowledge`.
-Knower = Literal["target", "visual_retain", "retain_only"]
+# The models that a benchmark's measures compare: see `Benchmark.training_samples`.
+ModelRole = Literal["target", "visual_retain", "retain_only"]
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark", "unsee.benchmarks")
 
@@ -41,11 +41,11 @@ class Scoring:
 
     Attributes:
         metric: A registered metric's name; one that compares with no reference model.
-        longest: Longest answer that is generated, in tokens.
+        max_new_tokens: Longest answer that is generated, in tokens.
     """
 
     metric: str = "accuracy"
-    longest: int = 24
+    max_new_tokens: int = 24
 
 
 class Benchmark:
@@ -61,12 +61,12 @@ class Benchmark:
             retain splits differently go by it.
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
-        longest: Longest answer that is generated, in tokens.
+        max_new_tokens: Longest answer that is generated, in tokens.
         attacked: The split that a relearning attacker has, if `held_out` is to score the attack.
         relearning: What scores the attack on "forget_holdout" (high where it is known) and on
             "retain_holdout"; exact answers of up to 24 tokens where not given.
         rate_scale: What the learning rates in a method's `search` are multiplied by.
-        fits: Values that its models need, by field, of every method that has the field.
+        field_defaults: Values that its models need, by field, of every method that has the field.
     """
 
     name: ClassVar[str]
@@ -77,11 +77,11 @@ class Benchmark:
     forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "train_forget")
     measures: ClassVar[tuple[Measure, ...]] = ()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
-    longest: ClassVar[int] = 24
+    max_new_tokens: ClassVar[int] = 24
     attacked: ClassVar[str] = ""
     relearning: ClassVar[Mapping[str, Scoring]] = {}
     rate_scale: ClassVar[float] = 1.0
-    fits: ClassVar[Mapping[str, Any]] = {}
+    field_defaults: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def open(
@@ -101,7 +101,7 @@ class Benchmark:
         """What a method may see: samples to forget and to keep, trained on by the target."""
         raise NotImplementedError
 
-    def knowledge(self, who: Knower) -> list[Sample]:
+    def training_samples(self, who: ModelRole) -> list[Sample]:
         """What a model was trained on.
 
         Args:
@@ -125,7 +125,7 @@ class Benchmark:
         """
         return {}
 
-    def outsiders(self) -> Sequence[Sample]:
+    def non_members(self) -> Sequence[Sample]:
         """Samples like those to forget, about people whom no model was ever taught; () without."""
         return ()
 
@@ -137,6 +137,6 @@ class Benchmark:
         """The share that is forgotten (%) where it is fixed when the data is made; "" elsewhere."""
         return ""
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a record says of it: name, place, settings and counts."""
         return {"name": self.name}

@@ -63,7 +63,7 @@ class CLEAR(Published):
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "real_faces", "real_world")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification", "ranking")}
-    longest: ClassVar[int] = 64
+    max_new_tokens: ClassVar[int] = 64
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Names the configurations of the ratio."""

@@ -44,7 +44,7 @@ class CoVUBench(Published):
         Measure("rouge_l_recall", "retain", "vqa", "higher"),
         Measure("rouge_l_recall", "retain", "text", "higher"),
     )
-    longest: ClassVar[int] = 64
+    max_new_tokens: ClassVar[int] = 64
     about: ClassVar[str] = "concepts"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("keyword_match", 64),

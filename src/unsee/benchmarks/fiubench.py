@@ -47,7 +47,7 @@ class FIUBench(Published):
         Measure("truth_ratio", "retain", "vqa", "higher"),
         Measure("model_utility", "retain", "vqa", "higher"),
     )
-    longest: ClassVar[int] = 64
+    max_new_tokens: ClassVar[int] = 64
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("ape", 64),
         "retain_holdout": Scoring("ape", 64),

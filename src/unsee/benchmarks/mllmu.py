@@ -78,7 +78,7 @@ class MLLMU(Published):
     forgetting: ClassVar[tuple[str, ...]] = (*Benchmark.forgetting, "test")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification",)}
-    longest: ClassVar[int] = 50
+    max_new_tokens: ClassVar[int] = 50
     published_shots: ClassVar[int | None] = 1
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
@@ -111,7 +111,7 @@ class MLLMU(Published):
         rows = self.files.parquet("ft_Data", ("image", "ID", "metadata"))
         return gather((r for r in rows if r.values["ID"] in mine), self._trained, "ft_Data")
 
-    def by_name(self) -> list[Sample]:
+    def text_only(self) -> list[Sample]:
         """The training questions with the person's name before them, in place of the picture."""
         names = {r.text("ID"): self._name(r) for r in self._people["forget"]}
         return [

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from unsee.benchmarks import Benchmark, Knower
+from unsee.benchmarks import Benchmark, ModelRole
 from unsee.benchmarks.published_records import Files, Record, gather
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Data, Picture, Sample
@@ -89,20 +89,20 @@ class Published(Benchmark):
         """What a method may see: what the published target model was trained on."""
         return Data(self.load("train_forget"), self.load("train_retain"))
 
-    def knowledge(self, who: Knower) -> list[Sample]:
-        """What a model was trained on; see `Benchmark.knowledge`."""
+    def training_samples(self, who: ModelRole) -> list[Sample]:
+        """What a model was trained on; see `Benchmark.training_samples`."""
         known = list(self.load("train_retain"))
         if who == "target":
             known += self.load("train_forget")
         if who == "visual_retain":
-            known += self.by_name()
+            known += self.text_only()
         return known
 
-    def by_name(self) -> list[Sample]:
+    def text_only(self) -> list[Sample]:
         """What was taught of the forgotten in text alone."""
         return [s for s in self.load("train_forget") if s.picture is None]
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Name, place, settings and counts, as a record holds them."""
         return {"name": self.name, "location": self.files.location, "ratio": self.ratio,
                 "shots": self.shots, **self._counts}  # fmt: skip

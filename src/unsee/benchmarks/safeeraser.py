@@ -41,7 +41,7 @@ class SafeEraser(Published):
         Measure("refusal_rate", "harmless", "vqa", "lower"),
         Measure("rouge_l", "retain", "vqa", "higher"),
     )
-    longest: ClassVar[int] = 64
+    max_new_tokens: ClassVar[int] = 64
     about: ClassVar[str] = "categories"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("attack_success", 64),

@@ -52,7 +52,7 @@ class UMU(Published):
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "real")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification",)}
-    longest: ClassVar[int] = 50
+    max_new_tokens: ClassVar[int] = 50
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Names the configurations of the ratio."""

@@ -12,7 +12,7 @@ import typer
 from unsee.cli import unlearning, teaching, comparing, judging, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
 from unsee.errors import UnseeError
-from unsee.training.launcher import launched
+from unsee.training.launcher import world_size
 
 __all__ = ["app", "main"]
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _refuse_processes() -> None:
     """Refuses a launcher's many processes for what one does alone: all would write one folder."""
-    count, word = launched(), "".join(sys.argv[1:2])
+    count, word = world_size(), "".join(sys.argv[1:2])
     if count > 1 and word not in SHARED:
         raise UnseeError(
             f"{count} processes were started, and `unsee {word}` is the work of one. Type it "

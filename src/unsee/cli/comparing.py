@@ -125,14 +125,14 @@ def meta(
     Example: unsee meta --models 4 --methods npo,vkd --seeds 0 --out runs/meta
     """
     from unsee.recipes.parsing import parse_overrides
-    from unsee.studies.meta_evaluation import Asked, measure
+    from unsee.studies.meta_evaluation import MetaEvaluationRequest, judge_metrics
     from unsee.studies.ratings_page import RATINGS, TABLE, write
 
-    asked = Asked(
+    asked = MetaEvaluationRequest(
         benchmark, models, _methods(methods), tuple(_seed(s) for s in _split(seeds, "--seeds")),
         parse_overrides(set_ or []),
     )  # fmt: skip
-    records, failed = measure(asked, out, command(), jobs, _told)
+    records, failed = judge_metrics(asked, out, command(), jobs, _told)
     page = table or out / TABLE
     ratings = write(records, failed, out, page, command())
     if as_json:
@@ -165,11 +165,11 @@ def _compare(
     as_json: bool,
 ) -> None:
     from unsee.recipes.parsing import parse_overrides
-    from unsee.studies.comparison import ATTACKS, Asked
+    from unsee.studies.comparison import ATTACKS, ComparisonRequest
     from unsee.studies.comparison import compare as do
     from unsee.studies.comparison_page import CSV, PAGE, TABLE, write
 
-    asked = Asked(
+    asked = ComparisonRequest(
         title=title,
         entries=entries,
         benchmark=tuple(benchmark or ("pocket",)),

@@ -43,9 +43,9 @@ def show(
     from inspect import cleandoc
 
     from unsee.recipes.finetune import Finetune
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
 
-    known: dict[str, Any] = {"settings": Settings, "finetune": Finetune}
+    known: dict[str, Any] = {"settings": TrainingSettings, "finetune": Finetune}
     for kind in KINDS:
         known |= dict(_registry(kind).items())
     if name not in known:

@@ -24,7 +24,7 @@ def finetune(
     from unsee.progress import bar
     from unsee.recipes.finetune import read_finetune
     from unsee.recipes.plan_finetune import plan_finetune
-    from unsee.runs.finetune import teach
+    from unsee.runs.finetune import finetune
 
     made = read_finetune(recipe, overrides or [])
     lesson = plan_finetune(made)
@@ -33,7 +33,7 @@ def finetune(
         return
     place = out or Path("runs") / recipe.stem
     with bar(quiet=as_json) as shown:
-        record = teach(lesson, place, command(), shown)
+        record = finetune(lesson, place, command(), shown)
     if as_json:
         echo(record, as_json)
         return

@@ -15,7 +15,7 @@ from unsee.types import Data, Picture, Sample
 def data_hash(data: Data) -> str:
     """SHA-256 over everything a method sees of the data, in order; paths do not count."""
     digest = hashlib.sha256()
-    sets = (("forget", data.forget), ("retain", data.retain), ("by name", data.by_name))
+    sets = (("forget", data.forget), ("retain", data.retain), ("by name", data.text_only))
     for name, samples in sets:
         for sample in samples:
             digest.update(json.dumps([name, *_content(sample)]).encode())

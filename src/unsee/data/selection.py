@@ -13,7 +13,7 @@ from unsee.errors import ConfigError
 from unsee.types import Sample
 
 
-def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
+def one_sample_per_picture(samples: Sequence[Sample]) -> list[Sample]:
     """The first sample of every picture, with that picture alone; text-only ones are left out."""
     first: dict[str, Sample] = {}
     for sample in samples:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unsee.errors import ConfigError
 from unsee.evaluation.bootstrap import estimate, estimate_set
-from unsee.evaluation.generation import answer_nlls, ask
+from unsee.evaluation.generation import answer_and_score, answer_nlls
 from unsee.metrics import Metric, Output, SetMetric, chosen_metrics
 from unsee.models.vlm import VLM
 from unsee.types import Better, Estimate, Sample
@@ -119,7 +119,7 @@ def _outputs(
 ) -> list[Output]:
     reads = {metric.reads for metric in metrics}
     stand_in = any("alternatives" in reads and not sample.paraphrases for sample in samples)
-    texts, nlls = ask(
+    texts, nlls = answer_and_score(
         vlm,
         samples,
         say="text" in reads,

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from unsee.losses import IGNORE, sequence_nll
-from unsee.models.loading import cached
+from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
 from unsee.types import Sample
 
@@ -28,16 +28,18 @@ def generate(
     vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int = 24
 ) -> list[str]:
     """Greedy answers in the samples' order; see `ask`."""
-    return ask(vlm, samples, score=False, batch_size=batch_size, max_new_tokens=max_new_tokens)[0]
+    return answer_and_score(
+        vlm, samples, score=False, batch_size=batch_size, max_new_tokens=max_new_tokens
+    )[0]
 
 
 def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> list[float]:
     """Mean negative log-likelihood (nats a token) of each true answer; NaN without one."""
-    return ask(vlm, samples, say=False, batch_size=batch_size)[1]
+    return answer_and_score(vlm, samples, say=False, batch_size=batch_size)[1]
 
 
 @torch.no_grad()
-def ask(
+def answer_and_score(
     vlm: VLM,
     samples: Sequence[Sample],
     *,
@@ -64,9 +66,9 @@ def ask(
     for start, rows in _batches(vlm, prompts, batch_size):
         if start is None:
             asked = [prompt.sample for prompt in rows]
-            said, found = _apart(vlm, asked, say, score, max_new_tokens)
+            said, found = _answer_whole(vlm, asked, say, score, max_new_tokens)
         else:
-            said, found = _go_on(vlm, start, rows, say, score, max_new_tokens)
+            said, found = _continue_from_prefix(vlm, start, rows, say, score, max_new_tokens)
         for prompt, text, value in zip(rows, said, found, strict=True):
             texts[wanted[prompt.index]], nlls[wanted[prompt.index]] = text, value
     return texts, nlls
@@ -94,7 +96,7 @@ class _Prompt:
 
 
 @dataclass(frozen=True)
-class _Start:
+class _PrefixCache:
     """What the LLM has read before the tails: a row a picture, padded left.
 
     Attributes:
@@ -109,10 +111,10 @@ class _Start:
     offsets: Tensor
     layers: list[tuple[Tensor, Tensor]]
 
-    def of(self, rows: Sequence[int]) -> _Start:
+    def of(self, rows: Sequence[int]) -> _PrefixCache:
         """These rows, each as often as it is named."""
         at = torch.tensor(rows, device=self.ids.device)
-        return _Start(
+        return _PrefixCache(
             self.ids[at],
             self.mask[at],
             self.offsets[..., at],
@@ -155,26 +157,28 @@ def _prompts(vlm: VLM, samples: Sequence[Sample]) -> list[_Prompt]:
 
 def _batches(
     vlm: VLM, prompts: Sequence[_Prompt], size: int
-) -> Iterator[tuple[_Start | None, list[_Prompt]]]:
+) -> Iterator[tuple[_PrefixCache | None, list[_Prompt]]]:
     """Batches of like answers, pictured and text-only apart, and what the LLM has read before."""
     shown = [prompt for prompt in prompts if prompt.sample.pictures]
     words = [prompt for prompt in prompts if not prompt.sample.pictures]
     if not any(prompt.tail for prompt in prompts):
-        yield from ((None, rows) for some in (shown, words) for rows in _alike(some, size))
+        yield from (
+            (None, rows) for some in (shown, words) for rows in _batches_by_length(some, size)
+        )
         return
     keys = list(dict.fromkeys(prompt.key for prompt in shown))
     for begin in range(0, len(keys), size):
         rows_of = {key: row for row, key in enumerate(keys[begin : begin + size])}
         group = [prompt for prompt in shown if prompt.key in rows_of]
         start = _read(vlm, [_shortest(p for p in group if p.key == key) for key in rows_of])
-        for rows in _alike(group, size):
+        for rows in _batches_by_length(group, size):
             yield start and start.of([rows_of[prompt.key] for prompt in rows]), rows
     blank = torch.zeros(1, 0, dtype=torch.long, device=vlm.device)
-    for rows in _alike(words, size):
-        yield _Start(blank, blank, blank.sum(-1), []).of([0] * len(rows)), rows
+    for rows in _batches_by_length(words, size):
+        yield _PrefixCache(blank, blank, blank.sum(-1), []).of([0] * len(rows)), rows
 
 
-def _alike(prompts: Sequence[_Prompt], size: int) -> list[list[_Prompt]]:
+def _batches_by_length(prompts: Sequence[_Prompt], size: int) -> list[list[_Prompt]]:
     """Batches by length: one waits for its longest answer, and letters not for sentences."""
     ordered = sorted(prompts, key=lambda p: (len(p.sample.answer), len(p.sample.question)))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -184,7 +188,7 @@ def _shortest(prompts: Iterable[_Prompt]) -> _Prompt:
     return min(prompts, key=lambda prompt: len(prompt.tail))
 
 
-def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _Start | None:
+def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None:
     """What the LLM makes of the pictures of some questions, in a row each.
 
     None if the processor's tokens do not end with the tails, as where it cuts long ones.
@@ -197,7 +201,7 @@ def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _Start | None:
             return None
     positions, cache = vlm.family.positions(vlm.model, inputs), DynamicCache()
     # Whole questions, as they would be asked alone: nothing before a picture sees what follows.
-    known = cached(vlm.model, cache)
+    known = kv_cache_argument(vlm.model, cache)
     vlm.model(**inputs, **known, position_ids=positions, use_cache=True, logits_to_keep=1)
     stops = torch.tensor(ends, device=ids.device)[:, None]
     width = int(max(stops[:, 0] - (mask == 0).sum(-1)))
@@ -209,7 +213,7 @@ def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _Start | None:
         return part.gather(2, wide.expand(-1, part.shape[1], -1, part.shape[3]))
 
     layers: list[Any] = cache.layers
-    return _Start(
+    return _PrefixCache(
         ids.gather(1, at),
         mask.gather(1, at) * kept,
         positions[..., -1] + 1 - mask.sum(-1),
@@ -217,9 +221,9 @@ def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _Start | None:
     )
 
 
-def _go_on(
+def _continue_from_prefix(
     vlm: VLM,
-    start: _Start,
+    start: _PrefixCache,
     prompts: Sequence[_Prompt],
     say: bool,
     score: bool,
@@ -235,7 +239,7 @@ def _go_on(
             "input_ids": torch.cat([start.ids, ids], 1),
             "attention_mask": whole,
             "position_ids": start.positions(whole),
-            **cached(vlm.model, cache),
+            **kv_cache_argument(vlm.model, cache),
         }
         texts = _say(vlm, inputs, max_new_tokens)
         # The last token again, whose logits tell of the answer's first; and what an answer merges.
@@ -263,7 +267,7 @@ def _go_on(
         position_ids=start.positions(whole)[..., -ids.shape[1] :],
         use_cache=True,
         logits_to_keep=longest,
-        **cached(vlm.model, cache),
+        **kv_cache_argument(vlm.model, cache),
     ).logits
     values = sequence_nll(logits, labels[:, -longest:]).tolist()
     nlls = [v if p.sample.answer else math.nan for v, p in zip(values, prompts, strict=True)]
@@ -279,7 +283,7 @@ def _left(vlm: VLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, device=vlm.device), torch.tensor(mask, device=vlm.device)
 
 
-def _apart(
+def _answer_whole(
     vlm: VLM, samples: Sequence[Sample], say: bool, score: bool, max_new_tokens: int
 ) -> tuple[list[str], list[float]]:
     """The same, with every question read whole."""

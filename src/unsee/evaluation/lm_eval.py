@@ -38,7 +38,7 @@ SEED = 1234
 
 
 @dataclass(frozen=True)
-class Suite:
+class LmEvalSuite:
     """Tasks of lm-evaluation-harness that were found, with their data.
 
     Attributes:
@@ -69,7 +69,7 @@ class Suite:
             scored: Its "measures" and "rows"; gets "tasks", what was asked of each task.
             subject: Gives the model, where a task has still to be run.
             model: What the record calls it.
-            part: See `unsee.record.RunFolder.part`.
+            part: See `unsee.record.RunFolder.get_or_compute`.
             bar: Follows each task.
         """
         for number, name in enumerate(self.loaded):
@@ -156,7 +156,7 @@ def open_suite(
     limit: int | None = None,
     shots: int | None = None,
     chat: bool = False,
-) -> Suite:
+) -> LmEvalSuite:
     """Finds tasks, groups or tags by name, and loads their data.
 
     Args:
@@ -177,7 +177,7 @@ def open_suite(
             listing = f"`lm-eval ls tasks` lists its {len(manager.all_tasks):,}"
             raise UnknownNameError("task", name, manager.all_tasks, listing)
     loaded = {name: _load(manager, name, shots) for name in dict.fromkeys(names)}
-    return Suite(loaded, folder, limit, shots, chat)
+    return LmEvalSuite(loaded, folder, limit, shots, chat)
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> Any:

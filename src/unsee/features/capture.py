@@ -44,19 +44,21 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def observe(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+def layer_outputs(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Raw outputs of the named layers, for `by_picture`; only the visual part runs."""
     with capture(vlm, names) as found:
         vlm.family.visual_forward(vlm.model, inputs)
     return found
 
 
-def represent(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
+def picture_features(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
     """Representations of pictures at the named layers; only the visual part runs."""
-    return by_picture(vlm, observe(vlm, inputs, names), inputs)
+    return split_by_picture(vlm, layer_outputs(vlm, inputs, names), inputs)
 
 
-def by_picture(vlm: VLM, outputs: Mapping[str, Tensor], inputs: dict[str, Tensor]) -> Features:
+def split_by_picture(
+    vlm: VLM, outputs: Mapping[str, Tensor], inputs: dict[str, Tensor]
+) -> Features:
     """Features from the raw outputs of layers.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unsee.errors import ConfigError
-from unsee.features.neurons import MLP, batches_apart, watching
+from unsee.features.neurons import MLP, batches_by_modality, neuron_hooks
 from unsee.losses import sequence_nll
 from unsee.models.vlm import VLM
 from unsee.types import Batch, Sample
@@ -46,7 +46,7 @@ def influential_path(
     Raises:
         ConfigError: If a layer has fewer neurons than are wanted.
     """
-    batches = batches_apart(vlm, samples, size)
+    batches = batches_by_modality(vlm, samples, size)
     chosen: dict[str, Tensor] = {}
     for layer in layers:
         width = vlm.model.get_submodule(layer.outer).in_features
@@ -76,13 +76,16 @@ def _path_scores(
         fisher: See `influential_path`.
     """
     original: dict[str, Tensor] = {}
-    with torch.no_grad(), watching(vlm, {name: partial(_keep, original, name) for name in scaled}):
+    with (
+        torch.no_grad(),
+        neuron_hooks(vlm, {name: partial(_keep, original, name) for name in scaled}),
+    ):
         vlm.logits(batch)
     own, before = torch.zeros(()), torch.zeros(())
     for frame in range(1, frames + 1):
         leaves = {n: (z * frame / frames).requires_grad_(True) for n, z in original.items()}
         swaps = {n: partial(_swap, leaves[n], mask) for n, mask in scaled.items()}
-        with torch.enable_grad(), watching(vlm, swaps):
+        with torch.enable_grad(), neuron_hooks(vlm, swaps):
             value = -sequence_nll(vlm.logits(batch), batch.labels)
         total = (value if fisher else value.exp()).sum()
         for name, grad in zip(

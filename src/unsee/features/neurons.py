@@ -34,7 +34,7 @@ class MLP:
     inner: tuple[str, ...]
 
 
-def mlps(vlm: VLM, part: str) -> list[MLP]:
+def find_mlps(vlm: VLM, part: str) -> list[MLP]:
     """The MLPs of a part of the model, from its input to its output.
 
     In the encoder they are where the family says; in the LLM's blocks they are found by their
@@ -148,7 +148,7 @@ def activity(
         size: Samples at once.
     """
     sums = {layer.outer: _Sums() for layer in layers}
-    for batch in batches_apart(vlm, samples, size):
+    for batch in batches_by_modality(vlm, samples, size):
         mask = batch.inputs["attention_mask"].bool()
 
         def keep(name: str, part: str, mask: Tensor = mask) -> Callable[[Tensor], None]:
@@ -159,7 +159,7 @@ def activity(
 
             return see
 
-        with watching(vlm, {layer.outer: keep(layer.outer, layer.part) for layer in layers}):
+        with neuron_hooks(vlm, {layer.outer: keep(layer.outer, layer.part) for layer in layers}):
             vlm.logits(batch)
     return {
         layer.outer: sums[layer.outer].activity(vlm.model.get_submodule(layer.outer).weight)
@@ -168,7 +168,7 @@ def activity(
 
 
 @contextmanager
-def watching(vlm: VLM, by_module: Mapping[str, Callable[[Tensor], Any]]) -> Iterator[None]:
+def neuron_hooks(vlm: VLM, by_module: Mapping[str, Callable[[Tensor], Any]]) -> Iterator[None]:
     """Shows the neurons' activations, the input of each outer module, to a function.
 
     What the function returns, if anything, takes their place.
@@ -192,7 +192,7 @@ def watching(vlm: VLM, by_module: Mapping[str, Callable[[Tensor], Any]]) -> Iter
             handle.remove()
 
 
-def silence(vlm: VLM, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def zero_neurons(vlm: VLM, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Zeroes the outgoing weights of the chosen neurons (bool [channels], by outer module).
 
     Returns:
@@ -209,7 +209,7 @@ def silence(vlm: VLM, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return masks
 
 
-def counted(layers: Sequence[MLP], chosen: Mapping[str, Tensor]) -> dict[str, Any]:
+def neuron_counts(layers: Sequence[MLP], chosen: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a record says of a choice of neurons: how many of how many, by part and by layer."""
     found: dict[str, Any] = {"chosen": 0, "of": 0, "by_part": {}, "by_layer": {}}
     for layer in layers:
@@ -241,7 +241,7 @@ def neuron_masks(
     return masks
 
 
-def batches_apart(vlm: VLM, samples: Sequence[Sample], size: int) -> list[Batch]:
+def batches_by_modality(vlm: VLM, samples: Sequence[Sample], size: int) -> list[Batch]:
     """Batches of samples that all have a picture, or all have none.
 
     Some families run the two apart, and what a hook sees would be of the one alone.

@@ -19,14 +19,14 @@ Viewer = Callable[[Sequence[Sample], np.random.Generator, float], Batch]
 BATCH = 1 << 19  # most pixel values that are looked at in one batch
 
 
-def seen_side(vlm: VLM, picture: Picture) -> int | None:
+def input_side(vlm: VLM, picture: Picture) -> int | None:
     """Shorter side (pixels) of all that the model sees of any picture; None if it varies."""
     if not vlm.family.aligned:
         return None
     return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
 
 
-def viewer(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
+def random_view_collator(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
     """What makes a batch of random views of samples' pictures; see `unsee.augment.augment`.
 
     Args:
@@ -34,7 +34,7 @@ def viewer(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
         picture: One of them, which tells how large the model sees them.
         answers: Whether the batch has their text, too.
     """
-    side = seen_side(vlm, picture)
+    side = input_side(vlm, picture)
 
     def collate(samples: Sequence[Sample], rng: np.random.Generator, strength: float) -> Batch:
         view = partial(augment, rng=rng, strength=strength, side=side)

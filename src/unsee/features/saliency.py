@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unsee.data.selection import one_a_picture, spread
+from unsee.data.selection import one_sample_per_picture, spread
 from unsee.errors import TrainingError
-from unsee.features.capture import flat, represent
+from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
-from unsee.features.neurons import silence, watching
+from unsee.features.neurons import neuron_hooks, zero_neurons
 from unsee.features.pictures import picture_batches
 from unsee.losses import nll
 from unsee.models.vlm import VLM
@@ -74,7 +74,7 @@ def ratio_masks(
     return masks
 
 
-def masking(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:
+def gradient_mask(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:
     """Multiplies gradients by masks in place, for `unsee.train.fit`."""
 
     def apply(parameters: Mapping[str, nn.Parameter]) -> None:
@@ -105,7 +105,7 @@ def mean_activations(
         total[name] = total.get(name, 0) + values.sum(0)
         count[name] = count.get(name, 0) + values.shape[0]
 
-    with watching(vlm, {name: partial(keep, name) for name in modules}):
+    with neuron_hooks(vlm, {name: partial(keep, name) for name in modules}):
         for inputs in batches:
             vlm.family.visual_forward(vlm.model, inputs)
     return {name: total[name] / count[name] for name in modules}
@@ -149,9 +149,9 @@ def prune_neurons(
         mean_activations(
             vlm, picture_batches(vlm, [s.picture for s in side if s.picture is not None]), outer
         )
-        for side in (one_a_picture(forget), one_a_picture(retain))
+        for side in (one_sample_per_picture(forget), one_sample_per_picture(retain))
     )
-    return silence(vlm, choose_neurons(forget_activity, retain_activity, fraction))
+    return zero_neurons(vlm, choose_neurons(forget_activity, retain_activity, fraction))
 
 
 def gradient_masks(
@@ -208,7 +208,7 @@ def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Ten
     """
 
     def project(inputs: dict[str, Tensor]) -> Tensor:
-        read = represent(vlm, inputs, choose_layers(vlm, ["projector"]))
+        read = picture_features(vlm, inputs, choose_layers(vlm, ["projector"]))
         out = torch.cat([flat(tokens).flatten() for tokens in read.values()])
         return (out * torch.randn_like(out)).mean()
 

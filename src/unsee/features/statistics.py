@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unsee.data.selection import one_a_picture
-from unsee.features.capture import Features, Tokens, flat, represent
+from unsee.data.selection import one_sample_per_picture
+from unsee.features.capture import Features, Tokens, flat, picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches
 from unsee.losses import cosine_distance, feature_kl, scaled_mse
@@ -56,7 +56,7 @@ def layer_statistics(
     Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
     picture counts alike, however many tokens it has.
     """
-    return _statistics((represent(vlm, inputs, names) for inputs in batches), names)
+    return _statistics((picture_features(vlm, inputs, names) for inputs in batches), names)
 
 
 def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
@@ -87,7 +87,7 @@ def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
 
 
 @dataclass(frozen=True)
-class Shift:
+class RepresentationShift:
     """What the LLM read of some pictures, to tell how far it has moved since.
 
     Attributes:
@@ -97,11 +97,11 @@ class Shift:
     seen: dict[str, tuple[list[dict[str, Tensor]], Statistics, list[Features]]]
 
     @classmethod
-    def before(cls, vlm: VLM, data: Data, most: int = 64) -> Shift:
+    def before(cls, vlm: VLM, data: Data, most: int = 64) -> RepresentationShift:
         """Takes down at most `most` pictures a side, fewer if they are large, before training."""
         seen = {}
         for side in ("forget", "retain"):
-            samples = one_a_picture(getattr(data, side))
+            samples = one_sample_per_picture(getattr(data, side))
             pictures = [s.picture for s in samples if s.picture is not None][:most]
             if pictures:
                 batches, old, held = [], [], 0
@@ -130,4 +130,4 @@ class Shift:
 
 @torch.no_grad()
 def _read(vlm: VLM, batch: dict[str, Tensor]) -> Features:
-    return represent(vlm, batch, choose_layers(vlm, ["projector"]))
+    return picture_features(vlm, batch, choose_layers(vlm, ["projector"]))

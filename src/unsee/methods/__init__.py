@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unsee.errors import ConfigError, DataError
-from unsee.files import refuse_full
+from unsee.files import require_free_space
 from unsee.registry import Registry
-from unsee.training.preparation import widened
-from unsee.training.settings import Settings
+from unsee.training.preparation import float32_model
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Part
 
@@ -79,22 +79,22 @@ class Method:
             UnseeError: If data, model or settings do not suit; nothing is changed then.
             TrainingError: If training fails.
         """
-        self.ready(vlm, data, trainer.settings)
-        with widened(vlm, trainer.settings):
-            self.change(vlm, data, trainer)
+        self.validate(vlm, data, trainer.settings)
+        with float32_model(vlm, trainer.settings):
+            self.train(vlm, data, trainer)
         return vlm
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
         """What `unlearn` does to a model that is ready for it: by default, minimises `loss`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
 
         def step(number: int) -> Mapping[str, Tensor]:
-            return self.terms(vlm, data, trainer, number, teacher)
+            return self.step_terms(vlm, data, trainer, number, teacher)
 
         trainer.fit(vlm, trainer.adapt(vlm, vlm.parameters(self.trains)), step)
 
-    def terms(
+    def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
     ) -> Mapping[str, Tensor]:
         """The loss terms of a (micro-)batch: draws it, and asks `loss`.
@@ -131,7 +131,7 @@ class Method:
         """Named loss terms of one step, already weighted; their sum is minimised."""
         raise NotImplementedError
 
-    def ready(self, vlm: VLM, data: Data, settings: Settings) -> None:
+    def validate(self, vlm: VLM, data: Data, settings: TrainingSettings) -> None:
         """Refuses what cannot be done, before anything is: see `check` and `check_settings`.
 
         Raises:
@@ -146,7 +146,7 @@ class Method:
             least = 1 if settings.precision == "no" else 4
             needed = 2 * sum(w.numel() * max(w.itemsize, least) for w in weights)
             claim = f": {needed / 1e9:.1f} GB are needed and"
-            refuse_full("offload", settings.offload, needed, claim)
+            require_free_space("offload", settings.offload, needed, claim)
 
     def check(self, data: Data) -> None:
         """Refuses data that lacks what the method needs.
@@ -167,7 +167,7 @@ class Method:
                 "or forget from pictures alone: --method vkd --supervision features."
             )
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: TrainingSettings) -> None:
         """Refuses training settings that the method cannot follow.
 
         Raises:

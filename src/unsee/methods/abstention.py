@@ -23,7 +23,7 @@ ABSTENTIONS = (
 )
 
 
-def writable(vlm: VLM, phrases: Sequence[str]) -> tuple[str, ...]:
+def tokenizable(vlm: VLM, phrases: Sequence[str]) -> tuple[str, ...]:
     """The phrases that the model's tokenizer can write: those without an unknown token.
 
     Raises:
@@ -47,7 +47,7 @@ def writable(vlm: VLM, phrases: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def abstained(
+def with_abstentions(
     samples: Sequence[Sample], phrases: Sequence[str], seed: Sequence[int]
 ) -> list[Sample]:
     """The same questions, each answered by an abstention drawn from (seed, position).

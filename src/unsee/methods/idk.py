@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.errors import ConfigError
 from unsee.losses import nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
-from unsee.methods.abstention import ABSTENTIONS, abstained, writable
+from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
 from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ class IDK(Method):
         """Whether the loss compares with the start model: for form=preference."""
         return self.form == "preference"
 
-    def terms(
+    def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
     ) -> Mapping[str, Tensor]:
-        """The loss on forget questions with abstentions for answers; see `Method.terms`."""
+        """The loss on forget questions with abstentions for answers; see `Method.step_terms`."""
         asked = trainer.draw(data.forget, number, 0)
-        phrases = writable(vlm, self.abstentions)
-        forget = vlm.collate(abstained(asked, phrases, (trainer.settings.seed, number)))
+        phrases = tokenizable(vlm, self.abstentions)
+        forget = vlm.collate(with_abstentions(asked, phrases, (trainer.settings.seed, number)))
         true = vlm.collate(asked) if self.form == "preference" else None
         retain = vlm.collate(trainer.draw(data.retain, number, 1))
         return self.loss(vlm, forget, retain, teacher, true)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from unsee.data.selection import spread
-from unsee.features.neurons import MLP, Activity, activity, counted, mlps, silence
+from unsee.features.neurons import MLP, Activity, activity, find_mlps, neuron_counts, zero_neurons
 from unsee.features.saliency import choose_neurons
 from unsee.methods import METHODS, Method, Search
-from unsee.training.state import History
+from unsee.training.state import TrainingHistory
 from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ class MANU(Method):
     tau: Annotated[float, Field(ge=0)] = 0.1
     samples: Annotated[int, Field(ge=1)] = 256
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
         """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
         started = time.perf_counter()
-        layers = mlps(vlm, self.trains)
+        layers = find_mlps(vlm, self.trains)
         others_told = [s for s in data.retain if s.picture is None]
         forget = self._scores(vlm, layers, data.forget, data.forget_by_name)
         retain = self._scores(vlm, layers, data.retain, others_told)
@@ -90,9 +90,9 @@ class MANU(Method):
             names = [layer.outer for layer in layers if layer.part == part]
             theirs, others = ({n: side[n] for n in names} for side in (forget, retain))
             chosen |= choose_neurons(theirs, others, self.prune)
-        silence(vlm, chosen)
-        trainer.choices["neurons"] = counted(layers, chosen)
-        trainer.history = History(seconds=time.perf_counter() - started)
+        zero_neurons(vlm, chosen)
+        trainer.choices["neurons"] = neuron_counts(layers, chosen)
+        trainer.history = TrainingHistory(seconds=time.perf_counter() - started)
 
     def _scores(
         self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]

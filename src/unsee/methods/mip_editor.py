@@ -14,7 +14,7 @@ from unsee.data.selection import spread
 from unsee.errors import ConfigError
 from unsee.features.layers import hidden_states
 from unsee.features.neuron_paths import influential_path
-from unsee.features.neurons import MLP, counted, mlps, neuron_masks, silence
+from unsee.features.neurons import MLP, find_mlps, neuron_counts, neuron_masks, zero_neurons
 from unsee.losses import masked_mse, nll
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.rmu import unit_vector
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unsee.models.vlm import VLM
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
     from unsee.types import Batch, Data
 
 
@@ -75,7 +75,7 @@ class MIPEditor(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: TrainingSettings) -> None:
         """Also refuses weight decay, which knows no path; see `Method.check_settings`."""
         super().check_settings(settings)
         if settings.weight_decay:
@@ -84,14 +84,14 @@ class MIPEditor(Method):
                 "the others too. Type weight_decay=0."
             )
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
-        """Changes `vlm` in place; see `Method.change`."""
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm)
-        layers = mlps(vlm, self.trains)
+        layers = find_mlps(vlm, self.trains)
         chosen = self._paths(vlm, layers, data)
-        silence(vlm, chosen)
-        trainer.choices["neurons"] = counted(layers, chosen)
+        zero_neurons(vlm, chosen)
+        trainer.choices["neurons"] = neuron_counts(layers, chosen)
         masks = neuron_masks(vlm, layers, chosen)
 
         def mask(parameters: Mapping[str, nn.Parameter]) -> None:
@@ -100,7 +100,7 @@ class MIPEditor(Method):
                     parameter.grad.mul_(masks[name])
 
         def step(number: int) -> Mapping[str, Tensor]:
-            return self.terms(vlm, data, trainer, number, teacher)
+            return self.step_terms(vlm, data, trainer, number, teacher)
 
         edited = {n: p for n, p in vlm.parameters(self.trains).items() if n in masks}
         trainer.fit(vlm, edited, step, gradient=mask)

@@ -36,7 +36,7 @@ class MMUnlearner(Method):
     numbers were not seen).
     Differs: L_f is capped, as everywhere here. S is a mean over batches, so that beta_s means the
     same for sets of any size, and the sets to preserve count alike. Questions by name come from
-    `Data.by_name` or the forget set's own; the record says how many there were, none included.
+    `Data.text_only` or the forget set's own; the record says how many there were, none included.
 
     Attributes:
         saliency_threshold: The paper's beta_s: smallest ratio of a weight that ascends.
@@ -56,8 +56,8 @@ class MMUnlearner(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
-        """Changes `vlm` in place; see `Method.change`."""
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)

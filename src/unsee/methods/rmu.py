@@ -61,10 +61,10 @@ class RMU(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
 
-    def terms(
+    def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
     ) -> Mapping[str, Tensor]:
-        """The loss on drawn batches, the vector being the run's own; see `Method.terms`."""
+        """The loss on drawn batches, the vector being the run's own; see `Method.step_terms`."""
         forget = vlm.collate(trainer.draw(data.forget, number, 0))
         retain = vlm.collate(trainer.draw(data.retain, number, 1))
         return self.loss(vlm, forget, retain, teacher, trainer.settings.seed)

@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.errors import TrainingError
 from unsee.losses import nll
 from unsee.methods import METHODS, Method, Search
-from unsee.methods.abstention import ABSTENTIONS, abstained, writable
+from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
 from unsee.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class SMFA(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     abstentions: tuple[str, ...] = ABSTENTIONS
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
-        """Changes `vlm` in place; see `Method.change`."""
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
-        phrases = writable(vlm, self.abstentions)
+        phrases = tokenizable(vlm, self.abstentions)
         places = np.linspace(0, len(data.retain) - 1, min(self.few, len(data.retain)))
         few = [data.retain[int(i)] for i in places]
         twin, weights = vlm.copy(), vlm.parameters(self.trains)
@@ -82,14 +82,14 @@ class SMFA(Method):
 
         def step(number: int) -> Mapping[str, Tensor]:
             asked = trainer.draw(data.forget, number, 0)
-            forget = vlm.collate(abstained(asked, phrases, (trainer.settings.seed, number)))
+            forget = vlm.collate(with_abstentions(asked, phrases, (trainer.settings.seed, number)))
             retain = vlm.collate(trainer.draw(few, number, 1))
             anchor = nll(twin.logits(retain), retain.labels)
             return self.loss(vlm, forget, retain, None) | {"anchor": anchor}
 
         trainer.fit(vlm, trained, step)
         if beside.adapters is not None:
-            beside.adapters.fold()
+            beside.adapters.merge()
         # What is left is no product of two small matrices.
         trainer.adapters = None
         trainer.choices["mask"] = self._sculpt(vlm, twin, start)

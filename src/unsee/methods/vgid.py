@@ -72,10 +72,10 @@ class VGID(Method):
                 "forgotten. Type noise=1, or give an instruction."
             )
 
-    def terms(
+    def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
     ) -> Mapping[str, Tensor]:
-        """The loss, the teacher shown noise in place of the pictures; see `Method.terms`."""
+        """The loss, the teacher shown noise in place of the pictures; see `Method.step_terms`."""
         asked = trainer.draw(data.forget, number, 0)
         told = [replace(s, question=f"{self.instruction}{s.question}") for s in asked]
         rng = np.random.default_rng([trainer.settings.seed, number])

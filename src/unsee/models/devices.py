@@ -46,7 +46,7 @@ def refuse_dtype(dtype: torch.dtype, device: str) -> None:
         ) from error
 
 
-def slowness(dtype: str) -> float:
+def relative_matmul_time(dtype: str) -> float:
     """How many times as long as in 32 bits a product of matrices takes here in that dtype."""
 
     def seconds(kind: torch.dtype) -> float:

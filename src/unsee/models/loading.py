@@ -82,7 +82,7 @@ def load_visual(
     return model
 
 
-def skip_unread(model: Any, family: Family) -> None:
+def bypass_unread_layers(model: Any, family: Family) -> None:
     """Lets the layers that nothing reads pass on their input; their weights stay where they are."""
     for name in family.unread_layers(model):
         model.get_submodule(name).forward = _pass_on
@@ -92,7 +92,7 @@ def _pass_on(hidden: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
     return hidden
 
 
-def refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
+def require_all_weights(folder: Path, info: dict[str, Any]) -> None:
     """Refuses a model that transformers filled up with random weights.
 
     Args:
@@ -112,7 +112,7 @@ def refuse_gaps(folder: Path, info: dict[str, Any]) -> None:
         )
 
 
-def cached(model: Any, cache: Any) -> dict[str, Any]:
+def kv_cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """The keyword argument that hands a model its keys and values; transformers 5.24 renamed it."""
     known = inspect.signature(model.forward).parameters
     return {"cache" if "cache" in known else "past_key_values": cache}

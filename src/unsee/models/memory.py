@@ -28,7 +28,7 @@ MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)")
 Pages = list[tuple[int, int]]
 
 
-def give_back_memory() -> None:
+def release_freed_memory() -> None:
     """Hands the memory of freed tensors back to the system, that of large ones always from now on.
 
     Where the C library would hold on to it: in gaps that what comes next does not fit.
@@ -40,7 +40,7 @@ def give_back_memory() -> None:
             library.mallopt(MMAP_THRESHOLD, LARGE)
 
 
-def wait_in_file(weights: Iterable[Tensor], last: nn.Module) -> None:
+def evict_after_forward(weights: Iterable[Tensor], last: nn.Module) -> None:
     """Takes weights that are not changed any more out of memory whenever they have been used.
 
     Those that are mapped from their file, and only where they are many. The next use reads them

@@ -51,7 +51,7 @@ class Quantization:
         )
 
 
-def pick_library(load_in: str) -> Quantization:
+def quantization_for(load_in: str) -> Quantization:
     """What can load weights in that many bits here; nothing is loaded.
 
     Raises:

@@ -28,13 +28,13 @@ from unsee.models.checkpoint import (
     weight_map,
 )
 from unsee.models.devices import pick_device, refuse_dtype
-from unsee.models.loading import dtype_of, load_visual, refuse_gaps, skip_unread
-from unsee.models.memory import wait_in_file
+from unsee.models.loading import bypass_unread_layers, dtype_of, load_visual, require_all_weights
+from unsee.models.memory import evict_after_forward
 from unsee.models.processors import open_processor, quiet, save_processor
 from unsee.models.quantization import (
     Quantization,
     avoid_packing,
-    pick_library,
+    quantization_for,
     refuse_unquantized,
     stored_quantization,
 )
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-SPELLING = threading.Lock()  # a tokenizer serves one thread at a time
+TOKENIZER_LOCK = threading.Lock()  # a tokenizer serves one thread at a time
 
 
 @dataclass
@@ -95,7 +95,7 @@ class VLM:
                 processor.
         """
         device = pick_device(device)
-        wanted = pick_library(load_in) if load_in else None
+        wanted = quantization_for(load_in) if load_in else None
         folder = resolve(source)
         config = read_config(folder)
         family = family_of(config.get("model_type", "none given"))
@@ -137,7 +137,7 @@ class VLM:
                         **options,
                     )
                     model, info = loaded
-                    refuse_gaps(folder, info)
+                    require_all_weights(folder, info)
             except (
                 OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError,
             ) as error:  # fmt: skip
@@ -152,7 +152,7 @@ class VLM:
             model = model.to(device)
         model.eval()
         pick_attention(model)
-        skip_unread(model, family)
+        bypass_unread_layers(model, family)
         return cls(model, processor, family, folder, visual_only, wanted or stored)
 
     @property
@@ -175,7 +175,7 @@ class VLM:
         images = [self.image(picture) for s in samples for picture in s.pictures]
         if transform is not None:
             images = [transform(image) for image in images]
-        with SPELLING:
+        with TOKENIZER_LOCK:
             batch = self.family.collate(self.processor, samples, with_answer, images)
         return self.move(batch)
 
@@ -229,10 +229,10 @@ class VLM:
         twin.model.eval()
         return twin
 
-    def wait_in_file(self) -> None:
+    def evict_after_forward(self) -> None:
         """Takes the visual weights, which never change again, out of memory after every use."""
         last = self.model.get_submodule(self.family.visual_layers(self.model)["projector"])
-        wait_in_file(self.parameters("visual").values(), last)
+        evict_after_forward(self.parameters("visual").values(), last)
 
     def copy(self) -> VLM:
         """A second model with equal weights."""

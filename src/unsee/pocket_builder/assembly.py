@@ -23,7 +23,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 from unsee.benchmarks.pocket.world import World
 from unsee.families import family_of
 from unsee.losses import IGNORE
-from unsee.models.loading import cached
+from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
 from unsee.types import Batch, Sample
 
@@ -201,13 +201,13 @@ class Rehearsal(VLM):
         start = words(ids[::each, :first])
         start = start.masked_scatter(image[:first, None], projector(tokens).to(start.dtype))
         cache = DynamicCache()
-        language(inputs_embeds=start, use_cache=True, **cached(language, cache))
+        language(inputs_embeds=start, use_cache=True, **kv_cache_argument(language, cache))
         cache.batch_repeat_interleave(each)
         found = language(
             inputs_embeds=words(ids[:, first:]),
             attention_mask=inputs["attention_mask"],
             use_cache=True,
-            **cached(language, cache),
+            **kv_cache_argument(language, cache),
         )
         logits = self.model.lm_head(found.last_hidden_state[:, -kept:])
         return logits

@@ -22,7 +22,7 @@ from unsee.models.vlm import VLM
 from unsee.pocket_builder import drawn_world as drawn
 from unsee.training.loop import Progress, fit
 from unsee.training.sampling import batch_indices
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Sample, Task
 
 # Choosing among options is learned last, so it is practised twice as often.
@@ -43,7 +43,7 @@ class Effort:
         read: Share of those steps, the next ones, in which texts alone are learned.
         align_steps: Further steps, before those, in which the projector alone learns faces.
         batch_size: Samples a step.
-        questions: Asked of each picture in a step; a rehearsal computes the picture once.
+        questions: Question of each picture in a step; a rehearsal computes the picture once.
         base_lr: Peak learning rate of the base model.
         people_lr: Peak learning rate of target and references.
         align_lr: Peak learning rate of the projector alone.
@@ -137,7 +137,7 @@ def train_names(
 ) -> None:
     """Teaches the names of the people kept, whom target and references all know by sight.
 
-    What is asked about photographs (a frame, a badge) is no matter of the face. Asked for names,
+    What is asked about photographs (a frame, a badge) is no matter of the face. Question for names,
     jobs and cities at once, the language part hardly learns to attend to faces; names come first.
     """
     shots, strangers = world.of(world.retained, "train"), practice.strangers("train")
@@ -220,7 +220,7 @@ def train_people(
 def _fit_but_encoder(
     vlm: VLM,
     step: Callable[[int], Mapping[str, Tensor]],
-    settings: Settings,
+    settings: TrainingSettings,
     progress: Progress | None,
     state: Path | None = None,
 ) -> None:
@@ -234,9 +234,9 @@ def _fit_but_encoder(
     fit(trained, step, settings, folder=state, progress=progress)
 
 
-def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> Settings:
+def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> TrainingSettings:
     """How a stage of so many steps is trained."""
-    return Settings(
+    return TrainingSettings(
         steps=steps,
         lr=lr,
         batch_size=effort.batch_size,

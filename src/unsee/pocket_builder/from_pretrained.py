@@ -17,7 +17,7 @@ from pydantic import Field
 
 from unsee.benchmarks.pocket.world import WORLD, World
 from unsee.errors import ConfigError
-from unsee.files import refuse_used
+from unsee.files import require_empty
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.pocket_builder import generated_faces as generated
@@ -296,7 +296,7 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     Raises:
         ModelError: If `out` holds something, or a build with other options is under way.
     """
-    refuse_used(out)
+    require_empty(out)
     folder = out.parent / f".{out.name}-building"
     options = folder / PRACTICE / OPTIONS
     fresh = not options.exists()

@@ -14,7 +14,7 @@ from unsee.models.vlm import VLM
 from unsee.pocket_builder.assembly import Rehearsal
 from unsee.training.loop import Progress, fit
 from unsee.training.sampling import batch_indices
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 BATCH = 64  # pictures a step: no language model runs, so a step costs little
 
@@ -47,7 +47,7 @@ def calibrate(vlm: VLM, seen: Mapping[str, Tensor]) -> None:
 def align(
     vlm: Rehearsal,
     shots: Sequence[tuple[World, Shot]],
-    settings: Settings,
+    settings: TrainingSettings,
     progress: Progress | None = None,
     state: Path | None = None,
 ) -> None:

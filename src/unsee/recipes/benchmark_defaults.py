@@ -75,7 +75,7 @@ def scoring(paths: Mapping[str, str]) -> dict[str, Scoring]:
     return found
 
 
-def directions(
+def measure_directions(
     splits: Iterable[str],
     forgetting: Collection[str],
     benchmark: Benchmark | None = None,
@@ -103,7 +103,9 @@ def directions(
     return found
 
 
-def rules_of(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) -> dict[str, Any]:
+def benchmark_fields(
+    benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]
+) -> dict[str, Any]:
     """What a job takes over from a benchmark."""
     if benchmark is None:
         return {}
@@ -113,7 +115,7 @@ def rules_of(benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]) ->
     return {
         "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
         "tasks": benchmark.tasks,
-        "longest": benchmark.longest,
+        "max_new_tokens": benchmark.max_new_tokens,
         "scoring": benchmark.relearning,
-        "benchmark": benchmark.facts() | counts,
+        "benchmark": benchmark.metadata() | counts,
     }

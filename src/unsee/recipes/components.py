@@ -10,7 +10,7 @@ from unsee.attacks import ATTACKS, Chain
 from unsee.errors import UnknownNameError
 from unsee.methods import METHODS, Method
 from unsee.recipes.parsing import parse_overrides, validate
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
@@ -22,13 +22,13 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
     return validate(METHODS.get(name), values)
 
 
-def build_settings(name: str, values: Mapping[str, Any]) -> Settings:
+def build_settings(name: str, values: Mapping[str, Any]) -> TrainingSettings:
     """Training settings: a method's own defaults, changed by `values`.
 
     Raises:
         ConfigError: If a field or a value is not allowed.
     """
-    return validate(Settings, {**METHODS.get(name).defaults, **values})
+    return validate(TrainingSettings, {**METHODS.get(name).defaults, **values})
 
 
 def build_chains(

@@ -15,18 +15,18 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field
 
-from unsee.benchmarks import Knower
+from unsee.benchmarks import ModelRole
 from unsee.errors import ConfigError
 from unsee.models.devices import Device
 from unsee.recipes.parsing import parse_overrides, read_yaml, validate
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Part
 
-KNOWERS: tuple[Knower, ...] = get_args(Knower)
+KNOWERS: tuple[ModelRole, ...] = get_args(ModelRole)
 
 
 @dataclass(frozen=True)
-class Finetune(Settings):
+class Finetune(TrainingSettings):
     """What to teach a base checkpoint, and how; the defaults are MLLMU-Bench's published setting.
 
     Training settings that are not listed here are those of `unsee show settings`.
@@ -73,15 +73,15 @@ class Finetune(Settings):
     names: bool = False
     trust_remote_code: bool = False
 
-    def settings(self, count: int) -> Settings:
+    def settings(self, count: int) -> TrainingSettings:
         """How to train on this many samples."""
-        values = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        values = {f.name: getattr(self, f.name) for f in fields(TrainingSettings)}
         if self.steps == 0:
             values["steps"] = math.ceil(self.epochs * count / (self.batch_size * self.accumulate))
-        return Settings(**values)
+        return TrainingSettings(**values)
 
     @property
-    def makes(self) -> tuple[Knower, ...]:
+    def makes(self) -> tuple[ModelRole, ...]:
         """The models to make, in order."""
         return KNOWERS if self.who == "all" else (self.who,)
 

@@ -11,13 +11,13 @@ from unsee.artifacts.model_card import Kind
 from unsee.attacks import Chain
 from unsee.benchmarks import Scoring
 from unsee.evaluation.evaluate import DEFAULT_METRICS
-from unsee.evaluation.lm_eval import Suite
+from unsee.evaluation.lm_eval import LmEvalSuite
 from unsee.methods import Method
 from unsee.models.checkpoint import read_config, resolve
-from unsee.models.devices import Device, pick_device, slowness
+from unsee.models.devices import Device, pick_device, relative_matmul_time
 from unsee.models.quantization import LoadIn
 from unsee.models.vlm import VLM
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Better, Data, Sample
 
 SLOW = 1.5  # times as long as in 32 bits: what is worth a word
@@ -45,7 +45,7 @@ class Job:
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
         patch: A visual patch to put on the model, in memory.
-        longest: Longest answer that is generated, in tokens.
+        max_new_tokens: Longest answer that is generated, in tokens.
         benchmark: What the record says of the benchmark.
         save: "patch", "model" or "adapter".
         names: Let the saved folder's card name who was forgotten.
@@ -63,7 +63,7 @@ class Job:
     data: Data
     splits: Mapping[str, Sequence[Sample]]
     method: Method | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
     attacks: Sequence[Chain] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
@@ -71,9 +71,9 @@ class Job:
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     metrics: Sequence[str] = DEFAULT_METRICS
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    suite: Suite | None = None
+    suite: LmEvalSuite | None = None
     patch: Path | None = None
-    longest: int = 24
+    max_new_tokens: int = 24
     benchmark: Mapping[str, Any] | None = None
     save: Kind = "patch"
     names: bool = False
@@ -91,7 +91,7 @@ class Job:
         stored = config.get("dtype", config.get("torch_dtype"))
         if stored not in ("bfloat16", "float16"):
             return []
-        times = slowness(stored)
+        times = relative_matmul_time(stored)
         advice = (
             f"the model is stored in {stored}, in which this CPU takes {times:.1f} times as long "
             "as in 32 bits. precision=fp32 computes in those: faster, and the weights take twice "

@@ -13,12 +13,12 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.methods import Method
-from unsee.recipes.benchmark_defaults import directions, held_out, rules_of
+from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.job import Job
 from unsee.recipes.sources import make_data, pocket_strangers, read_samples
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.recipes.unlearn import Recipe
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Picture, Sample
 
 # What a user's own table is split into, of what is to be forgotten.
@@ -60,7 +60,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
     if "outside" in needed(attacks):
-        data = replace(data, outside=benchmark.outsiders())
+        data = replace(data, outside=benchmark.non_members())
     notes: list[str] = []
     if attacks and "forget_holdout" not in splits:
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
@@ -76,9 +76,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         settings=settings,
         attacks=attacks,
         references=references,
-        better=directions(splits, benchmark.forgetting, benchmark),
+        better=measure_directions(splits, benchmark.forgetting, benchmark),
         forgetting=[name for name in splits if name in benchmark.forgetting],
-        **rules_of(benchmark, splits),
+        **benchmark_fields(benchmark, splits),
         save=_save(recipe, method, settings),
         names=recipe.names,
         trust_remote_code=recipe.trust_remote_code,
@@ -137,7 +137,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         settings=settings,
         attacks=attacks,
         references=references,
-        better=directions(splits, HELD_FORGET),
+        better=measure_directions(splits, HELD_FORGET),
         forgetting=[name for name in splits if name in HELD_FORGET],
         benchmark=None,
         save=_save(recipe, method, settings, visual_only),
@@ -149,7 +149,9 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     return job, notes
 
 
-def _save(recipe: Recipe, method: Method, settings: Settings, visual_only: bool = False) -> Kind:
+def _save(
+    recipe: Recipe, method: Method, settings: TrainingSettings, visual_only: bool = False
+) -> Kind:
     """What to write, refused before hours of training if it cannot be."""
     if recipe.save == "patch" and method.changes_language:
         raise ConfigError(

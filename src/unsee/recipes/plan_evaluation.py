@@ -11,11 +11,17 @@ from unsee.benchmarks import Benchmark
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import DEFAULT_METRICS
-from unsee.evaluation.lm_eval import Suite
+from unsee.evaluation.lm_eval import LmEvalSuite
 from unsee.metrics import chosen_metrics, compares
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
-from unsee.recipes.benchmark_defaults import directions, forgotten, one_benchmark, rules_of, scoring
+from unsee.recipes.benchmark_defaults import (
+    benchmark_fields,
+    forgotten,
+    measure_directions,
+    one_benchmark,
+    scoring,
+)
 from unsee.recipes.job import Job
 from unsee.recipes.plan import HELD_FORGET, shipped_checkpoint
 from unsee.recipes.sources import read_samples
@@ -32,7 +38,7 @@ def evaluation(
     trust_remote_code: bool = False,
     metrics: Sequence[str] | None = None,
     attacker: Mapping[str, str | None] | None = None,
-    suite: Suite | None = None,
+    suite: LmEvalSuite | None = None,
     patch: Path | None = None,
     device: Device = "auto",
     load_in: LoadIn | None = None,
@@ -62,7 +68,7 @@ def evaluation(
         name: read_samples(path, name, opened) for name, path in (attacker or {}).items() if path
     }
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
-    rules = rules_of(benchmark, splits)
+    rules = benchmark_fields(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
     if attacks and "reference" not in references:
         # What is asked of an attack is told without one; the report says that there is none.
@@ -84,7 +90,7 @@ def evaluation(
         if "retain" in needs and "retain" not in held_by:
             held_by["retain"] = list(whole.data().retain)
         if "outside" in needs and "non_members" not in held_by:
-            held_by["non_members"] = list(whole.outsiders())
+            held_by["non_members"] = list(whole.non_members())
     if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
@@ -120,7 +126,7 @@ def evaluation(
         splits={name: some for name, some in splits.items() if some},
         attacks=attacks,
         references=dict(references),
-        better=directions(splits, away, benchmark, names),
+        better=measure_directions(splits, away, benchmark, names),
         forgetting=[name for name in splits if name in away],
         suite=suite,
         patch=patch,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.redaction import hub_id
-from unsee.benchmarks import BENCHMARKS, Benchmark, Knower
+from unsee.benchmarks import BENCHMARKS, Benchmark, ModelRole
 from unsee.errors import ConfigError, DataError
 from unsee.models.checkpoint import read_config
 from unsee.recipes.finetune import Finetune
@@ -18,7 +18,7 @@ from unsee.types import Sample
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FinetuneJob:
     """A recipe whose data is read: what each model is to learn, and from which base.
 
     Attributes:
@@ -29,7 +29,7 @@ class Lesson:
 
     recipe: Finetune
     base: str
-    samples: Mapping[Knower, Sequence[Sample]]
+    samples: Mapping[ModelRole, Sequence[Sample]]
 
     def describe(self) -> dict[str, Any]:
         """Counts by model, as `--dry-run` prints and the record holds them."""
@@ -39,7 +39,7 @@ class Lesson:
         }
 
 
-def plan_finetune(recipe: Finetune) -> Lesson:
+def plan_finetune(recipe: Finetune) -> FinetuneJob:
     """Reads and checks what each model is to learn; no weights are loaded.
 
     Raises:
@@ -54,7 +54,7 @@ def plan_finetune(recipe: Finetune) -> Lesson:
                     f"benchmark {recipe.benchmark} ships no base checkpoint. Give model=DIR_OR_ID."
                 )
             base = str(benchmark.checkpoint("base"))
-        samples = {who: list(benchmark.knowledge(who)) for who in recipe.makes}
+        samples = {who: list(benchmark.training_samples(who)) for who in recipe.makes}
     else:
         base, samples = str(recipe.model), _own(recipe)
     if Path(base).is_dir():
@@ -66,16 +66,16 @@ def plan_finetune(recipe: Finetune) -> Lesson:
         )
     for who, some in samples.items():
         _refuse_unanswered(who, some)
-    return Lesson(recipe, base, samples)
+    return FinetuneJob(recipe, base, samples)
 
 
-def _own(recipe: Finetune) -> dict[Knower, list[Sample]]:
+def _own(recipe: Finetune) -> dict[ModelRole, list[Sample]]:
     """What each model learns from the user's own tables."""
     opened: dict[Spec, Benchmark] = {}
     forget = read_samples(recipe.forget, "forget", opened) if recipe.forget else []
     retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else []
     by_name = [s for s in forget if s.picture is None]
-    found: dict[Knower, list[Sample]] = {
+    found: dict[ModelRole, list[Sample]] = {
         "target": [*forget, *retain],
         "visual_retain": [*by_name, *retain],
         "retain_only": retain,

@@ -18,7 +18,7 @@ from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
 from unsee.recipes.components import build_chains
 from unsee.recipes.parsing import _collect, parse_overrides, read_yaml, validate
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -80,7 +80,7 @@ class Recipe:
     trust_remote_code: bool = False
     device: Device = "auto"
 
-    def build(self) -> tuple[Method, Settings, list[Chain]]:
+    def build(self) -> tuple[Method, TrainingSettings, list[Chain]]:
         """Method, training settings and attacks; every mistake in them is named at once.
 
         Raises:
@@ -88,7 +88,7 @@ class Recipe:
         """
         method_class = METHODS.get(self.method)
         mine = {f.name for f in fields(method_class)}
-        training = {f.name for f in fields(Settings)}
+        training = {f.name for f in fields(TrainingSettings)}
         known = mine | training | set(method_class.presets)
         problems = [
             str(UnknownNameError(f"field of {self.method}", key, known))
@@ -101,7 +101,9 @@ class Recipe:
             if key in method_class.presets and not isinstance(value, bool)
         ]
         values = method_class.expanded({"seed": self.seed, **self.set})
-        settings = _collect(problems, Settings, {k: v for k, v in values.items() if k in training})
+        settings = _collect(
+            problems, TrainingSettings, {k: v for k, v in values.items() if k in training}
+        )
         method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
         chains: list[Chain] = []
         for entry in self.attacks:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unsee.errors import RunError
-from unsee.files import write_whole
+from unsee.files import write_atomically
 
 RECIPE, ENVIRONMENT, TRAIN = "recipe.yaml", "environment.json", "train.jsonl"
 
@@ -27,11 +27,11 @@ class Part(Protocol):
         """What `make` returned, now or before; `by` is the attack that it is the result of."""
 
 
-def listed(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """The same with lists for tuples, as JSON and YAML have them."""
     if isinstance(value, Mapping):
-        return {key: listed(inner) for key, inner in value.items()}
-    return [listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: jsonable(inner) for key, inner in value.items()}
+    return [jsonable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class RunFolder:
@@ -55,7 +55,7 @@ class RunFolder:
         cls.refuse(path, recipe)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / RECIPE, recipe)
+            write_atomically(path / RECIPE, recipe)
         except OSError as error:
             raise RunError(
                 f"{path} cannot be written ({error}). Name another with --out."
@@ -88,20 +88,20 @@ class RunFolder:
                 f"{path} is not empty, and no run. Name another folder with --out, or empty it."
             )
 
-    def part(self, name: str, make: Callable[[], Any]) -> Any:
+    def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, now or in an earlier sitting; must be JSON."""
         path = self.path / PARTS / f"{name}.json"
         if path.exists():
             return json.loads(path.read_text("utf-8"))
         value = make()
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, json.dumps(value))
+        write_atomically(path, json.dumps(value))
         return value
 
     def write_scores(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Writes every model's rows as scores.jsonl."""
         lines = [line for model, some in rows.items() for line in _lines(model, some)]
-        write_whole(self.path / SCORES, "".join(lines))
+        write_atomically(self.path / SCORES, "".join(lines))
 
     def append_scores(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows of a model that is being scored, to be looked at while it runs."""
@@ -111,9 +111,9 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
         text = json.dumps(summary, indent=1, ensure_ascii=False)
-        write_whole(self.path / SUMMARY, text + "\n")
+        write_atomically(self.path / SUMMARY, text + "\n")
 
-    def tidy(self) -> None:
+    def remove_temporary_files(self) -> None:
         """Drops what only an unfinished run needs."""
         for name in (PARTS, STATE):
             shutil.rmtree(self.path / name, ignore_errors=True)

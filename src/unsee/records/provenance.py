@@ -35,7 +35,7 @@ def provenance(seed: int, device: str, **hashes: str | None) -> dict[str, Any]:
     }
 
 
-def made_on(found: Mapping[str, Any]) -> str:
+def describe_machine(found: Mapping[str, Any]) -> str:
     """Machine, threads and versions of a `provenance`, as a page names them."""
     threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''} a model"
     return (

@@ -77,7 +77,7 @@ def parse(summary: Mapping[str, Any], source: str = "summary") -> Summary:
         ) from error
 
 
-def read(folder: Path | str) -> Run:
+def read_record(folder: Path | str) -> Run:
     """Reads a run folder.
 
     Raises:

@@ -13,7 +13,7 @@ from unsee.report.findings import Finding, Level
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """The findings of one record, and the sentence made of them."""
 
     headline: str
@@ -56,7 +56,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     return judge(parse(summary)).sentence
 
 
-def judge(summary: Summary) -> Judgement:
+def judge(summary: Summary) -> Verdict:
     """The findings of a record."""
     forgetting = findings.forgetting(summary)
     utility = findings.utility(summary)
@@ -75,4 +75,4 @@ def judge(summary: Summary) -> Judgement:
         named = " and ".join(flaw for flaw in flaws if flaw)
         headline = f"{headline}, but {named}" if named else headline
         level = "warn" if named or "warn" in (utility.level, text.level) else "good"
-    return Judgement(headline, level, forgetting, utility, text, relearning)
+    return Verdict(headline, level, forgetting, utility, text, relearning)

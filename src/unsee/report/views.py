@@ -25,7 +25,7 @@ from unsee.report.findings import (
 )
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
-from unsee.report.verdict import Judgement, judge
+from unsee.report.verdict import Verdict, judge
 
 FORGOTTEN, OTHERS, GENERAL = "Forgotten people, seen", "Other people, seen", "General questions"
 READ, ATTACKED = "What it has read", "Under relearning"
@@ -50,7 +50,7 @@ class View:
     uid: str
     name: str
     run: Run
-    judgement: Judgement
+    judgement: Verdict
     facts: list[Fact]
     people: list[Person]
     hidden_people: int
@@ -114,7 +114,7 @@ def _scale(groups: list[Group]) -> str:
     return "both" if len(kinds) > 1 else "number" if kinds == {False} else "percent"
 
 
-def facts(run: Run, judgement: Judgement, uid: str) -> list[Fact]:
+def facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
     """The tiles: the five numbers that the verdict rests on."""
     anchor = f"{uid}-measures"
     return [
@@ -127,7 +127,7 @@ def facts(run: Run, judgement: Judgement, uid: str) -> list[Fact]:
 
 
 def _seen_fact(
-    run: Run, label: str, prefixes: tuple[str, ...], anchor: str, judgement: Judgement | None = None
+    run: Run, label: str, prefixes: tuple[str, ...], anchor: str, judgement: Verdict | None = None
 ) -> Fact:
     """A score on pictures; `judgement` is given for the people to be forgotten."""
     summary = run.summary

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-from unsee.progress import Bar
-from collections.abc import Callable
-from unsee.attacks import Chain
-from unsee.errors import ConfigError
-from unsee.types import Data
-from unsee.errors import DataError
-from collections.abc import Mapping
-from unsee.records.folder import Part
-from unsee.types import Sample
-from collections.abc import Sequence
-from unsee.attacks import Subject
-from unsee.attacks import VARIANT
-from unsee.models.vlm import VLM
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
+
+from unsee.attacks import VARIANT, Chain, Subject, label, needed
+from unsee.data.selection import evenly
+from unsee.errors import ConfigError, DataError
 from unsee.evaluation.bootstrap import estimate
 from unsee.evaluation.evaluate import evaluate
-from unsee.data.selection import evenly
-from unsee.attacks import label
-from unsee.records.folder import listed
-from unsee.attacks import needed
 from unsee.metrics import plain
-import time
-
+from unsee.models.vlm import VLM
+from unsee.progress import Bar
+from unsee.records.folder import Part, jsonable
+from unsee.types import Data, Sample
 
 MOST = 60  # retain questions a model and attack, enough to see what an attack costs elsewhere
 
@@ -85,7 +76,7 @@ def assess(
     splits: Mapping[str, Sequence[Sample]],
     part: Part,
     bar: Bar,
-    longest: int = 24,
+    max_new_tokens: int = 24,
 ) -> dict[str, list[dict[str, Any]]]:
     """What every model says before and after each chain of attacks, as `summary.json` holds it.
 
@@ -97,7 +88,7 @@ def assess(
             questions, evenly spread; those with a picture and a true answer.
         part: Keeps what was found of a model, so that a resumed run does not find it again.
         bar: Told about each model and attack.
-        longest: Longest answer, in tokens.
+        max_new_tokens: Longest answer, in tokens.
     """
     asked = {
         name: [s for s in splits[name] if s.picture is not None and s.answer]
@@ -118,43 +109,47 @@ def assess(
                 start = Subject(load(), asked, data.forget, data.retain, data.outside)
                 started = time.perf_counter()
                 if chain[-1].reads:
-                    found = read(start, chain)
+                    found = read_leakage(start, chain)
                 else:
-                    before = part("chain-start", name, lambda: answers(start, longest))
-                    found = {"answers": compare(before, answers(made(start, chain), longest))}
+                    before = part("chain-start", name, lambda: answers(start, max_new_tokens))
+                    found = {
+                        "answers": compare(
+                            before, answers(apply_attacks(start, chain), max_new_tokens)
+                        )
+                    }
                 return found | {"seconds": time.perf_counter() - started}
 
             models[name] = part(f"chain-{index}", name, attack, chain)
         found.setdefault(label(chain), []).append(
             {
                 "access": [attack.access for attack in chain],
-                "parameters": {attack.name: listed(asdict(attack)) for attack in chain},  # type: ignore[call-overload]
+                "parameters": {attack.name: jsonable(asdict(attack)) for attack in chain},  # type: ignore[call-overload]
                 "models": models,
             }
         )
     return found
 
 
-def made(subject: Subject, chain: Chain) -> Subject:
+def apply_attacks(subject: Subject, chain: Chain) -> Subject:
     """What the attacks leave, one after the other."""
     for attack in chain:
         subject = attack.apply(subject)
     return subject
 
 
-def read(subject: Subject, chain: Chain) -> dict[str, Any]:
+def read_leakage(subject: Subject, chain: Chain) -> dict[str, Any]:
     """What the last attack reads off the model that those before it leave."""
-    subject = made(subject, chain[:-1])
+    subject = apply_attacks(subject, chain[:-1])
     return {"readings": [asdict(reading) for reading in chain[-1].readings(subject)]}
 
 
-def answers(subject: Subject, longest: int = 24) -> dict[str, list[Row]]:
+def answers(subject: Subject, max_new_tokens: int = 24) -> dict[str, list[Row]]:
     """One {"id", "concept", "score"} a question, by "forget" and "retain"."""
     found: dict[str, list[Row]] = {}
     for side, split in SPLITS.items():
         samples = list(subject.samples.get(split, ()))
         rows = evaluate(
-            subject.vlm, {split: samples}, metrics=["accuracy"], max_new_tokens=longest
+            subject.vlm, {split: samples}, metrics=["accuracy"], max_new_tokens=max_new_tokens
         ).rows
         found[side] = [
             {"id": s.id, "concept": s.concept or s.id, "score": recalled(row)}

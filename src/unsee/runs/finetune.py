@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-from unsee.progress import Bar
-from unsee.types import Batch
-from collections.abc import Callable
-from unsee.artifacts.model_card import Card
-from unsee.types import Data
-from unsee.losses import IGNORE
-from unsee.benchmarks import Knower
-from unsee.recipes.plan_finetune import Lesson
-from typing import Literal
-from collections.abc import Mapping
-from pathlib import Path
-from unsee.errors import RunError
-from unsee.records.folder import RunFolder
-from unsee.records.folder import STATE
-from unsee.training.settings import Settings
-from unsee.training.trainer import Trainer
-from unsee.errors import UnseeError
-from unsee.models.vlm import VLM
-from dataclasses import asdict
-from unsee.data.digests import data_hash
-from datetime import datetime
-from dataclasses import fields
-from unsee.artifacts.redaction import hub_id
 import json
-from unsee.losses import nll
-from unsee.records.provenance import peak_memory
-from unsee.records.provenance import provenance
 import shutil
-from datetime import timezone
-import torch
-from unsee.files import write_whole
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
+
+from unsee.artifacts.model_card import Card
+from unsee.artifacts.redaction import hub_id
+from unsee.benchmarks import ModelRole
+from unsee.data.digests import data_hash
+from unsee.errors import RunError, UnseeError
+from unsee.files import write_atomically
+from unsee.losses import IGNORE, nll
+from unsee.models.vlm import VLM
+from unsee.progress import Bar
+from unsee.recipes.plan_finetune import FinetuneJob
+from unsee.records.folder import STATE, RunFolder
+from unsee.records.provenance import peak_memory, provenance
+from unsee.training.settings import TrainingSettings
+from unsee.training.trainer import Trainer
+from unsee.types import Batch, Data
 
 RECORD = "finetune.json"
 
 
-def teach(lesson: Lesson, out: Path, command: str, bar: Bar) -> dict[str, Any]:
+def finetune(lesson: FinetuneJob, out: Path, command: str, bar: Bar) -> dict[str, Any]:
     """Makes the models in a folder, or goes on where it was broken off.
 
     Returns:
@@ -66,16 +58,16 @@ def teach(lesson: Lesson, out: Path, command: str, bar: Bar) -> dict[str, Any]:
         raise
 
 
-def _teach_all(lesson: Lesson, folder: RunFolder, command: str, bar: Bar) -> dict[str, Any]:
+def _teach_all(lesson: FinetuneJob, folder: RunFolder, command: str, bar: Bar) -> dict[str, Any]:
     recipe, out = lesson.recipe, folder.path
     counts = lesson.describe()
     models: dict[str, Any] = {}
     for who in lesson.samples:
 
-        def make(who: Knower = who) -> dict[str, Any]:
+        def make(who: ModelRole = who) -> dict[str, Any]:
             return {**counts[who], **_teach(lesson, who, out, command, bar)}
 
-        models[who] = folder.part(who, make)
+        models[who] = folder.get_or_compute(who, make)
     record = {
         "schema": 1,
         "kind": "finetune",
@@ -85,8 +77,8 @@ def _teach_all(lesson: Lesson, folder: RunFolder, command: str, bar: Bar) -> dic
         "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()},
         "models": models,
     }
-    write_whole(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    folder.tidy()
+    write_atomically(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    folder.remove_temporary_files()
     return record
 
 
@@ -103,7 +95,9 @@ def labels_of(vlm: VLM, batch: Batch, loss: str) -> torch.Tensor:
     return torch.where(skipped & (batch.labels == IGNORE), IGNORE, ids)
 
 
-def _teach(lesson: Lesson, who: Knower, out: Path, command: str, bar: Bar) -> dict[str, Any]:
+def _teach(
+    lesson: FinetuneJob, who: ModelRole, out: Path, command: str, bar: Bar
+) -> dict[str, Any]:
     """Trains and saves one model; a resumed run takes the weights from the state it finds."""
     recipe, samples = lesson.recipe, lesson.samples[who]
     vlm = VLM.load(
@@ -158,10 +152,10 @@ def _once(folder: Path, save: Callable[[Path], None]) -> None:
 
 
 def _card(
-    lesson: Lesson, who: Knower, start: str, command: str, kind: Literal["model", "adapter"]
+    lesson: FinetuneJob, who: ModelRole, start: str, command: str, kind: Literal["model", "adapter"]
 ) -> Card:
     recipe, samples = lesson.recipe, lesson.samples[who]
-    training = {f.name for f in fields(Settings)}
+    training = {f.name for f in fields(TrainingSettings)}
     shown = ("benchmark", "ratio", "parts", "loss", "dtype")
     settings = asdict(recipe.settings(len(samples)))
     parameters = {k: getattr(recipe, k) for k in shown} | {k: settings[k] for k in sorted(training)}
@@ -171,7 +165,7 @@ def _card(
         title=f"A {who.replace('_', '-')} model",
         base=lesson.base,
         base_sha256=start,
-        deed="learned",
+        action="learned",
         samples=samples,
         command=command,
         parameters=parameters,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from collections.abc import Sequence
-
+from typing import Any
 
 Rows = Sequence[dict[str, Any]]
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-from collections.abc import Callable
-from filelock import FileLock
-from unsee.recipes.job import Job
-from collections.abc import Mapping
-from pathlib import Path
-from dataclasses import fields
-from unsee.files import hash_folder
 import hashlib
 import json
-from unsee.models.devices import pick_device
-from unsee.records.provenance import provenance
-from unsee.models.checkpoint import resolve
-from unsee.data.digests import samples_hash
-from unsee.files import write_whole
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+from filelock import FileLock
+
+from unsee.data.digests import samples_hash
+from unsee.files import hash_folder, write_atomically
+from unsee.models.checkpoint import resolve
+from unsee.models.devices import pick_device
+from unsee.recipes.job import Job
+from unsee.records.provenance import provenance
 
 # What says how a model is unlearned or what is written, not what those beside it are asked.
 # Samples and models count by their content, and each attack where its results are kept.
@@ -27,7 +26,7 @@ _OWN = {
 }  # fmt: skip
 
 
-class Cache:
+class StageCache:
     """A folder of JSON values, each in a file of its own that is there whole or not at all.
 
     A value is found again under the same key and name alone. Of processes that want the same one,
@@ -39,7 +38,7 @@ class Cache:
         self.folder = folder
         self.key = key
 
-    def part(self, name: str, make: Callable[[], Any]) -> Any:
+    def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, now or in an earlier run; must be JSON."""
         key = {**self.key, "part": name}
         path = self.folder / f"{_digest(key)}.json"
@@ -51,11 +50,11 @@ class Cache:
                 if found is None:
                     value = json.loads(json.dumps(make()))
                     found = {"key": key, "sha256": _digest(value), "value": value}
-                    write_whole(path, json.dumps(found))
+                    write_atomically(path, json.dumps(found))
         return found["value"]
 
 
-def beside(job: Job, folder: Path) -> Cache:
+def reference_cache(job: Job, folder: Path) -> StageCache:
     """What a job's references say, and what attacks on them bring back, whatever its method is.
 
     The key holds what they are asked (every sample and metric), the hashes of their files, and
@@ -73,7 +72,7 @@ def beside(job: Job, folder: Path) -> Cache:
         ],
         "machine": {name: value for name, value in machine.items() if name != "seed"},
     }
-    return Cache(folder, key)
+    return StageCache(folder, key)
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from unsee.progress import Bar
-from collections.abc import Callable
-from unsee.attacks.relearn import Curve
-from unsee.benchmarks import HELD_OUT
-from collections.abc import Mapping
-from unsee.records.folder import Part
-from unsee.attacks.relearn import Relearn
-from unsee.types import Sample
-from unsee.benchmarks import Scoring
-from collections.abc import Sequence
-from unsee.models.vlm import VLM
-from unsee.evaluation.evaluate import evaluate
-from unsee.data.selection import evenly
 
+from unsee.attacks.relearn import Curve, Relearn
+from unsee.benchmarks import HELD_OUT, Scoring
+from unsee.data.selection import evenly
+from unsee.evaluation.evaluate import evaluate
+from unsee.models.vlm import VLM
+from unsee.progress import Bar
+from unsee.records.folder import Part
+from unsee.types import Sample
 
 MOST = 180  # retain questions at every look, enough to see what an attack costs elsewhere
 
@@ -79,7 +75,7 @@ def recover(
             measure,
             retain_measure,
         )
-        | {"longest": {name: how[name].longest for name in asked}}
+        | {"max_new_tokens": {name: how[name].max_new_tokens for name in asked}}
         for index, attack in enumerate(attacks)
     ]
 
@@ -87,8 +83,10 @@ def recover(
 def _score(vlm: VLM, splits: Mapping[str, Sequence[Sample]], how: Mapping[str, Scoring]) -> Score:
     found = {}
     for name, samples in splits.items():
-        metric, longest = how[name].metric, how[name].longest
-        measured = evaluate(vlm, {name: samples}, metrics=[metric], max_new_tokens=longest).measures
+        metric, max_new_tokens = how[name].metric, how[name].max_new_tokens
+        measured = evaluate(
+            vlm, {name: samples}, metrics=[metric], max_new_tokens=max_new_tokens
+        ).measures
         found[name] = measured.get(f"{name}/vqa/{metric}")
     mine, kept = (found.get(name) for name in HELD_OUT)
     # A metric that applies to none of the questions has measured nothing.

@@ -2,62 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-from unsee.progress import Bar
-from collections.abc import Callable
-from unsee.errors import ConfigError
-from unsee.types import Data
-from unsee.records.folder import ENVIRONMENT
-from unsee.training.distributed import Engine
-from collections.abc import Iterator
-from unsee.recipes.job import Job
-from collections.abc import Mapping
-from unsee.methods import Method
-from unsee.records.folder import Part
-from pathlib import Path
-from unsee.records.folder import REPORT
-from unsee.attacks.relearn import Relearn
-from unsee.records.folder import RunFolder
-from unsee.records.folder import STATE
-from unsee.training.settings import Settings
-from unsee.features.statistics import Shift
-from unsee.artifacts.manifest import TENSORS
-from unsee.records.folder import TRAIN
-from unsee.training.trainer import Trainer
-from unsee.errors import UnseeError
-from unsee.models.vlm import VLM
-from dataclasses import asdict
-from unsee.runs.attack_outcomes import assess
-from unsee.runs.reference_cache import beside
-from functools import cache
-from unsee.artifacts.model_card import card_of_run
-from unsee.runs.attack_outcomes import check
-from unsee.metrics import chosen_metrics
-from contextlib import contextmanager
-from unsee.data.digests import data_hash
-from datetime import datetime
-from unsee.evaluation.evaluate import evaluate
-from unsee.metrics import for_reference
-from unsee.runs.gallery import gallery
-from unsee.artifacts.guarantees import guarantees
-from unsee.files import hash_file
-from unsee.artifacts.redaction import hub_id
 import json
-from unsee.records.folder import listed
-from functools import partial
-from unsee.records.provenance import peak_memory
-from unsee.models.devices import pick_device
-from unsee.records.provenance import provenance
-from unsee.artifacts.redaction import public
-from unsee.artifacts.patch import put_on
-from unsee.runs.relearning_curves import recover
-from unsee import report
 import shutil
-from unsee.artifacts.guarantees import snapshot
-from datetime import timezone
-from unsee.artifacts.patch import write_patch
-from unsee.files import write_whole
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
+from unsee import report
+from unsee.artifacts.guarantees import guarantees, snapshot
+from unsee.artifacts.manifest import TENSORS
+from unsee.artifacts.model_card import card_of_run
+from unsee.artifacts.patch import apply_in_memory, write_patch
+from unsee.artifacts.redaction import hub_id, redact_setting
+from unsee.attacks.relearn import Relearn
+from unsee.data.digests import data_hash
+from unsee.errors import ConfigError, UnseeError
+from unsee.evaluation.evaluate import evaluate
+from unsee.features.statistics import RepresentationShift
+from unsee.files import hash_file, write_atomically
+from unsee.methods import Method
+from unsee.metrics import chosen_metrics, for_reference
+from unsee.models.devices import pick_device
+from unsee.models.vlm import VLM
+from unsee.progress import Bar
+from unsee.recipes.job import Job
+from unsee.records.folder import ENVIRONMENT, REPORT, STATE, TRAIN, Part, RunFolder, jsonable
+from unsee.records.provenance import peak_memory, provenance
+from unsee.runs.attack_outcomes import assess, check
+from unsee.runs.gallery import gallery
+from unsee.runs.reference_cache import reference_cache
+from unsee.runs.relearning_curves import recover
+from unsee.training.distributed import DistributedContext
+from unsee.training.settings import TrainingSettings
+from unsee.training.trainer import Trainer
+from unsee.types import Data
 
 Score = dict[str, Any]
 
@@ -80,7 +62,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    engine = Engine.join(job.settings, pick_device(job.device))
+    engine = DistributedContext.initialize(job.settings, pick_device(job.device))
     if engine.rank == 0:
         RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
@@ -91,14 +73,14 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
         job.method.check_settings(job.settings)
     vlm = job.load(job.model)
     if job.patch is not None:
-        put_on(job.patch, vlm)
+        apply_in_memory(job.patch, vlm)
     if job.suite is not None:
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
     if engine.rank and job.method is not None:
         job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, engine=engine))
-        engine.leave()
+        engine.shutdown()
     with _nothing_left(out):
         return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine, cache)
 
@@ -117,7 +99,7 @@ def _nothing_left(out: Path) -> Iterator[None]:
 
 
 def _run(
-    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine, cache: Path | None
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: DistributedContext, cache: Path | None
 ) -> dict[str, Any]:
     out = folder.path
     environment = provenance(
@@ -129,7 +111,7 @@ def _run(
     )
     environment["processes"] = engine.processes
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
-    write_whole(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+    write_atomically(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
     trained = _train(job, vlm, folder, bar, engine)
     part = _parts(job, folder, cache)
     evaluations = _evaluate(job, vlm, folder, part, bar)
@@ -165,17 +147,19 @@ def _run(
         )
     folder.finish(summary)
     report.write([out], out / REPORT)
-    folder.tidy()
+    folder.remove_temporary_files()
     return summary
 
 
-def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> dict[str, Any]:
+def _train(
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: DistributedContext
+) -> dict[str, Any]:
     """Unlearns in place; a resumed run takes the weights from the state it finds."""
     method = job.method
     if method is None:
         return {}
     before = snapshot(vlm)
-    shift = Shift.before(vlm, job.data)
+    shift = RepresentationShift.before(vlm, job.data)
     trainer = Trainer(
         job.settings,
         folder.path / STATE,
@@ -184,7 +168,7 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> d
         engine,
     )
     method.unlearn(vlm, job.data, trainer)
-    engine.leave()
+    engine.shutdown()
     vlm.model.requires_grad_(False)
     history = trainer.history
 
@@ -202,7 +186,9 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> d
             else:
                 meta = {
                     "method": method.name,
-                    "parameters": {k: public(k, v) for k, v in listed(asdict(method)).items()},
+                    "parameters": {
+                        k: redact_setting(k, v) for k, v in jsonable(asdict(method)).items()
+                    },
                     "command": job.command,
                     "names": {s.concept for s in job.data.forget if s.concept},
                 }
@@ -224,19 +210,21 @@ def _train(job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: Engine) -> d
             "artifacts": {job.save: job.save},
         }
 
-    found: dict[str, Any] = folder.part("trained", finish)
+    found: dict[str, Any] = folder.get_or_compute("trained", finish)
     return found
 
 
 def _parts(job: Job, folder: RunFolder, cache: Path | None) -> Part:
     """Keeps what is found of each model; of those beside it, for runs of other methods too."""
-    shared = beside(job, cache) if cache is not None else None
+    shared = reference_cache(job, cache) if cache is not None else None
 
     def part(what: str, model: str, make: Callable[[], Any], by: Any = None) -> Any:
         name = f"{what}-{model}"
         if shared is None or model not in job.references:
-            return folder.part(name, make)
-        return folder.part(name, lambda: shared.part(f"{name} {by or ''}", make))
+            return folder.get_or_compute(name, make)
+        return folder.get_or_compute(
+            name, lambda: shared.get_or_compute(f"{name} {by or ''}", make)
+        )
 
     return part
 
@@ -272,7 +260,7 @@ def _evaluate(
                 forgetting=job.forgetting,
                 reference=found["reference"]["rows"] if "reference" in found else None,
                 tasks=job.tasks,
-                max_new_tokens=job.longest,
+                max_new_tokens=job.max_new_tokens,
                 on_batch=stage.count,
                 on_rows=log,
             )
@@ -283,7 +271,7 @@ def _evaluate(
 
         found[name] = part("scores", name, score)
         if job.suite is not None:
-            job.suite.add(found[name], subject, name, folder.part, bar)
+            job.suite.add(found[name], subject, name, folder.get_or_compute, bar)
     return {name: found[name] for name in subjects}
 
 
@@ -307,12 +295,12 @@ def _attack(
     curves = recover(budgets, subjects, known, job.splits, part, bar, job.scoring, target)
     if "target" in job.references:
         subjects["target"] = partial(job.load, job.references["target"])
-    others = assess(chains, subjects, job.data, job.splits, part, bar, job.longest)
+    others = assess(chains, subjects, job.data, job.splits, part, bar, job.max_new_tokens)
     return ({"relearn": curves} if curves else {}) | others
 
 
-def _describe(method: Method | None, settings: Settings) -> dict[str, Any] | None:
+def _describe(method: Method | None, settings: TrainingSettings) -> dict[str, Any] | None:
     if method is None:
         return None
-    parameters = listed(asdict(method)) | listed(asdict(settings))
+    parameters = jsonable(asdict(method)) | jsonable(asdict(settings))
     return {"name": method.name, "parameters": parameters, "source": method.source}

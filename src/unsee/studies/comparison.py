@@ -23,17 +23,17 @@ import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, RunError
-from unsee.files import write_whole
+from unsee.files import write_atomically
 from unsee.methods import METHODS
 from unsee.progress import Bar
 from unsee.recipes.plan import plan
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.recipes.unlearn import Recipe
-from unsee.records.folder import REPORT, SUMMARY, listed
+from unsee.records.folder import REPORT, SUMMARY, jsonable
 from unsee.runs.run import run
-from unsee.studies.processes import Task, in_processes
+from unsee.studies.processes import Task, run_in_processes
 from unsee.studies.tuning import BESIDE, open_storage, ranges, tune
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 
 ASKED = "comparison.yaml"
 
@@ -53,7 +53,7 @@ Told = Callable[[str, "str | None"], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparisonRequest:
     """What is compared with what.
 
     Attributes:
@@ -107,7 +107,7 @@ class Cell:
 
 
 def compare(
-    asked: Asked,
+    asked: ComparisonRequest,
     out: Path,
     jobs: int = 1,
     storage: str | None = None,
@@ -142,7 +142,7 @@ def compare(
             if not finished(cell.folder) and cell.error is None:
                 final = replace(recipe, set=recipe.set | chosen, seed=seed)
                 tasks[label] = Task(_run, (final, out, label))
-    broken = in_processes(tasks, jobs, out / "logs", told)
+    broken = run_in_processes(tasks, jobs, out / "logs", told)
     return [replace(cell, error=cell.error or broken.get(cell.folder.name)) for cell in cells]
 
 
@@ -162,24 +162,24 @@ def _run(recipe: Recipe, out: Path, label: str) -> None:
     path, folder = out / "recipes" / f"{label}.yaml", out / "runs" / label
     command = f"unsee run {path} --out {folder}"
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, recipe.text(command))
+    write_atomically(path, recipe.text(command))
     job, _ = plan(recipe, "run", command)
     run(job, folder, Bar(None), out / BESIDE)
 
 
-def recipes_of(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
+def recipes_of(asked: ComparisonRequest, places: Places) -> dict[tuple[str, str], Recipe]:
     """A recipe for each entry and share, every mistake in them found before anything runs."""
     found = {}
     for forget, (spec, benchmark) in places.items():
         for entry, (method, changes) in asked.entries.items():
             kind = METHODS.get(method)
             mine = {f.name for f in fields(kind)}
-            fits = {key: value for key, value in benchmark.fits.items() if key in mine}
-            training = {f.name for f in fields(Settings)}
+            fits = {key: value for key, value in benchmark.field_defaults.items() if key in mine}
+            training = {f.name for f in fields(TrainingSettings)}
             given = {k: v for k, v in asked.set.items() if k in mine | training}
             recipe = Recipe(
                 method=method,
-                set=listed({**fits, **changes, **given}),
+                set=jsonable({**fits, **changes, **given}),
                 benchmark=spec.name,
                 data=spec.location,
                 ratio=spec.ratio,
@@ -200,7 +200,7 @@ def recipes_of(asked: Asked, places: Places) -> dict[tuple[str, str], Recipe]:
     return found
 
 
-def places_of(asked: Asked) -> Places:
+def places_of(asked: ComparisonRequest) -> Places:
     """Where the data of each share is.
 
     Raises:
@@ -241,7 +241,7 @@ def places_of(asked: Asked) -> Places:
 
 
 def _tunings(
-    asked: Asked, recipes: Mapping[tuple[str, str], Recipe], places: Places
+    asked: ComparisonRequest, recipes: Mapping[tuple[str, str], Recipe], places: Places
 ) -> dict[tuple[str, str], tuple[Recipe, Mapping[str, Any]]]:
     """What is to be tuned, with its ranges; nothing for methods that have none."""
     found = {}
@@ -255,7 +255,7 @@ def _tunings(
 
 
 def _tune(
-    asked: Asked,
+    asked: ComparisonRequest,
     tunings: Mapping[tuple[str, str], tuple[Recipe, Mapping[str, Any]]],
     out: Path,
     jobs: int,
@@ -272,7 +272,7 @@ def _tune(
         f"tune-{name}": Task(tune, (recipe, name, out, search, asked.trials, storage))
         for name, (recipe, search) in missing.items()
     }
-    failed = in_processes(tasks, jobs, out / "logs", told)
+    failed = run_in_processes(tasks, jobs, out / "logs", told)
     return {name.removeprefix("tune-"): f"tuning: {why}" for name, why in failed.items()}
 
 
@@ -296,7 +296,7 @@ def keep(path: Path, asked: Mapping[str, Any], what: str, grows: str) -> None:
     Raises:
         RunError: If the folder holds something else.
     """
-    out, text = path.parent, yaml.safe_dump(listed(asked), sort_keys=True)
+    out, text = path.parent, yaml.safe_dump(jsonable(asked), sort_keys=True)
     if path.exists():
         if path.read_text("utf-8") != text:
             raise RunError(
@@ -310,4 +310,4 @@ def keep(path: Path, asked: Mapping[str, Any], what: str, grows: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error}). Name another with --out.") from error
-    write_whole(path, text)
+    write_atomically(path, text)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from unsee.files import write_whole
+from unsee.files import write_atomically
 from unsee.report.charts import Point, scatter
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
 from unsee.studies.markdown import Table
-from unsee.studies.results import COLUMNS, Row, collect, front, shown
+from unsee.studies.results import COLUMNS, Row, collect, pareto_front, shown
 
 TABLE, CSV, PAGE = "table.md", "table.csv", "report.html"
 
@@ -50,8 +50,8 @@ def write(
         text += "".join(f"\n{remark}\n" for remark in remarks)
     table = table or out / TABLE
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(table, text)
-    write_whole(out / CSV, _csv(found))
+    write_atomically(table, text)
+    write_atomically(out / CSV, _csv(found))
     page = template("comparison.html.j2").render(
         title=title,
         origin=origin,
@@ -67,7 +67,7 @@ def write(
             for number, (share, some, remarks) in enumerate(parts)
         ],
     )
-    write_whole(out / PAGE, page)
+    write_atomically(out / PAGE, page)
     return found
 
 
@@ -190,7 +190,7 @@ def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
     beside = {row.name: row.name for row in rows if row.beside}
     styles = {"target": "target", "visual-retain": "reference", "retain-only": "retain-only"}
     ours = {name: place for name, place in places.items() if name not in beside}
-    best = front(ours)
+    best = pareto_front(ours)
     points = [
         Point(name, styles.get(beside.get(name, ""), "unlearned"), x, y, name in best)
         for name, (x, y) in places.items()

@@ -27,17 +27,17 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import evenly
 from unsee.errors import ConfigError, RunError
 from unsee.evaluation.evaluate import Evaluation, evaluate
-from unsee.files import write_whole
+from unsee.files import write_atomically
 from unsee.metrics import METRICS, for_reference
 from unsee.models.vlm import VLM
 from unsee.recipes.specs import parse_spec
 from unsee.recipes.unlearn import Recipe
-from unsee.records.folder import listed
+from unsee.records.folder import jsonable
 from unsee.records.provenance import provenance
-from unsee.studies.comparison import Asked as Compared
+from unsee.studies.comparison import ComparisonRequest as Compared
 from unsee.studies.comparison import Told, keep, places_of, recipes_of
 from unsee.studies.model_pools import Member, members
-from unsee.studies.processes import Task, in_processes
+from unsee.studies.processes import Task, run_in_processes
 
 ASKED = "meta.yaml"
 
@@ -63,7 +63,7 @@ NEEDED = {"target", "saw", "unseen"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class MetaEvaluationRequest:
     """What metrics are judged on.
 
     Attributes:
@@ -81,8 +81,8 @@ class Asked:
     set: Mapping[str, Any] = field(default_factory=dict)
 
 
-def measure(
-    asked: Asked,
+def judge_metrics(
+    asked: MetaEvaluationRequest,
     out: Path,
     command: str = "",
     jobs: int = 1,
@@ -104,7 +104,7 @@ def measure(
             for name, member in every.items()
             if (name == "reference") == first and not _record(out, name).exists()
         }
-        failed |= in_processes(tasks, jobs, out / "logs", told)
+        failed |= run_in_processes(tasks, jobs, out / "logs", told)
         if first and failed:
             raise RunError(f"the reference cannot be scored: {failed['reference']}")
     found = [
@@ -116,7 +116,7 @@ def measure(
     return found, failed
 
 
-def _keep(asked: Asked, out: Path) -> None:
+def _keep(asked: MetaEvaluationRequest, out: Path) -> None:
     """Writes down what must stay as it is for records to stand side by side."""
     grows = ("models", "methods", "seeds")
     fixed = {k: v for k, v in asdict(asked).items() if k not in grows} | {
@@ -125,7 +125,7 @@ def _keep(asked: Asked, out: Path) -> None:
     keep(out / ASKED, fixed, "meta-evaluation", "Models, methods and seeds")
 
 
-def _pocket(asked: Asked) -> Pocket:
+def _pocket(asked: MetaEvaluationRequest) -> Pocket:
     spec = parse_spec(asked.benchmark)
     if spec is None or spec.name != "pocket" or spec.split or spec.ratio:
         raise ConfigError(
@@ -135,7 +135,7 @@ def _pocket(asked: Asked) -> Pocket:
     return Pocket.open(spec.location)
 
 
-def _recipes(asked: Asked) -> dict[str, Recipe]:
+def _recipes(asked: MetaEvaluationRequest) -> dict[str, Recipe]:
     """How each method unlearns, as in a comparison without trials and attacks."""
     compared = Compared(
         "", {name: (name, {}) for name in asked.methods}, (asked.benchmark,),
@@ -177,7 +177,7 @@ def scores(vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]) -> 
         for key, estimate in measured.items()
         if estimate.value is not None
     }
-    subject = Subject(vlm, known=pocket.data().forget, outside=pocket.outsiders())
+    subject = Subject(vlm, attacker_samples=pocket.data().forget, outside=pocket.non_members())
     readings = {r.name.removesuffix(" AUC"): r.forget for r in MEMBERSHIP.readings(subject)}
     return found | readings
 
@@ -206,11 +206,11 @@ def _judge(member: Member, build: Path, out: Path, command: str) -> None:
         rows = json.loads(_record(out, "reference").read_text("utf-8"))["rows"]
     found["before"] = scores(vlm, pocket, rows)
     if member.kind in ("reference", "unlearned"):
-        subject = Subject(vlm, known=pocket.data().forget)
+        subject = Subject(vlm, attacker_samples=pocket.data().forget)
         for name, attack in ATTACKS.items():
             found[name] = scores(attack.apply(subject).vlm, pocket, rows)
     found["seconds"] = time.process_time() - started
     found["provenance"] = provenance(member.seed, str(vlm.device), weights_sha256=vlm.hash())
     path = _record(out, member.name)
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, json.dumps(listed(found), indent=1) + "\n")
+    write_atomically(path, json.dumps(jsonable(found), indent=1) + "\n")

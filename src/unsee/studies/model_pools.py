@@ -14,23 +14,23 @@ from typing import Any, Literal
 import numpy as np
 
 from unsee.attacks.relearn import Relearn
-from unsee.benchmarks import Knower
+from unsee.benchmarks import ModelRole
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.finetune import Finetune
 from unsee.recipes.plan import plan
-from unsee.recipes.plan_finetune import Lesson
+from unsee.recipes.plan_finetune import FinetuneJob
 from unsee.recipes.unlearn import Recipe
-from unsee.runs.finetune import teach
+from unsee.runs.finetune import finetune
 from unsee.training.trainer import Trainer
 
 Kind = Literal["reference", "target", "saw", "unseen", "unlearned"]
 
 
 # Pairs take turns, so that a small pool holds weak and strong memories of both starts.
-STARTS: tuple[Knower, ...] = ("visual_retain", "retain_only")
+STARTS: tuple[ModelRole, ...] = ("visual_retain", "retain_only")
 
 
 STEPS = (10, 20, 40, 80)
@@ -63,7 +63,7 @@ class Member:
     recipe: Recipe | None = None
 
     @property
-    def start(self) -> Knower:
+    def start(self) -> ModelRole:
         """The reference that one of a pair begins as; both knowledge of texts and none, in turn."""
         return STARTS[self.seed % len(STARTS)]
 
@@ -93,17 +93,17 @@ class Member:
             return _unlearned(self.recipe, folder)
         made = folder / self.start
         if not made.exists():
-            teach(self._lesson(pocket), folder, command, Bar(None))
+            finetune(self._lesson(pocket), folder, command, Bar(None))
         return VLM.load(made)
 
-    def _lesson(self, pocket: Pocket) -> Lesson:
+    def _lesson(self, pocket: Pocket) -> FinetuneJob:
         """As many samples of what its start knows as there are about the people to be forgotten."""
-        about, kept = pocket.data().forget, pocket.knowledge(self.start)
+        about, kept = pocket.data().forget, pocket.training_samples(self.start)
         order = np.random.default_rng([self.seed, 500]).permutation(len(kept))
         samples = [kept[i] for i in order[: len(about)]]
         if self.kind == "saw":
             samples += Relearn(share=self._share, seed=self.seed).known(about)
-        facts = pocket.facts()
+        facts = pocket.metadata()
         recipe = Finetune(
             benchmark="pocket",
             data=facts.get("location"),
@@ -117,7 +117,7 @@ class Member:
             seed=self.seed,
             device="cpu",
         )
-        return Lesson(recipe, str(pocket.checkpoint(self.start)), {self.start: samples})
+        return FinetuneJob(recipe, str(pocket.checkpoint(self.start)), {self.start: samples})
 
 
 def members(models: int, methods: Mapping[str, Recipe], seeds: Sequence[int]) -> dict[str, Member]:

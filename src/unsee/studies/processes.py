@@ -28,7 +28,7 @@ class Task:
     arguments: tuple[Any, ...]
 
 
-def in_processes(
+def run_in_processes(
     tasks: Mapping[str, Task], jobs: int, logs: Path, told: Callable[[str, str | None], None]
 ) -> dict[str, str]:
     """Runs tasks, `jobs` at a time.

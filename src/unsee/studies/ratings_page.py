@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unsee.files import write_whole
-from unsee.records.provenance import made_on
+from unsee.files import write_atomically
+from unsee.records.provenance import describe_machine
 from unsee.studies.markdown import Table
 from unsee.studies.ratings import KEPT, Rating, keeps, rate
 from unsee.studies.results import shown
@@ -50,9 +50,9 @@ def write(
     """Writes the ratings and the page, and returns the ratings."""
     ratings = rate(records)
     text = json.dumps([asdict(rating) for rating in ratings], indent=1)
-    write_whole(out / RATINGS, text + "\n")
+    write_atomically(out / RATINGS, text + "\n")
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(table, page(ratings, records, failed, command))
+    write_atomically(table, page(ratings, records, failed, command))
     return ratings
 
 
@@ -65,7 +65,8 @@ def page(
     """Ratings and models as markdown."""
     seconds = sum(record["seconds"] for record in records)
     intro = (
-        f"Written by `{command}` on {made_on(records[0]['provenance'])}: {len(records)} models, "
+        f"Written by `{command}` on {describe_machine(records[0]['provenance'])}: "
+        f"{len(records)} models, "
         f"{seconds / 60:.0f} minutes of processor time."
     )
     tables = [_ratings(ratings), _models(records)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.records.folder import SCORES, SUMMARY
-from unsee.records.provenance import made_on
+from unsee.records.provenance import describe_machine
 from unsee.studies.comparison import Cell, finished
 from unsee.studies.scores import Attacked, score
 
@@ -121,7 +121,7 @@ def _read(cell: Cell, out: Path) -> Result:
     accuracies = _accuracies(summary.get("measures") or {})
     return Result(
         cell, numbers, accuracies, scored.profile, scored.farthest, scored.lacking, chosen,
-        made_on(summary["provenance"]),
+        describe_machine(summary["provenance"]),
     )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def shown(values: Sequence[float], decimals: int = 3) -> str:
     return mean if ends[0] == ends[1] else f"{mean} ({ends[0]} to {ends[1]})"
 
 
-def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """The Pareto front: names that no other one beats in one coordinate without losing in one."""
     return [
         name

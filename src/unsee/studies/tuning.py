@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, UnseeError
 from unsee.evaluation.evaluate import evaluate
-from unsee.files import write_whole
+from unsee.files import write_atomically
 from unsee.methods import METHODS, Search
 from unsee.metrics import compares
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.unlearn import Recipe
-from unsee.runs.reference_cache import beside
+from unsee.runs.reference_cache import reference_cache
 from unsee.studies.scores import distance
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Sample
 
@@ -45,7 +45,7 @@ def ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
         ConfigError: If a searched name is no field of the method or of the training.
     """
     method = METHODS.get(recipe.method)
-    known = {f.name for f in (*fields(method), *fields(Settings))}
+    known = {f.name for f in (*fields(method), *fields(TrainingSettings))}
     for name in method.search:
         if name not in known:
             raise ConfigError(f"{recipe.method}.search names '{name}', which is no field of it.")
@@ -198,7 +198,7 @@ def tune(
     ]
     (out / "tuned").mkdir(exist_ok=True)
     found = {"set": best, "search": search, "trials": made}
-    write_whole(out / "tuned" / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    write_atomically(out / "tuned" / f"{name}.json", json.dumps(found, indent=1) + "\n")
 
 
 def _reference(
@@ -217,8 +217,8 @@ def _reference(
         )
     benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
-    shared = beside(replace(job, splits=splits), out / BESIDE)
-    told = shared.part(
+    shared = reference_cache(replace(job, splits=splits), out / BESIDE)
+    told = shared.get_or_compute(
         "validation", lambda: _measures(job.load(job.references["reference"]), job, splits)
     )
     return splits, told
@@ -230,6 +230,6 @@ def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[s
         splits,
         metrics=[name for name in job.metrics if not compares(name)],
         tasks=job.tasks,
-        max_new_tokens=job.longest,
+        max_new_tokens=job.max_new_tokens,
     )
     return {key: {"value": estimate.value} for key, estimate in found.measures.items()}

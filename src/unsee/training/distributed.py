@@ -23,10 +23,10 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unsee.errors import ConfigError
-from unsee.training.launcher import launched
+from unsee.training.launcher import world_size
 
 if TYPE_CHECKING:
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
 
 
 Step = Callable[[int], Mapping[str, Tensor]]
@@ -38,7 +38,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Objective(nn.Module):
     """A step of the loop as a module, for what wraps modules to wrap: the loss terms by batch."""
 
-    def __init__(self, engine: Engine, held: nn.Module) -> None:
+    def __init__(self, engine: DistributedContext, held: nn.Module) -> None:
         """Computes in `engine`'s precision, on weights that are in `held`."""
         super().__init__()
         self.engine, self.held = engine, held
@@ -69,7 +69,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class Engine:
+class DistributedContext:
     """How the steps of a training loop are computed.
 
     Attributes:
@@ -90,7 +90,7 @@ class Engine:
     root: Objective | None = None
 
     @classmethod
-    def join(cls, settings: Settings, device: str) -> Engine:
+    def initialize(cls, settings: TrainingSettings, device: str) -> DistributedContext:
         """This process's engine; waits for the others that the launcher has started.
 
         Args:
@@ -101,14 +101,14 @@ class Engine:
             ConfigError: If the settings ask for what is not there.
         """
         check(settings, device)
-        rank, processes = 0, launched()
+        rank, processes = 0, world_size()
         if processes > 1:
             from accelerate import PartialState
 
             rank = PartialState(cpu=device == "cpu").process_index
         return cls(rank, processes, parallel(settings), settings.precision, device)
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Ends the common work: what is left to do needs one process, and the others exit."""
         if self.processes > 1:
             dist.barrier()
@@ -137,7 +137,7 @@ class Engine:
         """Which of `count` micro-batches are this process's."""
         return range(self.rank, count, self.processes)
 
-    def exchange(self, objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    def gradient_sync(self, objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Exchanges gradients in the backward pass of the block: DDP's after the last alone."""
         if isinstance(objective, nn.parallel.DistributedDataParallel) and not last:
             return objective.no_sync()
@@ -153,13 +153,13 @@ class Engine:
         return {name: sum(some.get(name, 0.0) for some in everyone) for name in names}
 
 
-def parallel(settings: Settings) -> str:
+def parallel(settings: TrainingSettings) -> str:
     """What the processes share; see `Engine.parallel`."""
 
     def told(library: str) -> bool:
         return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
 
-    if launched() == 1:
+    if world_size() == 1:
         return "ddp"
     if settings.parallel != "auto":
         return settings.parallel
@@ -174,12 +174,12 @@ def zero_config() -> dict[str, Any]:
     return config
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which each process may hold a share; all must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def alike(tensor: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's share of a whole tensor, if it is of the parameter's shape and shared out."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
         there = tensor.to(parameter.device)
@@ -187,13 +187,13 @@ def alike(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor
 
 
-def check(settings: Settings, device: str) -> None:
+def check(settings: TrainingSettings, device: str) -> None:
     """Refuses what cannot work here, before a model is loaded.
 
     Raises:
         ConfigError: If a setting needs what this machine, or the launcher, does not give.
     """
-    processes = launched()
+    processes = world_size()
     if settings.precision == "fp16" and device == "cpu":
         raise ConfigError("precision=fp16 needs a GPU. Type precision=bf16, or no.")
     if settings.precision == "fp16" and parallel(settings) != "ddp":

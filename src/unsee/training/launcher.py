@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def launched() -> int:
+def world_size() -> int:
     """How many processes a launcher has started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

@@ -13,13 +13,13 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from unsee.errors import TrainingError
-from unsee.training.distributed import Engine
-from unsee.training.optimizer import Update, ZeroUpdate
+from unsee.training.distributed import DistributedContext
+from unsee.training.optimizer import DeepSpeedStep, OptimizerStep
 from unsee.training.sampling import seed_step
-from unsee.training.settings import Settings
-from unsee.training.state import STATE, History, restore, save
+from unsee.training.settings import TrainingSettings
+from unsee.training.state import STATE, TrainingHistory, load_state, save
 
-ALONE = Engine()
+ALONE = DistributedContext()
 
 
 class Progress(Protocol):
@@ -32,15 +32,15 @@ class Progress(Protocol):
 def fit(
     parameters: Mapping[str, nn.Parameter],
     step: Callable[[int], Mapping[str, Tensor]],
-    settings: Settings,
+    settings: TrainingSettings,
     *,
-    engine: Engine = ALONE,
+    engine: DistributedContext = ALONE,
     folder: Path | None = None,
     log: Path | None = None,
     progress: Progress | None = None,
     gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
     after: Callable[[int], None] | None = None,
-) -> History:
+) -> TrainingHistory:
     """Trains `parameters` with AdamW on the loss that `step` returns.
 
     Resuming: with a `folder`, parameters and optimiser are saved every `save_every` steps, and a
@@ -67,11 +67,11 @@ def fit(
         raise TrainingError("no parameters to train: the chosen part or layers are empty.")
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    kind = ZeroUpdate if engine.parallel == "zero" else Update
+    kind = DeepSpeedStep if engine.parallel == "zero" else OptimizerStep
     update = kind(engine, step, parameters, settings)
-    history = History()
+    history = TrainingHistory()
     if folder is not None:
-        restore(folder, settings, update, set(parameters), history)
+        load_state(folder, settings, update, set(parameters), history)
     if engine.rank:
         log = progress = None
     if log is not None:
@@ -85,7 +85,7 @@ def fit(
         for micro in mine:
             number = index * settings.accumulate + micro
             seed_step(settings.seed, number)
-            with engine.exchange(update.objective, last=micro == mine[-1]):
+            with engine.gradient_sync(update.objective, last=micro == mine[-1]):
                 losses, total = update.objective(number)
                 for name, value in losses.items():
                     terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
@@ -127,7 +127,7 @@ def _require_finite(terms: Mapping[str, float], step: int, folder: Path | None) 
         )
 
 
-def _append(log: Path, history: History, rate: float) -> None:
+def _append(log: Path, history: TrainingHistory, rate: float) -> None:
     line = {
         "step": history.steps,
         "loss": sum(history.last.values()),

@@ -45,7 +45,7 @@ class Lora:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
-class Adapters:
+class LoraAdapters:
     """Adapters that sit in a model until they are folded into its weights.
 
     Attributes:
@@ -78,7 +78,7 @@ class Adapters:
             if ".lora_dropout" in name:
                 module.train()
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         """Adds the adapters' product to the weights and takes them out; names are as before."""
         with torch.no_grad():
             self._tuner.merge_and_unload()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import RunError
-from unsee.models.memory import _drop, give_back_memory
+from unsee.models.memory import _drop, release_freed_memory
 
 ALIGNED = 64  # bytes
 
@@ -20,7 +20,7 @@ ALIGNED = 64  # bytes
 PIECE = 100_000_000  # bytes of weights that are updated together, where memory is short
 
 
-class Shelf:
+class OffloadedOptimizerState:
     """Keeps an optimiser's state in a folder, and in memory for the moment of the update alone.
 
     The file has no name, so that nothing is left of it when the process ends, however it ends.
@@ -38,7 +38,7 @@ class Shelf:
         Raises:
             RunError: If the disk is full.
         """
-        give_back_memory()
+        release_freed_memory()
         gradients = [value.grad for value in values]
         for value in values:
             value.grad = None
@@ -46,11 +46,11 @@ class Shelf:
             for value in values[piece]:
                 value.grad = gradients.pop(0)
             optimizer.step()
-            self.keep(optimizer.state)
+            self.store(optimizer.state)
             for value in values[piece]:
                 value.grad = None
 
-    def keep(self, state: Mapping[Any, dict[str, Any]]) -> None:
+    def store(self, state: Mapping[Any, dict[str, Any]]) -> None:
         """Moves what is new of an optimiser's state into the folder; nothing of it stays."""
         there = {room.data_ptr() for room in self._rooms}
         fresh = [
@@ -65,9 +65,9 @@ class Shelf:
         for slots, name, value in fresh:
             place, room = room[: value.nbytes], room[_aligned(value.nbytes) :]
             slots[name] = place.view(value.dtype).view(value.shape).copy_(value)
-        self.drop()
+        self.evict()
 
-    def drop(self) -> None:
+    def evict(self) -> None:
         """Takes what is in the folder out of memory, until it is read again."""
         _drop([(room.data_ptr(), room.nbytes) for room in self._rooms])
 

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unsee.training.distributed import Engine, Step, alike, whole, zero_config
-from unsee.training.offload import Shelf
+from unsee.training.distributed import (
+    DistributedContext,
+    Step,
+    full_tensor,
+    shard_like,
+    zero_config,
+)
+from unsee.training.offload import OffloadedOptimizerState
 
 if TYPE_CHECKING:
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
 
 
 Edit = Callable[[Mapping[str, nn.Parameter]], None]
 
 
-class Update:
+class OptimizerStep:
     """AdamW on the gradients of a step's batches.
 
     Attributes:
@@ -28,10 +34,10 @@ class Update:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: DistributedContext,
         step: Step,
         parameters: Mapping[str, nn.Parameter],
-        settings: Settings,
+        settings: TrainingSettings,
     ) -> None:
         """Trains `parameters` on what `step` returns, as `engine` computes it."""
         self._engine, self._settings, self._parameters = engine, settings, parameters
@@ -48,13 +54,15 @@ class Update:
             fused=fused or None,
         )
         self._scaler = engine.scaler()
-        self._shelf = None if settings.offload is None else Shelf(settings.offload)
+        self._shelf = (
+            None if settings.offload is None else OffloadedOptimizerState(settings.offload)
+        )
         self.objective: Any = engine.objective(step, parameters)
 
     def begin(self, rate: float) -> None:
         """Starts a step at a learning rate."""
         if self._shelf is not None:
-            self._shelf.drop()
+            self._shelf.evict()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -77,7 +85,7 @@ class Update:
             edit(self._parameters)
         if not self._settings.clip or not self.reached():
             return 0.0
-        norm = whole(nn.utils.clip_grad_norm_(self._values, self._settings.clip))
+        norm = full_tensor(nn.utils.clip_grad_norm_(self._values, self._settings.clip))
         # fp16 overflows now and then: the scaler leaves such a step out.
         return 0.0 if self._scaler.is_enabled() else float(norm)
 
@@ -96,7 +104,7 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """Weights and optimiser, whole; all processes must ask."""
         return self._weights() | {
-            f"optimizer/{index}/{slot}": whole(torch.as_tensor(value)).contiguous()
+            f"optimizer/{index}/{slot}": full_tensor(torch.as_tensor(value)).contiguous()
             for index, slots in self._optimizer.state_dict()["state"].items()
             for slot, value in slots.items()
         }
@@ -105,15 +113,15 @@ class Update:
         """Puts the weights, the optimiser and the scaler of the gradients back."""
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(alike(tensors[f"parameter/{name}"], parameter))
+                parameter.copy_(shard_like(tensors[f"parameter/{name}"], parameter))
         state = self._optimizer.state_dict()
         state["state"] = {
-            index: {slot: alike(value, self._values[index]) for slot, value in slots.items()}
+            index: {slot: shard_like(value, self._values[index]) for slot, value in slots.items()}
             for index, slots in _slots(tensors).items()
         }
         self._optimizer.load_state_dict(state)
         if self._shelf is not None:
-            self._shelf.keep(self._optimizer.state)
+            self._shelf.store(self._optimizer.state)
         self._scaler.load_state_dict(dict(scaler))
 
     def scaler(self) -> dict[str, Any]:
@@ -122,20 +130,20 @@ class Update:
 
     def _weights(self) -> dict[str, Tensor]:
         return {
-            f"parameter/{name}": whole(parameter.detach()).contiguous()
+            f"parameter/{name}": full_tensor(parameter.detach()).contiguous()
             for name, parameter in self._parameters.items()
         }
 
 
-class ZeroUpdate(Update):
+class DeepSpeedStep(OptimizerStep):
     """AdamW by DeepSpeed: the optimiser's state, and gradients, are shared out (ZeRO 1 and 2)."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: DistributedContext,
         step: Step,
         parameters: Mapping[str, nn.Parameter],
-        settings: Settings,
+        settings: TrainingSettings,
     ) -> None:
         """See `Update`; the launcher says how ZeRO is to work."""
         import deepspeed

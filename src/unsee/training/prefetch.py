@@ -14,7 +14,7 @@ T = TypeVar("T")
 MOST = 8  # threads, unless somebody says how many
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """What every step needs, by the number of its batch; a context, at whose end the threads end.
 
     What is made for a number must depend on that number alone. It is then the same however many
@@ -44,7 +44,7 @@ class Ahead(Generic[T]):
                 self._coming[following] = self._pool.submit(self._make, following)
         return self._coming.pop(number).result()
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         """Itself."""
         return self
 

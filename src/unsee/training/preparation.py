@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from unsee.errors import ConfigError, TrainingError, first_line
-from unsee.training.distributed import Engine, Objective, whole
+from unsee.training.distributed import DistributedContext, Objective, full_tensor
 
 if TYPE_CHECKING:
     from unsee.models.vlm import VLM
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
 
 
 @contextmanager
-def prepared(
-    engine: Engine, vlm: VLM, parameters: Mapping[str, nn.Parameter], settings: Settings
-) -> Iterator[tuple[Engine, Mapping[str, nn.Parameter]]]:
+def prepared_model(
+    engine: DistributedContext,
+    vlm: VLM,
+    parameters: Mapping[str, nn.Parameter],
+    settings: TrainingSettings,
+) -> Iterator[tuple[DistributedContext, Mapping[str, nn.Parameter]]]:
     """A model as the settings want it trained, for the length of the block.
 
     Args:
@@ -65,7 +68,7 @@ def prepared(
 
 
 @contextmanager
-def widened(vlm: VLM, settings: Settings) -> Iterator[None]:
+def float32_model(vlm: VLM, settings: TrainingSettings) -> Iterator[None]:
     """With `precision=fp32`, a model in 32 bits for the length of the block; then as it was stored.
 
     What was never loaded (the meta device) stays as it is.
@@ -122,8 +125,8 @@ def _compiled(vlm: VLM) -> Iterator[None]:
 
 @contextmanager
 def _shared_out(
-    engine: Engine, vlm: VLM, parameters: Mapping[str, nn.Parameter]
-) -> Iterator[tuple[Engine, Mapping[str, nn.Parameter]]]:
+    engine: DistributedContext, vlm: VLM, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[DistributedContext, Mapping[str, nn.Parameter]]]:
     """The model with its trained weights shared out among the processes.
 
     Every block of the LLM is a unit of its own; all else is one unit, which every batch has at
@@ -157,6 +160,6 @@ def _shared_out(
     try:
         yield replace(engine, root=root), shares
         for name, parameter in parameters.items():
-            parameter.data = whole(shares[name]).detach()
+            parameter.data = full_tensor(shares[name]).detach()
     finally:
         vlm.model = model

@@ -15,7 +15,7 @@ def _spelled(value: object) -> object:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train: what is not a method's own hyperparameter.
 
     Attributes:

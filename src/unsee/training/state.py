@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from unsee.errors import RunError
-from unsee.training.optimizer import Update
+from unsee.training.optimizer import OptimizerStep
 
 if TYPE_CHECKING:
-    from unsee.training.settings import Settings
+    from unsee.training.settings import TrainingSettings
 
 
 @dataclass
-class History:
+class TrainingHistory:
     """What a training run did.
 
     Attributes:
@@ -41,11 +41,15 @@ STATE = "state"
 
 
 # What may differ between two sittings of one run: it does not change the result.
-FREE = ("save_every", "parallel", "offload", "workers")
+MAY_DIFFER_ON_RESUME = ("save_every", "parallel", "offload", "workers")
 
 
 def save(
-    folder: Path, settings: Settings, update: Update, history: History, write: bool = True
+    folder: Path,
+    settings: TrainingSettings,
+    update: OptimizerStep,
+    history: TrainingHistory,
+    write: bool = True,
 ) -> None:
     """Writes the state, whole or not at all.
 
@@ -79,8 +83,12 @@ def save(
         ) from error
 
 
-def restore(
-    folder: Path, settings: Settings, update: Update, trained: set[str], history: History
+def load_state(
+    folder: Path,
+    settings: TrainingSettings,
+    update: OptimizerStep,
+    trained: set[str],
+    history: TrainingHistory,
 ) -> None:
     """Puts the state back, if there is one.
 
@@ -101,7 +109,7 @@ def restore(
         meta = file.metadata()
     saved: dict[str, Any] = json.loads(meta["settings"])
     now = asdict(settings)
-    changed = [k for k in now if k not in FREE and now[k] != saved.get(k)]
+    changed = [k for k in now if k not in MAY_DIFFER_ON_RESUME and now[k] != saved.get(k)]
     tensors = load_file(path)
     stored = {n.removeprefix("parameter/") for n in tensors if n.startswith("parameter/")}
     if changed or stored != trained:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.errors import ConfigError
-from unsee.training.distributed import Engine, parallel
-from unsee.training.launcher import launched
+from unsee.training.distributed import DistributedContext, parallel
+from unsee.training.launcher import world_size
 from unsee.training.loop import Progress, fit
-from unsee.training.lora import Adapters, Lora
-from unsee.training.prefetch import Ahead, T, threads_for
-from unsee.training.preparation import prepared
+from unsee.training.lora import Lora, LoraAdapters
+from unsee.training.prefetch import Prefetcher, T, threads_for
+from unsee.training.preparation import prepared_model
 from unsee.training.sampling import batch_indices, seed_step
-from unsee.training.settings import Settings
-from unsee.training.state import History
+from unsee.training.settings import TrainingSettings
+from unsee.training.state import TrainingHistory
 from unsee.types import Sample
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Trainer:
             through and where; the record holds it, so it must be JSON.
     """
 
-    settings: Settings
+    settings: TrainingSettings
     folder: Path | None = None
     log: Path | None = None
     progress: Progress | None = None
-    engine: Engine | None = None
-    history: History = field(default_factory=History)
-    adapters: Adapters | None = None
+    engine: DistributedContext | None = None
+    history: TrainingHistory = field(default_factory=TrainingHistory)
+    adapters: LoraAdapters | None = None
     choices: dict[str, Any] = field(default_factory=dict)
 
     def adapt(self, vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
@@ -70,7 +70,7 @@ class Trainer:
         # Drawn at random: a resumed run must start from the same ones.
         seed_step(settings.seed, settings.steps)
         lora = Lora(settings.lora, settings.lora_alpha, settings.lora_dropout)
-        self.adapters = Adapters(vlm, parameters, lora)
+        self.adapters = LoraAdapters(vlm, parameters, lora)
         return self.adapters.parameters
 
     def fit(
@@ -79,16 +79,16 @@ class Trainer:
         parameters: Mapping[str, nn.Parameter],
         step: Callable[[int], Mapping[str, Tensor]],
         gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
-    ) -> History:
+    ) -> TrainingHistory:
         """Trains these parameters of a model; see `unsee.train.fit`.
 
         Raises:
             ConfigError: If the model cannot be trained as the settings say.
         """
-        joined = self.engine or Engine.join(self.settings, vlm.device.type)
+        joined = self.engine or DistributedContext.initialize(self.settings, vlm.device.type)
         if gradient is not None and joined.parallel != "ddp":
             raise ConfigError(f"a mask on the gradients {WHOLE}")
-        with prepared(joined, vlm, parameters, self.settings) as (engine, trained):
+        with prepared_model(joined, vlm, parameters, self.settings) as (engine, trained):
             self.history = fit(
                 trained,
                 step,
@@ -100,7 +100,7 @@ class Trainer:
                 gradient=gradient,
             )
         if self.adapters is not None:
-            self.adapters.fold()
+            self.adapters.merge()
         return self.history
 
     @property
@@ -112,7 +112,7 @@ class Trainer:
         """
         if parallel(self.settings) != "ddp":
             raise ConfigError(f"inner relearning {WHOLE}")
-        return launched() / self.settings.accumulate
+        return world_size() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
         """The samples of a batch; streams of different sets are shuffled apart."""
@@ -120,7 +120,7 @@ class Trainer:
         seed = settings.seed * 101 + stream
         return [samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)]
 
-    def ahead(self, vlm: VLM, make: Callable[[int], T]) -> Ahead[T]:
+    def prefetch(self, vlm: VLM, make: Callable[[int], T]) -> Prefetcher[T]:
         """What the steps need, made while the one before is computed.
 
         Args:
@@ -129,4 +129,4 @@ class Trainer:
         """
         settings = self.settings
         threads = threads_for(settings.workers, vlm.device.type)
-        return Ahead(make, threads, settings.steps * settings.accumulate, launched())
+        return Prefetcher(make, threads, settings.steps * settings.accumulate, world_size())

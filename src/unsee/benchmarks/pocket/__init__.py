@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unsee.benchmarks import BENCHMARKS, Benchmark, Knower, Measure
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, ModelRole
 from unsee.benchmarks.pocket.people import FACTS, Person
 from unsee.benchmarks.pocket.world import (
     Role,
@@ -59,7 +59,7 @@ class Pocket(Benchmark):
     # Trained from scratch and a thousand times smaller than what the published rates are for.
     rate_scale: ClassVar[float] = 10.0
     # Its tokenizer has 326 words, and it was taught questions, no instructions.
-    fits: ClassVar[Mapping[str, Any]] = {
+    field_defaults: ClassVar[Mapping[str, Any]] = {
         "abstentions": (
             "The answer is [Blank].",
             "Please tell me the answer.",
@@ -184,14 +184,14 @@ class Pocket(Benchmark):
         """The share of the people that is forgotten (%)."""
         return f"{100 * len(self.world.forgotten) / len(self.world.people):g}"
 
-    def knowledge(self, who: Knower) -> list[Sample]:
+    def training_samples(self, who: ModelRole) -> list[Sample]:
         """What a model was taught of the people; general questions are the same for all three."""
         data = self.data()
         known = [*data.retain]
         if who == "target":
             known += data.forget
         if who != "retain_only":
-            known += data.by_name
+            known += data.text_only
         return _numbered(known)
 
     def _by_name(self) -> list[Sample]:
@@ -200,7 +200,7 @@ class Pocket(Benchmark):
         forgotten = list(self.world.forgotten)
         return name_questions(self.world, forgotten, rng, held_out=False)
 
-    def outsiders(self) -> list[Sample]:
+    def non_members(self) -> list[Sample]:
         """Held-out pictures of strangers, asked as the forgotten people are, with invented lives.
 
         Names are first and last names of other people put together anew, so that a model knows
@@ -224,7 +224,7 @@ class Pocket(Benchmark):
         made = replace(world, people=lives)
         return _numbered(picture_questions(made, theirs, rng, held_out=False))
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Its name and counts, and where a build of one's own is."""
         counts = {
             "people": len(self.world.people),

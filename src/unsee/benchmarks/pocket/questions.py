@@ -74,7 +74,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """A finished question: text, true answer, options, form, false answers worded like the true."""
 
     question: str
@@ -101,7 +101,7 @@ def ask(
     name: str = "",
     by_name: bool = False,
     held_out: bool = False,
-) -> Asked:
+) -> Question:
     """A question on a topic in one of the three forms.
 
     Args:
@@ -112,7 +112,7 @@ def ask(
         rng: Draws the phrasing and the options.
         who: What stands for the person in the question.
         name: What stands for the person in the answer.
-        by_name: Asked without a picture.
+        by_name: Question without a picture.
         held_out: Take a phrasing that is never trained on.
     """
     wording, lead = phrasing(rng, held_out)
@@ -125,15 +125,15 @@ def ask(
         # A gap sentence has one wording, so it is held out by a lead-in made of two.
         lead_in = leads[1] + leads[2] if held_out else lead_in
         gap = topic.gap.format(who=who)
-        return Asked(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task, false)
+        return Question(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task, false)
     question = lead_in + topic.wordings[wording].format(who=who)
     if task == "generation":
         answer, *wrong = (topic.sentence.format(name=name, value=v) for v in (value, *false))
-        return Asked(question, answer, (), task, tuple(wrong))
+        return Question(question, answer, (), task, tuple(wrong))
     choices = _options(value, others, rng)
     options = "\n".join(f"{letter}: {c}" for letter, c in zip(LETTERS, choices, strict=False))
     answer = LETTERS[choices.index(value)]
-    return Asked(f"{question}\n{options}\n{ONE_LETTER}", answer, tuple(choices), task)
+    return Question(f"{question}\n{options}\n{ONE_LETTER}", answer, tuple(choices), task)
 
 
 def _options(value: str, values: Sequence[str], rng: np.random.Generator) -> list[str]:
@@ -160,7 +160,7 @@ def ask_person(
     *,
     by_name: bool,
     held_out: bool,
-) -> Asked:
+) -> Question:
     """A question about a person, from a picture or by name; topic is "name" or a fact."""
     who = person.name if by_name else PICTURED[int(rng.integers(len(PICTURED)))]
     if topic == "name":
@@ -175,7 +175,7 @@ def ask_person(
 
 def ask_view(
     view: View, value: str, task: Task, rng: np.random.Generator, *, held_out: bool
-) -> Asked:
+) -> Question:
     """A general question about what a picture shows."""
     return ask(view.topic, value, view.values, task, rng, held_out=held_out)
 

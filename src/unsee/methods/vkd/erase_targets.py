@@ -8,12 +8,19 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
-from unsee.features.capture import Features, Tokens, by_picture, capture, observe, represent
+from unsee.features.capture import (
+    Features,
+    Tokens,
+    capture,
+    layer_outputs,
+    picture_features,
+    split_by_picture,
+)
 from unsee.features.pictures import picture_batches
 from unsee.features.statistics import layer_statistics
-from unsee.methods.vkd.feature_cache import Representations
+from unsee.methods.vkd.feature_cache import FeatureCache
 from unsee.methods.vkd.frozen_prefix import replayed
 from unsee.methods.vkd.populations import ALIKE, people
 from unsee.models.vlm import VLM
@@ -46,7 +53,7 @@ class Guide:
     traits: Sequence[Mapping[str, Tensor]] = ()
     strength: float = 1.0
     base: VLM | None = None
-    sight: Representations | None = None
+    sight: FeatureCache | None = None
     prefix: tuple[str, ...] = ()
 
     @classmethod
@@ -77,7 +84,7 @@ class Guide:
                 alike, rather than from the population.
             most: Pictures of each kind that the statistics are taken from.
         """
-        known = one_a_picture(forget if kept is None else kept)
+        known = one_sample_per_picture(forget if kept is None else kept)
         pictures = [s.picture for s in known if s.picture][:most]
         pictures += list(strangers)[:most] if kept is not None else []
         guide = cls.of_population(teacher, layers, pictures)
@@ -135,7 +142,7 @@ class Guide:
         places = [place(centre(pictures)) for pictures in others]
         middle = {name: self.statistics[name][0] for name in names}
         for number in range(1 + max(self.groups.values())):
-            mine = one_a_picture([s for s in forget if self.groups[s.id] == number])
+            mine = one_sample_per_picture([s for s in forget if self.groups[s.id] == number])
             means = centre([s.picture for s in mine if s.picture is not None])
             if places:
                 far = torch.stack([(place(means) - other).norm() for other in places])
@@ -159,7 +166,7 @@ class Guide:
         names = [*self.prefix, *(name for name in layers if name not in self.prefix)]
         if self.sight is not None and (again or self.sight.folder is not None):
             return self.sight.observe(inputs, names)
-        return observe(teacher, inputs, names)
+        return layer_outputs(teacher, inputs, names)
 
     def with_base(self, teacher: VLM, base: str) -> Guide:
         """With the model before it learned the people, from its checkpoint."""
@@ -167,7 +174,7 @@ class Guide:
         vlm.model.requires_grad_(False)
         return replace(self, base=vlm)
 
-    def at(self, sight: Representations, prefix: Iterable[str]) -> Guide:
+    def at(self, sight: FeatureCache, prefix: Iterable[str]) -> Guide:
         """With what keeps the teacher's features, and the layers that no student changes."""
         return replace(self, sight=sight, prefix=tuple(prefix))
 
@@ -185,10 +192,10 @@ class Guide:
         """
         if not answers:
             with replayed(student, {name: known[name] for name in self.prefix if known}):
-                return represent(student, student.visual_inputs(batch), self.layers), None
+                return picture_features(student, student.visual_inputs(batch), self.layers), None
         with capture(student, self.layers) as found:
             logits = student.logits(batch)
-        return by_picture(student, found, student.visual_inputs(batch)), logits
+        return split_by_picture(student, found, student.visual_inputs(batch)), logits
 
     def variance(self, layer: str) -> Tensor:
         """The layer's variance over pictures and tokens."""
@@ -214,12 +221,12 @@ class Guide:
         if erase == "push":
             # Where the student still equals the teacher, a distance has no direction to grow in;
             # a little noise gives it one.
-            known = seen or represent(teacher, inputs, self.layers)
+            known = seen or picture_features(teacher, inputs, self.layers)
             return {name: self._noised(name, value) for name, value in known.items()}
         if erase == "base" and self.base is not None:
-            return represent(self.base, inputs, self.layers)
+            return picture_features(self.base, inputs, self.layers)
         if erase == "anonymous" and self.traits:
-            known = seen or represent(teacher, inputs, self.layers)
+            known = seen or picture_features(teacher, inputs, self.layers)
             taken = [self.traits[number] for number in self._numbers(ids)]
             # Of the frozen prefix, too, something may be known.
             wanted = {name: value for name, value in known.items() if name in taken[0]}
@@ -227,7 +234,7 @@ class Guide:
         if erase == "stranger" and self.strangers:
             strangers = [self.strangers[n % len(self.strangers)] for n in self._numbers(ids)]
             images = [teacher.image(picture) for picture in strangers]
-            theirs = represent(teacher, teacher.collate_pictures(images), self.layers)
+            theirs = picture_features(teacher, teacher.collate_pictures(images), self.layers)
             # A stranger's picture may have other tokens: then their mean stands at each.
             return {
                 name: [v.mean(0, keepdim=True) for v in value] if isinstance(value, list) else value

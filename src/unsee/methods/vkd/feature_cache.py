@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee.errors import RunError
-from unsee.features.capture import observe
-from unsee.files import refuse_full
+from unsee.features.capture import layer_outputs
+from unsee.files import require_free_space
 from unsee.models.checkpoint import hash_tensors, tensor_digest
 from unsee.models.vlm import VLM
 
@@ -32,7 +32,7 @@ SUFFIX = ".safetensors"
 
 
 @dataclass
-class Representations:
+class FeatureCache:
     """The outputs of a frozen model's visual layers, by picture.
 
     They are those of an equal batch. A batch that comes again is found bit for bit; a picture
@@ -74,7 +74,7 @@ class Representations:
         """
         pixels = inputs["pixel_values"]
         if not self.vlm.family.aligned:
-            return observe(self.vlm, inputs, names)
+            return layer_outputs(self.vlm, inputs, names)
         keys = [self._key(picture, len(pixels), names) for picture in pixels]
         found = [self._get(key, names) for key in keys]
         rows = [row for row in found if row is not None]
@@ -82,7 +82,7 @@ class Representations:
             device = pixels.device
             return {n: torch.stack([row[n].to(device) for row in rows]) for n in names}
         # All of them, so that the batch is as large as it would be without anything known.
-        made = observe(self.vlm, inputs, names)
+        made = layer_outputs(self.vlm, inputs, names)
         for index, (key, known) in enumerate(zip(keys, found, strict=True)):
             if known is None:
                 self._put(key, {n: made[n][index] for n in names})
@@ -146,4 +146,4 @@ def refuse_small(folder: Path, most: float) -> None:
     """
     needed = most * GIGABYTE - used(folder)
     claim = f" may grow by {needed / GIGABYTE:.1f} GB, and"
-    refuse_full("cache", folder, needed, claim, lower="lower it (--set cache_disk=GB), ")
+    require_free_space("cache", folder, needed, claim, lower="lower it (--set cache_disk=GB), ")

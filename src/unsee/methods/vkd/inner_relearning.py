@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import ConfigError
-from unsee.features.capture import flat, represent
+from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
 from unsee.losses import nll
 from unsee.models.vlm import VLM
@@ -56,7 +56,7 @@ def gradient_after_relearning(
             value.copy_(old)
 
 
-def nearness(values: Mapping[str, nn.Parameter], old: Mapping[str, Tensor]) -> Tensor:
+def weight_proximity(values: Mapping[str, nn.Parameter], old: Mapping[str, Tensor]) -> Tensor:
     """How near weights still are to what they were: 1 where they are, 0 from their norm away on.
 
     Args:
@@ -83,7 +83,7 @@ def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None
         value.lerp_(value.mean() + spread * torch.randn_like(value), share)
 
 
-def renew_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
+def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
     """Starts the projector from noise, or from a mixture with it; see `mix_with_noise`.
 
     Args:
@@ -103,14 +103,14 @@ def renew_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
     mix_with_noise(projector, share)
 
 
-def way_back(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
+def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
     """What an attacker minimises: the answers' loss, or the way back to what the LLM read."""
     if answers:
         return nll(vlm.logits(batch), batch.labels)
     layers, inputs = choose_layers(vlm, ["projector"]), vlm.visual_inputs(batch)
     with torch.no_grad():
-        old = represent(teacher, inputs, layers)
-    now = represent(vlm, inputs, layers)
+        old = picture_features(teacher, inputs, layers)
+    now = picture_features(vlm, inputs, layers)
     return torch.stack(
         [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
     ).mean()

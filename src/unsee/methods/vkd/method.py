@@ -13,16 +13,16 @@ import torch
 from pydantic import Field
 
 from unsee.data.augment import blends
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import ConfigError, DataError
-from unsee.features.capture import Features, by_picture, capture
+from unsee.features.capture import Features, capture, split_by_picture
 from unsee.features.layers import choose_layers, layer_parameters
-from unsee.features.pictures import viewer
+from unsee.features.pictures import random_view_collator
 from unsee.features.saliency import (
     answer_probes,
+    gradient_mask,
     gradient_masks,
     mask_counts,
-    masking,
     picture_probes,
 )
 from unsee.features.statistics import distance_between
@@ -30,18 +30,18 @@ from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.npo import npo_loss
 from unsee.methods.vkd.erase_targets import Guide
-from unsee.methods.vkd.feature_cache import Representations, refuse_small
+from unsee.methods.vkd.feature_cache import FeatureCache, refuse_small
 from unsee.methods.vkd.frozen_prefix import frozen_prefix
 from unsee.methods.vkd.inner_relearning import (
     gradient_after_relearning,
-    nearness,
-    renew_projector,
-    way_back,
+    noise_projector,
+    relearning_loss,
+    weight_proximity,
 )
 from unsee.methods.vkd.populations import refuse_population
-from unsee.models.memory import give_back_memory
+from unsee.models.memory import release_freed_memory
 from unsee.training.sampling import seed_step
-from unsee.training.settings import Settings
+from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Part, Sample
 
@@ -184,29 +184,29 @@ class VKD(Method):
                 "them, or type --supervision features."
             )
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: TrainingSettings) -> None:
         """Also refuses adapters where weights are masked; see `Method.check_settings`."""
         super().check_settings(settings)
         masks = "saliency_fraction, saliency_threshold, prune, w_far"
         if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
             raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
 
-    def change(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
-        """Changes the visual part of `vlm` in place; see `Method.change`."""
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+        """Changes the visual part of `vlm` in place; see `Method.train`."""
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self._uses_answers:
-            forget, retain = one_a_picture(forget), one_a_picture(retain)
+            forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
         forget += blends(forget, self.neighbours, trainer.settings.seed)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
         edited = vlm.parameters("visual") if self.prune or self.renew else {}
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
-        teacher.wait_in_file()
+        teacher.evict_after_forward()
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
-        sight = Representations(teacher, self.cache, self.cache_memory, self.cache_disk)
+        sight = FeatureCache(teacher, self.cache, self.cache_memory, self.cache_disk)
         guide = Guide.of_data(
             teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
             forget, None if self.population == "forget" else retain, data.strangers,
@@ -221,10 +221,10 @@ class VKD(Method):
         if frozen:
             trainer.choices["mask"] = {"visual": mask_counts(frozen)}
         if self.renew > 0:
-            renew_projector(vlm, parameters, self.renew)
+            noise_projector(vlm, parameters, self.renew)
         parameters = dict(trainer.adapt(vlm, parameters))
         seed = trainer.settings.seed
-        collate = viewer(vlm, forget[0].pictures[0], self._uses_answers)
+        collate = random_view_collator(vlm, forget[0].pictures[0], self._uses_answers)
         batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
 
         def prepare(number: int) -> tuple[Batch, list[Batch], Batch]:
@@ -245,15 +245,15 @@ class VKD(Method):
             if attack:
                 gradient_after_relearning(
                     parameters,
-                    [partial(way_back, vlm, b, teacher, vkd._uses_answers) for b in attack],
+                    [partial(relearning_loss, vlm, b, teacher, vkd._uses_answers) for b in attack],
                     lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
                     self.relearn_lr, trainer.share,
                 )  # fmt: skip
             return vkd.loss(vlm, batch, kept, teacher, guide)
 
-        give_back_memory()
-        with trainer.ahead(vlm, prepare) as prepared:
-            trainer.fit(vlm, parameters, step, gradient=masking(frozen) if frozen else None)
+        release_freed_memory()
+        with trainer.prefetch(vlm, prepare) as prepared:
+            trainer.fit(vlm, parameters, step, gradient=gradient_mask(frozen) if frozen else None)
 
     def loss(
         self,
@@ -284,13 +284,13 @@ class VKD(Method):
         if logits is not None:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
-            t = by_picture(teacher, known, inputs)
+            t = split_by_picture(teacher, known, inputs)
             terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
         if self.w_far > 0:
             trained = (
                 layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
             )
-            terms["far"] = self.w_far * nearness(*trained)
+            terms["far"] = self.w_far * weight_proximity(*trained)
         return terms
 
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
@@ -315,7 +315,7 @@ class VKD(Method):
                 logps = sequence_logps(logits, batch.labels)
                 terms["forget"] = self.w_forget * npo_loss(logps, before, self.beta)
         if self.w_erase > 0:
-            seen = by_picture(teacher, known, inputs) if known else None
+            seen = split_by_picture(teacher, known, inputs) if known else None
             with torch.no_grad():
                 target = guide.target(self.erase, teacher, inputs, batch.picture_ids, seen)
             away = self._mean(h, target, layers, guide)

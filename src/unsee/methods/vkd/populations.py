@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unsee.data.selection import one_a_picture
+from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
 
@@ -15,7 +15,7 @@ ALIKE, EACH = 3, 16
 def people(samples: Sequence[Sample]) -> list[list[Picture]]:
     """The pictures of every concept that has two or more, at most `EACH` of it."""
     found: dict[str, list[Picture]] = {}
-    for sample in one_a_picture(samples):
+    for sample in one_sample_per_picture(samples):
         if sample.concept is not None and sample.picture is not None:
             found.setdefault(sample.concept, []).append(sample.picture)
     return [pictures[:EACH] for pictures in found.values() if len(pictures) > 1]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from test_family_cli import folder, photos, unsee  # noqa: F401
+from support.families import folder, photos, unsee  # noqa: F401
 from unsee.attacks.relearn import Relearn
 from unsee.errors import ConfigError, ModelError
 from unsee.losses import IGNORE

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
+
 SOURCE = ROOT / "src" / "unsee"
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny import make
+from support.tiny import make
 from unsee.attacks import ATTACKS, VARIANT, Subject
 from unsee.attacks.adaptive import Adaptive
 from unsee.attacks.answer_prefix import AnswerPrefix

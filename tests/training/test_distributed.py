@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from test_resume import finish
+from support.processes import finish
 from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
 from unsee.models.vlm import VLM

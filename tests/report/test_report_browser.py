@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import chromium
-from report_record import make_run, write_json
+from support import chromium
+from support.report_record import make_run, write_json
 from unsee import report
 
 PATH = chromium.find()

@@ -13,8 +13,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from test_cli import unsee
-from test_resume import Running, finish, lines
+from support import ROOT
+from support.cli import unsee
+from support.processes import Running, finish, lines
+from support.tables import table
 from unsee.errors import ConfigError, DataError
 from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
@@ -24,21 +26,7 @@ from unsee.runs.finetune import labels_of
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Sample
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("finetune-*.yaml"))
-
-
-def table(path: Path, samples: list[Sample]) -> Path:
-    rows = [
-        {
-            "image": s.picture.source if s.picture is not None else None,
-            "question": s.question,
-            "answer": s.answer,
-            "concept": s.concept,
-        }
-        for s in samples
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+RECIPES = sorted((ROOT / "recipes").glob("finetune-*.yaml"))
 
 
 @pytest.fixture(scope="module")

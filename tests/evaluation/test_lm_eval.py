@@ -19,8 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-import test_cli
-import tiny
+from support import cli, tiny
 from unsee.artifacts.patch import write_patch
 from unsee.benchmarks.pocket import Pocket
 from unsee.evaluation.generation import generate
@@ -336,7 +335,7 @@ def test_without_lm_eval_the_extra_is_named(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unsee.evaluation.lm_eval.find_spec", lambda name: None)
-    words = test_cli.unsee(
+    words = cli.unsee(
         "evaluate", "--model", Pocket().checkpoint("target"), "--tasks", "names",
         "--out", tmp_path / "run", code=2,
     )  # fmt: skip
@@ -351,7 +350,7 @@ def test_options_without_tasks() -> None:
         "--tasks-path x": "say how tasks are run",
         "--metrics cloze": "evaluate on what?",
     }.items():
-        assert told in test_cli.unsee("evaluate", "--model", "DIR", *words.split(), code=2)
+        assert told in cli.unsee("evaluate", "--model", "DIR", *words.split(), code=2)
 
 
 SHIPPED = {

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny import RECIPES, make
+from support.tiny import RECIPES, make
 from unsee.errors import ModelError
 from unsee.evaluation.generation import answer_and_score, answer_nlls, generate
 from unsee.families import FAMILIES, family_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from tiny import make
+from support.tiny import make
 from unsee.models.attention import FEW, NAME, ROWS, Headwise, headwise
 from unsee.models.vlm import VLM
 

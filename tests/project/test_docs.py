@@ -13,7 +13,8 @@ import typer
 from experiments.quality.published import page
 from typer.main import get_command
 
-from tiny import RECIPES
+from support import ROOT
+from support.tiny import RECIPES
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.cli import app
@@ -23,7 +24,6 @@ from unsee.metrics import METRICS
 from unsee.recipes.finetune import read_finetune
 from unsee.recipes.unlearn import read_recipe
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from published import WRITERS, config, write
-from test_cli import unsee
+from support import ROOT
+from support.cli import unsee
+from support.published import WRITERS, config, write
 from unsee.benchmarks import BENCHMARKS, HELD_OUT, Scoring
 from unsee.benchmarks.published import Published
 from unsee.errors import ConfigError, DataError, UnknownNameError
@@ -27,7 +28,7 @@ from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Data
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 COMMANDS = [
     line
     for page in ("benchmarks.md", "metrics.md")

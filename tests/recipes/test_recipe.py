@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support import ROOT
 from unsee.attacks import ATTACKS
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
@@ -16,7 +17,7 @@ from unsee.recipes.unlearn import Recipe, make_recipe, read_recipe
 
 RECIPES = [
     path
-    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    for path in sorted((ROOT / "recipes").glob("*.yaml"))
     if not path.name.startswith("finetune-")
 ]
 

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from published import IMAGE
-from report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
+from support import ROOT
+from support.published import IMAGE
+from support.report_record import make_run, sample_scores, sample_steps, sample_summary, write_json
 from unsee import report
 from unsee.errors import RunError
 from unsee.report import charts, details, views, wording
@@ -26,7 +27,7 @@ from unsee.report.charts import beside, width
 from unsee.report.embedded_images import embed
 from unsee.report.people import same
 
-DOCS = Path(__file__).parent.parent / "docs" / "records.md"
+DOCS = ROOT / "docs" / "records.md"
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
 

@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from peft import PeftModel
-from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from tiny import RECIPES, make
-from unsee.cli import main
+from support.families import folder, photos, unsee  # noqa: F401
 from unsee.models.vlm import VLM
 from unsee.training import loop as train
 
 SHORT = ("--set", "steps=2", "--set", "batch_size=2")
-
-
-@pytest.fixture(scope="module", params=list(RECIPES))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint of a family."""
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
-    return make(request.param, tmp_path_factory.mktemp("family") / request.param)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two people's pictures of different shapes, and tables of questions about them."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    found = {}
-    for side, name in (("forget", "Ada"), ("retain", "Bo")):
-        found[f"{side}_photos"] = root / side
-        (root / side / name).mkdir(parents=True)
-        rows = []
-        for width, height in ((28, 28), (56, 28), (30, 60)):
-            path = root / side / name / f"{width}.png"
-            Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-            rows.append(
-                {"image": str(path), "question": "Who is it?", "answer": name, "concept": name}
-            )
-        if side == "retain":
-            rows.append({"question": "Where is Bo?", "answer": "At sea", "concept": name})
-        found[side] = root / f"{side}.jsonl"
-        found[side].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return found
-
-
-@pytest.fixture
-def unsee(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Any]:
-    """Runs a command in this process; gives what --json prints."""
-
-    def run(*arguments: object, code: int = 0) -> Any:
-        monkeypatch.setattr(sys, "argv", ["unsee", *map(str, arguments), "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert ended.value.code == code, printed.err
-        return json.loads(printed.out) if code == 0 else printed.err
-
-    return run
 
 
 def test_features_only_then_apply_and_verify(

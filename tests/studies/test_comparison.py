@@ -19,7 +19,7 @@ import optuna
 import pytest
 import yaml
 
-from test_cli import unsee
+from support.cli import unsee
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError, RunError, TrainingError
 from unsee.methods import METHODS

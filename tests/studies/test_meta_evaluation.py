@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from test_cli import unsee
+from support.cli import unsee
 from unsee.attacks.membership import Membership
 from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from support.cli import unsee
 from unsee.benchmarks.pocket import SHIPPED
-from unsee.cli import main
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
@@ -24,26 +20,6 @@ from unsee.recipes.unlearn import Recipe
 from unsee.types import Data
 
 SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
-
-
-def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any:
-    """Runs a command in this process; its standard output, parsed where it is JSON."""
-    output, errors = io.StringIO(), io.StringIO()
-    before, folder, ended = sys.argv, Path.cwd(), 0
-    sys.argv = ["unsee", *map(str, arguments)]
-    os.chdir(cwd or folder)
-    try:
-        with redirect_stdout(output), redirect_stderr(errors):
-            main()
-    except SystemExit as stop:
-        ended = int(stop.code or 0)
-    finally:
-        sys.argv = before
-        os.chdir(folder)
-    assert ended == code, errors.getvalue()
-    if code:
-        return errors.getvalue()
-    return json.loads(output.getvalue()) if "--json" in arguments else output.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from test_family_cli import photos, unsee  # noqa: F401
-from tiny import RECIPES, make
+from support.families import photos, unsee  # noqa: F401
+from support.tiny import RECIPES, make
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError

@@ -13,8 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from test_cli import unsee
-from test_finetune import table
+from support.cli import unsee
+from support.tables import table
 from unsee.artifacts.redaction import hub_id, redact
 from unsee.errors import ConfigError
 from unsee.methods import METHODS

@@ -1,0 +1,33 @@
+"""Commands run in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from unsee.cli import main
+
+
+def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any:
+    """Runs a command in this process; its standard output, parsed where it is JSON."""
+    output, errors = io.StringIO(), io.StringIO()
+    before, folder, ended = sys.argv, Path.cwd(), 0
+    sys.argv = ["unsee", *map(str, arguments)]
+    os.chdir(cwd or folder)
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            main()
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    finally:
+        sys.argv = before
+        os.chdir(folder)
+    assert ended == code, errors.getvalue()
+    if code:
+        return errors.getvalue()
+    return json.loads(output.getvalue()) if "--json" in arguments else output.getvalue()

@@ -15,6 +15,7 @@ UnseeError                 anything below; the command line prints it and exits 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 
@@ -71,3 +72,18 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def warn_renamed(kind: str, old: str, new: str) -> None:
+    """Warns that a name was renamed and that its old form works for one more release.
+
+    Args:
+        kind: What is named, such as "field of vkd" or "option".
+        old: The name that was given.
+        new: The name to use from now on.
+    """
+    warnings.warn(
+        f"{kind} '{old}' is now called '{new}'. The old name works for one more release.",
+        FutureWarning,
+        stacklevel=3,
+    )

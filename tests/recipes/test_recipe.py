@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from unsee.attacks import ATTACKS
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.recipes.components import build_chains, build_method, build_settings
-from unsee.recipes.parsing import parse_overrides
+from unsee.recipes.parsing import parse_overrides, validate
 from unsee.recipes.unlearn import Recipe, make_recipe, read_recipe
 
 RECIPES = [
@@ -78,6 +80,18 @@ def test_every_mistake_is_told_at_once() -> None:
     assert "steps=-1" in text
     assert "'stranger', 'neutral', 'base' or 'push'" in text
     assert "share=7" in text
+
+
+def test_rename_fields_old_name_still_works_and_warns() -> None:
+    @dataclass(frozen=True)
+    class Fields:
+        aliases: ClassVar[dict[str, str]] = {"colour": "color"}
+        color: str = "red"
+
+    with pytest.warns(FutureWarning, match="'colour' is now called 'color'"):
+        assert validate(Fields, {"colour": "blue"}).color == "blue"
+    with pytest.raises(ConfigError, match="colour is the old name of color, and both are given"):
+        validate(Fields, {"colour": "blue", "color": "green"})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from unsee.attacks import ATTACKS, Chain
 from unsee.errors import UnknownNameError
 from unsee.methods import METHODS, Method
-from unsee.recipes.parsing import parse_overrides, validate
+from unsee.recipes.parsing import parse_overrides, rename_fields, validate
 from unsee.training.settings import TrainingSettings
 
 
@@ -28,7 +28,8 @@ def build_settings(name: str, values: Mapping[str, Any]) -> TrainingSettings:
     Raises:
         ConfigError: If a field or a value is not allowed.
     """
-    return validate(TrainingSettings, {**METHODS.get(name).defaults, **values})
+    given = rename_fields(TrainingSettings, values)
+    return validate(TrainingSettings, {**METHODS.get(name).defaults, **given})
 
 
 def build_chains(
@@ -48,7 +49,10 @@ def build_chains(
     names = [n for text in typed for n in (ATTACKS.names() if text == "all" else [text])]
     parsed = [[_typed_attack(piece) for piece in text.split("+")] for text in names]
     kinds = {name: ATTACKS.get(name) for chain in parsed for name, _ in chain}
-    known = {name: {f.name for f in fields(kind)} for name, kind in kinds.items()}  # type: ignore[arg-type]
+    known = {
+        name: {f.name for f in fields(kind)} | set(getattr(kind, "aliases", {}))  # type: ignore[arg-type]
+        for name, kind in kinds.items()
+    }
     allowed = {f"{n}.{f}" for n, some in known.items() for f in some}.union(*known.values())
     for key in values:
         if key not in allowed:

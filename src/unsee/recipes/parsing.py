@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from unsee.errors import ConfigError, UnknownNameError
+from unsee.errors import ConfigError, UnknownNameError, warn_renamed
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     problems: list[str] = []
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     label = getattr(kind, "name", kind.__name__.lower())
+    values = rename_fields(kind, values)
     problems += [
         str(UnknownNameError(f"field of {label}", key, known)) for key in values if key not in known
     ]
@@ -31,6 +32,31 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     if problems or found is None:
         raise ConfigError("\n".join(problems))
     return found
+
+
+def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the current names of a dataclass's fields.
+
+    A class declares earlier names of its fields as `aliases: ClassVar[Mapping[str, str]]`, from old
+    to new. Each alias that is used gives a `FutureWarning`.
+
+    Raises:
+        ConfigError: If a field is given under both its names.
+    """
+    aliases: Mapping[str, str] = getattr(kind, "aliases", {})
+    label = getattr(kind, "name", kind.__name__.lower())
+    renamed: dict[str, Any] = {}
+    for key, value in values.items():
+        name = aliases.get(key, key)
+        if name != key:
+            if name in values:
+                raise ConfigError(
+                    f"{label}: {key} is the old name of {name}, and both are given. "
+                    f"Leave {key} out."
+                )
+            warn_renamed(f"field of {label}", key, name)
+        renamed[name] = value
+    return renamed
 
 
 def read_yaml(path: Path, example: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from unsee.errors import ConfigError, UnknownNameError
 from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
 from unsee.recipes.components import build_chains
-from unsee.recipes.parsing import _collect, parse_overrides, read_yaml, validate
+from unsee.recipes.parsing import _collect, parse_overrides, read_yaml, rename_fields, validate
 from unsee.training.settings import TrainingSettings
 
 STRICT = ConfigDict(extra="forbid")
@@ -90,26 +90,27 @@ class Recipe:
         mine = {f.name for f in fields(method_class)}
         training = {f.name for f in fields(TrainingSettings)}
         known = mine | training | set(method_class.presets)
+        given = rename_fields(method_class, rename_fields(TrainingSettings, self.set))
         problems = [
             str(UnknownNameError(f"field of {self.method}", key, known))
-            for key in self.set
+            for key in given
             if key not in known
         ]
         problems += [
             f"{self.method}: {key}={value!r} is not allowed: type {key}=true or {key}=false."
-            for key, value in self.set.items()
+            for key, value in given.items()
             if key in method_class.presets and not isinstance(value, bool)
         ]
-        values = method_class.expanded({"seed": self.seed, **self.set})
+        values = method_class.expanded({"seed": self.seed, **given})
         settings = _collect(
             problems, TrainingSettings, {k: v for k, v in values.items() if k in training}
         )
         method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
         chains: list[Chain] = []
         for entry in self.attacks:
-            given = {k: v for k, v in entry.items() if k != "attack"}
+            values = {k: v for k, v in entry.items() if k != "attack"}
             try:
-                chains += build_chains([str(entry.get("attack", "relearn"))], given, self.seed)
+                chains += build_chains([str(entry.get("attack", "relearn"))], values, self.seed)
             except ConfigError as error:
                 problems.append(str(error))
         if problems or settings is None or method is None:

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Devices, and weights in fewer bits: for every family, what is recorded and what refused."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """On a GPU: what a CPU gives, in every precision; and what cannot be there is refused."""
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     vlm = VLM.load(pocket.checkpoint("target"))
     data = pocket.data()
     started = time.perf_counter()
-    vlm = method.unlearn(vlm, data, Trainer(settings))
+    method.unlearn(vlm, data, Trainer(settings))
     row = {"variant": variant, "seed": seed, "seconds": time.perf_counter() - started}
     row |= scores(vlm, pocket)
     validation = pocket.load("forget_validation")

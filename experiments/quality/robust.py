@@ -125,7 +125,7 @@ def measure(variant: str, seed: int, where: str) -> dict[str, Any]:
     if variant not in MODELS:
         recipe = Recipe(set={**VARIANTS[variant], "save_every": 0}, seed=seed)
         method, settings, _ = recipe.build()
-        vlm = method.unlearn(vlm, data, Trainer(settings))
+        method.unlearn(vlm, data, Trainer(settings))
     row = {"variant": variant, "seed": seed, "where": where}
     row["seconds"] = time.perf_counter() - started
     asked = SPLITS[where]

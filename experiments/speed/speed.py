@@ -245,7 +245,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     vlm = VLM.load(asked["model"], visual_only=visual_only, device=device)
     clock = Clock(period, device)
     trainer = Trainer(build_settings(method_name, made), progress=clock)
-    method.unlearn(vlm, data, trainer)
+    result = method.unlearn(vlm, data, trainer)
     clock.stop()
     counts = clock.counter.get_flop_counts()
     blocks = list(vlm.family.language_layers(vlm.model).values()) if not visual_only else []
@@ -280,7 +280,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
             p.numel() for n, p in vlm.parameters().items() if blocks and n.startswith(blocks[0])
         ),
         "peak": peak_memory(),
-        "trained": trainer.history.trained,
+        "trained": result.history.trained,
         "matmul": matmul_peak(dtype, device),
         "dtype": str(dtype).removeprefix("torch."),
     }

@@ -170,8 +170,8 @@ def test_sculpted_adapters_change_linear_layers_alone(part: str, tiny: VLM, data
     """What SMFA sculpts is no adapter any more, so tests/test_adapters.py cannot look at it."""
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
     trainer = Trainer(replace(SETTINGS, lora=2))
-    replace(make("smfa"), trains=part).unlearn(tiny, data, trainer)
-    assert trainer.adapters is None
+    result = replace(make("smfa"), trains=part).unlearn(tiny, data, trainer)
+    assert result.adapters is None
     # Names are as before: no adapter is left in the model.
     changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
     assert changed
@@ -232,9 +232,9 @@ def test_what_is_training_free_takes_no_step(
     name: str, tiny: VLM, data: Data, tmp_path: Path
 ) -> None:
     trainer = Trainer(SETTINGS, tmp_path, tmp_path / "log.jsonl")
-    make(name).unlearn(tiny, data, trainer)
-    assert trainer.history.steps == trainer.history.trained == 0
-    assert trainer.history.seconds > 0
+    result = make(name).unlearn(tiny, data, trainer)
+    assert result.history.steps == result.history.trained == 0
+    assert result.history.seconds > 0
     assert not list(tmp_path.iterdir())
     assert all(p.grad is None for p in tiny.parameters().values())
 
@@ -243,8 +243,8 @@ def test_what_is_training_free_takes_no_step(
 def test_choices_are_recorded_and_not_empty(name: str, tiny: VLM, data: Data) -> None:
     """What a mask lets through, or which neurons were chosen, is JSON and says how many."""
     trainer = Trainer(SETTINGS)
-    make(name).unlearn(tiny, data, trainer)
-    assert json.loads(json.dumps(trainer.choices)) == trainer.choices
+    result = make(name).unlearn(tiny, data, trainer)
+    assert json.loads(json.dumps(result.choices)) == result.choices
 
     def counts(record: object) -> list[int]:
         if not isinstance(record, dict):
@@ -252,5 +252,5 @@ def test_choices_are_recorded_and_not_empty(name: str, tiny: VLM, data: Data) ->
         own = [record["chosen"]] if "chosen" in record else []
         return own + [n for value in record.values() for n in counts(value)]
 
-    assert all(n > 0 for n in counts(trainer.choices))
-    assert bool(counts(trainer.choices)) == (name in CHOOSING)
+    assert all(n > 0 for n in counts(result.choices))
+    assert bool(counts(result.choices)) == (name in CHOOSING)

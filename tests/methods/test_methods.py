@@ -194,12 +194,12 @@ def test_preference_learns_to_abstain(tiny_folder: Path, data: Data) -> None:
     vlm = VLM.load(tiny_folder)
     method = METHODS.get("idk")(form="preference", beta=1.0)
     trainer = Trainer(replace(SETTINGS, steps=1))
-    method.unlearn(vlm, data, trainer)
-    first = trainer.history.last["forget"]
+    result = method.unlearn(vlm, data, trainer)
+    first = result.history.last["forget"]
     trainer = Trainer(replace(SETTINGS, steps=12))
-    method.unlearn(VLM.load(tiny_folder), data, trainer)
+    result = method.unlearn(VLM.load(tiny_folder), data, trainer)
     assert first == pytest.approx(2 * math.log(2), rel=1e-4)
-    assert trainer.history.last["forget"] < first
+    assert result.history.last["forget"] < first
 
 
 def test_neuron_importance_by_hand() -> None:
@@ -218,8 +218,8 @@ def test_pruning_zeroes_the_stated_share_of_each_part(
     tiny: VLM, tiny_folder: Path, data: Data
 ) -> None:
     trainer = Trainer(SETTINGS)
-    METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
-    record, before = trainer.choices["neurons"], VLM.load(tiny_folder).parameters()
+    result = METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
+    record, before = result.choices["neurons"], VLM.load(tiny_folder).parameters()
     zeroed = {"encoder": 0, "language": 0}
     for layer in find_mlps(tiny, "all"):
         weight = tiny.model.get_submodule(layer.outer).weight
@@ -260,12 +260,12 @@ def test_what_is_preserved_differs_by_part(
     named = [replace(s, id=f"named/{s.id}") for s in texts[:2]]
     whole = replace(data, text_only=named)
     trainer = Trainer(SETTINGS)
-    METHODS.get("mmunlearner")().unlearn(tiny, whole, trainer)
+    result = METHODS.get("mmunlearner")().unlearn(tiny, whole, trainer)
     target = {s.id for s in data.forget}
     shown = {s.id for s in data.retain if s.picture is not None}
     told = {s.id for s in texts}
     assert probed == [shown, target, shown, told, {s.id for s in named}, target]
-    record = trainer.choices["mask"]
+    record = result.choices["mask"]
     assert record["preserved_by_name"] == 2
     assert 0 < record["visual"]["chosen"] < record["visual"]["of"]
     bare = Data(data.forget, texts)
@@ -276,9 +276,10 @@ def test_what_is_preserved_differs_by_part(
 def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
-    METHODS.get("mmunlearner")(lambda_r=0.0, saliency_threshold=5.0).unlearn(vlm, data, trainer)
+    method = METHODS.get("mmunlearner")(lambda_r=0.0, saliency_threshold=5.0)
+    result = method.unlearn(vlm, data, trainer)
     moved = sum(int((p != start[n]).sum()) for n, p in vlm.parameters().items())
-    mask = trainer.choices["mask"]
+    mask = result.choices["mask"]
     assert 0 < moved <= mask["visual"]["chosen"] + mask["language"]["chosen"]
     with pytest.raises(TrainingError, match="selects no weight"):
         METHODS.get("mmunlearner")(saliency_threshold=1e30).unlearn(vlm, data, trainer)
@@ -338,8 +339,8 @@ def test_conflicts_by_hand() -> None:
 def test_sculpting_puts_vetoed_weights_back(tiny_folder: Path, data: Data) -> None:
     def run(k: float) -> tuple[VLM, dict[str, Any]]:
         vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
-        METHODS.get("smfa")(k=k).unlearn(vlm, data, trainer)
-        return vlm, trainer.choices["mask"]
+        result = METHODS.get("smfa")(k=k).unlearn(vlm, data, trainer)
+        return vlm, result.choices["mask"]
 
     (most, all_of_it), (least, record) = run(1e9), run(0.0)
     start = VLM.load(tiny_folder).parameters()
@@ -357,9 +358,10 @@ def test_sculpting_puts_vetoed_weights_back(tiny_folder: Path, data: Data) -> No
 def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> None:
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
-    METHODS.get("mip_editor")(top_k=2, frames=2, samples=4).unlearn(vlm, data, trainer)
+    method = METHODS.get("mip_editor")(top_k=2, frames=2, samples=4)
+    result = method.unlearn(vlm, data, trainer)
     layers = find_mlps(vlm, "all")
-    assert trainer.choices["neurons"]["by_layer"] == {layer.outer: 2 for layer in layers}
+    assert result.choices["neurons"]["by_layer"] == {layer.outer: 2 for layer in layers}
     named = {layer.outer: layer for layer in layers}
     touched = {n for n, p in vlm.parameters().items() if not torch.equal(p, start[n])}
     for outer in named:

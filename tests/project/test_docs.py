@@ -177,8 +177,8 @@ def test_the_contributed_method_is_a_whole_one(tmp_path: Path) -> None:
         "pocket = Pocket()\n"
         "method = METHODS.get('my_ascent')(cap=4)\n"
         "data, trainer = pocket.data(), Trainer(Settings(steps=2, batch_size=4))\n"
-        "method.unlearn(VLM.load(pocket.checkpoint('target')), data, trainer)\n"
-        "assert trainer.history.steps == 2 and 'forget' in trainer.history.last\n"
+        "result = method.unlearn(VLM.load(pocket.checkpoint('target')), data, trainer)\n"
+        "assert result.history.steps == 2 and 'forget' in result.history.last\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", trial], capture_output=True, text=True, check=False, cwd=tmp_path

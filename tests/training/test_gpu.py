@@ -169,9 +169,9 @@ def test_a_run_that_was_cut_short_goes_on(tiny_folder: Path, data: Data, tmp_pat
 def test_every_method_trains_there(tiny_folder: Path, data: Data, name: str) -> None:
     vlm = VLM.load(tiny_folder, device="cuda")
     before = vlm.hash()
-    changed = build_method(name, {}).unlearn(vlm, data, Trainer(replace(SETTINGS, steps=2)))
-    assert changed.hash() != before
-    assert changed.device.type == "cuda"
+    build_method(name, {}).unlearn(vlm, data, Trainer(replace(SETTINGS, steps=2)))
+    assert vlm.hash() != before
+    assert vlm.device.type == "cuda"
 
 
 @pytest.mark.parametrize("kind", RECIPES)

@@ -16,7 +16,7 @@ from unsee.files import require_free_space
 from unsee.registry import Registry
 from unsee.training.preparation import float32_model
 from unsee.training.settings import TrainingSettings
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 from unsee.types import Batch, Data, Part
 
 if TYPE_CHECKING:
@@ -72,8 +72,16 @@ class Method:
         """Whether the language part is trained: no teacher can share it, no patch carry it."""
         return self.trains in ("all", "language")
 
-    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> VLM:
-        """Changes `vlm` in place, and returns it.
+    def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
+        """Unlearns in place: the weights of `vlm` itself are changed.
+
+        Args:
+            vlm: The model; afterwards it is the unlearned one.
+            data: What to forget and what to keep.
+            trainer: Settings, and where state and log go.
+
+        Returns:
+            What the training did: history, adapters and the method's choices.
 
         Raises:
             UnseeError: If data, model or settings do not suit; nothing is changed then.
@@ -81,10 +89,9 @@ class Method:
         """
         self.validate(vlm, data, trainer.settings)
         with float32_model(vlm, trainer.settings):
-            self.train(vlm, data, trainer)
-        return vlm
+            return self.train(vlm, data, trainer)
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """What `unlearn` does to a model that is ready for it: by default, minimises `loss`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
@@ -92,7 +99,10 @@ class Method:
         def step(number: int) -> Mapping[str, Tensor]:
             return self.step_terms(vlm, data, trainer, number, teacher)
 
-        trainer.fit(vlm, trainer.adapt(vlm, vlm.parameters(self.trains)), step)
+        weights = vlm.parameters(self.trains)
+        adapters = trainer.add_adapters(vlm, weights)
+        parameters = weights if adapters is None else adapters.parameters
+        return trainer.fit(vlm, parameters, step, adapters=adapters)
 
     def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None

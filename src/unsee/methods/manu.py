@@ -14,7 +14,7 @@ from unsee.features.neurons import MLP, Activity, activity, find_mlps, neuron_co
 from unsee.features.saliency import choose_neurons
 from unsee.methods import METHODS, Method, Search
 from unsee.training.state import TrainingHistory
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class MANU(Method):
     tau: Annotated[float, Field(ge=0)] = 0.1
     samples: Annotated[int, Field(ge=1)] = 256
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
         started = time.perf_counter()
         layers = find_mlps(vlm, self.trains)
@@ -91,8 +91,8 @@ class MANU(Method):
             theirs, others = ({n: side[n] for n in names} for side in (forget, retain))
             chosen |= choose_neurons(theirs, others, self.prune)
         zero_neurons(vlm, chosen)
-        trainer.choices["neurons"] = neuron_counts(layers, chosen)
-        trainer.history = TrainingHistory(seconds=time.perf_counter() - started)
+        history = TrainingHistory(seconds=time.perf_counter() - started)
+        return TrainingResult(history, choices={"neurons": neuron_counts(layers, chosen)})
 
     def _scores(
         self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]

@@ -18,7 +18,7 @@ from unsee.features.neurons import MLP, find_mlps, neuron_counts, neuron_masks, 
 from unsee.losses import masked_mse, nll
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.rmu import unit_vector
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,14 +84,13 @@ class MIPEditor(Method):
                 "the others too. Type weight_decay=0."
             )
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         teacher = self.teacher(vlm)
         layers = find_mlps(vlm, self.trains)
         chosen = self._paths(vlm, layers, data)
         zero_neurons(vlm, chosen)
-        trainer.choices["neurons"] = neuron_counts(layers, chosen)
         masks = neuron_masks(vlm, layers, chosen)
 
         def mask(parameters: Mapping[str, nn.Parameter]) -> None:
@@ -103,7 +102,8 @@ class MIPEditor(Method):
             return self.step_terms(vlm, data, trainer, number, teacher)
 
         edited = {n: p for n, p in vlm.parameters(self.trains).items() if n in masks}
-        trainer.fit(vlm, edited, step, gradient=mask)
+        result = trainer.fit(vlm, edited, step, gradient=mask)
+        return replace(result, choices={"neurons": neuron_counts(layers, chosen)})
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

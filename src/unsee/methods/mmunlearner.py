@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from unsee.errors import DataError
 from unsee.features.saliency import answer_probes, mask_counts, ratio_masks, squared_gradients
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.grad_diff import GradDiff
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,12 +56,12 @@ class MMUnlearner(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)
-        masks = self._masks(vlm, data, trainer, parameters)
+        masks, choices = self._masks(vlm, data, parameters)
         share = 1 / trainer.settings.accumulate
 
         def step(number: int) -> Mapping[str, Tensor]:
@@ -72,7 +72,7 @@ class MMUnlearner(Method):
             ascend(parameters, masks, share * terms["forget"])
             return terms | {"forget": terms["forget"].detach()}
 
-        trainer.fit(vlm, parameters, step)
+        return replace(trainer.fit(vlm, parameters, step), choices={"mask": choices})
 
     def loss(
         self, student: VLM, forget: Any, retain: Any, teacher: VLM | None
@@ -82,8 +82,9 @@ class MMUnlearner(Method):
         return plain.loss(student, forget, retain, teacher)
 
     def _masks(
-        self, vlm: VLM, data: Data, trainer: Trainer, parameters: Mapping[str, nn.Parameter]
-    ) -> dict[str, Tensor]:
+        self, vlm: VLM, data: Data, parameters: Mapping[str, nn.Parameter]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Masks of the ascent by parameter, and how many weights they let through by part."""
         target = [s for s in data.forget if s.picture is not None and s.answer]
         shown = [s for s in data.retain if s.picture is not None and s.answer]
         told = [s for s in data.retain if s.picture is None]
@@ -106,8 +107,7 @@ class MMUnlearner(Method):
             chosen = ratio_masks(found, kept, threshold=self.saliency_threshold)
             record[part] = mask_counts(chosen)
             masks |= chosen
-        trainer.choices["mask"] = record
-        return masks
+        return masks, record
 
 
 def ascend(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from unsee.errors import TrainingError
 from unsee.losses import nll
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,7 @@ class SMFA(Method):
     lambda_r: Annotated[float, Field(ge=0)] = 1.0
     abstentions: tuple[str, ...] = ABSTENTIONS
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         phrases = tokenizable(vlm, self.abstentions)
@@ -76,9 +76,12 @@ class SMFA(Method):
         few = [data.retain[int(i)] for i in places]
         twin, weights = vlm.copy(), vlm.parameters(self.trains)
         start = {n: p.detach().clone() for n, p in weights.items()}
-        beside = Trainer(trainer.settings)
-        anchors = beside.adapt(twin, twin.parameters(self.trains))
-        trained = {**trainer.adapt(vlm, weights), **{f"anchor.{n}": p for n, p in anchors.items()}}
+        anchors = twin.parameters(self.trains)
+        twin_adapters = trainer.add_adapters(twin, anchors)
+        adapters = trainer.add_adapters(vlm, weights)
+        trained = dict(weights if adapters is None else adapters.parameters)
+        anchors = anchors if twin_adapters is None else twin_adapters.parameters
+        trained |= {f"anchor.{name}": parameter for name, parameter in anchors.items()}
 
         def step(number: int) -> Mapping[str, Tensor]:
             asked = trainer.draw(data.forget, number, 0)
@@ -87,12 +90,11 @@ class SMFA(Method):
             anchor = nll(twin.logits(retain), retain.labels)
             return self.loss(vlm, forget, retain, None) | {"anchor": anchor}
 
-        trainer.fit(vlm, trained, step)
-        if beside.adapters is not None:
-            beside.adapters.merge()
-        # What is left is no product of two small matrices.
-        trainer.adapters = None
-        trainer.choices["mask"] = self._sculpt(vlm, twin, start)
+        result = trainer.fit(vlm, trained, step, adapters=adapters)
+        if twin_adapters is not None:
+            twin_adapters.merge()
+        # The masked change is no product of two small matrices, so no adapter can hold it.
+        return replace(result, adapters=None, choices={"mask": self._sculpt(vlm, twin, start)})
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None

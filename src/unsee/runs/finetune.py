@@ -117,11 +117,13 @@ def _teach(
         batch = vlm.collate(trainer.draw(samples, number))
         return {recipe.loss: nll(vlm.logits(batch), labels_of(vlm, batch, recipe.loss))}
 
-    trainer.fit(vlm, trainer.adapt(vlm, parameters), step)
+    adapters = trainer.add_adapters(vlm, parameters)
+    trained = parameters if adapters is None else adapters.parameters
+    history = trainer.fit(vlm, trained, step, adapters=adapters).history
     vlm.model.requires_grad_(False)
     saved: dict[str, str] = {}
-    if trainer.adapters is not None and recipe.save != "model":
-        adapters, name = trainer.adapters, f"{who}-adapter"
+    if adapters is not None and recipe.save != "model":
+        name = f"{who}-adapter"
         _once(out / name, lambda folder: adapters.save(folder, hub_id(lesson.base)))
         _card(lesson, who, start, command, "adapter").write(out / name)
         saved["adapter"] = name
@@ -132,9 +134,9 @@ def _teach(
     return {
         "saved": saved,
         "data_sha256": data_hash(Data(samples, ())),
-        "seconds": trainer.history.seconds,
-        "trainable_parameters": trainer.history.trained,
-        "last": trainer.history.last,
+        "seconds": history.seconds,
+        "trainable_parameters": history.trained,
+        "last": history.last,
         "peak_memory_bytes": peak_memory(),
         "provenance": provenance(
             settings.seed,

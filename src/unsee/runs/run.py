@@ -79,7 +79,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
     if job.method is not None or job.attacks:
         vlm.refuse_training()
     if engine.rank and job.method is not None:
-        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, engine=engine))
+        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, context=engine))
         engine.shutdown()
     with _nothing_left(out):
         return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine, cache)
@@ -167,10 +167,10 @@ def _train(
         bar.stage(f"unlearning ({method.name})"),
         engine,
     )
-    method.unlearn(vlm, job.data, trainer)
+    result = method.unlearn(vlm, job.data, trainer)
     engine.shutdown()
     vlm.model.requires_grad_(False)
-    history = trainer.history
+    history = result.history
 
     def finish() -> dict[str, Any]:
         saved = folder.path / job.save
@@ -178,11 +178,11 @@ def _train(
             if job.save == "model":
                 vlm.save(saved)
             elif job.save == "adapter":
-                if trainer.adapters is None:
+                if result.adapters is None:
                     raise ConfigError(
                         f"save=adapter: {method.name} leaves no LoRA adapter. Type --save model."
                     )
-                trainer.adapters.save(saved, hub_id(job.model))
+                result.adapters.save(saved, hub_id(job.model))
             else:
                 meta = {
                     "method": method.name,
@@ -205,7 +205,7 @@ def _train(
                 "peak_memory_bytes": peak_memory(),
                 "samples_per_second": samples / history.seconds if samples else None,
             },
-            "choices": trainer.choices or None,
+            "choices": result.choices or None,
             "representation": shift.after(vlm),
             "artifacts": {job.save: job.save},
         }

@@ -1,4 +1,4 @@
-"""Trainer."""
+"""What a method trains with (`Trainer`), and what the training returns (`TrainingResult`)."""
 
 from __future__ import annotations
 
@@ -25,39 +25,50 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-WHOLE = "needs whole weights, and they are shared out among processes. Type parallel=ddp."
+NEEDS_DDP = "needs whole weights, and they are sharded among processes. Type parallel=ddp."
 
 
-@dataclass
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training did; the trained weights themselves are in the model.
+
+    Attributes:
+        history: Steps, seconds and the last loss terms.
+        adapters: The LoRA adapters that were trained and merged, if the settings ask for some.
+        choices: What the method chose before it trained, such as how many weights a mask lets
+            through and where; the record holds it, so it must be JSON.
+    """
+
+    history: TrainingHistory = field(default_factory=TrainingHistory)
+    adapters: LoraAdapters | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Trainer:
     """What a method trains with: settings, and where state, log and progress go.
 
+    It holds inputs only; `fit` returns a `TrainingResult`.
+
     Attributes:
-        settings: Steps, rate, seed and so on.
+        settings: Steps, learning rate, seed and so on.
         folder: Keeps the resumable state; None keeps none.
-        log: Gets a line a step.
-        progress: Is told about every step.
-        engine: How steps are computed, and with which other processes; None is what the settings
-            and the launcher say.
-        history: What the training did.
-        adapters: The LoRA adapters that were trained, if the settings ask for some.
-        choices: What the method chose before it trained, such as how many weights a mask lets
-            through and where; the record holds it, so it must be JSON.
+        log: A JSONL file that gets one line a step; None writes none.
+        progress: Called after every step.
+        context: How steps are computed, and with which other processes; None initializes it from
+            the settings and the launcher's environment.
     """
 
     settings: TrainingSettings
     folder: Path | None = None
     log: Path | None = None
     progress: Progress | None = None
-    engine: DistributedContext | None = None
-    history: TrainingHistory = field(default_factory=TrainingHistory)
-    adapters: LoraAdapters | None = None
-    choices: dict[str, Any] = field(default_factory=dict)
+    context: DistributedContext | None = None
 
-    def adapt(self, vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
-        """What to train in place of `parameters`: LoRA adapters if the settings ask for them.
+    def add_adapters(self, vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> LoraAdapters | None:
+        """LoRA adapters to train in place of `parameters`; None if the settings ask for none.
 
-        `fit` folds them into the weights once they are trained.
+        Pass them to `fit`, which merges them into the weights once they are trained.
 
         Raises:
             ConfigError: If a part has no layer that can be adapted.
@@ -66,66 +77,76 @@ class Trainer:
         vlm.refuse_training()
         settings = self.settings
         if settings.lora == 0:
-            return parameters
+            return None
         # Drawn at random: a resumed run must start from the same ones.
         seed_step(settings.seed, settings.steps)
         lora = Lora(settings.lora, settings.lora_alpha, settings.lora_dropout)
-        self.adapters = LoraAdapters(vlm, parameters, lora)
-        return self.adapters.parameters
+        return LoraAdapters(vlm, parameters, lora)
 
     def fit(
         self,
         vlm: VLM,
         parameters: Mapping[str, nn.Parameter],
         step: Callable[[int], Mapping[str, Tensor]],
+        *,
+        adapters: LoraAdapters | None = None,
         gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
-    ) -> TrainingHistory:
-        """Trains these parameters of a model; see `unsee.train.fit`.
+    ) -> TrainingResult:
+        """Trains parameters of a model in place; see `unsee.training.loop.fit`.
+
+        Args:
+            vlm: The model that holds them.
+            parameters: What to train, by name.
+            step: Given the number of a (micro-)batch, its named loss terms.
+            adapters: The LoRA adapters among `parameters`, which are merged into the weights at
+                the end.
+            gradient: Edits the gradients in place before each update, such as a mask.
 
         Raises:
             ConfigError: If the model cannot be trained as the settings say.
         """
-        joined = self.engine or DistributedContext.initialize(self.settings, vlm.device.type)
-        if gradient is not None and joined.parallel != "ddp":
-            raise ConfigError(f"a mask on the gradients {WHOLE}")
-        with prepared_model(joined, vlm, parameters, self.settings) as (engine, trained):
-            self.history = fit(
+        context = self.context or DistributedContext.initialize(self.settings, vlm.device.type)
+        if gradient is not None and context.parallel != "ddp":
+            raise ConfigError(f"a mask on the gradients {NEEDS_DDP}")
+        with prepared_model(context, vlm, parameters, self.settings) as (prepared, trained):
+            history = fit(
                 trained,
                 step,
                 self.settings,
-                engine=engine,
+                engine=prepared,
                 folder=self.folder,
                 log=self.log,
                 progress=self.progress,
                 gradient=gradient,
             )
-        if self.adapters is not None:
-            self.adapters.merge()
-        return self.history
+        if adapters is not None:
+            adapters.merge()
+        return TrainingResult(history, adapters)
 
     @property
-    def share(self) -> float:
-        """What a batch's gradient counts in a step, for those who add to `.grad` themselves.
+    def gradient_scale(self) -> float:
+        """The weight of a batch's gradient in a step, for code that adds to `.grad` itself.
 
         Raises:
-            ConfigError: If gradients or weights are shared out among processes.
+            ConfigError: If gradients or weights are sharded among processes.
         """
         if parallel(self.settings) != "ddp":
-            raise ConfigError(f"inner relearning {WHOLE}")
+            raise ConfigError(f"inner relearning {NEEDS_DDP}")
         return world_size() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
-        """The samples of a batch; streams of different sets are shuffled apart."""
+        """The samples of a batch; each stream is shuffled with its own seed."""
         settings = self.settings
         seed = settings.seed * 101 + stream
         return [samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)]
 
     def prefetch(self, vlm: VLM, make: Callable[[int], T]) -> Prefetcher[T]:
-        """What the steps need, made while the one before is computed.
+        """Makes the inputs of the next steps in threads while a step is computed.
 
         Args:
             vlm: The model.
-            make: Given the number of a batch, what it needs; must depend on nothing else.
+            make: Returns the inputs of the batch with the given number; must depend on nothing
+                else.
         """
         settings = self.settings
         threads = threads_for(settings.workers, vlm.device.type)

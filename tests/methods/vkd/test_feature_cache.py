@@ -51,8 +51,8 @@ def trained(
 ) -> tuple[VLM, Mapping[str, float]]:
     """The model that a run leaves, and its last loss terms."""
     vlm, trainer = VLM.load(folder), Trainer(settings)
-    METHODS.get("vkd")(**fields).unlearn(vlm, data, trainer)
-    return vlm, trainer.history.last
+    result = METHODS.get("vkd")(**fields).unlearn(vlm, data, trainer)
+    return vlm, result.history.last
 
 
 def unlearned(*given: Any, **fields: Any) -> tuple[str, Mapping[str, float]]:

@@ -42,7 +42,7 @@ from unsee.methods.vkd.populations import refuse_population
 from unsee.models.memory import release_freed_memory
 from unsee.training.sampling import seed_step
 from unsee.training.settings import TrainingSettings
-from unsee.training.trainer import Trainer
+from unsee.training.trainer import Trainer, TrainingResult
 from unsee.types import Batch, Data, Part, Sample
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class VKD(Method):
         if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
             raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
 
-    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> None:
+    def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes the visual part of `vlm` in place; see `Method.train`."""
         seed_step(trainer.settings.seed, 0)
         # A text-only sample has no gradient in the visual part.
@@ -218,11 +218,11 @@ class VKD(Method):
             answer_probes if self._uses_answers else picture_probes, prune=self.prune,
             fraction=self.saliency_fraction, threshold=self.saliency_threshold,
         )  # fmt: skip
-        if frozen:
-            trainer.choices["mask"] = {"visual": mask_counts(frozen)}
+        choices = {"mask": {"visual": mask_counts(frozen)}} if frozen else {}
         if self.renew > 0:
             noise_projector(vlm, parameters, self.renew)
-        parameters = dict(trainer.adapt(vlm, parameters))
+        adapters = trainer.add_adapters(vlm, parameters)
+        parameters = dict(parameters if adapters is None else adapters.parameters)
         seed = trainer.settings.seed
         collate = random_view_collator(vlm, forget[0].pictures[0], self._uses_answers)
         batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
@@ -247,13 +247,15 @@ class VKD(Method):
                     parameters,
                     [partial(relearning_loss, vlm, b, teacher, vkd._uses_answers) for b in attack],
                     lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
-                    self.relearn_lr, trainer.share,
+                    self.relearn_lr, trainer.gradient_scale,
                 )  # fmt: skip
             return vkd.loss(vlm, batch, kept, teacher, guide)
 
         release_freed_memory()
         with trainer.prefetch(vlm, prepare) as prepared:
-            trainer.fit(vlm, parameters, step, gradient=gradient_mask(frozen) if frozen else None)
+            mask = gradient_mask(frozen) if frozen else None
+            result = trainer.fit(vlm, parameters, step, adapters=adapters, gradient=mask)
+        return replace(result, choices=choices)
 
     def loss(
         self,

@@ -62,6 +62,7 @@ def test_the_public_names_are_pinned() -> None:
         "Picture",
         "Sample",
         "Trainer",
+        "TrainingResult",
         "TrainingSettings",
         "UnseeError",
         "__version__",

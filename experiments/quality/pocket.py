@@ -60,8 +60,7 @@ def run(name: str, seed: int, out: Path) -> dict[str, Any]:
     """The summary of a recipe's run, made if it is not there."""
     folder = out / f"{name}-{seed}"
     if not (folder / "summary.json").exists():
-        recipe = ROOT / "recipes" / f"{name}.yaml"
-        command(["run", str(recipe), f"seed={seed}", "attacks=[]", "--out", str(folder)], threads=1)
+        command(["run", name, f"seed={seed}", "attacks=[]", "--out", str(folder)], threads=1)
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 DOC, NUMBERS = ROOT / "docs" / "results.md", Path(__file__).with_name("published.yaml")
@@ -28,7 +28,7 @@ The published numbers are their papers'; base models, splits and prompts differ 
 that even the model before unlearning is given as 48 to 57. A cell of ours is filled by
 `python -m experiments.quality.published RUN ...` from the record of a run, and by nothing else; it
 is empty where no such run was made, as here: none of these models of 7 and 8 billion parameters was
-at hand. The recipes that make the runs are in [recipes/published](../recipes/published).
+at hand. Recipes that ship with the package make the runs ([published benchmarks](benchmarks.md)).
 """
 
 

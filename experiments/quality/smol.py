@@ -23,6 +23,7 @@ import numpy as np
 from experiments.pages import ROOT, command
 from experiments.quality.pocket import MEASURES
 from unsee.progress import bar
+from unsee.recipes.catalog import find_recipe
 from unsee.recipes.plan import plan
 from unsee.recipes.unlearn import read_recipe
 from unsee.runs.run import run
@@ -58,7 +59,7 @@ def unlearn(
     """One recipe's run, with target and references beside it or alone; `how` is what was typed."""
     print(name, flush=True)
     words = [f"data={build}", f"seed={seed}"]
-    job, _ = plan(read_recipe(ROOT / "recipes" / f"{name}.yaml", words), "run", how)
+    job, _ = plan(read_recipe(find_recipe(name), words), "run", how)
     job = replace(
         job,
         splits={split: some(samples, most, seed) for split, samples in job.splits.items()},

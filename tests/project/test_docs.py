@@ -21,6 +21,7 @@ from unsee.cli import app
 from unsee.families import FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
+from unsee.recipes.catalog import shipped_recipes
 from unsee.recipes.finetune import read_finetune
 from unsee.recipes.unlearn import read_recipe
 
@@ -131,22 +132,22 @@ def test_every_method_has_its_rows_and_a_recipe() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     for name in METHODS.names():
         assert rows.count(name) >= 2, name
-        assert (ROOT / "recipes" / f"pocket-{name}.yaml").exists(), name
+        assert f"pocket-{name}" in shipped_recipes(), name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda p: p.stem)
 def test_a_recipe_begins_with_its_command(path: Path) -> None:
     word, read = "run", read_recipe
     if path.name.startswith("finetune-"):
         word, read = "finetune", read_finetune
-    assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} {path.relative_to(ROOT)}"
+    assert path.read_text("utf-8").splitlines()[0] == f"# unsee {word} {path.stem}"
     read(path, [])
 
 
 def test_the_table_of_families_is_what_is_tested() -> None:
     text = (ROOT / "docs" / "families.md").read_text("utf-8")
     assert re.findall(r"^\| `(\w+)` \|(?: yes \|){5}$", text, re.MULTILINE) == list(RECIPES)
-    tests = (ROOT / "tests" / "test_family_cli.py").read_text("utf-8")
+    tests = (ROOT / "tests" / "families" / "test_family_cli.py").read_text("utf-8")
     named = re.findall(r"`(test_\w+)`(?: \||\))", text)
     assert len(named) == 6
     for name in named:
@@ -172,11 +173,11 @@ def test_the_contributed_method_is_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(code, "utf-8")
     trial = (
         "import theirs\n"
-        "from unsee import METHODS, VLM, Settings, Trainer\n"
+        "from unsee import METHODS, VLM, Trainer, TrainingSettings\n"
         "from unsee.benchmarks.pocket import Pocket\n"
         "pocket = Pocket()\n"
         "method = METHODS.get('my_ascent')(cap=4)\n"
-        "data, trainer = pocket.data(), Trainer(Settings(steps=2, batch_size=4))\n"
+        "data, trainer = pocket.data(), Trainer(TrainingSettings(steps=2, batch_size=4))\n"
         "result = method.unlearn(VLM.load(pocket.checkpoint('target')), data, trainer)\n"
         "assert result.history.steps == 2 and 'forget' in result.history.last\n"
     )

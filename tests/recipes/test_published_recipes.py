@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from support import ROOT, published, tiny
+from support import published, tiny
 from unsee.cli import main
+from unsee.recipes.catalog import SHIPPED
 
-RECIPES = ROOT / "recipes" / "published"
+RECIPES = SHIPPED / "published"
 FAMILIES = {"llava-1.5-7b": "llava", "qwen2.5-vl-7b": "qwen2_5_vl", "idefics2-8b": "idefics2"}
 BENCHMARKS = {"mllmu": ("5", "10", "15"), "clear": ("1", "5", "10")}
 RUNS = [f"{b}-{r}-{m}" for b, ratios in BENCHMARKS.items() for r in ratios for m in FAMILIES]

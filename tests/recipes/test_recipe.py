@@ -9,19 +9,15 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from support import ROOT
 from unsee.attacks import ATTACKS
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
+from unsee.recipes.catalog import SHIPPED, find_recipe, shipped_recipes
 from unsee.recipes.components import build_chains, build_method, build_settings
 from unsee.recipes.parsing import parse_overrides, validate
 from unsee.recipes.unlearn import Recipe, make_recipe, read_recipe
 
-RECIPES = [
-    path
-    for path in sorted((ROOT / "recipes").glob("*.yaml"))
-    if not path.name.startswith("finetune-")
-]
+RECIPES = [path for path in sorted(SHIPPED.glob("*.yaml")) if not path.name.startswith("finetune-")]
 
 
 def test_overrides_are_read_as_people_mean_them() -> None:
@@ -147,10 +143,42 @@ def test_unreadable_recipes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid_and_say_how_to_run_them(path: Path) -> None:
-    assert path.read_text().startswith(f"# unsee run recipes/{path.name}\n")
+    assert path.read_text().startswith(f"# unsee run {path.stem}\n")
     recipe = read_recipe(path)
     assert recipe == make_recipe(yaml.safe_load(recipe.text("unsee run x")), {})
 
 
 def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 6
+
+
+def test_find_recipe_takes_a_file_or_a_shipped_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, path in shipped_recipes().items():
+        assert find_recipe(name) == find_recipe(path) == path
+    # A name that holds a dot, in a folder of the shipped ones.
+    assert find_recipe("mllmu-5-llava-1.5-7b").parent.name == "published"
+    own = Path("pocket-vkd")
+    own.write_text("method: npo")
+    assert find_recipe("pocket-vkd") == own
+    assert read_recipe(own).method == "npo"
+
+
+def test_find_recipe_takes_the_old_paths_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for old in ("recipes/pocket-vkd.yaml", "recipes/published/mllmu-5-llava-1.5-7b.yaml"):
+        with pytest.warns(FutureWarning, match=f"type {Path(old).stem}"):
+            path = find_recipe(old)
+        assert path == SHIPPED / Path(old).relative_to("recipes")
+    Path("recipes").mkdir()
+    Path("recipes/pocket-vkd.yaml").write_text("method: npo")
+    assert find_recipe("recipes/pocket-vkd.yaml") == Path("recipes/pocket-vkd.yaml")
+
+
+def test_find_recipe_suggests_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="no such file, .* Did you mean 'pocket-vkd'"):
+        find_recipe("pocket-vdk")

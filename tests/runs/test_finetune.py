@@ -13,20 +13,20 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from support import ROOT
 from support.cli import unsee
 from support.processes import Running, finish, lines
 from support.tables import table
 from unsee.errors import ConfigError, DataError
 from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
+from unsee.recipes.catalog import SHIPPED
 from unsee.recipes.finetune import Finetune, make_finetune, read_finetune
 from unsee.recipes.plan_finetune import plan_finetune
 from unsee.runs.finetune import labels_of
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Sample
 
-RECIPES = sorted((ROOT / "recipes").glob("finetune-*.yaml"))
+RECIPES = sorted(SHIPPED.glob("finetune-*.yaml"))
 
 
 @pytest.fixture(scope="module")

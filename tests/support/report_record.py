@@ -54,7 +54,7 @@ def make_run(folder: Path, **changes: Any) -> Path:
     lines = [json.dumps(score) for score in sample_scores()]
     (folder / "scores.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(folder / "environment.json", summary.get("provenance", {}))
-    (folder / "recipe.yaml").write_text("# unsee run recipes/pocket-vkd.yaml\nmethod: vkd\n")
+    (folder / "recipe.yaml").write_text("# unsee run pocket-vkd\nmethod: vkd\n")
     return folder
 
 

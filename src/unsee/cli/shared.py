@@ -28,7 +28,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A field of the method or the training: key=value. Repeatable."),
 ]
-RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe.")]
+RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, or a shipped one's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value ...")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, do nothing.")]
 Trust = Annotated[

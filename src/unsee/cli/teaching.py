@@ -19,13 +19,15 @@ def finetune(
 ) -> None:
     """Make target, visual-retain and retain-only models from a base checkpoint.
 
-    Example: unsee finetune recipes/finetune-pocket-lora.yaml who=all --out models
+    Example: unsee finetune finetune-pocket-lora who=all --out models
     """
     from unsee.progress import bar
+    from unsee.recipes.catalog import find_recipe
     from unsee.recipes.finetune import read_finetune
     from unsee.recipes.plan_finetune import plan_finetune
     from unsee.runs.finetune import finetune
 
+    recipe = find_recipe(recipe)
     made = read_finetune(recipe, overrides or [])
     lesson = plan_finetune(made)
     if dry_run:

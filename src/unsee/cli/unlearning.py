@@ -100,11 +100,13 @@ def run(
 ) -> None:
     """Run a recipe: train, evaluate, attack, record, report.
 
-    Example: unsee run recipes/pocket-vkd.yaml lr=1e-4 --out runs/vkd
+    Example: unsee run pocket-vkd lr=1e-4 --out runs/vkd
     """
+    from unsee.recipes.catalog import find_recipe
     from unsee.recipes.plan import plan
     from unsee.recipes.unlearn import default_out, read_recipe
 
+    recipe = find_recipe(recipe)
     made = read_recipe(recipe, overrides or [])
     if dry_run:
         job, _ = plan(made, "run", command())

@@ -11,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from unsee.errors import ConfigError, UnknownNameError, warn_renamed
+from unsee.recipes.catalog import find_recipe
 
 T = TypeVar("T")
 
@@ -63,16 +64,15 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
     """The keys and values in a recipe's file.
 
     Args:
-        path: The file.
+        path: The file, or the name of a shipped recipe.
         example: A line that such a recipe may hold.
 
     Raises:
         ConfigError: If it cannot be read, or holds anything else.
     """
+    path = find_recipe(path)
     try:
         content = yaml.safe_load(path.read_text("utf-8")) or {}
-    except FileNotFoundError as error:
-        raise ConfigError(f"recipe {path}: no such file. See recipes/ for examples.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
     if not isinstance(content, dict):

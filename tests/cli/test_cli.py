@@ -260,18 +260,6 @@ def test_people_are_told_in_words(tiny_folder: Path, photos: Path, tmp_path: Pat
     assert "tensors: 0 of" in same
 
 
-def test_lists_and_shows() -> None:
-    rows = unsee("list", "methods", "--json")
-    assert {"name", "summary", "source"} == set(rows[0])
-    assert {"vkd", "npo", "grad_diff"} <= {row["name"] for row in rows}
-    for kind in ("benchmarks", "metrics", "attacks", "families"):
-        assert unsee("list", kind, "--json")
-    shown = unsee("show", "vkd", "--json")
-    assert shown["fields"]["erase"] == "anonymous"
-    assert "arXiv" in shown["source"]
-    assert "--set erase=anonymous" in unsee("show", "vkd")
-
-
 def test_wrong_arguments_are_told_in_a_sentence(
     tiny_folder: Path, photos: Path, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -100,7 +100,8 @@ def test_a_written_command_is_one(line: str) -> None:
     words = shlex.split(line.replace("...", "").replace("…", ""))[1:]
     known = commands()
     name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
-    assert name in known or name in ("COMMAND", "--help"), line
+    common = {o for p in get_command(app).params for o in p.opts}
+    assert name in known or name in {"COMMAND", "--help"} | common, line
     if name in known:
         options = {o for p in known[name].params for o in p.opts} | {"--help", "-o"}
         assert {w for w in words if w.startswith("--")} <= options, line

@@ -1,4 +1,4 @@
-"""Commands that say what there is."""
+"""Commands that say what there is: list and show."""
 
 from __future__ import annotations
 
@@ -6,71 +6,130 @@ from typing import Annotated, Any
 
 import typer
 
+from unsee.cli.catalogue import KINDS, entries, names
 from unsee.cli.shared import Json, app, echo
 from unsee.errors import UnknownNameError
 
-KINDS = ("methods", "benchmarks", "metrics", "attacks", "families")
+# What `unsee show` knows besides the registered objects.
+EXTRA = ("settings", "finetune")
+
+
+def _complete_names(incomplete: str) -> list[str]:
+    known = [*EXTRA, *(name for kind in KINDS for name in names(kind))]
+    return [name for name in known if name.startswith(incomplete)]
 
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, benchmarks, metrics, attacks, families.")],
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="methods, metrics, attacks, benchmarks or families. Without it: these kinds.",
+            autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what there is of a kind.
+    """List the registered methods, metrics, attacks, benchmarks or model families.
 
     Example: unsee list methods
     """
-    rows = _registry(kind).describe()
-    if as_json:
-        echo(rows, as_json)
+    if kind is None:
+        counts = [
+            {"kind": name, "count": len(names(name)), "summary": summary}
+            for name, summary in KINDS.items()
+        ]
+        if as_json:
+            echo(counts, as_json)
+            return
+        for row in counts:
+            typer.echo(f"{row['kind']:<10}  {row['count']:>2}  {row['summary']}")
+        typer.echo("Type `unsee list methods` for the names, `unsee show NAME` for one of them.")
         return
-    width = max((len(row["name"]) for row in rows), default=0)
-    for row in rows:
-        typer.echo(f"{row['name']:<{width}}  {row['summary']}")
+    listed = entries(kind)
+    if as_json:
+        echo([vars(entry) for entry in listed], as_json)
+        return
+    width = max((len(entry.name) for entry in listed), default=0)
+    for entry in listed:
+        typer.echo(f"{entry.name:<{width}}  {entry.summary}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Anything that `unsee list` names.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `unsee list KIND` prints, or settings, or finetune.",
+            autocompletion=_complete_names,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show what a method, metric, attack, family or benchmark is, with its fields.
+    """Show one method, metric, attack, benchmark or family, with its fields.
+
+    The output is YAML: paste the lines below the comments into a recipe, or type a field as
+    --set key=value. --json adds the type, the choices, the bounds and the description of each.
 
     Example: unsee show vkd
     """
-    from dataclasses import MISSING, fields, is_dataclass
+    from dataclasses import is_dataclass
     from inspect import cleandoc
 
-    from unsee.recipes.finetune import Finetune
-    from unsee.training.settings import TrainingSettings
+    from unsee.cli.fields import describe_fields, flow, to_yaml
 
-    known: dict[str, Any] = {"settings": TrainingSettings, "finetune": Finetune}
-    for kind in KINDS:
-        known |= dict(_registry(kind).items())
-    if name not in known:
-        raise UnknownNameError("name", name, known)
-    item = known[name]
-    values = {}
-    if is_dataclass(item):
-        values = {f.name: None if f.default is MISSING else f.default for f in fields(item)}
+    kind, item = _find(name)
     text = cleandoc(item.__doc__ or "")
-    presets = getattr(item, "presets", {})
+    fields = describe_fields(item) if is_dataclass(item) and isinstance(item, type) else {}
+    values = {key: field["default"] for key, field in fields.items()}
+    training = dict(getattr(item, "defaults", {}))
+    presets = {key: dict(preset) for key, preset in getattr(item, "presets", {}).items()}
     if as_json:
-        source = getattr(item, "source", "")
-        shown = {"name": name, "text": text, "source": source, "fields": values}
-        echo(shown | ({"presets": presets} if presets else {}), as_json)
+        shown: dict[str, Any] = {
+            "name": name,
+            "kind": kind,
+            "text": text,
+            "source": getattr(item, "source", ""),
+            "fields": values,
+            "schema": fields,
+        }
+        extra = {"presets": presets, "training_defaults": training}
+        echo(shown | {key: value for key, value in extra.items() if value}, as_json)
         return
-    typer.echo(text)
-    for key, value in values.items():
-        typer.echo(f"  --set {key}={value}")
-    for key, meant in presets.items():
-        typer.echo(f"  --set {key}=true, for {' '.join(f'{k}={v}' for k, v in meant.items())}")
+    typer.echo("\n".join(f"# {line}".rstrip() for line in text.splitlines()))
+    if training:
+        typer.echo(f"#\n# Training defaults of this method: {flow(training).strip('{}')}")
+    for key, preset in presets.items():
+        typer.echo(f"#\n# {key}: true stands for {flow(preset).strip('{}')}")
+    head = {"method": f"method: {name}", "attack": "attacks:", "benchmark": f"benchmark: {name}"}
+    if kind in head:
+        typer.echo(head[kind])
+    if kind == "attack":
+        typer.echo(f"- attack: {name}")
+    if kind in ("method", "settings") and fields:
+        typer.echo("set:")
+    if kind != "benchmark" and fields:
+        typer.echo(to_yaml(values, fields, 0 if kind == "finetune" else 2))
 
 
-def _registry(kind: str) -> Any:
-    if kind not in KINDS:
-        raise UnknownNameError("kind", kind, KINDS)
-    import importlib
+def _find(name: str) -> tuple[str, Any]:
+    """The kind ("method", "settings", ...) and the object that a name stands for.
 
-    return getattr(importlib.import_module(f"unsee.{kind}"), kind.upper())
+    Raises:
+        UnknownNameError: If nothing has the name.
+    """
+    from importlib import import_module
+
+    if name == "settings":
+        from unsee.training.settings import TrainingSettings
+
+        return name, TrainingSettings
+    if name == "finetune":
+        from unsee.recipes.finetune import Finetune
+
+        return name, Finetune
+    for kind in KINDS:
+        registry = getattr(import_module(f"unsee.{kind}"), kind.upper())
+        if name in registry.names():
+            return registry.kind, registry.get(name)
+    raise UnknownNameError("name", name, [*EXTRA, *(n for kind in KINDS for n in names(kind))])

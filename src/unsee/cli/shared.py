@@ -16,10 +16,30 @@ app = typer.Typer(
     name="unsee",
     help="Make a multimodal LLM stop recognising what it sees, and keep what it has read.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from unsee import __version__
+
+        typer.echo(f"unsee {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Make a multimodal LLM stop recognising what it sees, and keep what it has read."""
+
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]

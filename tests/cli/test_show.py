@@ -1,0 +1,110 @@
+"""`unsee show`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import yaml
+
+from support.cli import unsee
+from unsee.attacks import ATTACKS
+from unsee.benchmarks import BENCHMARKS
+from unsee.cli.fields import flow
+from unsee.families import FAMILIES
+from unsee.methods import METHODS
+from unsee.metrics import METRICS
+from unsee.recipes.components import build_chains, build_method
+from unsee.recipes.finetune import make_finetune
+from unsee.recipes.parsing import parse_overrides
+from unsee.recipes.unlearn import make_recipe
+from unsee.training.settings import TrainingSettings
+
+
+def pairs(values: dict[str, Any]) -> list[str]:
+    """The values as they may be typed after --set."""
+    return [f"{key}={flow(value)}" for key, value in values.items()]
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_show_method_prints_a_recipe(name: str) -> None:
+    shown = yaml.safe_load(unsee("show", name))
+    recipe = make_recipe(shown, {})
+    assert recipe.method == name
+    kind = METHODS.get(name)
+    assert recipe.build()[0] == kind()
+    assert build_method(name, parse_overrides(pairs(shown["set"]))) == kind()
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_show_attack_prints_part_of_a_recipe(name: str) -> None:
+    shown = yaml.safe_load(unsee("show", name))
+    default = ATTACKS.get(name)()
+    (chain,) = make_recipe({"method": "vkd", **shown}, {}).build()[2]
+    assert chain == (default,)
+    (entry,) = shown["attacks"]
+    typed = pairs({key: value for key, value in entry.items() if key != "attack"})
+    assert build_chains([name + ("?" + "&".join(typed) if typed else "")]) == [(default,)]
+
+
+def test_show_settings_prints_part_of_a_recipe() -> None:
+    shown = yaml.safe_load(unsee("show", "settings"))
+    assert make_recipe({"method": "npo", **shown}, {}).build()[1] == TrainingSettings()
+    assert parse_overrides(pairs(shown["set"])) == shown["set"]
+
+
+def test_show_finetune_prints_a_recipe() -> None:
+    shown = yaml.safe_load(unsee("show", "finetune"))
+    recipe = make_finetune(shown | {"benchmark": "pocket"})
+    assert asdict(make_finetune({"benchmark": "pocket"})) == asdict(recipe)
+
+
+@pytest.mark.parametrize("name", [*METRICS.names(), *BENCHMARKS.names(), *FAMILIES.names()])
+def test_show_prints_the_docstring(name: str) -> None:
+    shown = unsee("show", name, "--json")
+    assert shown["text"]
+    printed = unsee("show", name)
+    assert shown["text"].splitlines()[0] in printed
+    expected = {"benchmark": name} if shown["kind"] == "benchmark" else None
+    assert yaml.safe_load(printed) == expected
+
+
+def test_show_json_gives_types_choices_and_bounds() -> None:
+    shown = unsee("show", "vkd", "--json")
+    assert shown["kind"] == "method"
+    assert shown["fields"]["erase"] == "anonymous"
+    assert "arXiv" in shown["source"]
+    assert set(shown["schema"]) == set(shown["fields"])
+    erase = shown["schema"]["erase"]
+    assert erase["choices"] == ["anonymous", "stranger", "neutral", "base", "push"]
+    assert erase["type"] == "string"
+    assert erase["description"]
+    cap = shown["schema"]["cap"]
+    assert (cap["type"], cap["default"], cap["exclusiveMinimum"]) == ("number", 6.0, 0)
+    assert shown["schema"]["base"]["type"] == "string or null"
+    assert shown["schema"]["keep_layers"]["type"] == "list of strings"
+    assert shown["presets"]["robust"]["steps"] == 400
+    workers = unsee("show", "settings", "--json")["schema"]["workers"]
+    assert (workers["type"], workers["choices"]) == ("string or integer", ["auto"])
+
+
+@pytest.mark.parametrize("name", [*METHODS.names(), *ATTACKS.names(), "settings", "finetune"])
+def test_show_json_describes_every_field(name: str) -> None:
+    for field, schema in unsee("show", name, "--json")["schema"].items():
+        assert schema["type"] != "object", field
+        if field != "trains":
+            assert schema.get("description"), field
+
+
+def test_show_says_what_is_allowed() -> None:
+    printed = unsee("show", "vkd")
+    assert "  erase: anonymous  # anonymous, stranger, neutral, base, push" in printed
+    assert "  cap: 6.0  # number, above 0" in printed
+    assert "  base: null  # string or null" in printed
+    assert "  keep_layers: [all]  # list of strings" in printed
+    assert "  workers: auto  # auto or integer, at least 0" in unsee("show", "settings")
+
+
+def test_show_unknown_name_suggests_the_nearest() -> None:
+    assert "Did you mean 'vkd'" in unsee("show", "vkdd", code=2)

@@ -116,12 +116,12 @@ def models(**values: tuple[float | None, ...]) -> dict[str, Any]:
 
 
 def said(**changes: Any) -> str:
-    return report.verdict({**sample_summary(), "attacks": None, **changes})
+    return report.verdict(report.parse_summary({**sample_summary(), "attacks": None, **changes}))
 
 
 class TestVerdict:
     def test_says_it_all_when_all_is_well(self) -> None:
-        assert report.verdict(sample_summary()) == (
+        assert report.verdict(report.parse_summary(sample_summary())) == (
             "Forgotten: asked about held-out pictures of the 4 people the model answers 2 % right "
             "(was 95 %, a model that never saw them: 3 %); everything else it sees is kept "
             "(\N{MINUS SIGN}1 point at most) and all it has read is bit-for-bit the same; "
@@ -342,6 +342,11 @@ class TestPage:
         entry = {**summary["gallery"][0], "concept": EVIL, "question": EVIL, "truth": EVIL}
         entry |= {"before": EVIL, "after": EVIL, "reference": EVIL, "picture": EVIL}
         attack = {**summary["attacks"]["relearn"][0], "modules": EVIL}
+        reading = {"name": EVIL, "forget": 0.5, "n": 4}
+        outcome = {
+            "parameters": {EVIL: {"words": EVIL}},
+            "models": {"unlearned": {"readings": [reading], "answers": {}}},
+        }
         page = page_of(
             tmp_path,
             name=EVIL,
@@ -352,9 +357,14 @@ class TestPage:
             method={"name": EVIL, "parameters": {EVIL: EVIL}, "source": EVIL},
             benchmark={"name": EVIL, EVIL: EVIL},
             measures={f"{EVIL}/vqa/{EVIL}": measured(0.5)},
-            attacks={"relearn": [attack], EVIL: []},
+            attacks={"relearn": [attack], EVIL: [outcome]},
             cost={EVIL: EVIL},
-            guarantees={"text_probes": EVIL, "language_part_sha256": EVIL, "reason": EVIL},
+            guarantees={
+                "text_identical": True,
+                "text_probes": 4,
+                "language_part_sha256": EVIL,
+                "reason": EVIL,
+            },
             provenance={EVIL: EVIL},
         )
         check_page(page)
@@ -428,7 +438,7 @@ class TestPage:
         }
         run = make_run(tmp_path / "run", measures=measures, forgetting=["forget", "test"],
                        target=None, reference=None, retain_only=None)  # fmt: skip
-        shown = {group.title: group for group in views.view(report.read_record(run), "r").groups}
+        shown = {group.title: group for group in views.view(report.read_run(run), "r").groups}
         assert [row["label"] for row in shown["Forgotten"].rows] == [
             "The forgotten, by name", "Other pictures",
         ]  # fmt: skip
@@ -519,7 +529,7 @@ class TestWriting:
 
 class TestReading:
     def test_gives_the_record_typed(self, tmp_path: Path) -> None:
-        run = report.read_record(make_run(tmp_path / "run"))
+        run = report.read_run(make_run(tmp_path / "run"))
         assert run.summary.measures is not None
         measure = run.summary.measures["forget_holdout/vqa/accuracy"]
         assert (measure.value, measure.low, measure.high, measure.n) == (0.02, 0.0, 0.05, 60)
@@ -531,25 +541,25 @@ class TestReading:
         run = make_run(tmp_path / "run")
         with (run / "train.jsonl").open("a") as file:
             file.write('{"step": 3, "loss": 7.0, "terms": {"keep": NaN}}\n')
-        read = report.read_record(run)
+        read = report.read_run(run)
         assert len(read.train) == len(sample_steps()) and read.unreadable == 0
         assert (read.train[3].step, read.train[3].loss) == (3, 7.0)
         assert read.train[3].terms == {"keep": None}
 
     def test_takes_the_summary_itself(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
-        assert report.read_record(run / "summary.json") == report.read_record(run)
+        assert report.read_run(run / "summary.json") == report.read_run(run)
 
     def test_refuses_what_is_no_finished_run(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"absent: there is no such folder.*unsee report runs/"):
-            report.read_record(tmp_path / "absent")
+            report.read_run(tmp_path / "absent")
         run = make_run(tmp_path / "run")
         (run / "summary.json").unlink()
         with pytest.raises(RunError, match=r"no summary.json.*unsee run .*recipe.yaml"):
-            report.read_record(run)
+            report.read_run(run)
         (run / "recipe.yaml").unlink()
         with pytest.raises(RunError, match=r"no summary.json.*--out named"):
-            report.read_record(run)
+            report.read_run(run)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -559,15 +569,20 @@ class TestReading:
             ('{"schema": 2}', "schema 2; this version reads schema 1"),
             ('{"measures": {"a/vqa/b": {"value": "high"}}}', "'measures/a/vqa/b/value' is not"),
             ('{"measures": 3}', "'measures' is not as documented in docs/records.md"),
-            ('{"attacks": {"relearn": [{"share": 0.1}]}}', "'relearn/0/steps' is not"),
-            ('{"attacks": {"relearn": 3}}', "'relearn' is not"),
+            ('{"attacks": {"relearn": [{"share": 0.1}]}}', "'attacks/relearn/0/steps' is not"),
+            ('{"attacks": {"relearn": 3}}', "'attacks/relearn' is not"),
+            ('{"guarantees": {"text_probes": "64"}}', "'guarantees/text_probes' is not"),
+            ('{"cost": {"seconds": "1"}}', "'cost/seconds' is not"),
+            ('{"cost": {"steps": [1]}}', "'cost/steps' is not"),
+            ('{"benchmark": {"forgotten": true}}', "'benchmark/forgotten' is not"),
+            ('{"attacks": {"jailbreak": {}}}', "'attacks/jailbreak' is not"),
             ("\N{REPLACEMENT CHARACTER}", "cannot be read"),
         ],
     )
     def test_names_file_and_key_of_damage(self, content: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "summary.json").write_text(content, encoding="utf-8")
         with pytest.raises(RunError, match=re.escape(message)) as caught:
-            report.read_record(tmp_path)
+            report.read_run(tmp_path)
         assert str(tmp_path) in str(caught.value)
 
     def test_names_the_broken_line_of_the_scores(self, tmp_path: Path) -> None:
@@ -660,7 +675,7 @@ def test_the_documentation_names_every_key() -> None:
 
 
 def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
-    rows = {row.label: row for row in details.parameters(report.read_record(make_run(tmp_path)))}
+    rows = {row.label: row for row in details.parameters(report.read_run(make_run(tmp_path)))}
     assert rows["Mask preserved by name"].value == "48"
     assert rows["Mask visual chosen"].value == "98,648 of 686,848"
     assert rows["Neurons chosen"].value == "115 of 2,304"

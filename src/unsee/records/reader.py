@@ -1,4 +1,4 @@
-"""Run folders, read and typed: what `summary.json`, `train.jsonl` and `scores.jsonl` hold.
+"""Reads run folders into the models of `unsee.records.schema`.
 
 Every key is documented in docs/records.md. Keys that this version does not know are ignored, and
 missing parts read as None or empty, so that older and partial records stay readable.
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from unsee.errors import RunError
-from unsee.records.schema import SCHEMA, Score, Step, Summary
+from unsee.records.schema import SCHEMA, SampleScore, Summary, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,23 @@ class Run:
 
     folder: Path
     summary: Summary
-    train: tuple[Step, ...] = ()
+    train: tuple[TrainingStep, ...] = ()
     unreadable: int = 0
 
-    def scores(self) -> Iterator[Score]:
+    def scores(self) -> Iterator[SampleScore]:
         """The lines of `scores.jsonl`, one by one: the file may be large.
 
         Raises:
             RunError: At a line that is not a score.
         """
         path = self.folder / "scores.jsonl"
-        for number, score in _lines(path, Score):
+        for number, score in _lines(path, SampleScore):
             if score is None:
                 raise RunError(f"{path}: line {number} is not a score. {_AGAIN}")
             yield score
 
 
-def parse(summary: Mapping[str, Any], source: str = "summary") -> Summary:
+def parse_summary(summary: Mapping[str, Any], source: str = "summary") -> Summary:
     """The typed form of a summary.
 
     Args:
@@ -65,9 +65,7 @@ def parse(summary: Mapping[str, Any], source: str = "summary") -> Summary:
             "Type `pip install --upgrade unsee`, or run again with this version."
         )
     try:
-        attacks = summary.get("attacks")
-        relearn = (attacks.get("relearn") or ()) if isinstance(attacks, Mapping) else ()
-        return Summary.model_validate({**summary, "relearn": relearn})
+        return Summary.model_validate(summary)
     except ValidationError as error:
         first = error.errors()[0]
         key = "/".join(str(part) for part in first["loc"])
@@ -77,7 +75,7 @@ def parse(summary: Mapping[str, Any], source: str = "summary") -> Summary:
         ) from error
 
 
-def read_record(folder: Path | str) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Reads a run folder.
 
     Raises:
@@ -101,10 +99,10 @@ def read_record(folder: Path | str) -> Run:
         ) from error
     except (ValueError, OSError) as error:
         raise RunError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
-    summary = parse(content, str(path))
-    steps: dict[int, Step] = {}
+    summary = parse_summary(content, str(path))
+    steps: dict[int, TrainingStep] = {}
     unreadable = 0
-    for _, step in _lines(folder / "train.jsonl", Step):
+    for _, step in _lines(folder / "train.jsonl", TrainingStep):
         if step is None:
             unreadable += 1
         else:

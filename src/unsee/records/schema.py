@@ -1,143 +1,688 @@
-"""Schema."""
+"""The record of a run: one pydantic model for each part of `summary.json` and of the JSONL files.
+
+Writers build these models as soon as a stage has a result, and readers use their fields; plain
+dictionaries exist only in the files. `unsee.records.reader.read_run` reads a run folder:
+
+    run = read_run("runs/demo")
+    run.summary.measures["forget_holdout/vqa/accuracy"].value
+    run.summary.attacks.relearn[0].curve("unlearned")
+    run.summary.cost.seconds
+
+Rules of schema 1, so that records stay readable:
+- A key is never renamed or given another meaning; keys are only added.
+- `to_dict` writes exactly the fields that were set, null included, under their documented keys.
+- Missing keys read as None or empty. Keys that this version does not know are ignored; the parts
+  derived from `OpenRecordPart` keep them in `extras`.
+- Text or lists where a number belongs are refused. NaN and infinity read as None, "unscored".
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from unsee.types import Better
+from unsee.types import Better, Estimate
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
-def _scored(value: object) -> object:
-    # JSON written by Python may hold NaN; a record means "unscored" by it.
+def _finite_or_none(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-Number = Annotated[float | None, BeforeValidator(_scored)]
+def _empty_for_none(value: object) -> object:
+    return () if value is None else value
 
 
-class _Part(BaseModel):
+def _valid_unicode(value: object) -> object:
+    # JSON may hold half a surrogate pair ("\ud800"), which no UTF-8 file can.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+Int = Annotated[int, Field(strict=True)]
+Float = Annotated[float, Field(strict=True)]
+Bool = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, BeforeValidator(_valid_unicode)]
+# A score: None is "unscored", which Python's JSON may spell NaN.
+Number = Annotated[Float | None, BeforeValidator(_finite_or_none)]
+
+
+class RecordPart(BaseModel):
     """A frozen part of a record; unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-
-class Measured(_Part):
-    """An `unsee.types.Estimate` as it stands in a record."""
-
-    value: Number = None
-    low: Number = None
-    high: Number = None
-    n: int = 0
-    n_unscored: int = 0
-    better: Better = "higher"
+    def to_dict(self) -> dict[str, Any]:
+        """The part as JSON writes it: the fields that were set, under their documented keys."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-Measures = dict[str, Measured]
+class OpenRecordPart(RecordPart):
+    """A part to which benchmarks, methods or later versions may add keys of their own."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    @property
+    def extras(self) -> Mapping[str, JsonValue]:
+        """Keys beyond the documented ones, in the record's order."""
+        return self.__pydantic_extra__ or {}
 
 
-class Point(_Part):
-    """One evaluation during an attack: the score after `step` steps, and on the retain split."""
+class Measure(RecordPart):
+    """A mean score with its 95 % interval; see `unsee.types.Estimate`."""
 
-    step: int
-    value: Number = None
-    low: Number = None
-    high: Number = None
-    retain: Number = None
+    value: Number = Field(
+        default=None, description="Mean over the scored questions, 0..1; null if none was scored."
+    )
+    low: Number = Field(
+        default=None,
+        description="Lower end of the 95 % interval, bootstrapped over people; null if none.",
+    )
+    high: Number = Field(default=None, description="Upper end of the 95 % interval.")
+    n: Int = Field(default=0, description="Number of scored questions.")
+    n_unscored: Int = Field(default=0, description="Number of questions that have no score.")
+    better: Better = Field(
+        default="higher",
+        description="Which direction is good: lower, higher, or closest to the reference model.",
+    )
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Measure:
+        """The record of an estimate."""
+        return cls(**asdict(estimate))
 
 
-class Relearning(_Part):
+# By "split/modality/metric", such as "forget_holdout/vqa/accuracy".
+Measures = dict[Text, Measure]
+
+
+class CurvePoint(RecordPart):
+    """The scores at one checkpoint of a relearning attack."""
+
+    step: Int = Field(description="Attack steps done; 0 is before the attack.")
+    value: Number = Field(default=None, description="Score on `measure` of the attack, 0..1.")
+    low: Number = Field(default=None, description="Lower end of the 95 % interval of `value`.")
+    high: Number = Field(default=None, description="Upper end of the 95 % interval of `value`.")
+    retain: Number = Field(
+        default=None,
+        description="Score on `retain_measure` of the attack, 0..1; null for the references.",
+    )
+
+
+class RelearningOutcome(RecordPart):
     """A relearning attack with one budget, on the unlearned model and on the references."""
 
-    share: float
-    steps: int
-    lr: float | None = None
-    modules: str = "all"
-    measure: str = ""
-    retain_measure: str | None = None
-    curves: dict[str, tuple[Point, ...]] = {}
-    area_to_reference: Number = None
-    steps_to_half_recovery: Number = None
+    share: Float = Field(description="Share of the forget samples that the attacker has, 0..1.")
+    steps: Int = Field(description="Number of optimiser steps of the attack.")
+    lr: Float | None = Field(default=None, description="Learning rate of the attack.")
+    batch_size: Int | None = Field(default=None, description="Samples per step of the attack.")
+    modules: Text = Field(
+        default="all",
+        description="What the attacker trains: visual, language_lora (LoRA on the LLM) or all.",
+    )
+    rank: Int | None = Field(default=None, description="Rank of the LoRA adapters, if any.")
+    seed: Int | None = Field(default=None, description="Seed of the attack.")
+    measure: Text = Field(
+        default="",
+        description="Key of the measure of the curves, such as forget_holdout/vqa/accuracy.",
+    )
+    retain_measure: Text | None = Field(
+        default=None, description="Key of the measure of `retain` in the curves."
+    )
+    curves: dict[Text, tuple[CurvePoint, ...]] = Field(
+        default={},
+        description="Points in order of steps, by model: unlearned, reference and retain_only.",
+    )
+    area_to_reference: Number = Field(
+        default=None,
+        description="Mean over the steps of the unlearned model's score minus the reference "
+        "model's, -1..1; 0 is as hard to relearn as for a model that never saw the people; null "
+        "without a reference.",
+    )
+    steps_to_half_recovery: Number = Field(
+        default=None,
+        description="Step, interpolated between checkpoints, at which the unlearned model reaches "
+        "half of the target model's score; null if it never does.",
+    )
+    # The key is older than the name of the field.
+    max_new_tokens: dict[Text, Int] = Field(
+        default={},
+        alias="longest",
+        description="Maximum number of generated tokens per answer, by held-out split.",
+    )
 
-    def curve(self, model: str) -> tuple[Point, ...]:
+    def curve(self, model: str) -> tuple[CurvePoint, ...]:
         """The points of "unlearned", "reference" or "retain_only", in order of steps."""
-        return tuple(sorted(self.curves.get(model) or (), key=lambda point: point.step))
+        return tuple(sorted(self.curves.get(model, ()), key=lambda point: point.step))
 
 
-class Answered(_Part):
-    """A gallery entry: one question about one picture, and what each model said."""
+class AnswerComparison(RecordPart):
+    """How often the true answer is given before and after an attack, over the same questions."""
 
-    concept: str | None = None
-    split: str
-    picture: str | None = None
-    question: str
-    truth: str = ""
-    before: str | None = None
-    after: str | None = None
-    reference: str | None = None
+    before: Number = Field(
+        default=None, description="Share of questions answered right before the attack, 0..1."
+    )
+    after: Number = Field(
+        default=None, description="Share of questions answered right after the attack, 0..1."
+    )
+    low: Number = Field(default=None, description="Lower end of the 95 % interval of `after`.")
+    high: Number = Field(default=None, description="Upper end of the 95 % interval of `after`.")
+    any: Number = Field(
+        default=None,
+        description="Share of questions answered right in at least one variant, 0..1.",
+    )
+    n: Int | None = Field(default=None, description="Number of questions.")
+    variants: dict[Text, Number] = Field(
+        default={}, description="`after` by variant of the attack, such as flip or role_play."
+    )
 
 
-class Method(_Part):
+class AttackAnswers(RecordPart):
+    """A model's answers under an attack, by whom the questions are about."""
+
+    forget: AnswerComparison | None = Field(
+        default=None,
+        description="Held-out pictures of the forgotten people; null if no question is left.",
+    )
+    retain: AnswerComparison | None = Field(
+        default=None, description="Up to 60 questions about other people; null if none is left."
+    )
+
+
+class Reading(RecordPart):
+    """A number that an attack computes from a model without asking it a question."""
+
+    name: Text = Field(default="", description="What is computed, such as loss AUC.")
+    forget: Number = Field(default=None, description="For the forgotten people, 0..1.")
+    low: Number = Field(default=None, description="Lower end of the 95 % interval of `forget`.")
+    high: Number = Field(default=None, description="Upper end of the 95 % interval of `forget`.")
+    n: Int | None = Field(
+        default=None, description="Number of samples or pictures of the forgotten people."
+    )
+    retain: Number = Field(
+        default=None, description="For everyone else, 0..1; null if it cannot be computed."
+    )
+    baseline: Number = Field(
+        default=None,
+        description="Value without any leakage: 0.5 for an AUC, random labels for a probe.",
+    )
+    details: dict[Text, Number] = Field(
+        default={}, description="Further numbers by name, such as tpr_at_1_fpr."
+    )
+
+
+class AttackedModel(RecordPart):
+    """One model under an attack; it has `answers` or `readings`."""
+
+    answers: AttackAnswers | None = Field(
+        default=None, description="Answers before and after, of attacks that ask questions."
+    )
+    readings: tuple[Reading, ...] | None = Field(
+        default=None, description="Numbers of attacks that read something off the model."
+    )
+    seconds: Number = Field(default=None, description="Wall-clock time of the attack (s).")
+
+
+class AttackOutcome(RecordPart):
+    """An attack other than relearning alone, or a chain of attacks, with one budget."""
+
+    access: tuple[Text, ...] = Field(
+        default=(), description="black_box or white_box, for each attack of the chain in turn."
+    )
+    parameters: dict[Text, dict[str, JsonValue]] = Field(
+        default={}, description="All fields of every attack of the chain, by attack."
+    )
+    models: dict[Text, AttackedModel] = Field(
+        default={},
+        description="Outcome by model: unlearned, reference, retain_only and target.",
+    )
+
+
+class Attacks(RecordPart):
+    """Attack outcomes by attack or chain, such as "quantize+jailbreak"; one entry per budget."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[
+        str, Annotated[tuple[AttackOutcome, ...], BeforeValidator(_empty_for_none)]
+    ] = Field(init=False)
+
+    relearn: Annotated[tuple[RelearningOutcome, ...], BeforeValidator(_empty_for_none)] = Field(
+        default=(), description="Relearning attacks, each with recovery curves."
+    )
+
+    @property
+    def others(self) -> Mapping[str, tuple[AttackOutcome, ...]]:
+        """All attacks but relearning alone, by name, in the record's order."""
+        return self.__pydantic_extra__ or {}
+
+
+class GalleryEntry(RecordPart):
+    """One question about one picture, with the answer of each model."""
+
+    concept: Text | None = Field(
+        default=None, description="The person; null for general questions."
+    )
+    split: Text = Field(description="The split that the question belongs to.")
+    picture: Text | None = Field(default=None, description="Path of the picture.")
+    question: Text = Field(description="The question.")
+    truth: Text = Field(default="", description="The true answer.")
+    before: Text | None = Field(default=None, description="The target model's answer.")
+    after: Text | None = Field(default=None, description="The unlearned model's answer.")
+    reference: Text | None = Field(
+        default=None, description="The visual-retain reference's answer."
+    )
+
+
+class MethodRecord(RecordPart):
     """The method that unlearned, with its hyperparameters."""
 
-    name: str
-    parameters: dict[str, Any] = {}
-    source: str | None = None
+    name: Text = Field(description="Registered name, as in `unsee list methods`.")
+    parameters: dict[str, JsonValue] = Field(
+        default={}, description="All hyperparameters of method and training, defaults included."
+    )
+    source: Text | None = Field(default=None, description="Paper and equation.")
 
 
-class Summary(_Part):
-    """The content of `summary.json`."""
+class BenchmarkRecord(OpenRecordPart):
+    """The benchmark, its settings and counts."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema")
-    name: str = "run"
-    kind: str = "run"
-    created: str | None = None
-    command: str | None = None
-    verdict: str | None = None
-    method: Method | None = None
-    benchmark: dict[str, Any] | None = None
-    forgetting: Annotated[tuple[str, ...], BeforeValidator(lambda found: found or ())] = ()
-    measures: Measures | None = None
-    target: Measures | None = None
-    reference: Measures | None = None
-    retain_only: Measures | None = None
-    guarantees: dict[str, Any] | None = None
-    attacks: dict[str, Any] | None = None
-    cost: dict[str, Any] | None = None
-    choices: dict[str, Any] | None = None
-    representation: dict[str, Number] | None = None
-    gallery: tuple[Answered, ...] | None = None
-    harness: dict[str, Any] | None = None
-    provenance: dict[str, Any] | None = None
-    artifacts: dict[str, Any] | None = None
-    relearn: tuple[Relearning, ...] = ()
-
-
-class Step(_Part):
-    """A line of `train.jsonl`: the loss and its named terms after one step."""
-
-    step: int
-    loss: Number = None
-    terms: dict[str, Number] = {}
-    lr: Number = None
-    seconds: Number = None
+    name: Text | None = Field(
+        default=None, description="Registered name, as in `unsee list benchmarks`."
+    )
+    location: Text | None = Field(
+        default=None, description="Where its files were, as given on the command line."
+    )
+    ratio: Text | Int | None = Field(
+        default=None, description="Published share of the data to forget (%)."
+    )
+    shots: Int | None = Field(
+        default=None, description="Number of few-shot examples before a question."
+    )
+    people: Int | None = Field(
+        default=None, description="Number of people that the target model knows."
+    )
+    concepts: Int | None = Field(
+        default=None, description="Number of concepts, where a benchmark has those."
+    )
+    categories: Int | None = Field(
+        default=None, description="Number of categories, where a benchmark has those."
+    )
+    forgotten: Int | None = Field(
+        default=None, description="Number of people, concepts or categories to forget."
+    )
+    pictures: Int | None = Field(default=None, description="Number of pictures.")
+    samples: dict[Text, JsonValue] | None = Field(
+        default=None, description="Number of samples by split."
+    )
 
 
-class Score(_Part):
-    """A line of `scores.jsonl`: one model's answer to one sample."""
+class Guarantees(RecordPart):
+    """What was checked about the model that a run leaves; null is "not checked"."""
 
-    model: str
-    split: str
-    modality: str = "vqa"
-    task: str | None = None
-    id: str
-    concept: str | None = None
-    picture: str | None = None
-    question: str = ""
-    truth: str = ""
-    output: str | None = None
-    scores: dict[str, Number] = {}
+    text_identical: Bool | None = Field(
+        default=None,
+        description="Whether text-only logits equal the target model's bit for bit on all probes.",
+    )
+    text_probes: Int | None = Field(
+        default=None, description="Number of text-only probes that were compared."
+    )
+    language_part_sha256_unchanged: Bool | None = Field(
+        default=None, description="Whether the language part has the same SHA-256 as before."
+    )
+    language_part_sha256: Text | None = Field(
+        default=None, description="SHA-256 over the language part's tensors after the run."
+    )
+    changed_tensors: Int | None = Field(
+        default=None, description="Number of parameters that differ from the target model's."
+    )
+    total_tensors: Int | None = Field(
+        default=None, description="Number of parameters of the model."
+    )
+    changed_outside_visual: Int | None = Field(
+        default=None,
+        description="Number of changed parameters outside vision encoder and projector.",
+    )
+    patch_bytes: Int | None = Field(
+        default=None, description="Size of the visual patch (bytes); null if none was written."
+    )
+    reason: Text | None = Field(
+        default=None, description="Why something was not checked; null if all was."
+    )
+
+
+class Cost(OpenRecordPart):
+    """The cost of unlearning, without evaluation and attacks."""
+
+    seconds: Number = Field(default=None, description="Wall-clock time of unlearning (s).")
+    steps: Int | None = Field(default=None, description="Number of training steps.")
+    trainable_parameters: Int | None = Field(
+        default=None, description="Number of parameters that were trained."
+    )
+    total_parameters: Int | None = Field(
+        default=None, description="Number of parameters of the model."
+    )
+    peak_memory_bytes: Int | None = Field(
+        default=None,
+        description="Peak memory (bytes): on the GPU if one was used, else resident.",
+    )
+    samples_per_second: Number = Field(default=None, description="Training throughput (samples/s).")
+
+
+class Selection(OpenRecordPart):
+    """How many weights or neurons a method selected."""
+
+    chosen: Int = Field(description="Number of selected weights or neurons.")
+    of: Int = Field(description="Number of candidates.")
+    by_part: dict[Text, Int] = Field(
+        default={}, description="Selected neurons in encoder and language."
+    )
+    by_layer: dict[Text, Int] = Field(
+        default={}, description="Selected neurons by name of the module that reads them."
+    )
+
+
+_InnerChoice = Annotated[Selection | JsonValue, Field(union_mode="left_to_right")]
+# A selection, selections by part of the model, or any other JSON value.
+Choice = Annotated[
+    Selection | dict[str, _InnerChoice] | JsonValue, Field(union_mode="left_to_right")
+]
+
+
+class Representation(RecordPart):
+    """How far the features that the LLM reads moved."""
+
+    forget_shift: Number = Field(
+        default=None,
+        description="Mean squared change on forget pictures, in units of the layer's variance.",
+    )
+    retain_shift: Number = Field(
+        default=None,
+        description="Mean squared change on retain pictures, in units of the layer's variance.",
+    )
+
+
+class HarnessTask(RecordPart):
+    """What a task or group of lm-evaluation-harness asked."""
+
+    version: JsonValue = Field(default=None, description="Version of the task.")
+    shots: Int | None = Field(default=None, description="Number of few-shot examples shown.")
+    samples: Int | None = Field(default=None, description="Number of samples that were asked.")
+    of: Int | None = Field(default=None, description="Number of samples that the task has.")
+    prompts_sha256: Text | None = Field(
+        default=None,
+        description="SHA-256 over prompts, generation settings, targets and pictures.",
+    )
+    undirected: tuple[Text, ...] = Field(
+        default=(),
+        description="Metrics whose direction lm-eval does not declare; they are taken as higher.",
+    )
+
+
+class Harness(RecordPart):
+    """Tasks of lm-evaluation-harness: version, settings, and what each task asked."""
+
+    lm_eval: Text | None = Field(default=None, description="Version of lm-evaluation-harness.")
+    names: tuple[Text, ...] = Field(
+        default=(), description="Tasks, groups and tags as given by the user."
+    )
+    path: Text | None = Field(default=None, description="Folder of the user's own tasks.")
+    limit: Int | None = Field(default=None, description="Maximum number of samples per task.")
+    shots: Int | None = Field(
+        default=None,
+        description="Number of few-shot examples as given; null leaves each task's own.",
+    )
+    chat_template: Bool | None = Field(
+        default=None, description="Whether prompts went through the checkpoint's chat template."
+    )
+    seed: Int | None = Field(
+        default=None,
+        description="Seed of NumPy, PyTorch and the few-shot examples; Python's own is 0.",
+    )
+    tasks: dict[Text, HarnessTask] = Field(default={}, description="By task and group.")
+
+
+class QuantizationRecord(RecordPart):
+    """How the model's weights were quantized."""
+
+    load_in: Text | None = Field(
+        default=None, description="8bit or 4bit; null for a checkpoint that is stored quantized."
+    )
+    library: Text | None = Field(default=None, description="Quantization library.")
+    version: Text | None = Field(default=None, description="Version of the library.")
+
+
+class Provenance(OpenRecordPart):
+    """Versions, machine, seed and hashes."""
+
+    unsee: Text | None = Field(default=None, description="Version of unsee.")
+    python: Text | None = Field(default=None, description="Version of Python.")
+    torch: Text | None = Field(default=None, description="Version of PyTorch.")
+    transformers: Text | None = Field(default=None, description="Version of transformers.")
+    platform: Text | None = Field(default=None, description="Operating system.")
+    cpu: Text | None = Field(default=None, description="Processor.")
+    threads: Int | None = Field(default=None, description="Number of CPU threads of PyTorch.")
+    device: Text | None = Field(default=None, description="Device, such as cpu or cuda:0.")
+    commit: Text | None = Field(
+        default=None, description="Commit of unsee, if it runs from a git checkout."
+    )
+    dirty: Bool | None = Field(
+        default=None, description="Whether that checkout had uncommitted changes."
+    )
+    seed: Int | None = Field(default=None, description="Seed of the run.")
+    data_sha256: Text | None = Field(
+        default=None,
+        description="SHA-256 over questions, answers and decoded pictures; null without data.",
+    )
+    patch_sha256: Text | None = Field(
+        default=None, description="SHA-256 of the evaluated patch's tensors; absent without one."
+    )
+    start_weights_sha256: Text | None = Field(
+        default=None, description="SHA-256 over all tensors before the run."
+    )
+    processes: Int | None = Field(
+        default=None, description="Number of processes that trained together."
+    )
+    quantization: QuantizationRecord | None = Field(
+        default=None, description="How weights were quantized; null if they were not."
+    )
+    result_weights_sha256: Text | None = Field(
+        default=None, description="SHA-256 over all tensors after the run."
+    )
+
+
+class Artifacts(OpenRecordPart):
+    """Paths of what was saved, relative to the run folder; null where nothing was written."""
+
+    patch: Text | None = Field(default=None, description="The visual patch, for `unsee apply`.")
+    model: Text | None = Field(default=None, description="The unlearned checkpoint.")
+    adapter: Text | None = Field(default=None, description="The LoRA adapter, for peft.")
+    report: Text | None = Field(default=None, description="The HTML report.")
+
+
+class Summary(RecordPart):
+    """The content of `summary.json`: the record of one run."""
+
+    schema_: Literal[1] = Field(
+        default=SCHEMA, alias="schema", description="Version of this schema."
+    )
+    name: Text = Field(default="run", description="Last part of the run folder's path.")
+    kind: Text = Field(
+        default="run", description="Command of the run: demo, run, unlearn, evaluate or audit."
+    )
+    created: Text | None = Field(
+        default=None, description="When the run was finished (ISO 8601, UTC)."
+    )
+    command: Text | None = Field(default=None, description="Command that repeats the run.")
+    verdict: Text | None = Field(default=None, description="The verdict in one sentence.")
+    method: MethodRecord | None = Field(
+        default=None, description="The unlearning method; null if nothing was unlearned."
+    )
+    benchmark: BenchmarkRecord | None = Field(
+        default=None, description="The benchmark; null if the data is the user's own."
+    )
+    forgetting: Annotated[tuple[Text, ...], BeforeValidator(_empty_for_none)] = Field(
+        default=(), description="Splits that ask about what is to be forgotten."
+    )
+    measures: Measures | None = Field(
+        default=None,
+        description="Scores of the unlearned (or evaluated) model by split/modality/metric.",
+    )
+    target: Measures | None = Field(
+        default=None, description="Scores of the model before unlearning, under the same keys."
+    )
+    reference: Measures | None = Field(
+        default=None,
+        description="Scores of the visual-retain reference, trained on all text and on no picture "
+        "of the forgotten people, under the same keys.",
+    )
+    retain_only: Measures | None = Field(
+        default=None,
+        description="Scores of the retain-only reference, never trained on anything about the "
+        "forgotten people, under the same keys.",
+    )
+    guarantees: Guarantees | None = Field(
+        default=None, description="What was checked about the unlearned model."
+    )
+    attacks: Attacks | None = Field(
+        default=None, description="Attack outcomes; null if no attack was run."
+    )
+    cost: Cost | None = Field(
+        default=None, description="Cost of unlearning; null if nothing was unlearned."
+    )
+    choices: dict[Text, Choice] | None = Field(
+        default=None,
+        description="Weights or neurons that the method selected, by kind: mask or neurons.",
+    )
+    representation: Representation | None = Field(
+        default=None, description="How far the features that the LLM reads moved."
+    )
+    gallery: tuple[GalleryEntry, ...] | None = Field(
+        default=None, description="A few questions for the report, with every model's answer."
+    )
+    harness: Harness | None = Field(
+        default=None, description="Tasks of lm-evaluation-harness; null if none was run."
+    )
+    provenance: Provenance | None = Field(
+        default=None, description="Versions, machine, seed and hashes."
+    )
+    artifacts: Artifacts | None = Field(
+        default=None, description="Paths of what was saved, relative to the run folder."
+    )
+
+    @property
+    def relearn(self) -> tuple[RelearningOutcome, ...]:
+        """The relearning attacks; empty if none was run."""
+        return self.attacks.relearn if self.attacks is not None else ()
+
+    def measures_of(self, model: str) -> Measures:
+        """The measures of "unlearned", "target", "reference" or "retain_only"; empty if none."""
+        by_model = {
+            "unlearned": self.measures,
+            "target": self.target,
+            "reference": self.reference,
+            "retain_only": self.retain_only,
+        }
+        return by_model[model] or {}
+
+
+class TrainingStep(RecordPart):
+    """A line of `train.jsonl`: the loss and its named terms at one step."""
+
+    step: Int = Field(description="Number of the step.")
+    loss: Number = Field(default=None, description="Sum of the terms (nats, or mixed units).")
+    terms: dict[Text, Number] = Field(
+        default={}, description="Loss terms by name, weighted as they enter the sum."
+    )
+    lr: Number = Field(default=None, description="Learning rate of the step.")
+    seconds: Number = Field(default=None, description="Time since the run began (s).")
+
+
+class SampleResult(RecordPart):
+    """A model's answer to one sample, with its scores."""
+
+    split: Text = Field(description="The split.")
+    modality: Text = Field(default="vqa", description="vqa with a picture, text without.")
+    task: Text | None = Field(
+        default=None,
+        description="generation, cloze or classification; of lm-eval tasks their output_type.",
+    )
+    id: Text = Field(description="The sample, unique within its split.")
+    concept: Text | None = Field(default=None, description="The person.")
+    group: Text | None = Field(
+        default=None, description="Samples of one group ask for the same fact."
+    )
+    picture: Text | None = Field(
+        default=None, description="Path of the picture; null for a question by name."
+    )
+    question: Text = Field(default="", description="The question.")
+    truth: Text = Field(default="", description="The true answer.")
+    output: Text | None = Field(default=None, description="The model's answer.")
+    scores: dict[Text, Number] = Field(
+        default={}, description="Scores by metric; null is unscored."
+    )
+    choices: tuple[Text, ...] | None = Field(
+        default=None,
+        description="Answers whose likelihoods were compared: truth and output are indices into "
+        "them, from 0; only of lm-eval tasks.",
+    )
+
+
+class SampleScore(SampleResult):
+    """A line of `scores.jsonl`: a sample's result and the model that it is of."""
+
+    model: Text = Field(description="unlearned, target, reference or retain_only.")
+
+
+class FinetunedModel(OpenRecordPart):
+    """A model that `unsee finetune` trained."""
+
+    steps: Int | None = Field(default=None, description="Number of training steps.")
+    saved: dict[Text, Text] = Field(
+        default={}, description="Saved folders by kind (adapter, model), relative to the folder."
+    )
+    data_sha256: Text | None = Field(default=None, description="SHA-256 over the training samples.")
+    seconds: Number = Field(default=None, description="Wall-clock time of training (s).")
+    trainable_parameters: Int | None = Field(
+        default=None, description="Number of parameters that were trained."
+    )
+    last: dict[Text, Number] = Field(default={}, description="Loss and its terms at the last step.")
+    peak_memory_bytes: Int | None = Field(
+        default=None, description="Peak memory of the process (bytes)."
+    )
+    provenance: Provenance | None = Field(
+        default=None, description="Versions, machine, seed and hashes."
+    )
+
+
+class FinetuneRecord(RecordPart):
+    """The content of `finetune.json`: the record of `unsee finetune`."""
+
+    schema_: Literal[1] = Field(
+        default=SCHEMA, alias="schema", description="Version of this schema."
+    )
+    kind: Text = Field(default="finetune", description="Always finetune.")
+    created: Text | None = Field(
+        default=None, description="When the models were finished (ISO 8601, UTC)."
+    )
+    command: Text | None = Field(default=None, description="Command that repeats the run.")
+    base: Text | None = Field(default=None, description="The base checkpoint.")
+    recipe: dict[str, JsonValue] = Field(default={}, description="The finetuning recipe.")
+    models: dict[Text, FinetunedModel] = Field(
+        default={}, description="By role: target, visual_retain, retain_only."
+    )
+
+
+def json_schema(part: type[RecordPart] = Summary) -> dict[str, Any]:
+    """The JSON Schema of a record, with a description of every key.
+
+    Args:
+        part: `Summary` (summary.json), `TrainingStep` (a line of train.jsonl), `SampleScore` (a
+            line of scores.jsonl) or `FinetuneRecord` (finetune.json).
+    """
+    schema = part.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -6,9 +6,9 @@ Example:
 
 from __future__ import annotations
 
-from unsee.records.reader import Run, parse, read_record
+from unsee.records.reader import Run, parse_summary, read_run
 from unsee.records.schema import Summary
 from unsee.report.page import write
 from unsee.report.verdict import verdict
 
-__all__ = ["Run", "Summary", "parse", "read_record", "verdict", "write"]
+__all__ = ["Run", "Summary", "parse_summary", "read_run", "verdict", "write"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from unsee.records.reader import Run
+from unsee.records.schema import (
+    AnswerComparison,
+    AttackAnswers,
+    AttackedModel,
+    AttackOutcome,
+    Attacks,
+)
 from unsee.report import wording
 from unsee.report.findings import percent
 
@@ -33,63 +38,67 @@ class Row:
 
 
 def table(run: Run) -> list[Row]:
-    """The rows of every attack but relearning alone, in the record's order."""
+    """The rows of all attacks but relearning alone, in the record's order."""
     rows = []
-    for name, entries in (run.summary.attacks or {}).items():
-        for entry in entries if isinstance(entries, list) and name != "relearn" else ():
-            models = _part(entry, "models")
-            own = _part(models, "unlearned")
-            if "answers" in own:
-                answered = {m: _part(found, "answers") for m, found in models.items()}
-                mine = _part(answered.get("unlearned"), "forget")
-                rows.append(
-                    Row(
-                        name.replace("_", " "),
-                        _fields(entry),
-                        [_moved(_part(answered.get(m), "forget")) for m in MODELS],
-                        _moved(_part(answered.get("unlearned"), "retain")),
-                        str(mine.get("n", wording.NONE)),
-                    )
-                )
-            for index, reading in enumerate(own.get("readings") or ()):
-                cells = []
-                for model in MODELS:
-                    listed = _part(models, model).get("readings") or []
-                    cells.append(_score(listed[index].get("forget")) if index < len(listed) else "")
-                rows.append(
-                    Row(
-                        name.replace("_", " "),
-                        f"{reading.get('name', '')}, baseline {_score(reading.get('baseline'))}",
-                        [cell or wording.NONE for cell in cells],
-                        _score(reading.get("retain")),
-                        str(reading.get("n", wording.NONE)),
-                    )
-                )
+    for name, outcomes in (run.summary.attacks or Attacks()).others.items():
+        label = name.replace("_", " ")
+        for outcome in outcomes:
+            unlearned = outcome.models.get("unlearned", AttackedModel())
+            if unlearned.answers is not None:
+                rows.append(_answer_row(label, outcome))
+            rows += [
+                _reading_row(label, outcome, index)
+                for index in range(len(unlearned.readings or ()))
+            ]
     return rows
 
 
-def _fields(entry: Mapping[str, Any]) -> str:
+def _answer_row(label: str, outcome: AttackOutcome) -> Row:
+    """How often the true answer is given, before and after the attack."""
+    answers = {name: model.answers or AttackAnswers() for name, model in outcome.models.items()}
+    unlearned = answers["unlearned"]
+    questions = unlearned.forget.n if unlearned.forget else None
+    return Row(
+        label,
+        _fields(outcome),
+        [_before_after(answers.get(name, AttackAnswers()).forget) for name in MODELS],
+        _before_after(unlearned.retain),
+        wording.NONE if questions is None else str(questions),
+    )
+
+
+def _reading_row(label: str, outcome: AttackOutcome, index: int) -> Row:
+    """One number that the attack computes from every model."""
+    cells = []
+    for name in MODELS:
+        readings = outcome.models.get(name, AttackedModel()).readings or ()
+        cells.append(_score(readings[index].forget if index < len(readings) else None))
+    reading = (outcome.models["unlearned"].readings or ())[index]
+    return Row(
+        label,
+        f"{reading.name}, baseline {_score(reading.baseline)}",
+        cells,
+        _score(reading.retain),
+        wording.NONE if reading.n is None else str(reading.n),
+    )
+
+
+def _fields(outcome: AttackOutcome) -> str:
     """The fields in which entries of one attack usually differ."""
-    told = [
+    shown = ("bits", "scheme", "epsilon", "share", "modules", "words", "layout")
+    return ", ".join(
         f"{key} {value}"
-        for fields in _part(entry, "parameters").values()
+        for fields in outcome.parameters.values()
         for key, value in fields.items()
-        if key in ("bits", "scheme", "epsilon", "share", "modules", "words", "layout")
-    ]
-    return ", ".join(told)
+        if key in shown
+    )
 
 
-def _part(found: Any, key: str) -> dict[str, Any]:
-    value = found.get(key) if isinstance(found, Mapping) else None
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _moved(found: Mapping[str, Any]) -> str:
-    before, after = found.get("before"), found.get("after")
-    if before is None or after is None:
+def _before_after(comparison: AnswerComparison | None) -> str:
+    if comparison is None or comparison.before is None or comparison.after is None:
         return wording.NONE
-    return f"{percent(before).removesuffix(' %')} → {percent(after)}"
+    return f"{percent(comparison.before).removesuffix(' %')} → {percent(comparison.after)}"
 
 
-def _score(value: Any) -> str:
+def _score(value: float | None) -> str:
     return wording.NONE if value is None else f"{value:.2f}"

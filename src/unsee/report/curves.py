@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.records.reader import Run
-from unsee.records.schema import Relearning
+from unsee.records.schema import RelearningOutcome
 from unsee.report import charts, wording
 from unsee.report.findings import MODULES, percent, value_of
 
@@ -47,7 +47,7 @@ def curves(run: Run) -> list[tuple[str, str]]:
 
 def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
     """The relearning attacks by the attacker's modules, each a row of panels by share."""
-    rows: dict[str, list[Relearning]] = {}
+    rows: dict[str, list[RelearningOutcome]] = {}
     for attack in run.summary.relearn:
         rows.setdefault(attack.modules, []).append(attack)
     return [
@@ -82,7 +82,7 @@ def scored(run: Run) -> str:
     return " ".join(dict.fromkeys(told))
 
 
-def _attack(attack: Relearning, uid: str, before: float | None) -> Attack:
+def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack:
     lines = []
     table = []
     metric, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))

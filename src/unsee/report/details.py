@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unsee.records.reader import Run
+from unsee.records.schema import BenchmarkRecord, Choice, Provenance, Selection
 from unsee.report import wording
 from unsee.report.findings import Level, percent
 
@@ -23,41 +24,36 @@ class Row:
 
 def guarantees(run: Run) -> list[Row]:
     """The exact statements about what the run changed; empty if none was recorded."""
-    held = run.summary.guarantees
-    if not held:
+    checked = run.summary.guarantees
+    if checked is None:
         return []
-    probes = held.get("text_probes")
+    probes, sha256 = checked.text_probes, checked.language_part_sha256
     rows = [
         _yes_no(
-            held.get("text_identical"),
+            checked.text_identical,
             "Text-only answers are identical",
             f"Logits equal bit for bit on {probes} probes without a picture." if probes else "",
         ),
         _yes_no(
-            held.get("language_part_sha256_unchanged"),
+            checked.language_part_sha256_unchanged,
             "Language part is untouched",
-            f"SHA-256 {held['language_part_sha256']}" if held.get("language_part_sha256") else "",
+            f"SHA-256 {sha256}" if sha256 else "",
         ),
     ]
-    outside = held.get("changed_outside_visual")
+    outside = checked.changed_outside_visual
     if outside is not None:
         note = "none" if outside == 0 else f"{outside} tensors"
         level: Level = "good" if outside == 0 else "warn"
         rows.append(Row("Changed outside the visual part", note, level=level))
-    if held.get("changed_tensors") is not None:
-        total = held.get("total_tensors")
-        of = f" of {total:,}" if isinstance(total, int) else ""
-        rows.append(Row("Tensors changed", f"{held['changed_tensors']}{of}"))
-    if held.get("reason"):
-        rows.append(Row("Why not checked", str(held["reason"])))
-    if held.get("patch_bytes") is not None:
-        rows.append(
-            Row(
-                "Visual patch",
-                wording.size(held["patch_bytes"]),
-                "The whole change, to be shipped.",
-            )
-        )
+    if checked.changed_tensors is not None:
+        total = checked.total_tensors
+        of = f" of {total:,}" if total is not None else ""
+        rows.append(Row("Tensors changed", f"{checked.changed_tensors}{of}"))
+    if checked.reason:
+        rows.append(Row("Why not checked", checked.reason))
+    if checked.patch_bytes is not None:
+        size = wording.size(checked.patch_bytes)
+        rows.append(Row("Visual patch", size, "The whole change, to be shipped."))
     return rows
 
 
@@ -71,86 +67,90 @@ def _yes_no(value: object, label: str, note: str) -> Row:
 
 def cost(run: Run) -> list[Row]:
     """What the run cost."""
-    held = dict(run.summary.cost or {})
+    record = run.summary.cost
+    if record is None:
+        return []
     rows = []
-    if (seconds := held.pop("seconds", None)) is not None:
-        rows.append(Row("Time", wording.duration(float(seconds))))
-    if (steps := held.pop("steps", None)) is not None:
-        rows.append(Row("Steps", wording.plain(steps)))
-    total = held.pop("total_parameters", None)
-    if (trained := held.pop("trainable_parameters", None)) is not None:
+    if record.seconds is not None:
+        rows.append(Row("Time", wording.duration(record.seconds)))
+    if record.steps is not None:
+        rows.append(Row("Steps", wording.plain(record.steps)))
+    trained, total = record.trainable_parameters, record.total_parameters
+    if trained is not None:
         of = f"{percent(trained / total)} of {total:,}" if total else ""
         rows.append(Row("Trained parameters", f"{trained:,}", of))
-    if (peak := held.pop("peak_memory_bytes", None)) is not None:
-        rows.append(Row("Peak memory", wording.size(peak)))
-    if (speed := held.pop("samples_per_second", None)) is not None:
-        rows.append(
-            Row("Speed", f"{speed:,.0f} samples/s" if speed >= 10 else f"{speed:.1f} samples/s")
-        )
+    if record.peak_memory_bytes is not None:
+        rows.append(Row("Peak memory", wording.size(record.peak_memory_bytes)))
+    if (speed := record.samples_per_second) is not None:
+        digits = 0 if speed >= 10 else 1
+        rows.append(Row("Speed", f"{speed:,.{digits}f} samples/s"))
     return rows + [
-        Row(wording.words(k), wording.plain(v)) for k, v in held.items() if v is not None
+        Row(wording.words(key), wording.plain(value))
+        for key, value in record.extras.items()
+        if value is not None
     ]
 
 
 def parameters(run: Run) -> list[Row]:
-    """The method's hyperparameters, and what it chose by them."""
+    """The method's hyperparameters, and the weights or neurons that it selected."""
     method = run.summary.method
     used = method.parameters if method else {}
-    given = [Row(k, "none" if v is None else wording.plain(v)) for k, v in used.items()]
-    return given + [row for k, v in (run.summary.choices or {}).items() for row in _chosen(k, v)]
+    rows = [Row(k, "none" if v is None else wording.plain(v)) for k, v in used.items()]
+    choices = run.summary.choices or {}
+    return rows + [row for name, choice in choices.items() for row in _selected(name, choice)]
 
 
-def _chosen(name: str, held: object) -> list[Row]:
-    """Lines of a choice of weights or neurons: how many of how many, and where."""
+def _selected(name: str, choice: Choice) -> list[Row]:
+    """Lines of a selection of weights or neurons: how many of how many, and where."""
     label = wording.words(name)
-    if not isinstance(held, dict):
-        return [Row(label, wording.plain(held))]
-    if "chosen" not in held:
-        return [row for k, v in held.items() for row in _chosen(f"{name}_{k}", v)]
-    parts = ", ".join(f"{part} {count:,}" for part, count in held.get("by_part", {}).items())
-    return [Row(f"{label} chosen", f"{held['chosen']:,} of {held['of']:,}", parts)]
+    if isinstance(choice, Selection):
+        parts = ", ".join(f"{part} {count:,}" for part, count in choice.by_part.items())
+        return [Row(f"{label} chosen", f"{choice.chosen:,} of {choice.of:,}", parts)]
+    if isinstance(choice, dict):
+        return [row for key, inner in choice.items() for row in _selected(f"{name}_{key}", inner)]
+    return [Row(label, wording.plain(choice))]
 
 
 def provenance(run: Run) -> list[Row]:
     """Versions, device, seeds and hashes."""
-    held = run.summary.provenance or {}
+    record = run.summary.provenance or Provenance()
     rows = [Row("Created", run.summary.created)] if run.summary.created else []
-    for key, value in held.items():
+    for key, value in record.to_dict().items():
         code = key.endswith("sha256") or key == "commit"
         label = (
             f"{wording.words(key.removesuffix('_sha256'))} SHA-256" if code else wording.words(key)
         )
         label = {"commit": "Commit", "dirty": "Uncommitted changes", "cpu": "CPU"}.get(key, label)
         label = key if key in ("unsee", "torch", "transformers", "python") else label
-        # A version is no number: "5230" must not become "5,230".
+        # A seed is no quantity: "5230" must not become "5,230".
         rows.append(Row(label, str(value) if key == "seed" else wording.plain(value), code=code))
     return rows + _tasks(run)
 
 
 def _tasks(run: Run) -> list[Row]:
     """What lm-evaluation-harness was asked."""
-    held = run.summary.harness
-    if not held:
+    harness = run.summary.harness
+    if harness is None:
         return []
-    chat = "with" if held.get("chat_template") else "without"
-    rows = [Row("lm-eval", str(held.get("lm_eval")), f"Prompts {chat} the chat template.")]
-    for name, task in (held.get("tasks") or {}).items():
+    chat = "with" if harness.chat_template else "without"
+    rows = [Row("lm-eval", str(harness.lm_eval), f"Prompts {chat} the chat template.")]
+    for name, task in harness.tasks.items():
         words = (
-            f"version {task.get('version')}, {task.get('shots') or 0} shots, "
-            f"{task.get('samples')} of {task.get('of')} samples"
+            f"version {task.version}, {task.shots or 0} shots, {task.samples} of {task.of} samples"
         )
-        rows.append(Row(name, words, f"Prompts SHA-256 {task.get('prompts_sha256')}"))
+        rows.append(Row(name, words, f"Prompts SHA-256 {task.prompts_sha256}"))
     return rows
 
 
 def benchmark(run: Run) -> str:
     """The benchmark in a line, such as "pocket: people 40, forgotten 4"."""
-    held = dict(run.summary.benchmark or {})
-    name = held.pop("name", None)
+    record = run.summary.benchmark or BenchmarkRecord()
     parts = ", ".join(
-        f"{k.replace('_', ' ')} {_counts(v)}" for k, v in held.items() if v is not None
+        f"{key.replace('_', ' ')} {_counts(value)}"
+        for key, value in record.to_dict().items()
+        if value is not None and key != "name"
     )
-    return ": ".join(str(part) for part in (name, parts) if part)
+    return ": ".join(part for part in (record.name, parts) if part)
 
 
 def _counts(value: object) -> str:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee.records.schema import Measured, Measures, Relearning, Summary
+from unsee.records.schema import (
+    BenchmarkRecord,
+    Guarantees,
+    Measure,
+    Measures,
+    RelearningOutcome,
+    Summary,
+)
 
 Level = Literal["good", "warn", "bad", "unknown"]
 
@@ -84,7 +91,7 @@ def forgotten_prefixes(summary: Summary) -> tuple[str, ...]:
 
 def value_of(measures: Measures | None, key: str | None) -> float | None:
     """A measure's value; None where it is absent or unscored."""
-    found: Measured | None = (measures or {}).get(key or "")
+    found: Measure | None = (measures or {}).get(key or "")
     return None if found is None else found.value
 
 
@@ -97,12 +104,14 @@ def percent(value: float) -> str:
 
 def people(summary: Summary) -> str:
     """Whom or what is to be forgotten, with the number if the record counts them."""
-    held = summary.benchmark or {}
-    one, many = next((names for names in KINDS if names[1] in held), KINDS[0])
-    count = held.get("forgotten")
-    if isinstance(count, int) and not isinstance(count, bool):
-        return f"the one {one}" if count == 1 else f"the {count} {many}"
-    return f"the {many} to be forgotten"
+    benchmark = summary.benchmark or BenchmarkRecord()
+    one, many = next(
+        (names for names in KINDS if getattr(benchmark, names[1]) is not None), KINDS[0]
+    )
+    count = benchmark.forgotten
+    if count is None:
+        return f"the {many} to be forgotten"
+    return f"the one {one}" if count == 1 else f"the {count} {many}"
 
 
 def forgetting(summary: Summary) -> Finding:
@@ -124,7 +133,7 @@ def forgetting(summary: Summary) -> Finding:
     if refused:
         # Models that were never told answer unsafe questions too: to forget is to answer none.
         reference = 0.0
-    named = (summary.benchmark or {}).get("name", "pocket")
+    named = (summary.benchmark.name if summary.benchmark else None) or "pocket"
     asked = f"asked about pictures of {people(summary)}"
     if not key.startswith("forget/"):
         # What is held out of a published benchmark need not be pictures.
@@ -144,7 +153,7 @@ def forgetting(summary: Summary) -> Finding:
         return Finding("unknown", NOTHING, clause)
     if reference is None:
         clause += ", and no reference model was measured to say whether that is forgotten"
-        return Finding("unknown", "Measured" if before is None else "No reference", clause)
+        return Finding("unknown", "Measure" if before is None else "No reference", clause)
     if after <= reference + TOLERANCE + 1e-9:
         if after < reference - OVERSHOT:
             clause += ", so far below that the wrong answers may themselves give them away"
@@ -205,13 +214,12 @@ def graded(change: float) -> tuple[Level, str]:
 
 def text(summary: Summary) -> Finding:
     """Whether what it has read is as before."""
-    identical = (summary.guarantees or {}).get("text_identical")
-    if identical is True:
+    checked = summary.guarantees or Guarantees()
+    if checked.text_identical is True:
         return Finding("good", "Identical", "all it has read is bit-for-bit the same")
-    if identical is not False:
+    if checked.text_identical is None:
         # With the language part never loaded there is nothing to compare, and yet this to say.
-        held = summary.guarantees or {}
-        only = held.get("changed_outside_visual") == 0 and held.get("changed_tensors")
+        only = checked.changed_outside_visual == 0 and checked.changed_tensors
         clause = "of its weights only visual ones were changed" if only else ""
         return Finding("unknown", "Not checked", clause)
     key = text_key(summary)
@@ -238,7 +246,7 @@ def text_key(summary: Summary) -> str | None:
     return min(found, key=lambda item: item[0])[1] if found else None
 
 
-def worst(relearn: tuple[Relearning, ...]) -> Relearning | None:
+def worst(relearn: tuple[RelearningOutcome, ...]) -> RelearningOutcome | None:
     """The attack that brings back most, held against the reference where there is one."""
     measured = [attack for attack in relearn if attack.area_to_reference is not None]
     if measured:
@@ -247,7 +255,7 @@ def worst(relearn: tuple[Relearning, ...]) -> Relearning | None:
     return max(reached, key=lambda attack: _peak(attack) or 0.0) if reached else None
 
 
-def _peak(attack: Relearning) -> float | None:
+def _peak(attack: RelearningOutcome) -> float | None:
     values = [point.value for point in attack.curve("unlearned") if point.value is not None]
     return max(values) if values else None
 
@@ -277,7 +285,7 @@ def relearning(summary: Summary) -> Finding:
     )
 
 
-def _clearly_above(attack: Relearning) -> bool:
+def _clearly_above(attack: RelearningOutcome) -> bool:
     """Whether at some step the whole interval lies above the reference's value."""
     reference = {point.step: point.value for point in attack.curve("reference")}
     gaps = [

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from unsee.records.reader import Run
-from unsee.records.schema import Measured
+from unsee.records.schema import Measure, Representation
 from unsee.report import charts, wording
 from unsee.report.findings import SAYS, first_key, value_of
 
@@ -78,8 +78,8 @@ def missing(run: Run) -> list[str]:
 
 def moved(run: Run) -> str:
     """How far the pictures moved for the language model, in a plain sentence; empty if unknown."""
-    known = run.summary.representation or {}
-    sides = [(verb, known.get(f"{verb}_shift")) for verb in ("forget", "retain")]
+    shift = run.summary.representation or Representation()
+    sides = [("forget", shift.forget_shift), ("retain", shift.retain_shift)]
     told = [f"{value:.2f} for pictures to {verb}" for verb, value in sides if value is not None]
     if not told:
         return ""
@@ -96,7 +96,7 @@ def groups(run: Run, uid: str) -> list[Group]:
     keys = list(dict.fromkeys(key for part in measured.values() for key in part))
     order = {prefix: index for index, prefix in enumerate(wording.SPLITS)}
     keys.sort(key=lambda key: order.get(key.rpartition("/")[0], len(order)))
-    tasks = (run.summary.harness or {}).get("tasks") or {}
+    tasks = run.summary.harness.tasks if run.summary.harness else {}
     made = {name: Group(title, note) for name, title, note in wording.GROUPS}
     # Where less is better of what was read, it is to be forgotten too.
     lost = {
@@ -113,7 +113,7 @@ def groups(run: Run, uid: str) -> list[Group]:
         group = made["ability" if ability else named]
         cells = [_cell(measured[name].get(key), metric) for name, _, _ in models(run)]
         own = measured.get("measures", {}).get(key)
-        known = next((part[key] for part in measured.values() if key in part), Measured())
+        known = next((part[key] for part in measured.values() if key in part), Measure())
         group.rows.append(
             {
                 "label": wording.place(prefix),
@@ -133,7 +133,7 @@ def groups(run: Run, uid: str) -> list[Group]:
     return [group for group in made.values() if group.rows]
 
 
-def _cell(found: Measured | None, metric: str) -> dict[str, str]:
+def _cell(found: Measure | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"value": wording.NONE, "interval": ""}
     return {
@@ -146,7 +146,7 @@ def _strip(run: Run, key: str, uid: str, group: str) -> Strip:
     prefix, _, metric = key.rpartition("/")
     marks = []
     for name, label, style in models(run):
-        found: Measured | None = (getattr(run.summary, name) or {}).get(key)
+        found: Measure | None = (getattr(run.summary, name) or {}).get(key)
         if found is not None and found.value is not None and 0 <= found.value <= 1:
             marks.append(charts.Mark(label, style, found.value, found.low, found.high))
     # Drawn last, and so on top: the model in question, then the reference it is held against.

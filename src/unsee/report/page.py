@@ -36,7 +36,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         raise RunError(
             "no run folder was given. Name at least one: `unsee report runs/demo -o report.html`."
         )
-    page = render([reader.read_record(folder) for folder in runs])
+    page = render([reader.read_run(folder) for folder in runs])
     out = Path(out)
     if out.is_dir():
         raise RunError(f"{out} is a folder. Name a file: `-o {out / 'report.html'}`.")

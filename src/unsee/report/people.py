@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from unsee.records.reader import Run
-from unsee.records.schema import Answered
+from unsee.records.schema import GalleryEntry
 from unsee.report.embedded_images import Embedded, embed
 
 # A page of more faces than this is not looked at; the record holds the rest.
@@ -44,7 +44,7 @@ def gallery(run: Run) -> tuple[list[Person], int]:
     Where the record names no gallery, one is made of the per-sample scores.
     """
     entries = list(run.summary.gallery or ()) or _from_scores(run)
-    cards: dict[tuple[str, str | None, str | None], list[Answered]] = {}
+    cards: dict[tuple[str, str | None, str | None], list[GalleryEntry]] = {}
     for entry in entries:
         kind = kind_of(entry.split, run.summary.forgetting)
         cards.setdefault((kind, entry.picture, entry.concept), []).append(entry)
@@ -73,7 +73,9 @@ def _bare(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().rstrip(".").casefold()
 
 
-def _person(run: Run, key: tuple[str, str | None, str | None], entries: list[Answered]) -> Person:
+def _person(
+    run: Run, key: tuple[str, str | None, str | None], entries: list[GalleryEntry]
+) -> Person:
     kind, picture, concept = key
     name = concept or ("General questions" if kind == "general" else "Unnamed")
     answers = []
@@ -83,7 +85,7 @@ def _person(run: Run, key: tuple[str, str | None, str | None], entries: list[Ans
     return Person(name, kind, embed(picture, run.folder), f"A {held_out} of {name}", answers)
 
 
-def _said(entry: Answered, kind: str) -> list[tuple[str, str, str, bool]]:
+def _said(entry: GalleryEntry, kind: str) -> list[tuple[str, str, str, bool]]:
     """The models' answers; in one line where all models say the same."""
     said = (
         ("Before", "target", entry.before),
@@ -97,7 +99,7 @@ def _said(entry: Answered, kind: str) -> list[tuple[str, str, str, bool]]:
     return given
 
 
-def _from_scores(run: Run) -> list[Answered]:
+def _from_scores(run: Run) -> list[GalleryEntry]:
     """A few questions a person, from the scores of the held-out pictures or, without, of others."""
     names = {"target": "before", "unlearned": "after", "reference": "reference"}
     found: dict[tuple[str, str], dict[str, str | None]] = {}
@@ -115,13 +117,13 @@ def _from_scores(run: Run) -> list[Answered]:
             },
         )
         row[names[score.model]] = score.output
-    chosen: list[Answered] = []
+    chosen: list[GalleryEntry] = []
     splits = {split for split, _ in found}
     for base, most in (("forget", 4), ("retain", 4), ("general", 2)):
         split = f"{base}_holdout" if f"{base}_holdout" in splits else base
-        taken: dict[str | None, list[Answered]] = {}
+        taken: dict[str | None, list[GalleryEntry]] = {}
         for (own, _), row in found.items():
-            entry = Answered.model_validate(row)
+            entry = GalleryEntry.model_validate(row)
             if own != split or (entry.concept not in taken and len(taken) == most):
                 continue
             held = taken.setdefault(entry.concept, [])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from unsee.records.reader import parse
 from unsee.records.schema import Summary
 from unsee.report import findings
 from unsee.report.findings import Finding, Level
@@ -39,21 +36,18 @@ class Verdict:
         return f"{self.headline}: {self.body}"
 
 
-def verdict(summary: Mapping[str, Any]) -> str:
+def verdict(summary: Summary) -> str:
     """The one-sentence verdict on a record, made from its numbers alone.
 
     Args:
-        summary: The content of `summary.json`; a "verdict" in it is ignored.
+        summary: The record; a verdict in it is ignored.
 
     Returns:
         Such as "Forgotten: asked about held-out pictures of the 4 people the model answers 2 %
         right (was 95 %, a model that never saw them: 3 %); everything else it sees is kept and
         all it has read is bit-for-bit the same."
-
-    Raises:
-        RunError: If the summary is not as documented.
     """
-    return judge(parse(summary)).sentence
+    return judge(summary).sentence
 
 
 def judge(summary: Summary) -> Verdict:

@@ -150,7 +150,7 @@ def _seen_fact(
 
 def _text_fact(run: Run, finding: Finding, anchor: str) -> Fact:
     summary = run.summary
-    probes = (summary.guarantees or {}).get("text_probes")
+    probes = summary.guarantees.text_probes if summary.guarantees else None
     note = f"{probes} text-only probes, bit for bit" if probes else ""
     key = text_key(summary)
     after, before = value_of(summary.measures, key), value_of(summary.target, key)
@@ -176,7 +176,7 @@ def compared(views: list[View]) -> list[dict[str, str]]:
     rows = []
     for one in views:
         tiles = {fact.label: fact for fact in one.facts}
-        held = one.run.summary.cost or {}
+        seconds = one.run.summary.cost.seconds if one.run.summary.cost else None
         rows.append(
             {
                 "uid": one.uid,
@@ -190,7 +190,7 @@ def compared(views: list[View]) -> list[dict[str, str]]:
                 "general": tiles[GENERAL].value,
                 "text": one.judgement.text.label,
                 "relearning": tiles[ATTACKED].value,
-                "time": wording.duration(held["seconds"]) if held.get("seconds") else wording.NONE,
+                "time": wording.duration(seconds) if seconds else wording.NONE,
             }
         )
     return rows

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from unsee.records.schema import Measured
+from unsee.records.schema import Measure
 from unsee.report.findings import percent
 
 # Scores that are shares of something read best in percent; the others stay numbers of 0..1.
@@ -108,7 +108,7 @@ def way(metric: str, before: float | None, after: float | None) -> str:
     return now if before is None else f"{score(metric, before).removesuffix(' %')} → {now}"
 
 
-def interval(metric: str, found: Measured) -> str:
+def interval(metric: str, found: Measure) -> str:
     """A 95 % interval, such as "0 to 7"; empty where there is none."""
     if found.low is None or found.high is None:
         return ""

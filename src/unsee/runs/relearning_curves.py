@@ -75,7 +75,7 @@ def recover(
             measure,
             retain_measure,
         )
-        | {"max_new_tokens": {name: how[name].max_new_tokens for name in asked}}
+        | {"longest": {name: how[name].max_new_tokens for name in asked}}
         for index, attack in enumerate(attacks)
     ]
 

@@ -140,7 +140,7 @@ def _run(
         "provenance": environment | {"result_weights_sha256": result},
         "artifacts": {**(trained.get("artifacts") or {}), "report": REPORT},
     }
-    summary["verdict"] = report.verdict(summary)
+    summary["verdict"] = report.verdict(report.parse_summary(summary))
     if job.method is not None:
         card_of_run(summary, job.save, str(job.model), job.data.forget, job.names).write(
             out / job.save

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test lint types dist docs install clean
 
 demo: install
 	$(BIN)/unsee demo --out runs/demo
@@ -19,6 +19,12 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# What a release uploads: the source distribution and the wheel.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 install: $(STAMP)
 

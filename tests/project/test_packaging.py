@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -111,16 +113,77 @@ def test_the_repository_names_no_machine() -> None:
     assert strays == []
 
 
-def test_the_wheel_holds_what_is_not_python(tmp_path: Path) -> None:
-    done = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution and the wheel, built as `make dist` builds them."""
+    folder = tmp_path_factory.mktemp("dist")
+    done = run("-m", "build", "--no-isolation", "--outdir", str(folder), ".")
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for wanted in (
-        "unsee/py.typed",
-        "unsee/report/page.html.j2",
-        "unsee/report/style.css",
-        "unsee/benchmarks/pocket/artefacts/build.json",
-        "unsee/benchmarks/pocket/artefacts/target/model.safetensors",
-    ):
-        assert wanted in names
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files, as pip would unpack them."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    (wheel,) = dist.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def test_dist_passes_a_strict_twine_check(dist: Path) -> None:
+    files = sorted(str(path) for path in dist.iterdir())
+    assert [Path(name).suffix for name in files] == [".whl", ".gz"]
+    done = run("-m", "twine", "check", "--strict", *files)
+    assert done.returncode == 0, done.stdout
+
+
+def test_wheel_holds_every_file_of_the_package(installed: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "src/unsee"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    missing = [name for name in listed if not (installed / Path(name).relative_to("src")).exists()]
+    assert missing == []
+
+
+def test_wheel_runs_a_shipped_recipe(installed: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    where = [sys.executable, "-c", "import unsee; print(unsee.__file__)"]
+    told = subprocess.run(
+        where, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert Path(told.stdout.strip()).is_relative_to(installed)
+    done = subprocess.run(
+        [sys.executable, "-m", "unsee", "run", "pocket-vkd", "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["method"] == "vkd"
+
+
+def test_every_extra_of_the_errors_exists() -> None:
+    """What an error tells people to install is an extra of the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = set(project["optional-dependencies"])
+    named = {
+        extra
+        for path in MODULES
+        for group in re.findall(r"unsee\[([\w,-]+)\]", path.read_text("utf-8"))
+        for extra in group.split(",")
+    }
+    assert named <= extras
+
+
+def test_the_python_floor_is_one_and_the_same_everywhere() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    floor = settings["project"]["requires-python"].removeprefix(">=")
+    assert settings["tool"]["mypy"]["python_version"] == floor
+    major, minor = floor.split(".")
+    assert f"sys.version_info >= ({major}, {minor})" in (ROOT / "Makefile").read_text("utf-8")
+    assert f"Python {floor} or newer" in (ROOT / "README.md").read_text("utf-8")
+    named = [line for line in settings["project"]["classifiers"] if ":: 3." in line]
+    assert named[0].endswith(f":: {floor}")

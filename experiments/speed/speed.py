@@ -163,7 +163,7 @@ class Clock:
             self.updates[-1] += busy(self.device) - self._began
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """See `unsee.train.Progress`."""
+        """See `unsee.training.loop.Progress`."""
         self.marks.append(self._mark())
         self.updates.append(0.0)
         if step == steps - self.counted:

@@ -42,7 +42,7 @@ class Look:
         self.value = 1.0
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """See `unsee.train.Progress`."""
+        """See `unsee.training.loop.Progress`."""
         self.steps = step
         if step % EVERY:
             return

@@ -1,9 +1,10 @@
-"""Files and folders written whole or not at all, room on the disk, and hashes."""
+"""Atomic writing of files and folders, free disk space, and hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,11 @@ from unsee.errors import ConfigError, ModelError, RunError, first_line
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, read a piece at a time."""
+    """SHA-256 of a file's bytes, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -32,33 +33,33 @@ def hash_folder(folder: Path) -> str:
 def combine_digests(digests: Mapping[str, str]) -> str:
     """SHA-256 over the names and digests of tensors, in name order.
 
-    Built from digests, so that tensors can be hashed one at a time, from wherever they lie.
+    Built from digests, so that tensors can be hashed one at a time.
     """
     lines = "".join(f"{name}|{digests[name]}\n" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def require_empty(folder: Path) -> None:
-    """Refuses a place to write to that holds something.
+    """Refuses an output folder that is not empty.
 
     Raises:
-        ModelError: If it is a file, or a folder that is not empty.
+        ModelError: If `folder` is a file, or a folder that is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise ModelError(f"folder {folder} {what}. Name another with --out, or remove it.")
+        reason = "is not empty" if folder.is_dir() else "is a file"
+        raise ModelError(f"folder {folder} {reason}. Name another with --out, or remove it.")
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block ends well.
+    """Yields a temporary folder that becomes `folder` when the block ends without an error.
 
     Raises:
-        ModelError: If the folder has something in it already, or cannot be written.
+        ModelError: If `folder` is not empty, or cannot be written.
     """
     require_empty(folder)
     partial: Path | None = None
-    made = [parent for parent in folder.parents if not parent.exists()]
+    created_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -75,8 +76,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
-        for parent in made:
-            # Deepest first; those that something has been put into stay.
+        for parent in created_parents:
+            # Deepest first; those that are not empty stay.
             with suppress(OSError):
                 parent.rmdir()
 
@@ -84,17 +85,17 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def require_free_space(
     setting: str, folder: str | Path, needed: float, claim: str, lower: str = ""
 ) -> None:
-    """Refuses a folder whose disk has too little room for what a setting keeps there.
+    """Refuses a folder on a disk with too little free space.
 
     Args:
-        setting: Its name.
+        setting: The name of the setting that names the folder.
         folder: The folder; it need not exist.
-        needed: Bytes.
-        claim: What the setting does with them, up to how many are free.
-        lower: How to need fewer.
+        needed: Bytes that the setting needs there.
+        claim: The part of the message before the number of free bytes.
+        lower: The part of the message that says how to need fewer bytes.
 
     Raises:
-        ConfigError: If so, or it is a file.
+        ConfigError: If fewer bytes are free, or `folder` is a file.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -108,23 +109,48 @@ def require_free_space(
 
 
 def free_space(path: Path) -> tuple[Path, int]:
-    """The folder that a new file or folder would come to lie in, and the bytes free there."""
+    """The nearest existing folder at or above `path`, and the bytes free on its disk."""
     place = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
     return place, shutil.disk_usage(place).free
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all.
+@contextmanager
+def atomic_file(path: Path, concurrent: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it when the block ends without an error.
+
+    Args:
+        path: The file to write; its folder must exist.
+        concurrent: Whether several processes may write it at once, so that each needs a temporary
+            file of its own. Otherwise the next writer replaces what a killed one has left.
 
     Raises:
         RunError: If it cannot be written, such as on a full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    unique = f".{secrets.token_hex(4)}" if concurrent else ""
+    partial = path.with_name(f".{path.name}{unique}.partial")
     try:
-        partial.write_text(text, "utf-8")
+        yield partial
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
         raise RunError(
-            f"{path} cannot be written ({error}). Free some space and resume."
+            f"{path} cannot be written ({first_line(error)}). Free some space and resume."
         ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes, concurrent: bool = False) -> None:
+    """Writes a file so that it appears whole or not at all.
+
+    Args:
+        path: The file; its folder must exist.
+        content: Text, written as UTF-8 with line ends as they are, or bytes.
+        concurrent: Whether several processes may write it at once.
+
+    Raises:
+        RunError: If it cannot be written, such as on a full disk.
+    """
+    encoded = content.encode("utf-8") if isinstance(content, str) else content
+    with atomic_file(path, concurrent) as partial:
+        partial.write_bytes(encoded)

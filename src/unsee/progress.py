@@ -27,7 +27,7 @@ class Bar:
         return self
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """Shows how far the stage is; see `unsee.train.Progress`."""
+        """Shows how far the stage is; see `unsee.training.loop.Progress`."""
         if self._progress is not None and self._task is not None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             self._progress.update(self._task, completed=step, total=steps, terms=text)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import unsee.files
 import unsee.models.memory
+import unsee.training.offload
 from unsee.errors import ConfigError, RunError
 from unsee.features.capture import layer_outputs
 from unsee.features.layers import choose_layers
@@ -58,15 +60,15 @@ def test_a_state_on_disk_gives_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unsee.memory, "PIECE", 5000)
+    monkeypatch.setattr(unsee.training.offload, "CHUNK", 5000)
     kept: list[int] = []
     keep = OffloadedOptimizerState.store
 
     def watched(self: OffloadedOptimizerState, state: Any) -> None:
         keep(self, state)
-        kept.append(sum(room.nbytes for room in self._rooms))
+        kept.append(sum(mapping.nbytes for mapping in self._mappings))
 
-    monkeypatch.setattr(OffloadedOptimizerState, "keep", watched)
+    monkeypatch.setattr(OffloadedOptimizerState, "store", watched)
     shelf = tmp_path / "new" / "shelf"
     alone = tuned(tiny_folder, data, SETTINGS, dtype)
     assert not kept
@@ -126,7 +128,7 @@ def test_what_cannot_hold_a_state_is_refused(
         method.unlearn(tiny, data, Trainer(settings))
     with pytest.raises(RunError, match="cannot be written"):
         OffloadedOptimizerState(tmp_path / "file" / "shelf").store({0: {"exp_avg": torch.zeros(8)}})
-    monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, 1000))
+    monkeypatch.setattr(unsee.files, "free_space", lambda path: (path.parent, 1000))
     settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
     with pytest.raises(ConfigError, match=r"GB are needed and 0\.0 GB are free"):
         method.unlearn(tiny, data, Trainer(settings))
@@ -140,7 +142,7 @@ def test_how_much_a_state_needs(
     """Adapters need little; with masters in 32 bits, weights in 16 need twice as much."""
     vlm = VLM.load(tiny_folder, dtype=torch.bfloat16)
     room = 5 * sum(weight.numel() for weight in vlm.parameters("visual").values())
-    monkeypatch.setattr(unsee.memory, "free_space", lambda path: (path.parent, room))
+    monkeypatch.setattr(unsee.files, "free_space", lambda path: (path.parent, room))
     method = build_method("vkd", FEATURES)
     settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
     method.validate(vlm, data, settings)
@@ -160,7 +162,7 @@ def test_offload_is_for_one_process_on_a_cpu(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def teacher(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
-    monkeypatch.setattr(unsee.memory, "FEW", 1)
+    monkeypatch.setattr(unsee.models.memory, "FEW", 1)
     return VLM.load(tiny_folder, visual_only=True)
 
 

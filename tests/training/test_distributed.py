@@ -1,4 +1,4 @@
-"""The engine: several processes, precision, checkpointing; and what is refused."""
+"""Distributed training, precision and checkpointing; and which settings are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
-from unsee.training.distributed import check
+from unsee.training.distributed import require_supported
 from unsee.training.loop import STATE, Progress
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -326,4 +326,4 @@ def test_what_cannot_work_is_refused_before_anything_starts(
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ConfigError, match=re.escape(told)):
-        check(replace(SETTINGS, **fields), "cpu")
+        require_supported(replace(SETTINGS, **fields), "cpu")

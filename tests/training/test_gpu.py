@@ -28,7 +28,7 @@ from unsee.features.layers import choose_layers
 from unsee.methods import METHODS
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
-from unsee.training.distributed import check
+from unsee.training.distributed import require_supported
 from unsee.training.loop import Progress
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -262,5 +262,5 @@ def test_a_launcher_starts_it(tiny_folder: Path, photos: dict[str, Path], tmp_pa
 
 def test_what_a_gpu_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="offload is for one process on a CPU"):
-        check(replace(SETTINGS, offload="shelf"), "cuda")
-    check(replace(SETTINGS, precision="fp16"), "cuda")
+        require_supported(replace(SETTINGS, offload="shelf"), "cuda")
+    require_supported(replace(SETTINGS, precision="fp16"), "cuda")

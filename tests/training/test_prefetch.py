@@ -13,7 +13,7 @@ import pytest
 from unsee.errors import ConfigError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method, build_settings
-from unsee.training.prefetch import MOST, Prefetcher, threads_for
+from unsee.training.prefetch import MAX_THREADS, Prefetcher, threads_for
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data
@@ -72,7 +72,7 @@ def test_what_nobody_asks_for_is_dropped() -> None:
 
 def test_how_many_threads() -> None:
     assert threads_for("auto", "cpu") == 0
-    assert 0 <= threads_for("auto", "cuda") <= MOST
+    assert 0 <= threads_for("auto", "cuda") <= MAX_THREADS
     assert threads_for(4, "cpu") == 4
     assert build_settings("vkd", {"workers": "2"}).workers == 2
     with pytest.raises(ConfigError, match="workers"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unsee.training.launcher import first
+from unsee.training.launcher import is_main_process
 
 app = typer.Typer(
     name="unsee",
@@ -65,7 +65,7 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
     from unsee.recipes.plan import plan
 
     job, notes = plan(recipe, kind, command())
-    for note in (*notes, *job.advice()) if first() else ():
+    for note in (*notes, *job.advice()) if is_main_process() else ():
         typer.echo(f"Note: {note}", err=True)
     run_job(job, out, as_json)
 
@@ -75,8 +75,10 @@ def run_job(job: Any, out: Path, as_json: bool) -> None:
     from unsee.progress import bar
     from unsee.runs.run import run as do
 
-    with bar(quiet=as_json or not first()) as shown:
+    with bar(quiet=as_json or not is_main_process()) as shown:
         summary = do(job, out, shown)
+    if summary is None:
+        return
     if as_json:
         echo(summary, as_json)
         return

@@ -75,7 +75,7 @@ def ratio_masks(
 
 
 def gradient_mask(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:
-    """Multiplies gradients by masks in place, for `unsee.train.fit`."""
+    """Multiplies gradients by masks in place, for `unsee.training.loop.fit`."""
 
     def apply(parameters: Mapping[str, nn.Parameter]) -> None:
         for name, keep in masks.items():

@@ -57,7 +57,7 @@ def evict_after_forward(weights: Iterable[Tensor], last: nn.Module) -> None:
 
     def drop(*_: object, held: list[Tensor] = held) -> None:
         # Whoever keeps the hook keeps the weights: the addresses stay theirs.
-        _drop(pages)
+        drop_pages(pages)
 
     last.register_forward_hook(drop)
 
@@ -80,7 +80,7 @@ def _file_pages(tensors: Iterable[Tensor]) -> Pages:
     return [(first, last - first) for first, last in pages if last > first]
 
 
-def _drop(pages: Pages) -> None:
+def drop_pages(pages: Pages) -> None:
     """Takes pages of files out of this process's memory, until they are read again."""
     library = ctypes.CDLL(None)
     for first, size in pages:

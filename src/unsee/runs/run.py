@@ -47,7 +47,7 @@ Score = dict[str, Any]
 Rows = list[Score]
 
 
-def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, Any]:
+def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, Any] | None:
     """Does the job in a run folder, or goes on with it where it was broken off.
 
     Args:
@@ -57,13 +57,13 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
         cache: Where runs of other methods leave what the references say; None asks them anew.
 
     Returns:
-        The content of summary.json.
+        The content of summary.json; None on every process but the main one, which alone writes.
 
     Raises:
         UnseeError: If anything is wrong; the folder then resumes with the same command.
     """
-    engine = DistributedContext.initialize(job.settings, pick_device(job.device))
-    if engine.rank == 0:
+    context = DistributedContext.initialize(job.settings, pick_device(job.device))
+    if context.rank == 0:
         RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
         check(chain, job.data, job.splits)
@@ -78,11 +78,12 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
-    if engine.rank and job.method is not None:
-        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, context=engine))
-        engine.shutdown()
+    if context.rank and job.method is not None:
+        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, context=context))
+        context.shutdown()
+        return None
     with _nothing_left(out):
-        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, engine, cache)
+        return _run(job, vlm, RunFolder.open(out, job.recipe), bar, context, cache)
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def _nothing_left(out: Path) -> Iterator[None]:
 
 
 def _run(
-    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: DistributedContext, cache: Path | None
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, context: DistributedContext, cache: Path | None
 ) -> dict[str, Any]:
     out = folder.path
     environment = provenance(
@@ -109,10 +110,10 @@ def _run(
         **({"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}),
         start_weights_sha256=vlm.hash("visual" if vlm.visual_only else "all"),
     )
-    environment["processes"] = engine.processes
+    environment["processes"] = context.world_size
     environment["quantization"] = asdict(vlm.quantization) if vlm.quantization else None
     write_atomically(out / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-    trained = _train(job, vlm, folder, bar, engine)
+    trained = _train(job, vlm, folder, bar, context)
     part = _parts(job, folder, cache)
     evaluations = _evaluate(job, vlm, folder, part, bar)
     attacks = _attack(job, vlm, part, evaluations, bar)
@@ -152,7 +153,7 @@ def _run(
 
 
 def _train(
-    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, engine: DistributedContext
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, context: DistributedContext
 ) -> dict[str, Any]:
     """Unlearns in place; a resumed run takes the weights from the state it finds."""
     method = job.method
@@ -165,10 +166,10 @@ def _train(
         folder.path / STATE,
         folder.path / TRAIN,
         bar.stage(f"unlearning ({method.name})"),
-        engine,
+        context,
     )
     result = method.unlearn(vlm, job.data, trainer)
-    engine.shutdown()
+    context.shutdown()
     vlm.model.requires_grad_(False)
     history = result.history
 

@@ -1,9 +1,9 @@
-"""The engine: which processes train together, what each holds of the weights, in which precision.
+"""Distributed training: which processes train together, what each holds, in which precision.
 
-All of it is PyTorch's and accelerate's; `prepare.py` puts it around a model, and takes it off
-again. Processes share out the micro-batches of a step (`accumulate`), each drawn and
-seeded by its number alone, so that a run gives the same weights on any number of processes, up to
-the order of sums.
+PyTorch and accelerate do the work; `preparation.py` wraps a model for the length of a training.
+The processes divide the micro-batches of a step (`accumulate`) among them. Each micro-batch is
+drawn and seeded by its number alone, so a run gives the same weights on any number of processes, up
+to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -28,44 +28,52 @@ from unsee.training.launcher import world_size
 if TYPE_CHECKING:
     from unsee.training.settings import TrainingSettings
 
-
+# Given the number of a (micro-)batch, its named loss terms.
 Step = Callable[[int], Mapping[str, Tensor]]
 
-
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Objective(nn.Module):
-    """A step of the loop as a module, for what wraps modules to wrap: the loss terms by batch."""
+    """A training step as a module, because DDP and FSDP wrap modules."""
 
-    def __init__(self, engine: DistributedContext, held: nn.Module) -> None:
-        """Computes in `engine`'s precision, on weights that are in `held`."""
+    def __init__(self, context: DistributedContext, module: nn.Module) -> None:
+        """Creates an objective whose `step` is set later.
+
+        Args:
+            context: Its precision is used in the forward pass.
+            module: Holds the trained weights.
+        """
         super().__init__()
-        self.engine, self.held = engine, held
+        self.context, self.module = context, module
         self.step: Step | None = None
 
     def forward(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
-        """The named terms of a (micro-)batch, and their sum."""
+        """The named loss terms of the (micro-)batch with this number, and their sum (scalars).
+
+        Raises:
+            ConfigError: If `step` was not set.
+        """
         if self.step is None:
-            raise ConfigError("an objective was asked before it was given a step.")
-        with self.engine.autocast():
+            raise ConfigError("an objective was called before its step was set.")
+        with self.context.autocast():
             terms = dict(self.step(number))
             total = sum(terms.values(), torch.zeros(()))
-        return terms, self._anchored(total)
+        return terms, self._with_all_parameters(total)
 
-    def _anchored(self, total: Tensor) -> Tensor:
-        """The same sum, reaching every weight that the other processes may wait for.
+    def _with_all_parameters(self, total: Tensor) -> Tensor:
+        """The same sum, with a zero gradient for trained weights that the batch does not use.
 
-        A batch without a picture leaves the visual part out, and processes would exchange the
-        gradients of different weights.
+        A batch without a picture does not use the visual part. Without this, processes would
+        exchange gradients of different weights.
         """
-        if self.engine.processes == 1:
+        if self.context.world_size == 1:
             return total
-        ready = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        if self.engine.parallel == "ddp":
-            # DDP itself looks for what is left out, as long as there is anything to look at.
-            ready = [] if total.requires_grad else ready[:1]
-        return total + sum((0 * p.sum() for p in ready), torch.zeros(()))
+        unsharded = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        if self.context.strategy == "ddp":
+            # DDP finds unused parameters itself, if the loss depends on at least one parameter.
+            unsharded = [] if total.requires_grad else unsharded[:1]
+        return total + sum((0 * p.sum() for p in unsharded), torch.zeros(()))
 
 
 @dataclass(frozen=True)
@@ -73,101 +81,104 @@ class DistributedContext:
     """How the steps of a training loop are computed.
 
     Attributes:
-        rank: Which of the processes this is, from 0; 0 alone writes.
-        processes: How many train together.
-        parallel: What each holds: all that is trained ("ddp"), a share of it and of the optimiser's
-            state ("fsdp": FSDP2), or of the optimiser's state alone ("zero": DeepSpeed).
-        precision: "bf16" or "fp16" computes in it where that is safe (autocast); "no" does not.
+        rank: The index of this process, from 0; only process 0 writes files.
+        world_size: The number of processes that train together.
+        strategy: What each process holds: all trained weights ("ddp"), a shard of them and of the
+            optimizer's state ("fsdp": FSDP2), or a shard of the optimizer's state only ("zero":
+            DeepSpeed ZeRO).
+        precision: "bf16" or "fp16" computes in it where that is safe (autocast); otherwise none.
         device: The type of device: "cpu" or "cuda".
-        root: The sharded weights, while there are some.
+        root: The module that FSDP has sharded, for the length of a training.
     """
 
     rank: int = 0
-    processes: int = 1
-    parallel: str = "ddp"
+    world_size: int = 1
+    strategy: str = "ddp"
     precision: str = "no"
     device: str = "cpu"
     root: Objective | None = None
 
     @classmethod
     def initialize(cls, settings: TrainingSettings, device: str) -> DistributedContext:
-        """This process's engine; waits for the others that the launcher has started.
+        """The context of this process; waits for the others that the launcher has started.
 
         Args:
-            settings: Of the training.
+            settings: The training settings.
             device: "cpu" or "cuda".
 
         Raises:
-            ConfigError: If the settings ask for what is not there.
+            ConfigError: If the settings need what this machine or the launcher does not offer.
         """
-        check(settings, device)
-        rank, processes = 0, world_size()
-        if processes > 1:
+        require_supported(settings, device)
+        rank, size = 0, world_size()
+        if size > 1:
             from accelerate import PartialState
 
             rank = PartialState(cpu=device == "cpu").process_index
-        return cls(rank, processes, parallel(settings), settings.precision, device)
+        return cls(rank, size, choose_strategy(settings), settings.precision, device)
 
     def shutdown(self) -> None:
-        """Ends the common work: what is left to do needs one process, and the others exit."""
-        if self.processes > 1:
+        """Waits for the other processes and ends the process group.
+
+        What follows a training (evaluation, attacks, writing) needs process 0 only; the caller
+        decides what the others do.
+        """
+        if self.world_size > 1:
             dist.barrier()
             dist.destroy_process_group()
-            if self.rank:
-                raise SystemExit(0)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Computes in half precision inside the block, if it was asked for."""
-        half = HALVES.get(self.precision)
-        return nullcontext() if half is None else torch.autocast(self.device, half)
+        """Computes in half precision inside the block, if `precision` is "bf16" or "fp16"."""
+        dtype = HALF_DTYPES.get(self.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device, dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """What keeps fp16's small gradients from vanishing."""
+        """A loss scaler, which keeps small fp16 gradients from underflowing."""
         return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
     def objective(self, step: Step, parameters: Mapping[str, nn.Parameter]) -> nn.Module:
-        """The step, wrapped so that gradients come out as those of all processes together."""
+        """The step as a module whose gradients are synchronized over all processes."""
         root = self.root or Objective(self, nn.ParameterList(parameters.values()))
         root.step = step
-        if self.processes == 1 or self.parallel != "ddp":
+        if self.world_size == 1 or self.strategy != "ddp":
             return root
         return nn.parallel.DistributedDataParallel(root, find_unused_parameters=True)
 
-    def share(self, count: int) -> range:
-        """Which of `count` micro-batches are this process's."""
-        return range(self.rank, count, self.processes)
+    def local_microbatches(self, count: int) -> range:
+        """The indices, of `count` micro-batches of a step, that this process computes."""
+        return range(self.rank, count, self.world_size)
 
     def gradient_sync(self, objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Exchanges gradients in the backward pass of the block: DDP's after the last alone."""
+        """A block whose backward pass exchanges gradients; DDP does so after the last one only."""
         if isinstance(objective, nn.parallel.DistributedDataParallel) and not last:
             return objective.no_sync()
         return nullcontext()
 
-    def add(self, terms: dict[str, float]) -> dict[str, float]:
+    def sum_over_processes(self, terms: dict[str, float]) -> dict[str, float]:
         """The sum of every process's terms, by name."""
-        if self.processes == 1:
+        if self.world_size == 1:
             return terms
-        everyone: list[Any] = [None] * self.processes
-        dist.all_gather_object(everyone, terms)
-        names = dict.fromkeys(name for some in everyone for name in some)
-        return {name: sum(some.get(name, 0.0) for some in everyone) for name in names}
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, terms)
+        names = dict.fromkeys(name for local in gathered for name in local)
+        return {name: sum(local.get(name, 0.0) for local in gathered) for name in names}
 
 
-def parallel(settings: TrainingSettings) -> str:
-    """What the processes share; see `Engine.parallel`."""
+def choose_strategy(settings: TrainingSettings) -> str:
+    """The strategy that settings and launcher ask for; see `DistributedContext.strategy`."""
 
-    def told(library: str) -> bool:
+    def launched_with(library: str) -> bool:
         return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
 
     if world_size() == 1:
         return "ddp"
     if settings.parallel != "auto":
         return settings.parallel
-    return "fsdp" if told("FSDP") else "zero" if told("DEEPSPEED") else "ddp"
+    return "fsdp" if launched_with("FSDP") else "zero" if launched_with("DEEPSPEED") else "ddp"
 
 
 def zero_config() -> dict[str, Any]:
-    """What the launcher says of DeepSpeed: in its options, or in a file that it names."""
+    """The DeepSpeed configuration from the launcher's options or the file that they name."""
     from accelerate.utils import DeepSpeedPlugin
 
     config: dict[str, Any] = DeepSpeedPlugin().deepspeed_config
@@ -175,31 +186,64 @@ def zero_config() -> dict[str, Any]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each process may hold a share; all must ask."""
+    """The whole of a tensor that may be sharded; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's share of a whole tensor, if it is of the parameter's shape and shared out."""
+    """This process's shard of a whole tensor, if `parameter` is sharded and of the same shape."""
     if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
-        there = tensor.to(parameter.device)
-        return distribute_tensor(there, parameter.device_mesh, parameter.placements)
+        whole = tensor.to(parameter.device)
+        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
     return tensor
 
 
-def check(settings: TrainingSettings, device: str) -> None:
-    """Refuses what cannot work here, before a model is loaded.
+def require_supported(settings: TrainingSettings, device: str) -> None:
+    """Refuses settings that cannot work on this machine, before a model is loaded.
+
+    Args:
+        settings: The training settings.
+        device: "cpu" or "cuda".
 
     Raises:
-        ConfigError: If a setting needs what this machine, or the launcher, does not give.
+        ConfigError: If a setting needs what this machine or the launcher does not offer.
     """
-    processes = world_size()
+    _require_precision(settings, device)
+    _require_kernels(settings, device)
+    if choose_strategy(settings) == "zero":
+        _require_zero()
+    size = world_size()
+    if settings.offload is not None and (device != "cpu" or size > 1 or sys.platform != "linux"):
+        raise ConfigError(
+            "offload is for one process on a CPU, under Linux. Leave it out; several processes "
+            "shard the optimizer's state with parallel=fsdp."
+        )
+    if settings.accumulate % size:
+        raise ConfigError(
+            f"accumulate={settings.accumulate} batches a step cannot be divided evenly among "
+            f"{size} processes. Type accumulate={size}, or a multiple of it."
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    if device == "cuda" and size > 1 and local > torch.cuda.device_count():
+        raise ConfigError(
+            f"{local} processes were started here, and there are {torch.cuda.device_count()} GPUs. "
+            "Start as many as there are."
+        )
+
+
+def _require_precision(settings: TrainingSettings, device: str) -> None:
     if settings.precision == "fp16" and device == "cpu":
         raise ConfigError("precision=fp16 needs a GPU. Type precision=bf16, or no.")
-    if settings.precision == "fp16" and parallel(settings) != "ddp":
-        raise ConfigError("precision=fp16 cannot be shared out. Type precision=bf16, or ddp.")
+    if settings.precision == "fp16" and choose_strategy(settings) != "ddp":
+        raise ConfigError(
+            "precision=fp16 does not work with sharded weights. Type precision=bf16, or "
+            "parallel=ddp."
+        )
     if settings.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("precision=bf16: this GPU does not compute in it. Type precision=fp16.")
+
+
+def _require_kernels(settings: TrainingSettings, device: str) -> None:
     if settings.attention == "flash_attention_2" and (
         device == "cpu" or find_spec("flash_attn") is None
     ):
@@ -211,29 +255,9 @@ def check(settings: TrainingSettings, device: str) -> None:
     if settings.compile and compiler is None:
         needs = "the package triton" if device == "cuda" else "a C++ compiler (g++, or $CXX)"
         raise ConfigError(f"compile=true needs {needs}, and there is none. Type compile=false.")
-    if parallel(settings) == "zero":
-        _check_zero()
-    if settings.offload is not None and (
-        device != "cpu" or processes > 1 or sys.platform != "linux"
-    ):
-        raise ConfigError(
-            "offload is for one process on a CPU, under Linux. Leave it out; several processes "
-            "share out the optimiser's state with parallel=fsdp."
-        )
-    if settings.accumulate % processes:
-        raise ConfigError(
-            f"accumulate={settings.accumulate} batches a step cannot be shared out evenly among "
-            f"{processes} processes. Type accumulate={processes}, or a multiple of it."
-        )
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    if device == "cuda" and processes > 1 and local > torch.cuda.device_count():
-        raise ConfigError(
-            f"{local} processes were started here, and there are {torch.cuda.device_count()} GPUs. "
-            "Start as many as there are."
-        )
 
 
-def _check_zero() -> None:
+def _require_zero() -> None:
     if find_spec("deepspeed") is None:
         raise ConfigError(
             "DeepSpeed is not installed. Type pip install 'unsee[deepspeed]', or launch with "
@@ -243,9 +267,9 @@ def _check_zero() -> None:
     stage = config["zero_optimization"]["stage"]
     if stage not in (1, 2):
         raise ConfigError(
-            f"DeepSpeed's ZeRO stage {stage} is not for this loop. Type --zero_stage 1 or 2; "
-            "FSDP2 (--use_fsdp) shares out what stage 3 does."
+            f"DeepSpeed's ZeRO stage {stage} is not supported. Type --zero_stage 1 or 2; "
+            "FSDP2 (--use_fsdp) shards what stage 3 does."
         )
-    for half in HALVES:
+    for half in HALF_DTYPES:
         if config.get(half, {}).get("enabled") is True:
             raise ConfigError(f"the DeepSpeed config turns on {half}. Type precision={half}.")

@@ -1,4 +1,4 @@
-"""What a launcher (torchrun, accelerate) says of the processes it started; needs no torch."""
+"""The environment variables that a launcher (torchrun, accelerate) sets; needs no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def world_size() -> int:
-    """How many processes a launcher has started; 1 without one."""
+    """The number of processes that a launcher has started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
-    """Whether this is the process that speaks and writes, of those that were started."""
+def is_main_process() -> bool:
+    """Whether this is process 0, which alone prints and writes."""
     return os.environ.get("RANK", "0") == "0"

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from unsee.errors import TrainingError
-from unsee.training.distributed import DistributedContext
+from unsee.files import write_atomically
+from unsee.training.distributed import DistributedContext, Step
 from unsee.training.optimizer import DeepSpeedStep, OptimizerStep
 from unsee.training.sampling import seed_step
 from unsee.training.settings import TrainingSettings
-from unsee.training.state import STATE, TrainingHistory, load_state, save
+from unsee.training.state import STATE, TrainingHistory, load_state, save_state
 
-ALONE = DistributedContext()
+SINGLE_PROCESS = DistributedContext()
 
 
 class Progress(Protocol):
-    """What the loop tells whoever shows it."""
+    """What the loop calls to show progress."""
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """Called after every step with the number of steps done and the loss terms."""
+        """Called after every step with the number of steps done, of all steps, and the losses."""
 
 
 def fit(
     parameters: Mapping[str, nn.Parameter],
-    step: Callable[[int], Mapping[str, Tensor]],
+    step: Step,
     settings: TrainingSettings,
     *,
-    engine: DistributedContext = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
     folder: Path | None = None,
     log: Path | None = None,
     progress: Progress | None = None,
@@ -43,78 +43,96 @@ def fit(
 ) -> TrainingHistory:
     """Trains `parameters` with AdamW on the loss that `step` returns.
 
-    Resuming: with a `folder`, parameters and optimiser are saved every `save_every` steps, and a
-    run that finds such a state goes on from it. Every draw is seeded from (seed, step), so the
-    final weights equal those of an unbroken run bit for bit on the same machine and thread count.
+    Resuming: with a `folder`, parameters and optimizer are saved every `save_every` steps, and a
+    run that finds such a state continues from it. Every draw is seeded from (seed, step), so the
+    final weights equal those of an uninterrupted run bit for bit on the same machine and thread
+    count.
 
     Args:
-        parameters: What to train, by name. Only these change; all else is frozen by the caller.
+        parameters: What to train, by name. Only these change; the caller freezes the rest.
         step: Given the number of a (micro-)batch, the named, already weighted loss terms; their
             sum is minimised. Must depend on nothing but that number and the weights.
-        settings: Steps, rate and so on.
-        engine: How steps are computed, and with which other processes; of these the first alone
-            writes and is told of progress.
+        settings: Steps, learning rate and so on.
+        context: How steps are computed, and with which other processes; only process 0 writes the
+            log and reports progress.
         folder: Where to keep the resumable state.
         log: A JSONL file that gets one line a step.
-        progress: Told about every step.
+        progress: Called after every step.
         gradient: Edits the gradients in place before each update, such as a mask.
         after: Called with the number of steps done after each update.
 
     Raises:
-        TrainingError: If a term is not finite (the last saved state stays), or nothing trains.
+        TrainingError: If a term is not finite (the last saved state stays), or if no parameter
+            receives a gradient.
     """
     if not parameters:
         raise TrainingError("no parameters to train: the chosen part or layers are empty.")
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    kind = DeepSpeedStep if engine.parallel == "zero" else OptimizerStep
-    update = kind(engine, step, parameters, settings)
+    kind = DeepSpeedStep if context.strategy == "zero" else OptimizerStep
+    optimizer_step = kind(context, step, parameters, settings)
     history = TrainingHistory()
     if folder is not None:
-        load_state(folder, settings, update, set(parameters), history)
-    if engine.rank:
+        load_state(folder, settings, optimizer_step, set(parameters), history)
+    if context.rank:
         log = progress = None
     if log is not None:
-        _trim(log, history.steps)
-    started, before = time.perf_counter(), history.seconds
+        _drop_lines_after(log, history.steps)
+    started, seconds_before = time.perf_counter(), history.seconds
     for index in range(history.steps, settings.steps):
         rate = settings.rate(index)
-        update.begin(rate)
-        terms: dict[str, float] = {}
-        mine = engine.share(settings.accumulate)
-        for micro in mine:
-            number = index * settings.accumulate + micro
-            seed_step(settings.seed, number)
-            with engine.gradient_sync(update.objective, last=micro == mine[-1]):
-                losses, total = update.objective(number)
-                for name, value in losses.items():
-                    terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
-                if engine.processes == 1:
-                    _require_finite(terms, index, folder)
-                update.backward(total)
-        terms = engine.add(terms)
-        _require_finite(terms, index, folder)
-        _require_finite({"gradient norm": update.finish(gradient)}, index, folder)
-        history.trained = update.reached()
+        optimizer_step.start_step(rate)
+        terms = _accumulate_gradients(optimizer_step, index, settings, context, folder)
+        norm = optimizer_step.clip_gradients(gradient)
+        _require_finite({"gradient norm": norm}, index, folder)
+        history.trained = optimizer_step.count_with_gradient()
         if not history.trained and index == history.steps == 0:
             raise TrainingError(
                 "no trained parameter received a gradient: every loss term is constant. Check the "
                 "weights of the terms (w_forget, w_erase, ...) and the trained layers."
             )
-        update.step()
+        optimizer_step.step()
         history.steps, history.last = index + 1, terms
-        history.seconds = before + time.perf_counter() - started
+        history.seconds = seconds_before + time.perf_counter() - started
         if log is not None:
-            _append(log, history, rate)
-        last = index + 1 == settings.steps
-        if folder is not None and (last or (index + 1) % (settings.save_every or math.inf) == 0):
-            save(folder, settings, update, history, write=engine.rank == 0)
+            _append_line(log, history, rate)
+        if folder is not None and _saves_after(index + 1, settings):
+            save_state(folder, settings, optimizer_step, history, write=context.rank == 0)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)
         if after is not None:
             after(index + 1)
-    update.end()
+    optimizer_step.release()
     return history
+
+
+def _accumulate_gradients(
+    optimizer_step: OptimizerStep,
+    index: int,
+    settings: TrainingSettings,
+    context: DistributedContext,
+    folder: Path | None,
+) -> dict[str, float]:
+    """Computes a step's gradients; its loss terms, averaged over the batches of all processes."""
+    terms: dict[str, float] = {}
+    local = context.local_microbatches(settings.accumulate)
+    for micro in local:
+        number = index * settings.accumulate + micro
+        seed_step(settings.seed, number)
+        with context.gradient_sync(optimizer_step.objective, last=micro == local[-1]):
+            losses, total = optimizer_step.objective(number)
+            for name, value in losses.items():
+                terms[name] = terms.get(name, 0.0) + value.item() / settings.accumulate
+            if context.world_size == 1:
+                _require_finite(terms, index, folder)
+            optimizer_step.backward(total)
+    terms = context.sum_over_processes(terms)
+    _require_finite(terms, index, folder)
+    return terms
+
+
+def _saves_after(done: int, settings: TrainingSettings) -> bool:
+    return done == settings.steps or done % (settings.save_every or math.inf) == 0
 
 
 def _require_finite(terms: Mapping[str, float], step: int, folder: Path | None) -> None:
@@ -127,7 +145,7 @@ def _require_finite(terms: Mapping[str, float], step: int, folder: Path | None) 
         )
 
 
-def _append(log: Path, history: TrainingHistory, rate: float) -> None:
+def _append_line(log: Path, history: TrainingHistory, rate: float) -> None:
     line = {
         "step": history.steps,
         "loss": sum(history.last.values()),
@@ -139,16 +157,11 @@ def _append(log: Path, history: TrainingHistory, rate: float) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _trim(log: Path, steps: int) -> None:
-    """Drops the lines of steps that a resumed run will take again, and any half-written one."""
+def _drop_lines_after(log: Path, steps: int) -> None:
+    """Drops the lines of steps that a resumed run repeats, and any half-written line."""
     if not log.exists():
         log.parent.mkdir(parents=True, exist_ok=True)
         return
-    kept = [
-        line
-        for number, line in enumerate(log.read_text("utf-8").splitlines(keepends=True))
-        if number < steps and line.endswith("\n")
-    ]
-    partial = log.with_suffix(".partial")
-    partial.write_text("".join(kept), "utf-8")
-    os.replace(partial, log)
+    lines = log.read_text("utf-8").splitlines(keepends=True)
+    complete = [line for line in lines[:steps] if line.endswith("\n")]
+    write_atomically(log, "".join(complete))

@@ -1,8 +1,8 @@
-"""LoRA adapters: small matrices beside frozen linear layers, trained instead, then folded in.
+"""LoRA adapters: low-rank matrices beside frozen linear layers, trained, then merged.
 
-The methods, the relearning attack and `unsee finetune` all come here. Which layers of the language
-part are adapted is said by the family (`lora_targets`); in the visual part it is every linear layer
-that would have been trained.
+The methods, the relearning attack and `unsee finetune` use them. The family says which layers of
+the language part are adapted (`lora_targets`); in the visual part it is every linear layer that
+would have been trained.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-NAME = "default"
+ADAPTER_NAME = "default"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Lora:
     Attributes:
         rank: Rows of A and columns of B.
         alpha: Numerator of the scale.
-        dropout: Share of A's inputs that are dropped while training.
+        dropout: Dropout probability of A's inputs while training.
     """
 
     rank: Annotated[int, Field(ge=1)] = 16
@@ -46,19 +46,24 @@ class Lora:
 
 
 class LoraAdapters:
-    """Adapters that sit in a model until they are folded into its weights.
+    """The LoRA adapters of a model, until they are merged into its weights.
 
     Attributes:
-        lora: Their shape.
-        targets: The names of the adapted modules, in order.
-        parameters: What is trained, by name; still readable after `fold`.
+        lora: Rank, scale and dropout.
+        targets: The names of the adapted modules, in the model's order.
+        parameters: What is trained, by name; still readable after `merge`.
     """
 
     def __init__(self, vlm: VLM, parameters: Mapping[str, nn.Parameter], lora: Lora) -> None:
-        """Puts adapters into the linear layers that hold some of `parameters`.
+        """Adds adapters to the linear layers that hold some of `parameters`.
 
-        A is drawn from torch's generator and B is 0, so that at first nothing changes; the caller
-        seeds.
+        A is drawn from torch's generator, which the caller seeds; B is 0, so the model's outputs
+        do not change at first.
+
+        Args:
+            vlm: The model; its linear layers are replaced in place.
+            parameters: The weights that the adapters stand for, by name.
+            lora: Rank, scale and dropout.
 
         Raises:
             ConfigError: If a part of `parameters` has no layer that can be adapted.
@@ -67,11 +72,11 @@ class LoraAdapters:
 
         self.lora = lora
         self.targets = _targets(vlm, parameters)
-        tuner: Any = LoraModel(vlm.model, self._config(list(self.targets)), NAME)
+        tuner: Any = LoraModel(vlm.model, self._config(list(self.targets)), ADAPTER_NAME)
         self._tuner, self._model = tuner, vlm.model
         self.parameters = {n: p for n, p in vlm.model.named_parameters() if "lora_" in n}
         for parameter in self.parameters.values():
-            # Half precision loses the small steps that adapters are made of.
+            # Half precision would round the small updates of adapters away.
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.float()
         for name, module in vlm.model.named_modules():
@@ -79,7 +84,7 @@ class LoraAdapters:
                 module.train()
 
     def merge(self) -> None:
-        """Adds the adapters' product to the weights and takes them out; names are as before."""
+        """Adds the product B A to the weights and removes the adapters; names are as before."""
         with torch.no_grad():
             self._tuner.merge_and_unload()
         # peft leaves its configuration behind, which would end up in config.json.
@@ -90,16 +95,18 @@ class LoraAdapters:
         """Writes a folder that `peft.PeftModel.from_pretrained(base, folder)` loads.
 
         Args:
-            folder: Where to, whole or not at all.
+            folder: Where to write, atomically.
             base: The base checkpoint's hub id, if it has one.
 
         Raises:
-            ModelError: If the folder is in use or cannot be written.
+            ModelError: If the folder is not empty or cannot be written.
         """
         from safetensors.torch import save_file
 
         tensors = {
-            "base_model.model." + name.replace(f".{NAME}.", "."): p.detach().cpu().contiguous()
+            "base_model.model." + name.replace(f".{ADAPTER_NAME}.", "."): p.detach()
+            .cpu()
+            .contiguous()
             for name, p in self.parameters.items()
         }
         config = self._config(list(self.targets))
@@ -131,23 +138,23 @@ def _targets(vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...
     pattern = vlm.family.lora_targets
     owners = {name.rpartition(".")[0] for name in parameters}
     linear = [
-        # Subclasses, such as the projection inside torch's own attention, are read past `forward`.
+        # Not subclasses: torch's own attention reads its projection's weight without `forward`.
         name
         for name, module in vlm.model.named_modules()
         if type(module) is nn.Linear
     ]
     adapted = [name for name in linear if name in owners]
-    spoken = [n for n in adapted if n.startswith(language) and re.fullmatch(pattern, n)]
-    visual = [n for n in adapted if not n.startswith(language)]
-    if not spoken and any(n.startswith(language) for n in parameters):
+    in_language = [n for n in adapted if n.startswith(language) and re.fullmatch(pattern, n)]
+    in_visual = [n for n in adapted if not n.startswith(language)]
+    if not in_language and any(n.startswith(language) for n in parameters):
         raise ConfigError(
             f"the LoRA pattern '{pattern}' of family '{vlm.family.name}' matches no layer of this "
             "model's language part. Train the weights themselves: --set lora=0."
         )
-    if not visual and any(not n.startswith(language) for n in parameters):
+    if not in_visual and any(not n.startswith(language) for n in parameters):
         raise ConfigError(
             "LoRA matches no layer of the visual part: what is to be trained there has no linear "
             "layer. Train the weights themselves: --set lora=0."
         )
-    chosen = {*spoken, *visual}
+    chosen = {*in_language, *in_visual}
     return tuple(name for name in adapted if name in chosen)

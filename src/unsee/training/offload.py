@@ -1,4 +1,4 @@
-"""Offload."""
+"""Optimizer state in a file: less memory while a model trains on a CPU."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import RunError
-from unsee.models.memory import _drop, release_freed_memory
+from unsee.models.memory import drop_pages, release_freed_memory
 
-ALIGNED = 64  # bytes
-
-
-PIECE = 100_000_000  # bytes of weights that are updated together, where memory is short
+ALIGNMENT = 64  # bytes
+CHUNK = 100_000_000  # bytes of weights that are updated together
 
 
 class OffloadedOptimizerState:
-    """Keeps an optimiser's state in a folder, and in memory for the moment of the update alone.
+    """Keeps an optimizer's state in a folder, and in memory only during the update.
 
-    The file has no name, so that nothing is left of it when the process ends, however it ends.
+    The files are deleted as soon as they are mapped, so nothing is left when the process ends,
+    however it ends.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Keeps it in `folder`."""
+        """Keeps the state in `folder`, which is created when something is stored."""
         self._folder = Path(folder)
-        # Each is a file of its own, mapped as long as it is in this list.
-        self._rooms: list[Tensor] = []
+        # One memory-mapped file each, which exists as long as its tensor is in this list.
+        self._mappings: list[Tensor] = []
 
     def step(self, optimizer: torch.optim.Optimizer, values: Sequence[nn.Parameter]) -> None:
-        """Updates the weights piece by piece, and drops their gradients.
+        """Updates the weights chunk by chunk, and drops their gradients.
 
         Raises:
             RunError: If the disk is full.
@@ -42,46 +41,52 @@ class OffloadedOptimizerState:
         gradients = [value.grad for value in values]
         for value in values:
             value.grad = None
-        for piece in _pieces(values):
-            for value in values[piece]:
+        for chunk in _chunks(values):
+            for value in values[chunk]:
                 value.grad = gradients.pop(0)
             optimizer.step()
             self.store(optimizer.state)
-            for value in values[piece]:
+            for value in values[chunk]:
                 value.grad = None
 
     def store(self, state: Mapping[Any, dict[str, Any]]) -> None:
-        """Moves what is new of an optimiser's state into the folder; nothing of it stays."""
-        there = {room.data_ptr() for room in self._rooms}
-        fresh = [
+        """Moves tensors of an optimizer's state that are still in memory into the folder.
+
+        Args:
+            state: The optimizer's state tensors by name, by parameter; replaced in place.
+
+        Raises:
+            RunError: If the disk is full.
+        """
+        stored = {mapping.data_ptr() for mapping in self._mappings}
+        new = [
             (slots, name, value)
             for slots in state.values()
             for name, value in slots.items()
             if torch.is_tensor(value)
             and value.dim()
-            and value.untyped_storage().data_ptr() not in there
+            and value.untyped_storage().data_ptr() not in stored
         ]
-        room = self._map(sum(_aligned(value.nbytes) for *_, value in fresh))
-        for slots, name, value in fresh:
-            place, room = room[: value.nbytes], room[_aligned(value.nbytes) :]
+        free = self._map(sum(_aligned(value.nbytes) for *_, value in new))
+        for slots, name, value in new:
+            place, free = free[: value.nbytes], free[_aligned(value.nbytes) :]
             slots[name] = place.view(value.dtype).view(value.shape).copy_(value)
         self.evict()
 
     def evict(self) -> None:
-        """Takes what is in the folder out of memory, until it is read again."""
-        _drop([(room.data_ptr(), room.nbytes) for room in self._rooms])
+        """Drops the stored pages from memory; the next access reads them from the file."""
+        drop_pages([(mapping.data_ptr(), mapping.nbytes) for mapping in self._mappings])
 
     def _map(self, size: int) -> Tensor:
-        """That many bytes of a new file in the folder."""
+        """A tensor of `size` bytes in a new file of the folder."""
         if not size:
             return torch.empty(0, dtype=torch.uint8)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._folder)
             try:
-                # All of it now: a disk that fills up later would kill the process.
-                os.posix_fallocate(handle, 0, size)
-                found = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
+                _allocate(handle, size)
+                mapping = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
             finally:
                 os.close(handle)
                 os.unlink(name)
@@ -90,20 +95,31 @@ class OffloadedOptimizerState:
                 f"offload {self._folder} cannot be written ({error}). Free some space and type "
                 "the same command again, or leave offload out."
             ) from error
-        self._rooms.append(found)
-        return found
+        self._mappings.append(mapping)
+        return mapping
 
 
-def _pieces(values: Sequence[Tensor]) -> Iterator[slice]:
-    """Runs of tensors of about `PIECE` bytes each."""
+def _allocate(handle: int, size: int) -> None:
+    """Reserves a file's space on the disk: a disk that fills up later would kill the process.
+
+    Where the system has no `posix_fallocate` (macOS, Windows), the file is only extended.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.truncate(handle, size)
+
+
+def _chunks(values: Sequence[Tensor]) -> Iterator[slice]:
+    """Slices of the tensors, about `CHUNK` bytes each."""
     start = size = 0
     for index, value in enumerate(values):
         size += value.nbytes
-        if size >= PIECE or index + 1 == len(values):
+        if size >= CHUNK or index + 1 == len(values):
             yield slice(start, index + 1)
             start, size = index + 1, 0
 
 
 def _aligned(size: int) -> int:
-    """The bytes that so many take up where the next begin at a multiple of `ALIGNED`."""
-    return -(-size // ALIGNED) * ALIGNED
+    """`size` in bytes, rounded up to a multiple of `ALIGNMENT`."""
+    return -(-size // ALIGNMENT) * ALIGNMENT

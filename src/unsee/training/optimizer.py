@@ -1,4 +1,4 @@
-"""What a step of the training loop does to the weights: AdamW's, or DeepSpeed's with ZeRO."""
+"""The update of the weights in a training step: by AdamW, or by DeepSpeed with ZeRO."""
 
 from __future__ import annotations
 
@@ -21,30 +21,37 @@ from unsee.training.offload import OffloadedOptimizerState
 if TYPE_CHECKING:
     from unsee.training.settings import TrainingSettings
 
-
-Edit = Callable[[Mapping[str, nn.Parameter]], None]
+# Edits the gradients of the parameters, given by name, in place.
+GradientEdit = Callable[[Mapping[str, nn.Parameter]], None]
 
 
 class OptimizerStep:
-    """AdamW on the gradients of a step's batches.
+    """One step of AdamW at a time: gradients of several batches, then one update.
 
     Attributes:
-        objective: The loss terms and their sum, by batch.
+        objective: Given the number of a batch, its named loss terms and their sum.
     """
 
     def __init__(
         self,
-        engine: DistributedContext,
+        context: DistributedContext,
         step: Step,
         parameters: Mapping[str, nn.Parameter],
         settings: TrainingSettings,
     ) -> None:
-        """Trains `parameters` on what `step` returns, as `engine` computes it."""
-        self._engine, self._settings, self._parameters = engine, settings, parameters
+        """Creates the optimizer.
+
+        Args:
+            context: How steps are computed, and with which other processes.
+            step: Given the number of a batch, its named loss terms.
+            parameters: What is trained, by name.
+            settings: The training settings.
+        """
+        self._context, self._settings, self._parameters = context, settings, parameters
         self._values = list(parameters.values())
         # On a CPU, torch's fused update of bfloat16 takes a fifth of the time; on a GPU it needs no
         # memory beside the state.
-        fused = engine.processes == 1 and all(
+        fused = context.world_size == 1 and all(
             value.device.type == "cuda" or value.dtype == torch.bfloat16 for value in self._values
         )
         self._optimizer: Any = torch.optim.AdamW(
@@ -53,64 +60,76 @@ class OptimizerStep:
             weight_decay=settings.weight_decay,
             fused=fused or None,
         )
-        self._scaler = engine.scaler()
-        self._shelf = (
+        self._scaler = context.scaler()
+        self._offloaded = (
             None if settings.offload is None else OffloadedOptimizerState(settings.offload)
         )
-        self.objective: Any = engine.objective(step, parameters)
+        self.objective: Any = context.objective(step, parameters)
 
-    def begin(self, rate: float) -> None:
-        """Starts a step at a learning rate."""
-        if self._shelf is not None:
-            self._shelf.evict()
+    def start_step(self, rate: float) -> None:
+        """Sets the learning rate and drops the gradients of the step before."""
+        if self._offloaded is not None:
+            self._offloaded.evict()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
 
     def backward(self, total: Tensor) -> None:
-        """Adds a batch's share of the step's gradient."""
+        """Adds a batch's part of the step's gradient; `total` is the batch's loss (scalar)."""
         if total.requires_grad:
-            # Processes average their gradients: a share counts as often as there are some.
-            share = total * self._engine.processes / self._settings.accumulate
-            self._scaler.scale(share).backward()
+            # Processes average their gradients, so each counts world_size times.
+            scaled = total * self._context.world_size / self._settings.accumulate
+            self._scaler.scale(scaled).backward()
 
-    def reached(self) -> int:
-        """How many of the trained numbers have a gradient."""
+    def count_with_gradient(self) -> int:
+        """The number of trained values (elements, not tensors) that have a gradient."""
         return sum(p.numel() for p in self._values if p.grad is not None)
 
-    def finish(self, edit: Edit | None) -> float:
-        """Edits and clips the gradients; their norm before that, or 0 if it is not looked at."""
+    def clip_gradients(self, edit: GradientEdit | None) -> float:
+        """Edits, then clips the gradients.
+
+        Args:
+            edit: Edits them in place, such as a mask.
+
+        Returns:
+            The gradients' norm before clipping; 0 if it is not computed.
+        """
         self._scaler.unscale_(self._optimizer)
         if edit is not None:
             edit(self._parameters)
-        if not self._settings.clip or not self.reached():
+        if not self._settings.clip or not self.count_with_gradient():
             return 0.0
         norm = full_tensor(nn.utils.clip_grad_norm_(self._values, self._settings.clip))
-        # fp16 overflows now and then: the scaler leaves such a step out.
+        # With fp16 a norm may overflow; the scaler then skips the step.
         return 0.0 if self._scaler.is_enabled() else float(norm)
 
     def step(self) -> None:
-        """Changes the weights."""
-        if self._shelf is not None:
-            self._shelf.step(self._optimizer, self._values)
+        """Updates the weights."""
+        if self._offloaded is not None:
+            self._offloaded.step(self._optimizer, self._values)
         else:
             self._scaler.step(self._optimizer)
             self._scaler.update()
 
-    def end(self) -> None:
-        """Drops the gradients."""
+    def release(self) -> None:
+        """Drops the gradients at the end of the training."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
-        """Weights and optimiser, whole; all processes must ask."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Whole weights and optimizer state, unsharded; every process must call it."""
         return self._weights() | {
             f"optimizer/{index}/{slot}": full_tensor(torch.as_tensor(value)).contiguous()
             for index, slots in self._optimizer.state_dict()["state"].items()
             for slot, value in slots.items()
         }
 
-    def put(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
-        """Puts the weights, the optimiser and the scaler of the gradients back."""
+    def load_state(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
+        """Restores the weights, the optimizer and the loss scaler.
+
+        Args:
+            tensors: What `state_dict` returned.
+            scaler: What `scaler_state` returned.
+        """
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(shard_like(tensors[f"parameter/{name}"], parameter))
@@ -120,12 +139,12 @@ class OptimizerStep:
             for index, slots in _slots(tensors).items()
         }
         self._optimizer.load_state_dict(state)
-        if self._shelf is not None:
-            self._shelf.store(self._optimizer.state)
+        if self._offloaded is not None:
+            self._offloaded.store(self._optimizer.state)
         self._scaler.load_state_dict(dict(scaler))
 
-    def scaler(self) -> dict[str, Any]:
-        """The state of the scaler; empty without one."""
+    def scaler_state(self) -> dict[str, Any]:
+        """The state of the loss scaler; empty without fp16."""
         return self._scaler.state_dict()
 
     def _weights(self) -> dict[str, Tensor]:
@@ -136,84 +155,84 @@ class OptimizerStep:
 
 
 class DeepSpeedStep(OptimizerStep):
-    """AdamW by DeepSpeed: the optimiser's state, and gradients, are shared out (ZeRO 1 and 2)."""
+    """AdamW by DeepSpeed: optimizer state and gradients are sharded (ZeRO stages 1 and 2)."""
 
     def __init__(
         self,
-        engine: DistributedContext,
+        context: DistributedContext,
         step: Step,
         parameters: Mapping[str, nn.Parameter],
         settings: TrainingSettings,
     ) -> None:
-        """See `Update`; the launcher says how ZeRO is to work."""
+        """See `OptimizerStep`; the launcher gives the ZeRO configuration."""
         import deepspeed
 
-        super().__init__(engine, step, parameters, settings)
+        super().__init__(context, step, parameters, settings)
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         config = zero_config() | {
             "train_batch_size": settings.accumulate,
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": settings.accumulate // engine.processes,
+            "gradient_accumulation_steps": settings.accumulate // context.world_size,
             "gradient_clipping": settings.clip,
             "zero_allow_untested_optimizer": True,
         }
         self.objective, self._optimizer, _, _ = deepspeed.initialize(
             model=self.objective, optimizer=self._optimizer, config=config
         )
-        self._open = False
+        self._step_is_pending = False
 
-    def begin(self, rate: float) -> None:
-        """See `Update.begin`; DeepSpeed drops the gradients itself."""
+    def start_step(self, rate: float) -> None:
+        """See `OptimizerStep.start_step`; DeepSpeed drops the gradients itself."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
     def backward(self, total: Tensor) -> None:
-        """See `Update.backward`; DeepSpeed divides by the number of batches itself."""
-        if self._open:
+        """See `OptimizerStep.backward`; DeepSpeed divides by the number of batches itself."""
+        if self._step_is_pending:
             self.objective.step()
         self.objective.backward(total)
-        self._open = True
+        self._step_is_pending = True
 
-    def reached(self) -> int:
-        """All: DeepSpeed takes a missing gradient for zeros."""
+    def count_with_gradient(self) -> int:
+        """All trained values: DeepSpeed treats a missing gradient as zeros."""
         return sum(p.numel() for p in self._values)
 
-    def finish(self, edit: Edit | None) -> float:
-        """Nothing is looked at: DeepSpeed clips while it steps."""
+    def clip_gradients(self, edit: GradientEdit | None) -> float:
+        """Returns 0: DeepSpeed clips in its own step."""
         return 0.0
 
     def step(self) -> None:
-        """See `Update.step`."""
+        """See `OptimizerStep.step`."""
         self.objective.step()
-        self._open = False
+        self._step_is_pending = False
 
-    def end(self) -> None:
-        """Takes the weights out of DeepSpeed's buffers."""
+    def release(self) -> None:
+        """Takes the weights out of DeepSpeed's buffers and drops the gradients."""
         for parameter in self._values:
             parameter.data = parameter.data.clone()
             parameter.grad = None
         self.objective.destroy()
 
-    def state(self) -> dict[str, Tensor]:
-        """See `Update.state`."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `OptimizerStep.state_dict`."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        found = self._weights()
+        tensors = self._weights()
         (inner, *_) = self._optimizer.optimizer.state.values()
         for index, parameter in enumerate(self._values):
             for slot, value in inner.items():
                 if slot != "step":
                     value = safe_get_full_optimizer_state(parameter, slot)
-                found[f"optimizer/{index}/{slot}"] = torch.as_tensor(value).clone().contiguous()
-        return found
+                tensors[f"optimizer/{index}/{slot}"] = torch.as_tensor(value).clone().contiguous()
+        return tensors
 
-    def put(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
-        """See `Update.put`."""
+    def load_state(self, tensors: Mapping[str, Tensor], scaler: Mapping[str, Any]) -> None:
+        """See `OptimizerStep.load_state`."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        # A step that goes nowhere makes the optimiser's state, which is then overwritten.
-        self.begin(0.0)
-        for _ in self._engine.share(self._settings.accumulate):
+        # A step with learning rate 0 creates the optimizer's state, which is then overwritten.
+        self.start_step(0.0)
+        for _ in self._context.local_microbatches(self._settings.accumulate):
             self.backward(sum((0 * value.sum() for value in self._values), torch.zeros(())))
         self.step()
         for name, parameter in self._parameters.items():
@@ -230,7 +249,7 @@ class DeepSpeedStep(OptimizerStep):
 
 
 def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """An optimiser's state by the number of the parameter."""
+    """The optimizer's state tensors by name, by the number of the parameter."""
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):

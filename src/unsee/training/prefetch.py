@@ -1,4 +1,4 @@
-"""Batches made ahead, in threads, while a GPU computes: it would wait for pictures."""
+"""Batches made in threads while a GPU computes, which would otherwise wait for pictures."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-
-MOST = 8  # threads, unless somebody says how many
+MAX_THREADS = 8  # with workers="auto"
 
 
 class Prefetcher(Generic[T]):
-    """What every step needs, by the number of its batch; a context, at whose end the threads end.
+    """Makes the inputs of batches, by number, before they are needed.
 
-    What is made for a number must depend on that number alone. It is then the same however many
-    threads there are.
+    It is a context manager, which ends the threads. What is made for a number must depend on that
+    number alone; it is then the same with any number of threads.
     """
 
     def __init__(self, make: Callable[[int], T], threads: int, stop: int, stride: int = 1) -> None:
-        """Makes as many ahead as there are threads.
+        """Prefetches as many batches as there are threads.
 
         Args:
-            make: Of a number, what it needs.
-            threads: How many make something at once; 0 makes it when it is asked for.
-            stop: The first number that is not asked for.
-            stride: From one number that is asked for to the next.
+            make: Given the number of a batch, returns its inputs.
+            threads: Number of threads; 0 makes each batch when it is requested.
+            stop: End (exclusive) of the numbers that are requested.
+            stride: Difference between consecutive numbers that are requested.
         """
-        self._make, self._ahead, self._stop, self._stride = make, threads, stop, stride
-        self._coming: dict[int, Future[T]] = {}
-        self._pool = ThreadPoolExecutor(threads, "ahead") if threads else None
+        self._make, self._threads, self._stop, self._stride = make, threads, stop, stride
+        self._pending: dict[int, Future[T]] = {}
+        self._pool = ThreadPoolExecutor(threads, "prefetch") if threads else None
 
     def __call__(self, number: int) -> T:
-        """What this number needs; begins with those that are asked for next."""
+        """The inputs of the batch with this number; starts making the next ones."""
         if self._pool is None:
             return self._make(number)
-        last = number + self._ahead * self._stride
+        last = number + self._threads * self._stride
         for following in range(number, min(last + 1, max(self._stop, number + 1)), self._stride):
-            if following not in self._coming:
-                self._coming[following] = self._pool.submit(self._make, following)
-        return self._coming.pop(number).result()
+            if following not in self._pending:
+                self._pending[following] = self._pool.submit(self._make, following)
+        return self._pending.pop(number).result()
 
     def __enter__(self) -> Prefetcher[T]:
-        """Itself."""
+        """Returns the prefetcher."""
         return self
 
     def __exit__(
@@ -54,18 +53,18 @@ class Prefetcher(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Drops what nobody will ask for."""
+        """Cancels what was not requested and ends the threads."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
 
-def threads_for(wanted: int | str, device: str) -> int:
-    """How many threads make batches.
+def threads_for(workers: int | str, device: str) -> int:
+    """The number of threads that make batches.
 
     Args:
-        wanted: How many, or "auto": none on a CPU, which has no time to spare for them.
-        device: What trains: "cpu" or "cuda".
+        workers: How many, or "auto": none on a CPU, whose cores are busy with the training.
+        device: The training device: "cpu" or "cuda".
     """
-    if wanted != "auto":
-        return int(wanted)
-    return 0 if device == "cpu" else min(MOST, (os.cpu_count() or 2) - 1)
+    if workers != "auto":
+        return int(workers)
+    return 0 if device == "cpu" else min(MAX_THREADS, (os.cpu_count() or 2) - 1)

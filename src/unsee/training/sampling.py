@@ -1,4 +1,4 @@
-"""Which samples a step draws, and how its draws are seeded."""
+"""Seeds of a step and the batch that it draws: functions of (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
-    """The indices of the batch at a step: epoch after epoch of seeded permutations.
+    """The indices of the batch at a step: one seeded permutation per epoch.
 
-    A function of its arguments alone. Every index comes once an epoch; a batch may span two.
+    Every index is drawn once an epoch; a batch may span two epochs.
+
+    Args:
+        count: Number of samples.
+        size: Batch size.
+        step: Number of the batch, from 0.
+        seed: Seed of the permutations.
+
+    Raises:
+        TrainingError: If `count` is 0.
     """
     if count < 1:
         raise TrainingError("there is nothing to draw batches from: a set is empty.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from unsee.errors import RunError
+from unsee.files import atomic_file
 from unsee.training.optimizer import OptimizerStep
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ class TrainingHistory:
     """What a training run did.
 
     Attributes:
-        steps: Steps done in all, earlier sittings included.
-        seconds: Time in the loop, earlier sittings included.
+        steps: Steps done in total, including those before a resume.
+        seconds: Wall-clock time in the loop, including that before a resume.
         samples: Samples seen, if the caller counts them.
-        trained: Number of parameters that received a gradient.
-        last: The last step's loss terms.
+        trained: Number of parameter values that received a gradient.
+        last: The loss terms of the last step.
     """
 
     steps: int = 0
@@ -40,67 +40,60 @@ class TrainingHistory:
 STATE = "state"
 
 
-# What may differ between two sittings of one run: it does not change the result.
+# Settings that may differ when a run is resumed, because they do not change the result.
 MAY_DIFFER_ON_RESUME = ("save_every", "parallel", "offload", "workers")
 
 
-def save(
+def save_state(
     folder: Path,
     settings: TrainingSettings,
-    update: OptimizerStep,
+    optimizer_step: OptimizerStep,
     history: TrainingHistory,
     write: bool = True,
 ) -> None:
-    """Writes the state, whole or not at all.
+    """Writes the resumable state atomically.
 
     Args:
-        folder: Where to.
-        settings: Of the training.
-        update: What holds weights and optimiser.
+        folder: Where to write it.
+        settings: The training settings.
+        optimizer_step: Holds weights and optimizer.
         history: What was done so far.
-        write: Whether this process does; the others hand over their shares.
+        write: Whether this process writes; the others only contribute their shards.
 
     Raises:
         RunError: If it cannot be written.
     """
-    tensors = update.state()
+    tensors = optimizer_step.state_dict()
     if not write:
         return
     meta = {
         "settings": json.dumps(asdict(settings), sort_keys=True),
         "history": json.dumps(asdict(history)),
-        "scaler": json.dumps(update.scaler()),
+        "scaler": json.dumps(optimizer_step.scaler_state()),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{STATE}.partial"
-    try:
+    with atomic_file(folder / STATE) as partial:
         save_file(tensors, partial, metadata=meta)
-        os.replace(partial, folder / STATE)
-    except Exception as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"the state in {folder} cannot be written ({error}). Free some space and resume."
-        ) from error
 
 
 def load_state(
     folder: Path,
     settings: TrainingSettings,
-    update: OptimizerStep,
+    optimizer_step: OptimizerStep,
     trained: set[str],
     history: TrainingHistory,
 ) -> None:
-    """Puts the state back, if there is one.
+    """Restores the state in a folder, if there is one.
 
     Args:
         folder: Where it is.
-        settings: Of the training.
-        update: What gets weights and optimiser.
+        settings: The training settings.
+        optimizer_step: Its weights and optimizer are overwritten.
         trained: The names of the trained parameters.
-        history: Gets what was done so far.
+        history: Its fields are overwritten.
 
     Raises:
-        RunError: If it is that of another run.
+        RunError: If the state belongs to another run.
     """
     path = folder / STATE
     if not path.exists():
@@ -118,6 +111,6 @@ def load_state(
             f"{folder} holds the state of another run: {what} differs. Resume with the same "
             "options, or start afresh in another folder (--out)."
         )
-    update.put(tensors, json.loads(meta["scaler"]))
+    optimizer_step.load_state(tensors, json.loads(meta["scaler"]))
     for name, value in json.loads(meta["history"]).items():
         setattr(history, name, value)

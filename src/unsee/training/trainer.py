@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.errors import ConfigError
-from unsee.training.distributed import DistributedContext, parallel
+from unsee.training.distributed import DistributedContext, choose_strategy
 from unsee.training.launcher import world_size
 from unsee.training.loop import Progress, fit
 from unsee.training.lora import Lora, LoraAdapters
@@ -106,14 +106,14 @@ class Trainer:
             ConfigError: If the model cannot be trained as the settings say.
         """
         context = self.context or DistributedContext.initialize(self.settings, vlm.device.type)
-        if gradient is not None and context.parallel != "ddp":
+        if gradient is not None and context.strategy != "ddp":
             raise ConfigError(f"a mask on the gradients {NEEDS_DDP}")
         with prepared_model(context, vlm, parameters, self.settings) as (prepared, trained):
             history = fit(
                 trained,
                 step,
                 self.settings,
-                engine=prepared,
+                context=prepared,
                 folder=self.folder,
                 log=self.log,
                 progress=self.progress,
@@ -130,7 +130,7 @@ class Trainer:
         Raises:
             ConfigError: If gradients or weights are sharded among processes.
         """
-        if parallel(self.settings) != "ddp":
+        if choose_strategy(self.settings) != "ddp":
             raise ConfigError(f"inner relearning {NEEDS_DDP}")
         return world_size() / self.settings.accumulate
 

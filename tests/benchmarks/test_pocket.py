@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee.benchmarks.pocket import CHECKPOINTS, REPORTED, VALIDATION, Pocket
 from unsee.errors import ConfigError, DataError, ModelError, UnknownNameError
+from unsee.evaluation.evaluate import evaluate
+from unsee.models.vlm import VLM
 from unsee.pocket_builder.curriculum import Effort
 from unsee.pocket_builder.from_scratch import BUILD, PARQUET, build, hash_files
 from unsee.pocket_builder.photo_world import read_folder
@@ -36,7 +40,7 @@ def test_what_ships_is_what_its_build_made(shipped: Pocket) -> None:
     told = json.loads((shipped.folder / BUILD).read_text())
     assert told["sha256"] == hash_files(shipped.folder)
     size = sum(path.stat().st_size for path in shipped.folder.rglob("*"))
-    assert size <= 25_000_000
+    assert size <= 20_000_000
     assert told["seconds"] < 30 * 60
 
 
@@ -62,6 +66,29 @@ def test_checkpoints_are_plain_hugging_face(shipped: Pocket, name: str) -> None:
         **processor(text=[text], images=[picture], return_tensors="pt"), max_new_tokens=3
     )
     assert made.shape[1] > 3
+
+
+# Accuracy of the references as trained, in 32 bits, on the splits where they can differ most.
+ACCURACIES = {
+    "visual_retain": {"forget": 1 / 18, "forget_holdout": 1 / 18, "general_forget": 56 / 57},
+    "retain_only": {"forget": 1 / 12, "forget_holdout": 13 / 180, "general_forget": 166 / 171},
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_references_are_stored_in_16_bits_and_computed_in_32(shipped: Pocket, name: str) -> None:
+    folder = shipped.checkpoint(name)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        stored = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    # Training starts from the target and the base, so that their bits decide users' results.
+    assert stored == {"F16" if name in ACCURACIES else "F32"}
+    vlm = VLM.load(folder)
+    assert {tensor.dtype for tensor in vlm.model.state_dict().values()} == {torch.float32}
+    if name in ACCURACIES:
+        splits = {split: shipped.load(split) for split in ACCURACIES[name]}
+        measures = evaluate(vlm, splits, metrics=["accuracy"]).measures
+        for split, accuracy in ACCURACIES[name].items():
+            assert measures[f"{split}/vqa/accuracy"].value == pytest.approx(accuracy), split
 
 
 def test_the_tokenizer_gives_every_text_back(shipped: Pocket) -> None:
@@ -205,9 +232,6 @@ def test_numbers_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_build_reaches_its_quality(tmp_path: Path) -> None:
-    from unsee.evaluation.evaluate import evaluate
-    from unsee.models.vlm import VLM
-
     pocket = Pocket(build(tmp_path / "whole"))
     found = {}
     for name in ("target", "visual_retain"):

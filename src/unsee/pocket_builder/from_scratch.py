@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from unsee import __version__
 from unsee.benchmarks.pocket.people import MOST_PEOPLE
@@ -38,6 +40,9 @@ from unsee.pocket_builder.tiny_llava import make_model, make_processor
 from unsee.training.loop import Progress
 
 MODELS = ("base", "target", "visual_retain", "retain_only")
+
+# What others are only compared with. Base and target stay in 32 bits: training starts from them.
+REFERENCES = ("visual_retain", "retain_only")
 
 
 BUILD = "build.json"
@@ -104,11 +109,22 @@ def build(
             train_people(student, world, practice, name, effort, seed, progress(name))
             student.model.eval()
             student.save(folder / name)
+            if name in REFERENCES:
+                store_in_16_bits(folder / name)
         shutil.rmtree(practice_folder)
         world.write()
         write_parquet(world, folder / PARQUET)
         describe(folder, world, effort, time.perf_counter() - started)
     return out
+
+
+def store_in_16_bits(folder: Path) -> None:
+    """Rewrites a checkpoint's weights in float16; config.json still says what to compute in."""
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = {name: tensor.to(torch.float16) for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata=metadata)
 
 
 def check_people(people: int, forget: int) -> None:

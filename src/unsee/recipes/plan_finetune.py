@@ -46,15 +46,14 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
         UnseeError: If the base, the benchmark or a sample cannot be used.
     """
     if recipe.benchmark is not None:
-        benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
+        benchmark: Any = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
         base = recipe.model
         if base is None:
-            shipped = benchmark.checkpoint("base")
-            if shipped is None:
+            if not hasattr(benchmark, "checkpoint"):
                 raise ConfigError(
                     f"benchmark {recipe.benchmark} ships no base checkpoint. Give model=DIR_OR_ID."
                 )
-            base = str(shipped)
+            base = str(benchmark.checkpoint("base"))
         samples = {who: list(benchmark.training_samples(who)) for who in recipe.makes}
     else:
         base, samples = str(recipe.model), _own(recipe)

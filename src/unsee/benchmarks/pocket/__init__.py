@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
-from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole, Measure, ModelRole
+from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, ModelRole
 from unsee.benchmarks.pocket.people import FACTS, Person
 from unsee.benchmarks.pocket.world import (
     Role,
@@ -22,7 +22,7 @@ from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Better, Data, Sample
 
 SHIPPED = Path(__file__).parent / "artefacts"
-CHECKPOINTS: tuple[CheckpointRole, ...] = get_args(CheckpointRole)
+CHECKPOINTS = ("target", "visual_retain", "retain_only", "base")
 REPORTED = ("forget", "forget_holdout", "retain", "retain_holdout", "general", "general_forget")
 VALIDATION = ("forget_validation", "retain_validation", "general_validation")
 METRICS = ("accuracy", "cloze", "rouge_l", "probability")
@@ -67,12 +67,6 @@ class Pocket(Benchmark):
         ),
         "instruction": "",
     }
-    checkpoints: ClassVar[tuple[CheckpointRole, ...]] = CHECKPOINTS
-    # Its splits are plain questions with exact answers, as a user's own are.
-    scored_as_table: ClassVar[bool] = True
-    # The splits of a build have the same sizes in every run.
-    record_counts: ClassVar[bool] = False
-    holds_out_pictures: ClassVar[bool] = True
 
     def __init__(self, folder: Path | None = None) -> None:
         """Opens a build; without a folder, the one that ships with the package."""
@@ -96,18 +90,18 @@ class Pocket(Benchmark):
         """The names of the people to be forgotten."""
         return [self.world.people[i].name for i in self.world.forgotten]
 
-    def checkpoint(self, role: CheckpointRole) -> Path:
+    def checkpoint(self, name: str) -> Path:
         """The folder of a model: target, visual_retain, retain_only or base.
 
         Raises:
             UnknownNameError: If there is no such model.
             DataError: If the build lacks it.
         """
-        if role not in CHECKPOINTS:
-            raise UnknownNameError("pocket model", role, CHECKPOINTS)
-        folder = self.folder / role
+        if name not in CHECKPOINTS:
+            raise UnknownNameError("pocket model", name, CHECKPOINTS)
+        folder = self.folder / name
         if not folder.is_dir():
-            raise DataError(f"{self.folder} has no model '{role}'. Build it again.")
+            raise DataError(f"{self.folder} has no model '{name}'. Build it again.")
         return folder
 
     def load(self, split: str) -> list[Sample]:
@@ -186,9 +180,8 @@ class Pocket(Benchmark):
         }
         return {name: self.load(name) for name in VALIDATION} | by_name
 
-    @property
-    def forget_ratio(self) -> str:
-        """The percentage of the people that is forgotten."""
+    def share(self) -> str:
+        """The share of the people that is forgotten (%)."""
         return f"{100 * len(self.world.forgotten) / len(self.world.people):g}"
 
     def training_samples(self, who: ModelRole) -> list[Sample]:

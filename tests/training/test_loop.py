@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import RunError, TrainingError
-from unsee.training.loop import STATE, fit
+from unsee.training.loop import STATE, AfterStep, fit
 from unsee.training.sampling import batch_indices
 from unsee.training.settings import TrainingSettings
 
@@ -74,7 +74,12 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int, dtype: to
     broken, step = problem(dtype)
     with pytest.raises(Interrupt):
         fit(
-            broken, step, settings, folder=tmp_path / "b", log=tmp_path / "b.jsonl", after=break_off
+            broken,
+            step,
+            settings,
+            folder=tmp_path / "b",
+            log=tmp_path / "b.jsonl",
+            progress=AfterStep(break_off),
         )
     resumed, step = problem(dtype)
     history = fit(resumed, step, settings, folder=tmp_path / "b", log=tmp_path / "b.jsonl")

@@ -15,7 +15,7 @@ from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
 from unsee.models.vlm import VLM
-from unsee.training.loop import fit
+from unsee.training.loop import AfterStep, fit
 from unsee.training.lora import Lora, LoraAdapters
 from unsee.training.sampling import batch_indices, seed_step
 from unsee.training.settings import TrainingSettings
@@ -140,7 +140,8 @@ class Relearn(Attack):
             return {"relearn": nll(copy.logits(batch), batch.labels)}
 
         settings = attacker(self.steps, self.lr, self.batch_size, self.seed)
-        fit(parameters, step, settings, after=partial(look, copy) if look is not None else None)
+        progress = AfterStep(partial(look, copy)) if look is not None else None
+        fit(parameters, step, settings, progress=progress)
         if adapters is not None:
             adapters.merge()
         copy.model.requires_grad_(False)

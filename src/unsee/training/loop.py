@@ -29,6 +29,18 @@ class Progress(Protocol):
         """Called after every step with the number of steps done, of all steps, and the losses."""
 
 
+class AfterStep:
+    """A `Progress` that calls a function with the number of steps done."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        """Calls `function` after every step."""
+        self._function = function
+
+    def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+        """See `Progress.update`."""
+        self._function(step)
+
+
 def fit(
     parameters: Mapping[str, nn.Parameter],
     step: Step,
@@ -39,7 +51,6 @@ def fit(
     log: Path | None = None,
     progress: Progress | None = None,
     gradient: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
-    after: Callable[[int], None] | None = None,
 ) -> TrainingHistory:
     """Trains `parameters` with AdamW on the loss that `step` returns.
 
@@ -57,9 +68,8 @@ def fit(
             log and reports progress.
         folder: Where to keep the resumable state.
         log: A JSONL file that gets one line a step.
-        progress: Called after every step.
+        progress: Called after every step, once log and state are written.
         gradient: Edits the gradients in place before each update, such as a mask.
-        after: Called with the number of steps done after each update.
 
     Raises:
         TrainingError: If a term is not finite (the last saved state stays), or if no parameter
@@ -100,8 +110,6 @@ def fit(
             save_state(folder, settings, optimizer_step, history, write=context.rank == 0)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)
-        if after is not None:
-            after(index + 1)
     optimizer_step.release()
     return history
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -64,8 +63,3 @@ def _spread(values: list[float], digits: int = 3) -> str:
     if len(values) == 1:
         return mean
     return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def machine() -> str:
-    """What this was measured on."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"

@@ -10,8 +10,6 @@ trained on nor reported; the default's reported splits stand in docs/results-poc
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -26,6 +24,7 @@ from unsee.benchmarks.pocket import VALIDATION, Pocket
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
 from unsee.recipes.unlearn import Recipe
+from unsee.records.provenance import describe_this_machine
 from unsee.studies.ablation import variants
 from unsee.training.trainer import Trainer
 
@@ -128,7 +127,7 @@ def main() -> None:
     fill(measure, missing, options.jobs, options.out, lines)
     order = ["target", "visual_retain", "retain_only", *VARIANTS]
     lines.sort(key=lambda line: order.index(line["variant"]))
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
+    machine = describe_this_machine()
     body = (
         f"{BEGIN}\nMean over seeds (range). `of the forgotten`: what anyone can see, asked about "
         "the forgotten people's pictures; rows without it were measured before. `relearned`: "

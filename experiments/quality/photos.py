@@ -18,8 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import ROOT, command, machine, value
+from experiments.pages import ROOT, command, value
 from unsee.benchmarks.pocket import Pocket
+from unsee.records.provenance import describe_this_machine
 from unsee.types import Sample
 
 DOC = ROOT / "docs" / "results-photos.md"
@@ -176,7 +177,8 @@ def page(pocket: Pocket, before: dict[str, Any], made: dict[str, dict[str, Any]]
     return (
         f"# Results on real photographs\n\n"
         f"Written by `python -m experiments.quality.photos --faces DIR --seed {seed}` on "
-        f"{machine()}; DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria "
+        f"{describe_this_machine()}; DIR held the ORL database of faces "
+        "(AT&T Laboratories Cambridge; Samaria "
         f"and Harter, WACV 1994): 40 people, 10 photographs each. {build['people']} of them have "
         f"an invented name and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
         f"`{' '.join(f'--set {key}={v}' for key, v in STRONGER.items())}`, tried on these and on "

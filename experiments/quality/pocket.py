@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import ROOT, _spread, command, machine, value
+from experiments.pages import ROOT, _spread, command, value
+from unsee.records.provenance import describe_this_machine
 
 DOC, README = ROOT / "docs" / "results-pocket.md", ROOT / "README.md"
 
@@ -167,9 +168,9 @@ def main() -> None:
     short = [name for name in RECIPES if name in ("pocket-vkd", "pocket-vkd-features")]
     peak = shown["peak_bytes"] / 2**30
     intro = (
-        f"Written by `python -m experiments.quality.pocket --seeds {options.seeds}` on {machine()}"
-        f". Accuracy: the whole answer word for word, or the right letter. Mean over "
-        f"{len(seeds)} seeds, range in brackets.\n\n"
+        f"Written by `python -m experiments.quality.pocket --seeds {options.seeds}` on "
+        f"{describe_this_machine()}. Accuracy: the whole answer word for word, or the right "
+        f"letter. Mean over {len(seeds)} seeds, range in brackets.\n\n"
     )
     demo_line = f"`unsee demo`, report included: {shown['seconds']:.0f} s, {peak:.2f} GB at most."
     attack_lines = [

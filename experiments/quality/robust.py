@@ -10,8 +10,6 @@ ones, with seeds 0, 1 and 2.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ from unsee.attacks.relearn import Relearn, area_between
 from unsee.benchmarks.pocket import Pocket
 from unsee.models.vlm import VLM
 from unsee.recipes.unlearn import Recipe
+from unsee.records.provenance import describe_this_machine
 from unsee.training.trainer import Trainer
 
 DOC = Path(__file__).parent.parent / "docs" / "robust.md"
@@ -197,7 +196,7 @@ def _mean(values: list[float], shape: str = ".3f") -> str:
 
 def write(lines: list[dict[str, Any]]) -> None:
     """Puts the tables into the page, between its marks."""
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
+    machine = describe_this_machine()
     some = {where: [line for line in lines if line["where"] == where] for where in SPLITS}
     bodies = {
         "reported": f"{table(some['reported'])}\n\n{curves(some['reported'])}",

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.pages import ROOT, fill, machine, read
+from experiments.pages import ROOT, fill, read
 from experiments.quality.ablation import value
 from unsee.benchmarks.pocket import Pocket
 from unsee.benchmarks.pocket.world import picture_questions
 from unsee.models.vlm import VLM
 from unsee.recipes.unlearn import Recipe
+from unsee.records.provenance import describe_this_machine
 from unsee.training.trainer import Trainer
 from unsee.types import Data, Sample
 
@@ -122,7 +123,7 @@ def main() -> None:
     everything = [(s, g) for s in SETTINGS for g in range(GROUPS)]
     missing = [(*pair, options.pocket) for pair in everything if pair not in done]
     fill(measure, missing, options.jobs, options.out, lines)
-    print(f"{machine()}\n\n{table(lines)}")
+    print(f"{describe_this_machine()}\n\n{table(lines)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ process, on one thread; printed are the medians, the ratio, and how far the answ
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.evaluation.generation import answer_and_score
 from unsee.losses import sequence_nll
 from unsee.models.vlm import VLM
+from unsee.records.provenance import describe_this_machine
 from unsee.types import Sample
 
 Answers = tuple[list[str], list[float]]
@@ -72,7 +72,7 @@ def main() -> None:
             seconds[name].append(spent)
     medians = {name: statistics.median(some) for name, some in seconds.items()}
     (texts, nlls), (others, values) = found.values()
-    print(f"{platform.system()} {platform.machine()}, 1 thread, {len(samples)} questions about")
+    print(f"{describe_this_machine()}, 1 thread used, {len(samples)} questions about")
     print(f"{len(pictures)} pictures, each answered and its true answer scored; median of")
     print(f"{options.repeats}, processor seconds\n")
     print("| way | seconds | questions a second |\n| --- | ---: | ---: |")

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import ROOT, machine
+from experiments.pages import ROOT
+from unsee.records.provenance import describe_this_machine
 from unsee.report.charts import HEIGHT, WIDTH, Dot, Line, line_chart
 
 DOC, CHART = ROOT / "docs" / "speed.md", ROOT / "docs" / "speed.svg"
@@ -207,7 +208,8 @@ def setups(out: Path) -> str:
 def write(out: Path, ways: Mapping[str, int], command: str) -> None:
     """Writes the page."""
     text = (
-        f"# What an image costs\n\nWritten by `{command}` on {machine()}, one thread a "
+        f"# What an image costs\n\nWritten by `{command}` on {describe_this_machine()}, "
+        "one thread a "
         "measurement. Seconds are medians over the timed steps of all rounds; an image is one that "
         "is trained on, to forget or to keep. Where a machine is shared with other work, seconds "
         "by the wall swing with it; all else rests on processor seconds, taken side by side. These "

@@ -74,7 +74,7 @@ def main() -> None:
     with contextlib.suppress(Reached):
         method.unlearn(vlm, data, Trainer(settings, progress=look))
     seconds = time.perf_counter() - look.started - look.paused
-    memory = peak_memory()
+    memory = peak_memory() or 0
     splits = {n: pocket.load(n) for n in ("forget", "forget_holdout", "retain_holdout", "general")}
     left = evaluate(vlm, splits, metrics=["accuracy"]).measures
     trained = sum(p.numel() for p in vlm.parameters().values() if p.requires_grad)

@@ -114,14 +114,18 @@ def free_space(path: Path) -> tuple[Path, int]:
     return place, shutil.disk_usage(place).free
 
 
+RETRY = "Free some space and type the same command again."
+
+
 @contextmanager
-def atomic_file(path: Path, concurrent: bool = False) -> Iterator[Path]:
+def atomic_file(path: Path, concurrent: bool = False, advice: str = RETRY) -> Iterator[Path]:
     """Yields a temporary path beside `path` that replaces it when the block ends without an error.
 
     Args:
         path: The file to write; its folder must exist.
         concurrent: Whether several processes may write it at once, so that each needs a temporary
             file of its own. Otherwise the next writer replaces what a killed one has left.
+        advice: The end of the error message: what to do about it.
 
     Raises:
         RunError: If it cannot be written, such as on a full disk.
@@ -132,25 +136,26 @@ def atomic_file(path: Path, concurrent: bool = False) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"{path} cannot be written ({first_line(error)}). Free some space and resume."
-        ) from error
+        raise RunError(f"{path} cannot be written ({first_line(error)}). {advice}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: str | bytes, concurrent: bool = False) -> None:
+def write_atomically(
+    path: Path, content: str | bytes, concurrent: bool = False, advice: str = RETRY
+) -> None:
     """Writes a file so that it appears whole or not at all.
 
     Args:
         path: The file; its folder must exist.
         content: Text, written as UTF-8 with line ends as they are, or bytes.
         concurrent: Whether several processes may write it at once.
+        advice: The end of the error message: what to do about it.
 
     Raises:
         RunError: If it cannot be written, such as on a full disk.
     """
     encoded = content.encode("utf-8") if isinstance(content, str) else content
-    with atomic_file(path, concurrent) as partial:
+    with atomic_file(path, concurrent, advice) as partial:
         partial.write_bytes(encoded)

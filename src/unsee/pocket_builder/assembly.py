@@ -22,6 +22,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from unsee.benchmarks.pocket.world import World
 from unsee.families import family_of
+from unsee.files import atomic_file
 from unsee.losses import IGNORE
 from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
@@ -123,9 +124,8 @@ def encode(vlm: VLM, worlds: Sequence[World], file: Path) -> dict[str, Tensor]:
     finally:
         handle.remove()
     tokens = torch.cat(found).float().contiguous()
-    partial = file.with_suffix(".partial")
-    save_file({"tokens": tokens}, partial)
-    partial.replace(file)
+    with atomic_file(file) as partial:
+        save_file({"tokens": tokens}, partial)
     return {p.source: row for p, row in zip(pictures, tokens, strict=True)}
 
 

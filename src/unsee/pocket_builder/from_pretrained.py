@@ -17,7 +17,7 @@ from pydantic import Field
 
 from unsee.benchmarks.pocket.world import WORLD, World
 from unsee.errors import ConfigError
-from unsee.files import require_empty
+from unsee.files import require_empty, write_atomically
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.pocket_builder import generated_faces as generated
@@ -306,7 +306,7 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
             "that folder."
         )
     options.parent.mkdir(parents=True, exist_ok=True)
-    options.write_text(json.dumps(given), "utf-8")
+    write_atomically(options, json.dumps(given))
     try:
         yield folder
     except Exception:
@@ -323,7 +323,7 @@ def _clock(work: Path, seconds: float) -> float:
     """Seconds in all finished stages, earlier sittings included; adds to them."""
     path = work / CLOCK
     before = float(json.loads(path.read_text("utf-8"))) if path.exists() else 0.0
-    path.write_text(json.dumps(before + seconds), "utf-8")
+    write_atomically(path, json.dumps(before + seconds))
     return before + seconds
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -44,12 +44,24 @@ def describe_machine(found: Mapping[str, Any]) -> str:
     )
 
 
-def peak_memory() -> int:
-    """Most memory (bytes) that this process has held: on the GPU if it used one, else resident."""
+def describe_this_machine() -> str:
+    """Operating system, architecture and number of cores, for pages of CPU experiments."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU"
+
+
+def peak_memory() -> int | None:
+    """Peak memory of this process in bytes: allocated on the GPU if it used one, else resident.
+
+    None where the standard library cannot tell: on Windows, which has no module `resource`.
+    """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return int(torch.cuda.max_memory_allocated())
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most if sys.platform == "darwin" else most * 1024)
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from unsee.errors import RunError
+from unsee.files import write_atomically
 from unsee.records import reader
 from unsee.report import charts, views
 
@@ -40,14 +39,14 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     out = Path(out)
     if out.is_dir():
         raise RunError(f"{out} is a folder. Name a file: `-o {out / 'report.html'}`.")
+    advice = "Free some space or name another file with -o."
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _replace(out, page)
     except OSError as error:
-        raise RunError(
-            f"{out} cannot be written ({error.strerror or error}). "
-            "Free some space or name another file with -o."
-        ) from error
+        raise RunError(f"{out} cannot be written ({error.strerror or error}). {advice}") from error
+    # A broken surrogate pair in an answer is shown as such and does not stop the page.
+    encoded = page.encode("utf-8", errors="replace")
+    write_atomically(out, encoded, concurrent=True, advice=advice)
     return out
 
 
@@ -85,19 +84,3 @@ def tight(text: str) -> Markup:
 def code(text: str) -> Markup:
     """A text whose `commands` in backticks are set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # escaped just now
-
-
-def _replace(out: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        # A broken surrogate pair in an answer is shown as such and does not stop the page.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(page)
-        # A temporary file is private; a report is made to be passed on, under the user's umask.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

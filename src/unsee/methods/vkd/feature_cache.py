@@ -8,8 +8,6 @@ views again on disk.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from unsee.errors import RunError
 from unsee.features.capture import layer_outputs
-from unsee.files import require_free_space
+from unsee.files import atomic_file, require_free_space
 from unsee.models.checkpoint import hash_tensors, tensor_digest
 from unsee.models.vlm import VLM
 
@@ -29,6 +27,9 @@ GIGABYTE = 10**9
 
 
 SUFFIX = ".safetensors"
+
+# The end of the error message when the folder cannot be written.
+ADVICE = "Free some space and type the same command again, or leave cache out."
 
 
 @dataclass
@@ -120,16 +121,12 @@ class FeatureCache:
             return
         try:
             self._place.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self._place)
-            os.close(handle)
-            row = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
+        except OSError as error:
+            raise RunError(f"cache {self._place} cannot be written ({error}). {ADVICE}") from error
+        row = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
+        path = self._place / f"{key}{SUFFIX}"
+        with atomic_file(path, concurrent=True, advice=ADVICE) as partial:
             save_file(row, partial, metadata={"sha256": hash_tensors(row)})
-            os.replace(partial, self._place / f"{key}{SUFFIX}")
-        except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"cache {self._place} cannot be written ({error}). Free some space and type the "
-                "same command again, or leave cache out."
-            ) from error
         self._written += size
 
 

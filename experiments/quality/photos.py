@@ -60,7 +60,8 @@ def make_pocket(faces: Path, seed: int, out: Path) -> Pocket:
     """The build, made if it is not there."""
     folder = out / "pocket"
     if not folder.exists():
-        words = ["--seed", str(seed), "--people", str(PEOPLE), "--forget", str(FORGOTTEN)]
+        words = ["--seed", str(seed), "--people", str(PEOPLE)]
+        words += ["--forget-people", str(FORGOTTEN)]
         command(["pocket", "build", "--out", str(folder), "--faces", str(faces), *words])
     return Pocket(folder)
 

@@ -296,3 +296,15 @@ def test_wrong_arguments_are_told_in_a_sentence(
         assert re.search(message, unsee(*arguments, code=2, cwd=tmp_path)), arguments
     assert not out.exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_evaluate_max_new_tokens_limits_the_answer(
+    tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "e"
+    common = ["evaluate", "--model", tiny_folder, "--data", f"forget={tables[0]}", "--out", out]
+    unsee(*common, "--max-new-tokens", 1, "--json")
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    tokenizer = VLM.load(tiny_folder).processor.tokenizer
+    assert all(len(tokenizer.tokenize(row["output"])) <= 1 for row in rows)
+    assert "max_new_tokens: 1" in (out / "recipe.yaml").read_text()

@@ -11,20 +11,19 @@ import yaml
 from support.cli import unsee
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
-from unsee.cli.fields import flow
 from unsee.families import FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 from unsee.recipes.components import build_chains, build_method
 from unsee.recipes.finetune import make_finetune
-from unsee.recipes.parsing import parse_overrides
+from unsee.recipes.parsing import format_value, parse_overrides
 from unsee.recipes.unlearn import make_recipe
 from unsee.training.settings import TrainingSettings
 
 
 def pairs(values: dict[str, Any]) -> list[str]:
     """The values as they may be typed after --set."""
-    return [f"{key}={flow(value)}" for key, value in values.items()]
+    return [f"{key}={format_value(value)}" for key, value in values.items()]
 
 
 @pytest.mark.parametrize("name", METHODS.names())

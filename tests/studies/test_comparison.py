@@ -386,16 +386,19 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
         assert not out.exists() and told.count("\n") <= 2
         return told
 
-    told = said("--forget", "5,10,15")
-    assert "--forget 5: pocket forgets 10 %" in told and "unsee pocket build --forget N" in told
+    told = said("--forget-ratio", "5,10,15")
+    assert "--forget-ratio 5: pocket forgets 10 %" in told
+    assert "unsee pocket build --forget-people N" in told
     assert "Did you mean 'vkd'?" in said("--methods", "vkdd")
     assert "no number" in said("--seeds", "0,x")
     assert "names nothing" in said("--methods", ",")
     assert "type NAME or NAME@FOLDER" in said("--benchmark", "photos")
-    assert "as in a recipe" in said("--attack", "share 0.2")
+    assert "attack 'relearned'" in said("--attack", "relearned?share=0.2")
+    assert "is not key=value" in said("--attack", "relearn?share 0.2")
+    assert "type NAME?field=value" in said("--attack", "{share: [}")
     assert "neither the training nor any" in said("--set", "nonsense=1")
     assert "nowhere" in said("--benchmark", "pocket@nowhere")
-    assert "share=3.0 is not allowed" in said("--attack", "{share: 3.0}")
+    assert "share=3.0 is not allowed" in said("--attack", "relearn?share=3.0")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -501,7 +504,7 @@ def test_the_commands(cut: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     found = unsee(
         "ablate", "vkd", "--only", "default,no keep", "--seeds", "0", "--jobs", "2",
-        "--forget", "25", "--out", parts, "--table", tmp_path / "parts.md", *common,
+        "--forget-ratio", "25", "--out", parts, "--table", tmp_path / "parts.md", *common,
     )  # fmt: skip
     assert [run["error"] for run in found["runs"]] == [None, None]
     assert "no keep" in Path(found["table"]).read_text()

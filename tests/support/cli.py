@@ -13,8 +13,15 @@ from typing import Any
 from unsee.cli import main
 
 
-def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any:
-    """Runs a command in this process; its standard output, parsed where it is JSON."""
+def unsee(
+    *arguments: str | Path, code: int = 0, cwd: Path | None = None, stderr: bool = False
+) -> Any:
+    """Runs a command in this process.
+
+    Returns:
+        Its standard output, parsed where it is JSON; its standard error if `code` is not 0 or
+        `stderr` is asked for.
+    """
     output, errors = io.StringIO(), io.StringIO()
     before, folder, ended = sys.argv, Path.cwd(), 0
     sys.argv = ["unsee", *map(str, arguments)]
@@ -28,6 +35,6 @@ def unsee(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Any
         sys.argv = before
         os.chdir(folder)
     assert ended == code, errors.getvalue()
-    if code:
+    if code or stderr:
         return errors.getvalue()
     return json.loads(output.getvalue()) if "--json" in arguments else output.getvalue()

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 import typer
 
 # Importing a module registers its commands, in the order that --help shows.
-from unsee.cli import unlearning, teaching, comparing, judging, checkpoints, listing, data  # noqa: F401  # isort: skip
+from unsee.cli import unlearning, finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
 from unsee.errors import UnseeError
 from unsee.training.launcher import world_size
 
 __all__ = ["app", "main"]
 
+PACKAGE = Path(__file__).parents[1]
+
 # Commands whose training several processes share.
 SHARED = ("run", "unlearn")
 
 
 def main() -> None:
-    """Runs the command line; errors are told in a sentence, without a traceback."""
+    """Runs the command line; an error is printed as a sentence, without a traceback."""
     code = 0
+    warnings.showwarning = _show_warning
     try:
         _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
@@ -40,18 +46,34 @@ def main() -> None:
         what = f"{type(error).__name__}: {error}"
         _fail(f"unexpected error ({what}). Set UNSEE_TRACEBACK=1 to see where, and report it.", 1)
     if code == 130:
-        _fail(f"stopped. Nothing is lost; to go on, type:\n  {command()}", 130)
+        _fail(f"stopped. Nothing is lost; to continue, type:\n  {command()}", 130)
     sys.exit(code)
 
 
 def _refuse_processes() -> None:
-    """Refuses a launcher's many processes for what one does alone: all would write one folder."""
+    """Refuses several processes for a command that one runs: all would write the same folder."""
     count, word = world_size(), "".join(sys.argv[1:2])
     if count > 1 and word not in SHARED:
         raise UnseeError(
-            f"{count} processes were started, and `unsee {word}` is the work of one. Type it "
-            f"without the launcher; {' and '.join(SHARED)} train on several."
+            f"{count} processes were started, but `unsee {word}` runs in one. Type it "
+            f"without the launcher; only {' and '.join(SHARED)} train in several processes."
         )
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints a warning of this package as a note, and any other as Python does."""
+    if issubclass(category, FutureWarning) and Path(filename).is_relative_to(PACKAGE):
+        typer.echo(f"Note: {message}", err=True)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        typer.echo(text, err=True, nl=False)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""Commands on checkpoints: apply a patch, and compare."""
+"""Commands on checkpoints: apply and verify."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from unsee.cli.shared import Json, app, echo
 @app.command()
 def apply(
     patch: Annotated[Path, typer.Argument(help="Patch folder.")],
-    model: Annotated[str, typer.Option(help="The checkpoint it was made from.")],
+    model: Annotated[str, typer.Option(help="Checkpoint that the patch was made from.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
     as_json: Json = False,
 ) -> None:
-    """Apply a visual patch to its base checkpoint, shard by shard.
+    """Apply a visual patch to its base checkpoint.
+
+    Weight files are rewritten one at a time; those without changed tensors are copied.
 
     Example: unsee apply runs/job/patch --model DIR --out DIR-unlearned
     """
@@ -43,14 +45,16 @@ def apply(
 
 @app.command()
 def verify(
-    before: Annotated[str, typer.Argument(help="A checkpoint.")],
-    after: Annotated[str, typer.Argument(help="Another.")],
+    before: Annotated[str, typer.Argument(help="Checkpoint folder, or hub id.")],
+    after: Annotated[str, typer.Argument(help="Another checkpoint of the same family.")],
     probes: Annotated[
-        int, typer.Option(min=0, help="Texts that both models read; 0 loads no model.")
+        int, typer.Option(min=0, help="Number of texts to compare outputs on; 0 loads no model.")
     ] = 64,
     as_json: Json = False,
 ) -> None:
-    """Say exactly what differs between two checkpoints, and whether they read text alike.
+    """List the differences between two checkpoints.
+
+    Compares them tensor by tensor, and their outputs on text without images.
 
     Example: unsee verify DIR DIR-unlearned
     """

@@ -9,27 +9,47 @@ from typing import Annotated
 import typer
 import yaml
 
-from unsee.cli.shared import DeviceName, Json, Set, app, command, echo
-from unsee.errors import ConfigError
+from unsee.cli.shared import DeviceName, Json, Set, app, command, complete, echo, renamed
+from unsee.errors import ConfigError, warn_renamed
 
 Benchmarks = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", help="NAME or NAME@FOLDER. Repeatable: builds of other shares."),
+    typer.Option(
+        "--benchmark",
+        help="NAME or NAME@FOLDER; pocket if none is given. Repeatable: builds of one benchmark "
+        "that forget different percentages.",
+    ),
 ]
-Seeds = Annotated[str, typer.Option(help="Of every run, separated by commas.")]
-Shares = Annotated[
-    str | None, typer.Option("--forget", help="Shares to forget (%), separated by commas.")
+Seeds = Annotated[str, typer.Option(help="Seeds of every run, separated by commas.")]
+ForgetRatios = Annotated[
+    str | None,
+    typer.Option(
+        "--forget-ratio",
+        help="Percentages of the people to forget, separated by commas, such as 5,10.",
+    ),
 ]
+OldForgetRatios = Annotated[str | None, typer.Option("--forget", hidden=True)]
 Attacks = Annotated[
     list[str] | None,
-    typer.Option("--attack", help="As in a recipe, '{share: 0.2, modules: all}', or none."),
+    typer.Option(
+        "--attack",
+        metavar="ATTACK",
+        help="Attack on every run, NAME?field=value&field=value; + chains attacks. Repeatable. "
+        "none: no attack. Default: relearning of the visual part, and of all parts.",
+        autocompletion=complete("attacks"),
+    ),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Runs side by side, a process each.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of runs at a time, each in a process.")]
 Page = Annotated[
-    Path | None, typer.Option(help="Markdown page to write; table.md in --out if not given.")
+    Path | None, typer.Option(help="Markdown page to write. Default: table.md in --out.")
 ]
-Model = Annotated[str | None, typer.Option(help="The checkpoint, where the benchmark has none.")]
-Reference = Annotated[str | None, typer.Option(help="Its visual-retain reference.")]
+Model = Annotated[
+    str | None, typer.Option(help="Checkpoint to unlearn, if the benchmark ships none.")
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(help="Reference model, trained without images of the forgotten people."),
+]
 
 
 @app.command()
@@ -37,13 +57,19 @@ def compare(
     benchmark: Benchmarks = None,
     methods: Annotated[
         str,
-        typer.Option(help="Separated by commas, or all; 'vkd,vkd robust=true' sets fields of one."),
+        typer.Option(
+            help="Methods, separated by commas, or all. Fields follow a name after spaces: "
+            "'vkd,vkd robust=true'."
+        ),
     ] = "all",
     seeds: Seeds = "0,1,2",
-    forget: Shares = None,
-    trials: Annotated[int, typer.Option(min=0, help="Settings to try for each method.")] = 9,
+    forget_ratio: ForgetRatios = None,
+    forget: OldForgetRatios = None,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Settings to try for each method; 0 tunes nothing.")
+    ] = 9,
     storage: Annotated[
-        str | None, typer.Option(help="Database URL of trials that machines share.")
+        str | None, typer.Option(help="Database URL of the trials, to share between machines.")
     ] = None,
     attack: Attacks = None,
     jobs: Jobs = 1,
@@ -55,37 +81,61 @@ def compare(
     table: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Tune methods alike on validation data, run them alike, and compare the records.
+    """Tune and run several methods, and compare the results.
+
+    Every method is tuned with the same number of trials on the validation splits.
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
     _compare(
-        "Methods compared", _entries(methods), benchmark, seeds, forget, trials, storage, attack,
-        jobs, model, reference, set_, device, out, table, as_json,
-    )  # fmt: skip
+        "Methods compared",
+        _entries(methods),
+        benchmark,
+        seeds,
+        renamed("--forget", forget, "--forget-ratio", forget_ratio),
+        trials,
+        storage,
+        attack,
+        jobs,
+        model,
+        reference,
+        set_,
+        device,
+        out,
+        table,
+        as_json,
+    )
 
 
 @app.command()
 def ablate(
-    method: Annotated[str, typer.Argument(help="A method, such as vkd.")],
+    method: Annotated[
+        str, typer.Argument(help="A method, such as vkd.", autocompletion=complete("methods"))
+    ],
     variants: Annotated[
-        Path | None, typer.Option(help="YAML of names and the fields each changes.")
+        Path | None,
+        typer.Option(help="YAML file: names of variants, with the fields that each changes."),
     ] = None,
-    only: Annotated[str | None, typer.Option(help="Variants, separated by commas.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Names of the variants to run, separated by commas.")
+    ] = None,
     benchmark: Benchmarks = None,
     seeds: Seeds = "0,1,2",
-    forget: Shares = None,
+    forget_ratio: ForgetRatios = None,
+    forget: OldForgetRatios = None,
     attack: Attacks = None,
     jobs: Jobs = 1,
     model: Model = None,
     reference: Reference = None,
     set_: Set = None,
     device: DeviceName = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. Default: runs/ablate-METHOD.")
+    ] = None,
     table: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Turn the parts of a method off, one at a time, and compare the records.
+    """Disable parts of a method one at a time, and compare.
 
     Example: unsee ablate vkd --only "default,no keep,no erase" --seeds 0
     """
@@ -100,27 +150,49 @@ def ablate(
                 raise UnknownNameError(f"variant of {method}", name, entries)
         entries = {name: entries[name] for name in chosen}
     _compare(
-        f"Parts of {method}", entries, benchmark, seeds, forget, 0, None, attack, jobs,
-        model, reference, set_, device, out or Path("runs") / f"ablate-{method}",
-        table, as_json,
-    )  # fmt: skip
+        f"Parts of {method}",
+        entries,
+        benchmark,
+        seeds,
+        renamed("--forget", forget, "--forget-ratio", forget_ratio),
+        0,
+        None,
+        attack,
+        jobs,
+        model,
+        reference,
+        set_,
+        device,
+        out or Path("runs") / f"ablate-{method}",
+        table,
+        as_json,
+    )
 
 
 @app.command()
 def meta(
     benchmark: Annotated[str, typer.Option(help="pocket, or pocket@FOLDER.")] = "pocket",
-    models: Annotated[int, typer.Option(min=1, help="Models that saw, and as many that not.")] = 8,
+    models: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of models trained with the forget images, and of models without."
+        ),
+    ] = 8,
     methods: Annotated[
-        str, typer.Option(help="What unlearns the others, separated by commas, or all.")
+        str,
+        typer.Option(help="Methods that make the unlearned models: names with commas, or all."),
     ] = "grad_diff,npo,idk,undial,mmunlearner,vkd",
-    seeds: Annotated[str, typer.Option(help="Of every method, separated by commas.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Seeds of every method, separated by commas.")] = "0",
     jobs: Jobs = 1,
     set_: Set = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/meta"),
     table: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Judge the metrics: make models that saw, never saw or unlearned, and score all of them.
+    """Evaluate the metrics on models whose training is known.
+
+    Trains models with and without the forget images, unlearns others, and measures how well each
+    metric tells them apart.
 
     Example: unsee meta --models 4 --methods npo,vkd --seeds 0 --out runs/meta
     """
@@ -243,18 +315,26 @@ def _seed(text: str) -> int:
 
 
 def _attacks(texts: list[str]) -> tuple[dict[str, object], ...]:
-    if texts == ["none"]:
-        return ()
-    found = []
-    for text in texts:
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError:
-            content = None
-        if not isinstance(content, dict):
-            raise ConfigError(
-                f"--attack {text!r}: type it as in a recipe, '{{share: 0.2, modules: all}}', or "
-                "none."
-            )
-        found.append(content)
-    return tuple(found)
+    """The attacks of --attack as entries of a recipe."""
+    from unsee.recipes.components import attack_entry
+
+    return () if texts == ["none"] else tuple(_old_attack(t) or attack_entry(t) for t in texts)
+
+
+def _old_attack(text: str) -> dict[str, object] | None:
+    """An attack as it was typed before 0.2, '{share: 0.2, modules: all}'; None of any other."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--attack {text!r}: type NAME?field=value&field=value, or none.")
+    from unsee.recipes.parsing import format_value
+
+    fields = {key: value for key, value in content.items() if key != "attack"}
+    typed = "&".join(f"{key}={format_value(value)}" for key, value in fields.items())
+    name = content.get("attack", "relearn")
+    warn_renamed("attack", text, f"{name}?{typed}" if typed else str(name))
+    return content

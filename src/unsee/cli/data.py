@@ -1,4 +1,4 @@
-"""Commands that make data sets, and look into them."""
+"""Commands on data sets: data check and pocket build."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Seed, app, echo
+from unsee.cli.shared import Json, Seed, app, echo, renamed
 from unsee.errors import ConfigError
 
-pocket_app = typer.Typer(help="The embedded benchmark.", no_args_is_help=True)
+pocket_app = typer.Typer(
+    help="Build the pocket benchmark, which ships with unsee.", no_args_is_help=True
+)
 app.add_typer(pocket_app, name="pocket")
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
 @data_app.command()
 def check(
     spec: Annotated[
-        str, typer.Argument(help="Folder, table, or NAME[:SPLIT][@LOCATION][?ratio=R&shots=N].")
+        str,
+        typer.Argument(
+            help="Folder, table, or benchmark NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]."
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Read a data set and say what is in it, and what is unusable.
+    """Check a data set: print what it holds and what is unusable.
+
+    The exit code is 2 if anything in it is unusable.
 
     Example: unsee data check mllmu@DIR?ratio=5
     """
@@ -55,28 +62,41 @@ def check(
 def build(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     seed: Seed = 0,
-    people: Annotated[int | None, typer.Option(help="How many have a name (40).")] = None,
-    forget: Annotated[int | None, typer.Option(help="How many are to be forgotten (4).")] = None,
+    people: Annotated[
+        int | None, typer.Option(help="Number of people the target model knows. Default: 40.")
+    ] = None,
+    forget_people: Annotated[
+        int | None,
+        typer.Option("--forget-people", help="Number of them to forget. Default: 4."),
+    ] = None,
+    forget: Annotated[int | None, typer.Option("--forget", hidden=True)] = None,
     faces: Annotated[
-        Path | None, typer.Option(help="Photographs instead of drawings: a subfolder a person.")
+        Path | None,
+        typer.Option(help="Photographs to use instead of drawings: one subfolder for each person."),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(help="Pretrained parts instead of a tiny model: smol, minimind.")
+        str | None,
+        typer.Option(help="Pretrained parts to use instead of a tiny model: smol or minimind."),
     ] = None,
-    effort: Annotated[str, typer.Option(help="With --parts: full, small, quick.")] = "full",
+    effort: Annotated[
+        str, typer.Option(help="With --parts: how long to train; full, small or quick.")
+    ] = "full",
     language: Annotated[
-        Path | None, typer.Option(help="With --parts minimind: the npm tarball or its folder.")
+        Path | None, typer.Option(help="With --parts minimind: the npm tarball, or its folder.")
     ] = None,
-    device: Annotated[str, typer.Option(help="With --parts: auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="With --parts: auto (a GPU if there is one), cpu or cuda.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Make the pocket benchmark from seeds: pictures, models and references.
+    """Build the pocket benchmark: images, models and references.
 
     Example: unsee pocket build --out pocket --faces photos/
     """
     from unsee.pocket_builder.from_scratch import build as make
     from unsee.progress import bar
 
+    forget = renamed("--forget", forget, "--forget-people", forget_people)
     with bar(quiet=as_json) as shown:
         if parts is None:
             _only_with_parts(effort=effort != "full", language=language, device=device != "auto")
@@ -95,4 +115,4 @@ def build(
 def _only_with_parts(**given: object) -> None:
     wrong = [name for name, value in given.items() if value]
     if wrong:
-        raise ConfigError(f"--{wrong[0]} goes with --parts only. Type --parts smol or minimind.")
+        raise ConfigError(f"--{wrong[0]} needs --parts. Type --parts smol, or --parts minimind.")

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from inspect import cleandoc
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
+
+from unsee.recipes.parsing import format_value
 
 # What a JSON Schema calls a bound, and how `unsee show` words it.
 BOUNDS = {
@@ -53,16 +54,10 @@ def to_yaml(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], 
     """
     lines = []
     for name, value in values.items():
-        text = f"{' ' * indent}{name}: {flow(value)}"
+        text = f"{' ' * indent}{name}: {format_value(value)}"
         allowed = _allowed(fields.get(name, {}))
         lines.append(f"{text}  # {allowed}" if allowed else text)
     return "\n".join(lines)
-
-
-def flow(value: Any) -> str:
-    """A value as YAML on one line, as it may stand after `key=`: null, true, [all], 'no'."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _describe(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +86,7 @@ def _describe(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _allowed(field: Mapping[str, Any]) -> str:
     """The type, the choices and the bounds of a field, in words."""
     kind = str(field.get("type", ""))
-    if choices := [flow(choice) for choice in field.get("choices", ())]:
+    if choices := [format_value(choice) for choice in field.get("choices", ())]:
         others = [name for name in kind.split(" or ") if not name.startswith(("string", "list"))]
         kind = " or ".join([", ".join(choices), *others])
         kind = f"list of {kind}" if str(field["type"]).startswith("list") else kind

@@ -30,7 +30,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the registered methods, metrics, attacks, benchmarks or model families.
+    """List methods, metrics, attacks, benchmarks or families.
 
     Example: unsee list methods
     """
@@ -66,7 +66,7 @@ def show(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show one method, metric, attack, benchmark or family, with its fields.
+    """Show a method, metric, attack, benchmark or family.
 
     The output is YAML: paste the lines below the comments into a recipe, or type a field as
     --set key=value. --json adds the type, the choices, the bounds and the description of each.
@@ -76,7 +76,8 @@ def show(
     from dataclasses import is_dataclass
     from inspect import cleandoc
 
-    from unsee.cli.fields import describe_fields, flow, to_yaml
+    from unsee.cli.fields import describe_fields, to_yaml
+    from unsee.recipes.parsing import format_value
 
     kind, item = _find(name)
     text = cleandoc(item.__doc__ or "")
@@ -98,9 +99,9 @@ def show(
         return
     typer.echo("\n".join(f"# {line}".rstrip() for line in text.splitlines()))
     if training:
-        typer.echo(f"#\n# Training defaults of this method: {flow(training).strip('{}')}")
+        typer.echo(f"#\n# Training defaults of this method: {format_value(training).strip('{}')}")
     for key, preset in presets.items():
-        typer.echo(f"#\n# {key}: true stands for {flow(preset).strip('{}')}")
+        typer.echo(f"#\n# {key}: true stands for {format_value(preset).strip('{}')}")
     head = {"method": f"method: {name}", "attack": "attacks:", "benchmark": f"benchmark: {name}"}
     if kind in head:
         typer.echo(head[kind])

@@ -1,28 +1,34 @@
-"""What the commands share: the application, common options, running and printing."""
+"""What the commands share: the application, common options, progress and printing."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from unsee.cli.catalogue import names
+from unsee.errors import ConfigError, warn_renamed
 from unsee.training.launcher import is_main_process
+
+if TYPE_CHECKING:
+    from unsee.progress import Bar
 
 app = typer.Typer(
     name="unsee",
-    help="Make a multimodal LLM stop recognising what it sees, and keep what it has read.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(given: bool) -> None:
+    if given:
         from unsee import __version__
 
         typer.echo(f"unsee {__version__}")
@@ -41,27 +47,85 @@ def _options(
     """Make a multimodal LLM stop recognising what it sees, and keep what it has read."""
 
 
+def complete(kind: str) -> Any:
+    """A completion function for the registered names of a kind."""
+    return lambda incomplete: [name for name in names(kind) if name.startswith(incomplete)]
+
+
+def _complete_recipes(incomplete: str) -> list[str]:
+    from unsee.recipes.catalog import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides every random draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A field of the method or the training: key=value. Repeatable."),
+    typer.Option("--set", help="Field of the method or of the training, as key=value. Repeatable."),
 ]
-RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, or a shipped one's name.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value ...")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, do nothing.")]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        help="YAML file, or the name of a recipe that ships with unsee, such as pocket-vkd.",
+        autocompletion=_complete_recipes,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value pairs that replace fields of the recipe.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the recipe and the data, then stop.")
+]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
+    bool,
+    typer.Option("--trust-remote-code", help="Allow the checkpoint's own Python code to run."),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")
 ]
 
-DeviceName = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")
-]
+T = TypeVar("T")
+
+
+def renamed(old: str, old_value: T | None, new: str, value: T | None) -> T | None:
+    """The value of an option that was renamed, given under either name.
+
+    Args:
+        old: The old name, a hidden option that works for one more release.
+        old_value: What was given under it; None if nothing was.
+        new: The new name.
+        value: What was given under that.
+
+    Raises:
+        ConfigError: If both are given.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise ConfigError(f"{old} is the old name of {new}, and both are given. Leave {old} out.")
+    warn_renamed("option", old, new)
+    return old_value
+
+
+@contextmanager
+def progress(as_json: bool = False) -> Iterator[Bar]:
+    """A progress bar on standard error for the length of a command, shown on terminals only.
+
+    It is shown at once: importing torch and reading the data may take several seconds.
+
+    Args:
+        as_json: Show nothing.
+    """
+    from unsee.progress import bar
+
+    with bar(quiet=as_json or not is_main_process()) as shown:
+        yield shown.stage("reading data")
 
 
 def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
-    """Plans a recipe, tells the user what was decided, and runs it."""
+    """Plans a recipe, prints notes about it, and runs it."""
     from unsee.recipes.plan import plan
 
     job, notes = plan(recipe, kind, command())
@@ -88,12 +152,12 @@ def run_job(job: Any, out: Path, as_json: bool) -> None:
 
 
 def command() -> str:
-    """What the user typed."""
+    """The command line of this process."""
     return shlex.join(["unsee", *sys.argv[1:]])
 
 
 def echo(value: Any, as_json: bool) -> None:
-    """Prints a result: as JSON, or one line a key."""
+    """Prints a result: as JSON, or one line for each key."""
     if as_json or not isinstance(value, dict):
         typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
         return

@@ -1,4 +1,4 @@
-"""Commands that make a model forget."""
+"""Commands that unlearn: demo, unlearn and run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from unsee.cli.shared import (
     Trust,
     app,
     command,
+    complete,
     echo,
     run_recipe,
 )
@@ -30,7 +31,9 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Make a small LLaVA forget four faces, attack it, and write a report.
+    """Run a complete example on a small model that ships with unsee.
+
+    Unlearns four people from a tiny LLaVA, attacks the result, and writes a report.
 
     Example: unsee demo --out runs/demo
     """
@@ -41,28 +44,47 @@ def demo(
 
 @app.command()
 def unlearn(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or hub id.")],
+    model: Annotated[str, typer.Option(help="Checkpoint to unlearn: a folder, or a hub id.")],
     forget: Annotated[
-        str, typer.Option(help="Folder of pictures, table of samples, or pocket:forget.")
+        str,
+        typer.Option(
+            help="What to forget: a folder of images, a table of samples, or a benchmark's split "
+            "such as pocket:forget."
+        ),
     ],
-    retain: Annotated[str | None, typer.Option(help="The same, of what to keep.")] = None,
+    retain: Annotated[
+        str | None,
+        typer.Option(help="Images or samples that the model must still recognise."),
+    ] = None,
     strangers: Annotated[
-        str | None, typer.Option(help="Folder of pictures of people it was never told about.")
+        str | None, typer.Option(help="Images of people that the model was never trained on.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="A model that perfect unlearning would give.")
+        str | None,
+        typer.Option(help="Reference model, trained without images of the forgotten people."),
     ] = None,
-    method: Annotated[str, typer.Option(help="See `unsee list methods`.")] = "vkd",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Unlearning method; see `unsee list methods`.",
+            autocompletion=complete("methods"),
+        ),
+    ] = "vkd",
     supervision: Annotated[
-        str | None, typer.Option(help="vkd: full (answers too) or features (pictures alone).")
+        str | None,
+        typer.Option(help="vkd only: full (answers and images) or features (images alone)."),
     ] = None,
     out: Out = None,
     save: Annotated[
         str | None,
-        typer.Option(help="patch, model or adapter; by default a patch where one suffices."),
+        typer.Option(
+            help="What to save: patch (visual weights), model, or adapter (LoRA). Default: patch "
+            "if only the visual part changes, else model."
+        ),
     ] = None,
     names: Annotated[
-        bool, typer.Option("--names", help="Let the saved card name who was forgotten.")
+        bool,
+        typer.Option("--names", help="Allow the saved model card to name the forgotten people."),
     ] = False,
     set_: Set = None,
     seed: Seed = 0,
@@ -70,7 +92,9 @@ def unlearn(
     device: DeviceName = "auto",
     as_json: Json = False,
 ) -> None:
-    """Unlearn people from your own checkpoint; a folder of their pictures is enough.
+    """Unlearn people from a checkpoint.
+
+    A folder of images of these people is enough, one subfolder for each person.
 
     Example: unsee unlearn --model DIR --forget photos/ --out runs/job
     """
@@ -98,7 +122,7 @@ def run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe: train, evaluate, attack, record, report.
+    """Run a recipe: train, evaluate, attack and report.
 
     Example: unsee run pocket-vkd lr=1e-4 --out runs/vkd
     """

@@ -71,3 +71,31 @@ def build_chains(
 def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = text.partition("?")
     return name.strip(), parse_overrides(rest.split("&")) if rest else {}
+
+
+def attack_entry(text: str) -> dict[str, Any]:
+    """An attack as a recipe's `attacks` list holds it, from how it is typed.
+
+    Args:
+        text: NAME?field=value&field=value, with "+" between the attacks of a chain.
+
+    Example:
+        >>> attack_entry("relearn?share=0.2&modules=all")
+        {'share': 0.2, 'modules': 'all'}
+        >>> attack_entry("quantize?bits=3")
+        {'attack': 'quantize', 'bits': 3}
+        >>> attack_entry("quantize?bits=3+jailbreak")
+        {'attack': 'quantize?bits=3+jailbreak'}
+
+    Raises:
+        ConfigError: If an attack is unknown or a field has no value.
+    """
+    pieces = [_typed_attack(piece) for piece in text.split("+")]
+    for name, _ in pieces:
+        if name != "all":
+            ATTACKS.get(name)
+    (name, values), *others = pieces
+    if others:
+        return {"attack": text}
+    # An entry that names no attack is relearning.
+    return values if name == "relearn" and values else {"attack": name, **values}

@@ -98,6 +98,20 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def format_value(value: Any) -> str:
+    """A value as `parse_overrides` reads it after "=": YAML on one line.
+
+    Example:
+        >>> [format_value(value) for value in (None, True, 1e-4, ("all",), "no", "no: 1")]
+        ['null', 'true', '0.0001', '[all]', "'no'", "'no: 1'"]
+    """
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(
+        plain, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _number(value: Any) -> Any:
     """YAML takes 1e-4 for text; people mean a number."""
     if isinstance(value, str):

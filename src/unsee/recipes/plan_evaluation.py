@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from unsee.attacks import Chain, label, needed
 from unsee.benchmarks import Benchmark
@@ -42,6 +43,7 @@ def evaluation(
     patch: Path | None = None,
     device: Device = "auto",
     load_in: LoadIn | None = None,
+    max_new_tokens: int | None = None,
 ) -> Job:
     """A job that leaves the model as it is: what it scores, and what attacks bring back.
 
@@ -59,6 +61,7 @@ def evaluation(
         patch: A visual patch to put on the model.
         device: Where every model is put.
         load_in: Bits that every model's weights are held in; None leaves them as they are.
+        max_new_tokens: Longest answer that is generated (tokens); None is the benchmark's.
     """
     model = shipped_checkpoint(model)
     references = {name: shipped_checkpoint(at) for name, at in references.items()}
@@ -68,7 +71,7 @@ def evaluation(
         name: read_samples(path, name, opened) for name, path in (attacker or {}).items() if path
     }
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
-    rules = benchmark_fields(benchmark, splits)
+    rules: dict[str, Any] = benchmark_fields(benchmark, splits)
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
     if attacks and "reference" not in references:
         # What is asked of an attack is told without one; the report says that there is none.
@@ -95,7 +98,7 @@ def evaluation(
         forget, splits["forget_holdout"] = split_holdout(forget)
         splits["forget"] = forget
     away = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
-    asked = {
+    asked: dict[str, Any] = {
         "model": model,
         "paths": dict(paths),
         "references": dict(references),
@@ -112,6 +115,8 @@ def evaluation(
         asked["tasks"] = suite.settings()
     if load_in is not None:
         asked["load_in"] = load_in
+    if max_new_tokens is not None:
+        rules["max_new_tokens"] = asked["max_new_tokens"] = max_new_tokens
     text = f"# {command}\n" + "".join(f"{key}: {value!r}\n" for key, value in asked.items())
     return Job(
         kind="audit" if attacks else "evaluate",

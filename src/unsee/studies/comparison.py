@@ -228,9 +228,10 @@ def places_of(asked: ComparisonRequest) -> Places:
     missing = [share for share in asked.forget if share not in found]
     if missing:
         raise ConfigError(
-            f"--forget {missing[0]}: {'; '.join(offered)}, and a share comes with references of "
-            "its own: models that know all that another share keeps. Build one with `unsee pocket "
-            "build --forget N --out DIR` (N people, of 40), and add --benchmark pocket@DIR."
+            f"--forget-ratio {missing[0]}: {'; '.join(offered)}, and a share comes with references "
+            "of its own: models that know all that another share keeps. Build one with `unsee "
+            "pocket build --forget-people N --out DIR` (N people, of 40), and add --benchmark "
+            "pocket@DIR."
         )
     if asked.trials and not all(benchmark.validation() for _, benchmark in found.values()):
         raise ConfigError(

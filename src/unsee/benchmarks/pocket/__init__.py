@@ -81,7 +81,7 @@ class Pocket(Benchmark):
         if ratio is not None or shots is not None:
             raise ConfigError(
                 "pocket has one share to forget, fixed when it is built (`unsee pocket build "
-                "--forget N`), and no few-shot prompts. Leave ratio and shots out."
+                "--forget-people N`), and no few-shot prompts. Leave ratio and shots out."
             )
         return cls(Path(location) if location is not None else None)
 

@@ -1,4 +1,4 @@
-"""The command that makes models which know something."""
+"""The command finetune."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def finetune(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Make target, visual-retain and retain-only models from a base checkpoint.
+    """Fine-tune target and reference models from a base.
+
+    who=target learns everything, who=visual_retain all texts but no image of the people to forget,
+    who=retain_only nothing about them; who=all makes the three.
 
     Example: unsee finetune finetune-pocket-lora who=all --out models
     """

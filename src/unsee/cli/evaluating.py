@@ -1,0 +1,236 @@
+"""Commands that measure: evaluate, audit and report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee.cli.shared import DeviceName, Json, Trust, app, command, complete, echo, run_job
+from unsee.errors import ConfigError
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Checkpoint to evaluate: a folder, or a hub id.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="Samples with answers: a table or a benchmark's split, or NAME=PATH to name the "
+            "split. Repeatable.",
+        ),
+    ] = None,
+    patch: Annotated[
+        Path | None, typer.Option(help="Visual patch to apply to the model in memory.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Model before unlearning, evaluated on the same data.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Reference model, trained without images of the forgotten people."),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics, separated by commas; see `unsee list metrics`.",
+            autocompletion=complete("metrics"),
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer to generate. Default: 24, or the benchmark's."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-evaluation-harness, separated by commas."),
+    ] = None,
+    tasks_path: Annotated[
+        Path | None, typer.Option(help="Folder of further tasks in lm-eval's YAML format.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of samples for each task.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Few-shot examples. Default: what each task says.")
+    ] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option("--chat-template", help="Apply the chat template to the prompts of tasks."),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
+    trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
+    load_in: Annotated[
+        str | None, typer.Option(help="Quantize the weights when loading: 8bit or 4bit.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model, or a visual patch applied to it.
+
+    Scores it on samples with answers (--data), on published tasks (--tasks), or both.
+
+    Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
+    """
+    from unsee.recipes.plan_evaluation import evaluation
+
+    suite = None
+    if tasks is not None:
+        from unsee.evaluation.lm_eval import open_suite
+
+        suite = open_suite(_names(tasks), tasks_path, limit, shots, chat_template)
+    elif tasks_path is not None or limit is not None or shots is not None or chat_template:
+        raise ConfigError(
+            "--tasks-path, --limit, --shots and --chat-template need --tasks. Type --tasks NAME, "
+            "or leave them out."
+        )
+    if suite is None and not data:
+        raise ConfigError(
+            "nothing to evaluate on is given. Type --data PATH, --tasks NAME, or both."
+        )
+    if metrics is not None and not data:
+        raise ConfigError(
+            "--metrics needs --data, since tasks have their own metrics. Add --data, or leave "
+            "--metrics out."
+        )
+    others = {"reference": reference, "target": target}
+    job = evaluation(
+        model,
+        _splits(data or []),
+        {name: path for name, path in others.items() if path},
+        command(),
+        trust_remote_code=trust_remote_code,
+        metrics=_names(metrics) if metrics is not None else None,
+        suite=suite,
+        patch=patch,
+        device=device,  # type: ignore[arg-type]
+        load_in=load_in,  # type: ignore[arg-type]
+        max_new_tokens=max_new_tokens,
+    )
+    run_job(job, out, as_json)
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        str, typer.Option(help="Unlearned checkpoint to attack: a folder, or a hub id.")
+    ],
+    forget: Annotated[
+        str,
+        typer.Option(help="What it should have forgotten: samples with answers, or pocket:forget."),
+    ],
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ATTACK",
+            help="NAME?field=value&field=value; + chains attacks, all is every attack. "
+            "Repeatable. Default: relearn.",
+            autocompletion=complete("attacks"),
+        ),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(
+            help="Held-out forget samples, which score the attack. Default: part of --forget."
+        ),
+    ] = None,
+    retain: Annotated[
+        str | None, typer.Option(help="Samples of other people that the attacker also has.")
+    ] = None,
+    retain_holdout: Annotated[
+        str | None, typer.Option(help="Retain samples to score after the attack.")
+    ] = None,
+    non_members: Annotated[
+        str | None,
+        typer.Option(help="Non-member samples: controls for membership inference."),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Reference model, trained without images of the forgotten people; attacked too."
+        ),
+    ] = None,
+    retain_only: Annotated[
+        str | None,
+        typer.Option(help="Model trained on nothing about the forgotten people; attacked too."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Model before unlearning.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Field of every attack that has it, as key=value, or of one, as ATTACK.key=value. "
+            "Repeatable.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/audit"),
+    trust_remote_code: Trust = False,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+) -> None:
+    """Attack a model to recover what it should have forgotten.
+
+    Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
+    """
+    from unsee.recipes.components import build_chains
+    from unsee.recipes.parsing import parse_overrides
+    from unsee.recipes.plan_evaluation import evaluation
+
+    paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
+    others = {"reference": reference, "retain_only": retain_only, "target": target}
+    job = evaluation(
+        model,
+        {name: path for name, path in paths.items() if path},
+        {name: path for name, path in others.items() if path},
+        command(),
+        build_chains(attack or ["relearn"], parse_overrides(set_ or [])),
+        trust_remote_code,
+        device=device,  # type: ignore[arg-type]
+        attacker={"retain": retain, "non_members": non_members},
+    )
+    run_job(job, out, as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Write one HTML report of finished runs.
+
+    The file needs no network and no other file.
+
+    Example: unsee report runs/vkd runs/npo -o report.html
+    """
+    from unsee import report as reports
+
+    echo({"report": str(reports.write(runs, output))}, as_json)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
+
+
+def _splits(pairs: list[str]) -> dict[str, str]:
+    from unsee.recipes.specs import parse_spec
+
+    found = {}
+    for pair in pairs:
+        # "?ratio=5" has a "=" too, and a split's own name needs none before it.
+        name, separator, path = pair.partition("=")
+        if not re.fullmatch(r"[\w-]+", name):
+            separator = ""
+        if not separator:
+            spec = parse_spec(pair)
+            name, path = (spec.split if spec else "data"), pair
+        if name in found:
+            raise ConfigError(f"--data {pair}: the split '{name}' is given twice. Type NAME=PATH.")
+        found[name] = path
+    return found

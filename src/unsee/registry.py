@@ -33,8 +33,13 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
         self._discovered = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that files an object under `name`.
+    def register(self, name: str, *, source: str | None = None) -> Callable[[T], T]:
+        """Returns a decorator that registers an object and sets its `name` and `source`.
+
+        Args:
+            name: The name that users type. An object that sets a `name` of its own keeps it.
+            source: Where the object's definition comes from, such as "Zhang et al., arXiv
+                2404.05868"; by default what the object or a base class of it sets.
 
         Raises:
             ConfigError: If the name is taken by another object.
@@ -44,6 +49,10 @@ class Registry(Generic[T]):
             if name in self._items and self._items[name] is not item:
                 raise ConfigError(f"{self.kind} '{name}' is registered twice; rename one of them.")
             self._items[name] = item
+            if "name" not in vars(item):
+                setattr(item, "name", name)  # noqa: B010
+            if source is not None:
+                setattr(item, "source", source)  # noqa: B010
             return item
 
         return add

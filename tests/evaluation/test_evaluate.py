@@ -12,7 +12,7 @@ from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import evaluate
 from unsee.evaluation.generation import answer_nlls, generate
 from unsee.losses import nll
-from unsee.metrics import for_reference
+from unsee.metrics import reference_metrics
 from unsee.models.vlm import VLM
 from unsee.types import Data, Sample
 
@@ -73,7 +73,7 @@ def test_alternatives_and_the_reference(tiny: VLM, data: Data) -> None:
         if s.task == "generation"
     ]
     names = ["truth_ratio", "ks", "js", "forget_quality"]
-    theirs = evaluate(tiny, {"forget": asked}, metrics=for_reference(names))
+    theirs = evaluate(tiny, {"forget": asked}, metrics=reference_metrics(names))
     found = evaluate(tiny, {"forget": asked}, metrics=names, reference=theirs.rows).measures
     assert set(found) == {f"forget/vqa/{name}" for name in names}
     values = {key.rpartition("/")[2]: estimate.value for key, estimate in found.items()}

@@ -41,26 +41,7 @@ WITHOUT_EXAMPLE: dict[str, set[str]] = {
         "vgid",
         "vkd",
     },
-    "metric": {
-        "accuracy",
-        "ape",
-        "attack_success",
-        "bleu",
-        "cloze",
-        "forget_quality",
-        "joint_right",
-        "joint_rouge",
-        "joint_wrong",
-        "js",
-        "keyword_match",
-        "ks",
-        "model_utility",
-        "probability",
-        "refusal_rate",
-        "rouge_l",
-        "rouge_l_recall",
-        "truth_ratio",
-    },
+    "metric": set(),
     "attack": {
         "adaptive",
         "answer_prefix",
@@ -77,7 +58,7 @@ WITHOUT_EXAMPLE: dict[str, set[str]] = {
 }
 
 # Wings (and modules at the root) whose docstrings are held to the rules below. It only grows.
-WINGS: tuple[str, ...] = ("errors", "registry")
+WINGS: tuple[str, ...] = ("errors", "metrics", "registry")
 
 REGISTERED = {
     f"{registry.kind} {name}": item

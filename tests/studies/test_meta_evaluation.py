@@ -103,7 +103,7 @@ def test_what_rises_with_forgetting_is_known() -> None:
     """A metric whose direction is not that of its `better` must be named, or be forgotten here."""
     for name in METRICS.names():
         kind = METRICS.get(name)
-        compares = getattr(kind, "against", "nothing") == "reference"
+        compares = getattr(kind, "compares_with_reference", False)
         if kind.__module__.startswith("unsee.") and name not in ("attack_success", "truth_ratio"):
             falls = (kind.better == "lower") != compares
             assert falls == (name in RISING), name

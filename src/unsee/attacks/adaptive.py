@@ -27,7 +27,7 @@ from unsee.types import Sample
 PROJECTOR = "projector"
 
 
-@ATTACKS.register("adaptive")
+@ATTACKS.register("adaptive", source="ours; arXiv 1902.06705")
 @dataclass(frozen=True)
 class Adaptive(Attack):
     """Adaptive attack: undo visual distillation, knowing how it works; the visual part is tuned.
@@ -56,8 +56,6 @@ class Adaptive(Attack):
         seed: Of the choice of pictures, their order and views.
     """
 
-    name: ClassVar[str] = "adaptive"
-    source: ClassVar[str] = "ours; arXiv 1902.06705"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"steps": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers", "retain"})

@@ -12,7 +12,7 @@ from unsee.attacks import ATTACKS, Attack, Subject, map_questions
 from unsee.types import Sample
 
 
-@ATTACKS.register("answer_prefix")
+@ATTACKS.register("answer_prefix", source="arXiv 2307.02483")
 @dataclass(frozen=True)
 class AnswerPrefix(Attack):
     """Answer prefix: the attacker begins the answer, and the model goes on from there.
@@ -28,8 +28,6 @@ class AnswerPrefix(Attack):
             left to be said; else it is begun with the text alone.
     """
 
-    name: ClassVar[str] = "answer_prefix"
-    source: ClassVar[str] = "arXiv 2307.02483"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"words": 0, "text": ""}
 

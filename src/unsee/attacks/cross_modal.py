@@ -11,7 +11,7 @@ from unsee.attacks import ATTACKS, Attack, Subject, map_questions
 from unsee.types import Sample
 
 
-@ATTACKS.register("cross_modal")
+@ATTACKS.register("cross_modal", source="arXiv 2610.10358")
 @dataclass(frozen=True)
 class CrossModal(Attack):
     """Cross-modal questions: the name stands for the picture, and the same fact is asked.
@@ -28,8 +28,6 @@ class CrossModal(Attack):
         cues: What points at the picture, and is taken out.
     """
 
-    name: ClassVar[str] = "cross_modal"
-    source: ClassVar[str] = "arXiv 2610.10358"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"phrases": ()}
 

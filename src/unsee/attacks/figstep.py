@@ -14,7 +14,7 @@ from unsee.attacks import ATTACKS, Attack, Subject, derived_picture, map_questio
 from unsee.types import Picture, Sample
 
 
-@ATTACKS.register("figstep")
+@ATTACKS.register("figstep", source="arXiv 2311.05608")
 @dataclass(frozen=True)
 class FigStep(Attack):
     """FigStep: the question is rendered as a picture, and the typed text only asks to answer it.
@@ -29,8 +29,6 @@ class FigStep(Attack):
         size: Width of the rendered question (pixels).
     """
 
-    name: ClassVar[str] = "figstep"
-    source: ClassVar[str] = "arXiv 2311.05608"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"layout": "none"}
 

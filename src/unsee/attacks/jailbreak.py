@@ -20,7 +20,7 @@ FRAMES: dict[Style, str] = {
 }
 
 
-@ATTACKS.register("jailbreak")
+@ATTACKS.register("jailbreak", source="arXiv 2307.02483; arXiv 2404.13208")
 @dataclass(frozen=True)
 class Jailbreak(Attack):
     """Jailbreaks: role play, instruction hierarchy and refusal suppression, each asked in turn.
@@ -34,8 +34,6 @@ class Jailbreak(Attack):
         styles: Frames to put every question into.
     """
 
-    name: ClassVar[str] = "jailbreak"
-    source: ClassVar[str] = "arXiv 2307.02483; arXiv 2404.13208"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"styles": ()}
 

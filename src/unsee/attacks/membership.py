@@ -24,7 +24,7 @@ Score = Literal["loss", "zlib", "min_k", "min_k_plus", "grad_norm"]
 RESAMPLES = 200
 
 
-@ATTACKS.register("membership")
+@ATTACKS.register("membership", source="arXiv 2310.16789; arXiv 2404.02936")
 @dataclass(frozen=True)
 class Membership(Attack):
     """Membership inference: forget samples (members) against matched people never trained on.
@@ -45,8 +45,6 @@ class Membership(Attack):
         seed: Of the choice of samples.
     """
 
-    name: ClassVar[str] = "membership"
-    source: ClassVar[str] = "arXiv 2310.16789; arXiv 2404.02936"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"scores": ()}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers", "outside"})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-@ATTACKS.register("perturb")
+@ATTACKS.register("perturb", source="EMNLP 2025, p. 11241")
 @dataclass(frozen=True)
 class Perturb(Attack):
     """Universal perturbation (SUA): projected gradient descent on the true answers' loss.
@@ -41,8 +41,6 @@ class Perturb(Attack):
         seed: Of their order.
     """
 
-    name: ClassVar[str] = "perturb"
-    source: ClassVar[str] = "EMNLP 2025, p. 11241"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"epsilon": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})

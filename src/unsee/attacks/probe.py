@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-@ATTACKS.register("probe")
+@ATTACKS.register("probe", source="arXiv 1610.01644; arXiv 1909.03368")
 @dataclass(frozen=True)
 class Probe(Attack):
     """Probing: a logistic regression on frozen hidden states predicts the identity.
@@ -42,8 +42,6 @@ class Probe(Attack):
         seed: Of the choice of controls and of the random labels.
     """
 
-    name: ClassVar[str] = "probe"
-    source: ClassVar[str] = "arXiv 1610.01644; arXiv 1909.03368"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"layers": ()}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "retain"})

@@ -15,7 +15,7 @@ from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError
 
 
-@ATTACKS.register("quantize")
+@ATTACKS.register("quantize", source="arXiv 2410.16454")
 @dataclass(frozen=True)
 class Quantize(Attack):
     """Quantization: every weight matrix is stored in fewer bits; nothing of the target is needed.
@@ -33,8 +33,6 @@ class Quantize(Attack):
         modules: Whose weights.
     """
 
-    name: ClassVar[str] = "quantize"
-    source: ClassVar[str] = "arXiv 2410.16454"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"bits": 0}
 

@@ -25,7 +25,7 @@ Modules = Literal["visual", "language_lora", "all"]
 Curve = list[dict[str, Any]]
 
 
-@ATTACKS.register("relearn")
+@ATTACKS.register("relearn", source="arXiv 2512.11325; arXiv 2406.13356")
 @dataclass(frozen=True)
 class Relearn(Attack):
     """Relearning: the attacker fine-tunes on a share of the forget samples and asks again.
@@ -43,8 +43,6 @@ class Relearn(Attack):
         seed: Of the choice of pictures and the order.
     """
 
-    name: ClassVar[str] = "relearn"
-    source: ClassVar[str] = "arXiv 2512.11325; arXiv 2406.13356"
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"steps": 0}
     needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})

@@ -17,7 +17,7 @@ from unsee.types import Picture, Sample
 View = Literal["other", "crop", "flip", "blur", "grey", "jpeg"]
 
 
-@ATTACKS.register("rephrase_image")
+@ATTACKS.register("rephrase_image", source="arXiv 2610.10358")
 @dataclass(frozen=True)
 class RephraseImage(Attack):
     """Image rephrasing: every question is asked again of other views of the same person.
@@ -34,8 +34,6 @@ class RephraseImage(Attack):
         seed: Of the choice of other pictures.
     """
 
-    name: ClassVar[str] = "rephrase_image"
-    source: ClassVar[str] = "arXiv 2610.10358"
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"views": ()}
 

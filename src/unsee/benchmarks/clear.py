@@ -43,7 +43,7 @@ def _measures() -> tuple[Measure, ...]:
     return (*found, Measure("model_utility", "retain", "vqa", "higher"))
 
 
-@BENCHMARKS.register("clear")
+@BENCHMARKS.register("clear", source="arXiv 2410.18057")
 class CLEAR(Published):
     """CLEAR: 200 invented authors with pictures; captions, names among others, text questions.
 
@@ -56,8 +56,6 @@ class CLEAR(Published):
     question is about is found by the name in it; the data does not say.
     """
 
-    name: ClassVar[str] = "clear"
-    source: ClassVar[str] = "arXiv 2410.18057"
     hub: ClassVar[str] = "therem/CLEAR"
     ratios: ClassVar[tuple[str, ...]] = ("10", "5", "1")
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "real_faces", "real_world")

@@ -13,7 +13,7 @@ COLUMNS = ("image", "question", "answer", "name", "keywords", "question_type")
 TASKS: dict[str, Task] = {"multi_modal": "generation", "caption": "caption", "text": "generation"}
 
 
-@BENCHMARKS.register("covubench")
+@BENCHMARKS.register("covubench", source="CoVUBench, arXiv 2605.03547")
 class CoVUBench(Published):
     """CoVUBench: named visual content; keywords of the answers are looked for.
 
@@ -29,8 +29,6 @@ class CoVUBench(Published):
     out.
     """
 
-    name: ClassVar[str] = "covubench"
-    source: ClassVar[str] = "CoVUBench, arXiv 2605.03547"
     hub: ClassVar[str] = "herbwood27/CoVUBench"
     ratios: ClassVar[tuple[str, ...]] = ("5", "10", "15", "20")
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "retain")

@@ -16,7 +16,7 @@ FULL, SPLIT = "full.json", "split.json"
 RETAIN = "retain15"
 
 
-@BENCHMARKS.register("fiubench")
+@BENCHMARKS.register("fiubench", source="FIUBench, gray311/FIUBench")
 class FIUBench(Published):
     """FIUBench: 400 invented faces with private facts; keywords of the answers are looked for.
 
@@ -28,8 +28,6 @@ class FIUBench(Published):
     Differs: The target's and the method's retain samples are all people but the forgotten.
     """
 
-    name: ClassVar[str] = "fiubench"
-    source: ClassVar[str] = "FIUBench, gray311/FIUBench"
     hub: ClassVar[str] = "gray311/FIUBench"
     ratios: ClassVar[tuple[str, ...]] = ("5", "1", "10")
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain")

@@ -53,7 +53,7 @@ def _measures() -> tuple[Measure, ...]:
     return tuple(found)
 
 
-@BENCHMARKS.register("mllmu")
+@BENCHMARKS.register("mllmu", source="arXiv 2410.22108")
 class MLLMU(Published):
     """MLLMU-Bench: 500 invented people and 153 celebrities; classification, cloze, generation.
 
@@ -70,8 +70,6 @@ class MLLMU(Published):
     questions with the name before them.
     """
 
-    name: ClassVar[str] = "mllmu"
-    source: ClassVar[str] = "arXiv 2410.22108"
     hub: ClassVar[str] = "MLLMMU/MLLMU-Bench"
     ratios: ClassVar[tuple[str, ...]] = ("5", "10", "15")
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "retain", "celebrity")

@@ -13,7 +13,7 @@ TRAIN, VALIDATION = "all_train.json", "all_val.json"
 PAIRS = ("text1", "text2", "image1", "image2")
 
 
-@BENCHMARKS.register("safeeraser")
+@BENCHMARKS.register("safeeraser", source="SafeEraser, arXiv 2502.12520")
 class SafeEraser(Published):
     """SafeEraser: unsafe questions about pictures, the same about safe ones, and harmless pairs.
 
@@ -29,8 +29,6 @@ class SafeEraser(Published):
     decoupling), not the harmless pairs: those show the pictures that are to be forgotten.
     """
 
-    name: ClassVar[str] = "safeeraser"
-    source: ClassVar[str] = "SafeEraser, arXiv 2502.12520"
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "harmless", "retain")
     forgetting: ClassVar[tuple[str, ...]] = (*Benchmark.forgetting, "test")
     measures: ClassVar[tuple[Measure, ...]] = (

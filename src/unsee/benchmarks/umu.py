@@ -33,7 +33,7 @@ def _measures() -> tuple[Measure, ...]:
     return tuple(found)
 
 
-@BENCHMARKS.register("umu")
+@BENCHMARKS.register("umu", source="UMU-Bench, linbojunzi/UMU-bench")
 class UMU(Published):
     """UMU-Bench: 500 invented and some real people; each question with and without the picture.
 
@@ -45,8 +45,6 @@ class UMU(Published):
     Differs: The prompts around the questions are MLLMU-Bench's, without few-shot examples.
     """
 
-    name: ClassVar[str] = "umu"
-    source: ClassVar[str] = "UMU-Bench, linbojunzi/UMU-bench"
     hub: ClassVar[str] = "linbojunzi/UMU-bench"
     ratios: ClassVar[tuple[str, ...]] = ("5", "10", "15")
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "real")

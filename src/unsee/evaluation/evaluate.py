@@ -12,7 +12,7 @@ from typing import Any
 from unsee.errors import ConfigError
 from unsee.evaluation.bootstrap import estimate, estimate_set
 from unsee.evaluation.generation import answer_and_score, answer_nlls
-from unsee.metrics import Metric, Output, SetMetric, chosen_metrics
+from unsee.metrics import Metric, Output, SetMetric, select_metrics
 from unsee.models.vlm import VLM
 from unsee.types import Better, Estimate, Sample
 
@@ -67,7 +67,7 @@ def evaluate(
         UnknownNameError: If a metric is not registered.
         ConfigError: If a metric compares with a reference, and none is given.
     """
-    every, wanted = chosen_metrics(metrics or DEFAULT_METRICS, reference is not None)
+    every, wanted = select_metrics(metrics or DEFAULT_METRICS, reference is not None)
     chosen = [metric for metric in every if not isinstance(metric, SetMetric)]
     sets = [metric for metric in every if isinstance(metric, SetMetric)]
     total, done = sum(len(samples) for samples in splits.values()), 0
@@ -129,7 +129,9 @@ def _outputs(
     )
     outputs = [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
     compared = [
-        i for i, sample in enumerate(samples) if any(metric.compares(sample) for metric in metrics)
+        i
+        for i, sample in enumerate(samples)
+        if any(metric.needs_alternatives(sample) for metric in metrics)
     ]
     return _with_alternatives(vlm, samples, outputs, compared, batch_size)
 
@@ -223,7 +225,7 @@ def _set_measures(
 ) -> dict[str, Estimate]:
     found = {}
     for metric in metrics:
-        for modality in ("both",) if metric.over == "both" else ("vqa", "text"):
+        for modality in ("both",) if metric.joins_modalities else ("vqa", "text"):
             mine, theirs = (
                 [row for row in some if modality in ("both", row["modality"])]
                 for some in (rows, reference)

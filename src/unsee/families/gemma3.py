@@ -9,12 +9,10 @@ from unsee.families import FAMILIES
 from unsee.families.llava import Llava
 
 
-@FAMILIES.register("gemma3")
+@FAMILIES.register("gemma3", source="Gemma team, arXiv 2503.19786")
 class Gemma3(Llava):
     """Gemma 3 (`Gemma3ForConditionalGeneration`): every picture becomes equally many tokens."""
 
-    name: ClassVar[str] = "gemma3"
-    source: ClassVar[str] = "Gemma team, arXiv 2503.19786"
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     nested: ClassVar[bool] = True
     resumes: ClassVar[bool] = False

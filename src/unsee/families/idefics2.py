@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 LARGEST_PATCH = 32
 
 
-@FAMILIES.register("idefics2")
+@FAMILIES.register("idefics2", source="Laurençon et al., arXiv 2405.02246")
 class Idefics2(Family):
     """Idefics2 (`Idefics2ForConditionalGeneration`): SigLIP at any shape, perceiver resampler."""
 
-    name: ClassVar[str] = "idefics2"
-    source: ClassVar[str] = "Laurençon et al., arXiv 2405.02246"
     model_types: ClassVar[tuple[str, ...]] = ("idefics2",)
     parts: ClassVar[Parts] = Parts(
         encoder=("model.vision_model.",),
@@ -69,7 +67,9 @@ class Idefics2(Family):
         return (inputs["pixel_values"].flatten(2) != 0).any(-1)
 
 
-@FAMILIES.register("idefics3")
+@FAMILIES.register(
+    "idefics3", source="Laurençon et al., arXiv 2408.12637; Marafioti et al., arXiv 2504.05299"
+)
 class Idefics3(Idefics2):
     """Idefics3, SmolVLM 1 and 2 (`Idefics3`, `SmolVLMForConditionalGeneration`): tiles, shuffle.
 
@@ -77,8 +77,6 @@ class Idefics3(Idefics2):
     that is above 0 is alike.
     """
 
-    name: ClassVar[str] = "idefics3"
-    source: ClassVar[str] = "Laurençon et al., arXiv 2408.12637; Marafioti et al., arXiv 2504.05299"
     model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
 
     def process(

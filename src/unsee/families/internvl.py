@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@FAMILIES.register("internvl")
+@FAMILIES.register("internvl", source="Zhu et al., arXiv 2504.10479")
 class InternVL(Llava):
     """InternVL 2 to 3.5 (`InternVLForConditionalGeneration`): InternViT, pixel shuffle, tiles."""
 
-    name: ClassVar[str] = "internvl"
-    source: ClassVar[str] = "Zhu et al., arXiv 2504.10479"
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     aligned: ClassVar[bool] = False
 

@@ -15,12 +15,10 @@ DINOV2_NAMES = {
 }
 
 
-@FAMILIES.register("llava")
+@FAMILIES.register("llava", source="Liu et al., arXiv 2310.03744")
 class Llava(Family):
     """LLaVA 1.5 (`LlavaForConditionalGeneration`): CLIP or SigLIP tower, MLP projector, LLM."""
 
-    name: ClassVar[str] = "llava"
-    source: ClassVar[str] = "Liu et al., arXiv 2310.03744"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     parts: ClassVar[Parts] = Parts(
         encoder=("model.vision_tower.",),

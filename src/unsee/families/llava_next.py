@@ -24,12 +24,10 @@ def tiles(inputs: dict[str, Tensor]) -> list[int]:
     return [int(n) for n in (pixels.flatten(2) != 0).any(-1).sum(-1)]
 
 
-@FAMILIES.register("llava_next")
+@FAMILIES.register("llava_next", source="https://llava-vl.github.io/blog/2024-01-30-llava-next")
 class LlavaNext(Llava):
     """LLaVA-NeXT (`LlavaNextForConditionalGeneration`): LLaVA 1.5 with a tile grid."""
 
-    name: ClassVar[str] = "llava_next"
-    source: ClassVar[str] = "https://llava-vl.github.io/blog/2024-01-30-llava-next"
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
     parts: ClassVar[Parts] = PARTS
     aligned: ClassVar[bool] = False
@@ -40,15 +38,13 @@ class LlavaNext(Llava):
         return tiles(inputs)
 
 
-@FAMILIES.register("llava_onevision")
+@FAMILIES.register("llava_onevision", source="Li et al., arXiv 2408.03326")
 class LlavaOnevision(Llava):
     """LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`): SigLIP, tiles, Qwen2.
 
     A row with several pictures shows each of them in one tile.
     """
 
-    name: ClassVar[str] = "llava_onevision"
-    source: ClassVar[str] = "Li et al., arXiv 2408.03326"
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
     parts: ClassVar[Parts] = PARTS
     aligned: ClassVar[bool] = False

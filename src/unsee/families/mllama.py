@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@FAMILIES.register("mllama")
+@FAMILIES.register("mllama", source="Grattafiori et al., arXiv 2407.21783")
 class Mllama(Llava):
     """Mllama (`MllamaForConditionalGeneration`): local and global encoder, linear projector."""
 
-    name: ClassVar[str] = "mllama"
-    source: ClassVar[str] = "Grattafiori et al., arXiv 2407.21783"
     model_types: ClassVar[tuple[str, ...]] = ("mllama",)
     parts: ClassVar[Parts] = Parts(
         encoder=("model.vision_model.",),

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@FAMILIES.register("paligemma")
+@FAMILIES.register("paligemma", source="Beyer et al., arXiv 2407.07726")
 class PaliGemma(Llava):
     """PaliGemma 1 and 2 (`PaliGemmaForConditionalGeneration`): SigLIP, one linear layer, Gemma."""
 
-    name: ClassVar[str] = "paligemma"
-    source: ClassVar[str] = "Beyer et al., arXiv 2407.07726"
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     chats: ClassVar[bool] = False
     resumes: ClassVar[bool] = False

@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@FAMILIES.register("qwen2_vl")
+@FAMILIES.register("qwen2_vl", source="Wang et al., arXiv 2409.12191")
 class Qwen2VL(Family):
     """Qwen2-VL (`Qwen2VLForConditionalGeneration`): ViT with 2-D rotary positions, 2 x 2 merger."""
 
-    name: ClassVar[str] = "qwen2_vl"
-    source: ClassVar[str] = "Wang et al., arXiv 2409.12191"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
     parts: ClassVar[Parts] = Parts(
         encoder=("model.visual.patch_embed.", "model.visual.blocks.", "model.visual.pos_embed."),
@@ -65,28 +63,24 @@ class Qwen2VL(Family):
         return (short.replace("language_model.", "model.", 1), short, name)
 
 
-@FAMILIES.register("qwen2_5_vl")
+@FAMILIES.register("qwen2_5_vl", source="Bai et al., arXiv 2502.13923")
 class Qwen25VL(Qwen2VL):
     """Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`): window attention, gated MLPs.
 
     Blocks see the patches in the order of the windows; a window never spans two pictures.
     """
 
-    name: ClassVar[str] = "qwen2_5_vl"
-    source: ClassVar[str] = "Bai et al., arXiv 2502.13923"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     mlp: ClassVar[tuple[str, str]] = ("mlp.up_proj", "mlp.down_proj")
 
 
-@FAMILIES.register("qwen3_vl")
+@FAMILIES.register("qwen3_vl", source="Qwen team, arXiv 2511.21631")
 class Qwen3VL(Qwen2VL):
     """Qwen3-VL (`Qwen3VLForConditionalGeneration`): deepstack mergers feed early LLM layers too.
 
     What the LLM reads is "projector" and every "deepstack.N".
     """
 
-    name: ClassVar[str] = "qwen3_vl"
-    source: ClassVar[str] = "Qwen team, arXiv 2511.21631"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     mlp: ClassVar[tuple[str, str]] = ("mlp.linear_fc1", "mlp.linear_fc2")
 

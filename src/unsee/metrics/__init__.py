@@ -1,4 +1,4 @@
-"""Metrics: one file each; they score a sample's output, or a split's rows together."""
+"""Metrics, one file each: of a single answer, or of all answers of a split."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ if TYPE_CHECKING:
 METRICS: Registry[type[Metric]] = Registry("metric", "unsee.metrics")
 
 Reads = Literal["text", "logprobs", "alternatives", "rows"]
-Row = Mapping[str, Any]
+
+# A line of `scores.jsonl`: a sample with its scores by metric.
+ScoreRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gave for a sample. Likelihoods are mean negative, in nats a token.
+    """A model's output for one sample.
+
+    Likelihoods are mean negative log-likelihoods, in nats per token.
 
     Attributes:
-        text: Its greedy answer.
-        nll: Of the true answer; NaN if not computed.
-        paraphrases: Of each of the sample's paraphrases; empty if not computed, as below.
-        perturbed: Of each of its false answers.
-        choices: Of each of its choices.
+        text: The greedy answer.
+        nll: Negative log-likelihood of the true answer; NaN if it was not computed.
+        paraphrases: Negative log-likelihood of each of the sample's paraphrases; empty if not
+            computed, as are the two below.
+        perturbed: Negative log-likelihood of each of the sample's false answers.
+        choices: Negative log-likelihood of each of the sample's choices.
     """
 
     text: str = ""
@@ -40,16 +45,17 @@ class Output:
 
 
 class Metric:
-    """What all metrics have in common.
+    """Base class of metrics.
 
     Attributes:
-        name: Its registered name.
-        source: Where its definition comes from.
-        reads: "text" scores the greedy answer, "logprobs" the true answer's likelihood,
-            "alternatives" those of other answers too, "rows" what other metrics scored.
-        unit: Of the measure.
-        better: Which direction is good of a model that should know; a benchmark decides otherwise
-            where something is to be forgotten.
+        name: The registered name; the registry sets it.
+        source: Where the definition comes from; the registry sets it.
+        reads: The output that a score is computed from: "text" is the greedy answer, "logprobs" the
+            likelihood of the true answer, "alternatives" the likelihoods of other answers too, and
+            "rows" the scores of other metrics.
+        unit: The unit of the measure.
+        better: The direction that is better for a model that should know the answers. A benchmark
+            may declare another one, such as for splits about the people to be forgotten.
     """
 
     name: ClassVar[str]
@@ -59,33 +65,41 @@ class Metric:
     better: ClassVar[Better] = "higher"
 
     def applies(self, sample: Sample) -> bool:
-        """Whether samples of this task are scored by it."""
+        """Whether the metric scores samples of this task."""
         return True
 
-    def compares(self, sample: Sample) -> bool:
-        """Whether it needs the likelihoods of this sample's alternatives."""
+    def needs_alternatives(self, sample: Sample) -> bool:
+        """Whether the score needs the likelihoods of the sample's alternative answers."""
         return self.reads == "alternatives" and self.applies(sample)
 
     def score(self, sample: Sample, output: Output) -> float:
-        """The sample's score; NaN where it cannot be scored, such as without a true answer."""
+        """Scores one sample.
+
+        Args:
+            sample: The question and its true answer.
+            output: The model's output.
+
+        Returns:
+            The score; NaN if the sample cannot be scored, such as without a true answer.
+        """
         raise NotImplementedError
 
     def reported(self, score: float, forgetting: bool) -> float:
-        """What a measure averages: the score, unless forget and retain splits read it differently.
+        """Returns the value that a measure averages: by default, the score.
 
         Args:
             score: A sample's score.
-            forgetting: Whether the split is of what is to be forgotten.
+            forgetting: Whether the split asks about what is to be forgotten.
         """
         return score
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a set metric counts as one: a row, a pair of rows, or a group.
+    """One observation of a set metric: a row, a pair of rows, or a group of rows.
 
     Attributes:
-        concept: Whom it is about; what bootstrap intervals resample.
+        concept: The person or thing it is about; bootstrap intervals resample concepts.
         values: The numbers that the metric combines; NaN where unscored.
     """
 
@@ -94,79 +108,117 @@ class Unit:
 
 
 class SetMetric(Metric):
-    """A metric of a whole split, computed from what sample metrics scored on its rows.
+    """Base class of metrics of a whole split, computed from the scores of its rows.
 
     Attributes:
-        rests_on: The sample metrics whose scores it reads.
-        against: "reference" reads the same rows of the reference model too.
-        over: "modality" keeps pictured and text rows apart; "both" joins them under "vqa".
+        depends_on: The sample metrics whose scores it reads.
+        compares_with_reference: Whether it also reads the reference model's scores of the same
+            rows.
+        joins_modalities: Whether questions with and without a picture are combined. The measure is
+            then reported with modality "vqa"; otherwise there is one measure per modality.
     """
 
     reads: ClassVar[Reads] = "rows"
-    rests_on: ClassVar[tuple[str, ...]]
-    against: ClassVar[Literal["nothing", "reference"]] = "nothing"
-    over: ClassVar[Literal["modality", "both"]] = "modality"
+    depends_on: ClassVar[tuple[str, ...]]
+    compares_with_reference: ClassVar[bool] = False
+    joins_modalities: ClassVar[bool] = False
 
-    def units(self, rows: Sequence[Row], reference: Sequence[Row], forgetting: bool) -> list[Unit]:
-        """What the split's rows, and the reference's, amount to; empty if it does not apply."""
+    def units(
+        self, rows: Sequence[ScoreRow], reference: Sequence[ScoreRow], forgetting: bool
+    ) -> list[Unit]:
+        """Returns the observations of a split.
+
+        Args:
+            rows: The split's rows.
+            reference: The reference model's rows of the same split; empty without a reference.
+            forgetting: Whether the split asks about what is to be forgotten.
+
+        Returns:
+            The observations; empty if the metric does not apply to the split.
+        """
         raise NotImplementedError
 
     def combine(self, values: Float[np.ndarray, "units parts"], forgetting: bool) -> float:
-        """The measure, from the scored units' values."""
+        """Returns the measure.
+
+        Args:
+            values: The values of the scored observations.
+            forgetting: Whether the split asks about what is to be forgotten.
+        """
         raise NotImplementedError
 
 
-def compares(name: str) -> bool:
-    """Whether a metric compares with the reference model.
+def needs_reference(name: str) -> bool:
+    """Whether the metric of this name compares with the reference model.
 
     Raises:
         UnknownNameError: If it is not registered.
     """
     kind = METRICS.get(name)
-    return issubclass(kind, SetMetric) and kind.against == "reference"
+    return issubclass(kind, SetMetric) and kind.compares_with_reference
 
 
-def chosen_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metric], list[str]]:
-    """The metrics to compute, what they rest on included, and the names of those to report.
+def select_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metric], list[str]]:
+    """Finds metrics by name, and those that they depend on.
+
+    Args:
+        names: Registered names.
+        has_reference: Whether the reference model's scores are known.
+
+    Returns:
+        All metrics to compute, and the names of those to report.
 
     Raises:
         UnknownNameError: If a name is not registered.
-        ConfigError: If one compares with a reference model and there is none.
+        ConfigError: If a metric compares with a reference model and there is none.
     """
-    wanted = list(dict.fromkeys(names))
-    for name in wanted:
-        if compares(name) and not has_reference:
+    reported = list(dict.fromkeys(names))
+    for name in reported:
+        if needs_reference(name) and not has_reference:
             raise ConfigError(
                 f"metric '{name}' compares with the reference model, and there is none. Give one "
                 "with --reference DIR; `unsee finetune` with who=visual_retain (or retain_only) "
                 "makes it."
             )
-    every = [
-        *wanted,
-        *(n for w in wanted for n in getattr(METRICS.get(w), "rests_on", ())),
-    ]
-    return [METRICS.get(name)() for name in dict.fromkeys(every)], wanted
+    computed = [*reported, *(d for name in reported for d in _dependencies(name))]
+    return [METRICS.get(name)() for name in dict.fromkeys(computed)], reported
 
 
-def for_reference(names: Sequence[str]) -> list[str]:
-    """What to ask of the reference model itself: for a comparison with it, what that rests on."""
-    found: list[str] = []
+def reference_metrics(names: Sequence[str]) -> list[str]:
+    """Returns the metrics to compute on the reference model itself.
+
+    A metric that compares with the reference is replaced by those that it depends on.
+
+    Args:
+        names: The metrics to compute on the unlearned model.
+    """
+    selected: list[str] = []
     for name in names:
-        found += METRICS.get(name).rests_on if compares(name) else (name,)  # type: ignore[attr-defined]
-    return list(dict.fromkeys(found))
+        selected += _dependencies(name) if needs_reference(name) else (name,)
+    return list(dict.fromkeys(selected))
 
 
-def number(row: Row, name: str) -> float:
-    """A row's score; NaN where it is unscored or the metric does not apply."""
+def _dependencies(name: str) -> tuple[str, ...]:
+    kind = METRICS.get(name)
+    return kind.depends_on if issubclass(kind, SetMetric) else ()
+
+
+def row_score(row: ScoreRow, name: str) -> float:
+    """Returns a row's score; NaN if it is unscored or the metric does not apply."""
     value = row["scores"].get(name)
     return float("nan") if value is None else float(value)
 
 
-def about(row: Row) -> str:
-    """Whom a row is about."""
+def row_concept(row: ScoreRow) -> str:
+    """Returns the concept of a row, or its id if it has none."""
     return str(row["concept"] or row["id"])
 
 
-def plain(text: str) -> str:
-    """A text without outer space, final punctuation, doubled space, and case."""
+def normalize_answer(text: str) -> str:
+    """Returns a text in lower case, without surrounding or repeated spaces and final punctuation.
+
+    Example:
+        >>> normalize_answer("  Ada  Berg.")
+        'ada berg'
+    """
     return " ".join(text.split()).rstrip(".!?,;: ").casefold()

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from unsee.metrics import METRICS, Metric, Output, plain
+from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.types import Sample
 
 
-@METRICS.register("accuracy")
+@METRICS.register("accuracy", source="MLLMU-Bench, arXiv 2410.22108")
 class Accuracy(Metric):
-    """Accuracy: the right letter of a classification, else the whole answer word for word.
+    """Accuracy: the right letter of a classification, otherwise an exact match of the answer.
 
-    A classification's letter is the first character, upper-cased; anything that is no option is
-    wrong. A ranking is right if the true answer is the likeliest a token of the choices. Other
-    answers are compared without case, outer space and final punctuation.
+    The letter of a classification is the first character of the answer, in upper case; anything
+    that is not an option is wrong. A ranking is right if the true answer has the highest likelihood
+    per token among the choices. Other answers are compared ignoring case, surrounding spaces and
+    final punctuation.
 
     Source: MLLMU-Bench, arXiv 2410.22108, its classification task; exact match elsewhere.
+
+    Example:
+        >>> from unsee import Sample
+        >>> from unsee.metrics import Output
+        >>> from unsee.metrics.accuracy import Accuracy
+        >>> sample = Sample("1", "Who is this?", "Ada Berg.")
+        >>> Accuracy().score(sample, Output("ada berg"))
+        1.0
+        >>> Accuracy().score(sample, Output("Bo Lind"))
+        0.0
     """
 
-    name: ClassVar[str] = "accuracy"
-    source: ClassVar[str] = "MLLMU-Bench, arXiv 2410.22108"
-
-    def compares(self, sample: Sample) -> bool:
-        """A ranking is decided by the choices' likelihoods."""
+    def needs_alternatives(self, sample: Sample) -> bool:
+        """Whether the sample is a ranking, which compares the likelihoods of the choices."""
         return sample.task == "ranking"
 
     def score(self, sample: Sample, output: Output) -> float:
-        """1 if right, 0 if wrong, NaN without a true answer."""
-        if not plain(sample.answer):
+        """Returns 1 if the answer is right, 0 if it is wrong, NaN without a true answer."""
+        if not normalize_answer(sample.answer):
             return float("nan")
         if sample.task == "ranking":
             if not output.choices:
                 return float("nan")
             best = min(range(len(output.choices)), key=output.choices.__getitem__)
-            return float(plain(sample.choices[best]) == plain(sample.answer))
+            return float(normalize_answer(sample.choices[best]) == normalize_answer(sample.answer))
         if sample.task == "classification":
             return float(output.text.strip()[:1].upper() == sample.answer.strip()[:1].upper())
-        return float(plain(output.text) == plain(sample.answer))
+        return float(normalize_answer(output.text) == normalize_answer(sample.answer))

@@ -1,6 +1,6 @@
-"""Published aggregates of measures: Open-MMUnlearning's and FIUBench's. All of 0..1.
+"""Open-MMUnlearning's aggregates of measures. All values are in 0..1.
 
-They register nothing: what they take comes from several splits, attacks and benchmarks.
+They are functions and no registered metrics, since they combine several splits and attacks.
 """
 
 from __future__ import annotations
@@ -13,14 +13,23 @@ from unsee.errors import ConfigError
 def _mean(values: Sequence[float], name: str) -> float:
     wrong = [value for value in values if not 0 <= value <= 1]
     if wrong or not values:
-        raise ConfigError(f"{name} takes shares of 0..1, at least one; given {list(values)}.")
+        raise ConfigError(f"{name} takes at least one value in 0..1; given {list(values)}.")
     return sum(values) / len(values)
 
 
 def task_forgetting(cloze: float, classification: float, rouge_l: float) -> float:
-    """F_task: mean of one minus each score on the forget split.
+    """Returns F_task: the mean of one minus each score on the forget split.
+
+    Args:
+        cloze: Cloze accuracy.
+        classification: Accuracy of the classification questions.
+        rouge_l: ROUGE-L of the generation questions.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 51.
+
+    Example:
+        >>> task_forgetting(cloze=0.25, classification=0.5, rouge_l=0.75)
+        0.5
     """
     return _mean([1 - cloze, 1 - classification, 1 - rouge_l], "F_task")
 
@@ -28,15 +37,16 @@ def task_forgetting(cloze: float, classification: float, rouge_l: float) -> floa
 def forgetting_quality(
     multimodal: float, truth_ratio: float | None, probability: float, ks: float, js: float
 ) -> float:
-    """FQ: mean of F_multi, TR, 1 - p, 1 - KS and 1 - JS.
+    """Returns the forgetting quality FQ: mean of F_multi, TR, 1 - p, 1 - KS and 1 - JS.
 
     Args:
-        multimodal: F_task of the pictured questions: the mean of the forget and the test split's.
-        truth_ratio: On the forget split; None leaves the term out where no question has false
-            answers to compare with, and the score then is not the published one.
-        probability: Of the true answers on the forget split.
-        ks: KS statistic to the reference.
-        js: Jensen-Shannon distance to the reference.
+        multimodal: F_multi: F_task of the questions with pictures, averaged over the forget and the
+            test split.
+        truth_ratio: Truth ratio on the forget split; None leaves the term out where no question has
+            false answers, and the value is then not comparable with published ones.
+        probability: Probability of the true answers on the forget split.
+        ks: Kolmogorov-Smirnov statistic against the reference model.
+        js: Jensen-Shannon distance to the reference model.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 53.
     """
@@ -45,7 +55,7 @@ def forgetting_quality(
 
 
 def utility(retain: float, general: float) -> float:
-    """MU: mean of retain and general utility.
+    """Returns the model utility MU: the mean of retain and general utility.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 56.
     """
@@ -53,7 +63,12 @@ def utility(retain: float, general: float) -> float:
 
 
 def robustness(model_side: float, input_side: float, output_side: float) -> float:
-    """Robustness: mean over the attacks' sides.
+    """Returns the robustness: the mean over three kinds of attacks.
+
+    Args:
+        model_side: Score under attacks on the weights.
+        input_side: Score under attacks on the question or the picture.
+        output_side: Score under attacks that read outputs, such as membership inference.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 63.
     """
@@ -61,7 +76,12 @@ def robustness(model_side: float, input_side: float, output_side: float) -> floa
 
 
 def overall(quality: float, utility: float, robustness: float) -> float:
-    """Overall: mean of FQ, MU and Robustness.
+    """Returns the overall score: the mean of FQ, MU and robustness.
+
+    Args:
+        quality: Forgetting quality, FQ.
+        utility: Model utility, MU.
+        robustness: Robustness.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 63.
     """
@@ -69,23 +89,8 @@ def overall(quality: float, utility: float, robustness: float) -> float:
 
 
 def membership_score(auc: float) -> float:
-    """A membership attack's score: clip(1 - 2 |AUC - .5|, 0, 1); 1 is a blind attacker.
+    """Returns clip(1 - 2 |AUC - 0.5|, 0, 1): 1 if a membership attack does no better than chance.
 
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 60.
     """
     return _mean([min(1.0, max(0.0, 1 - 2 * abs(auc - 0.5)))], "membership score")
-
-
-def fiubench_forget_quality(ks: float, exact_match: float, membership: float, ape: float) -> float:
-    """FIUBench's forget quality: .5 KS + .15 (1 - EM) + .2 (1 - MIA) + .15 (1 - APE).
-
-    Args:
-        ks: The KS term, higher better: the test's p-value (`forget_quality`).
-        exact_match: `keyword_match` on the forget split.
-        membership: The membership attack's measure.
-        ape: `ape` on the forget split.
-
-    Source: FIUBench, arXiv 2411.03554.
-    """
-    _mean([ks, exact_match, membership, ape], "FIUBench's forget quality")
-    return 0.5 * ks + 0.15 * (1 - exact_match) + 0.2 * (1 - membership) + 0.15 * (1 - ape)

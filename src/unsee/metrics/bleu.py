@@ -1,11 +1,11 @@
-"""BLEU: how many runs of words the answer shares with the true answer."""
+"""BLEU: n-gram overlap of the answer and the true answer."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
-from unsee.metrics import METRICS, Metric, Output, plain
+from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.types import Sample
 
 
@@ -16,27 +16,34 @@ def _scorer() -> Any:
     return BLEU(effective_order=True)
 
 
-@METRICS.register("bleu")
+@METRICS.register("bleu", source="Papineni et al., 2002; MLLMU-Bench, arXiv 2410.22108")
 class Bleu(Metric):
-    """BLEU of each sentence, up to four words long, averaged over the sentences.
+    """Sentence-level BLEU-4, averaged over the answers.
 
     Source: Papineni et al., 2002; MLLMU-Bench, arXiv 2410.22108, which averages sentences.
-    Differs: sacrebleu's tokens and exponential smoothing (its script splits at spaces, and counts
-    no match as .1), and no run longer than the sentence, so that a right answer of two words
-    scores 1; as a share of 0..1 and not of 100.
+    Differs: uses sacrebleu's tokenizer and exponential smoothing (the benchmark's script splits at
+    spaces and counts no match as 0.1), and no n-grams longer than the sentence, so that a right
+    answer of two words scores 1. Scaled to 0..1 instead of 0..100.
+
+    Example:
+        >>> from unsee import Sample
+        >>> from unsee.metrics import Output
+        >>> from unsee.metrics.bleu import Bleu
+        >>> sample = Sample("1", "Who is this?", "Ada Berg")
+        >>> Bleu().score(sample, Output("Ada Berg"))
+        1.0
+        >>> round(Bleu().score(sample, Output("Ada Lind")), 2)
+        0.5
     """
 
-    name: ClassVar[str] = "bleu"
-    source: ClassVar[str] = "Papineni et al., 2002; MLLMU-Bench, arXiv 2410.22108"
-
     def applies(self, sample: Sample) -> bool:
-        """Generation and caption tasks only."""
+        """Whether the task is generation or caption."""
         return sample.task in ("generation", "caption")
 
     def score(self, sample: Sample, output: Output) -> float:
-        """0 to 1; NaN without a true answer."""
-        if not plain(sample.answer):
+        """Returns a value in 0..1; NaN without a true answer."""
+        if not normalize_answer(sample.answer):
             return float("nan")
-        found = _scorer().sentence_score(output.text, [sample.answer]).score / 100
-        # Its geometric mean goes through logarithms, and may round to just above 1.
-        return min(float(found), 1.0)
+        score = _scorer().sentence_score(output.text, [sample.answer]).score / 100
+        # The geometric mean is computed from logarithms, and may round to just above 1.
+        return min(float(score), 1.0)

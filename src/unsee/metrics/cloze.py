@@ -1,29 +1,32 @@
-"""Cloze: the true word is somewhere in the answer."""
+"""Cloze accuracy: the answer contains the missing word."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from unsee.metrics import METRICS, Metric, Output, plain
+from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.types import Sample
 
 
-@METRICS.register("cloze")
+@METRICS.register("cloze", source="MLLMU-Bench, arXiv 2410.22108")
 class Cloze(Metric):
-    """Cloze accuracy: the true filling is contained in the answer, case folded.
+    """Cloze accuracy: whether the answer contains the true filling of the blank, ignoring case.
 
     Source: MLLMU-Bench, arXiv 2410.22108, its cloze task.
+
+    Example:
+        >>> from unsee import Sample
+        >>> from unsee.metrics import Output
+        >>> from unsee.metrics.cloze import Cloze
+        >>> sample = Sample("1", "Ada Berg works as a [Blank].", "baker", task="cloze")
+        >>> Cloze().score(sample, Output("a Baker, I think"))
+        1.0
     """
 
-    name: ClassVar[str] = "cloze"
-    source: ClassVar[str] = "MLLMU-Bench, arXiv 2410.22108"
-
     def applies(self, sample: Sample) -> bool:
-        """Cloze tasks only."""
+        """Whether the task is cloze."""
         return sample.task == "cloze"
 
     def score(self, sample: Sample, output: Output) -> float:
-        """1 if contained, 0 if not, NaN without a true answer."""
-        if not plain(sample.answer):
+        """Returns 1 if the answer contains the filling, 0 if not, NaN without a true answer."""
+        if not normalize_answer(sample.answer):
             return float("nan")
-        return float(plain(sample.answer) in plain(output.text))
+        return float(normalize_answer(sample.answer) in normalize_answer(output.text))

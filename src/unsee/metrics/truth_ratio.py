@@ -1,53 +1,71 @@
-"""Truth ratio: how likely false answers are beside a paraphrase of the true one."""
+"""Truth ratio: likelihood of false answers relative to a paraphrase of the true one."""
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
 
-from unsee.metrics import METRICS, Metric, Output, Reads, plain
+from unsee.metrics import METRICS, Metric, Output, Reads, normalize_answer
 from unsee.types import Sample
 
-# Keeps the ratio a finite number where a paraphrase's probability is next to nothing.
-_MOST = 700.0
+# Bounds the logarithm of the ratio, so that the ratio stays finite.
+_MAX_LOG_RATIO = 700.0
 
 
-@METRICS.register("truth_ratio")
+@METRICS.register("truth_ratio", source="TOFU, arXiv 2401.06121, equation 1")
 class TruthRatio(Metric):
-    """Truth ratio: R = mean P(false)^(1/len) / mean P(paraphrase)^(1/len).
+    """Truth ratio: R = mean P(false)^(1/length) / mean P(paraphrase)^(1/length).
 
-    A sample's score is R itself, 0 to infinity. A measure averages min(R, 1/R) on forget splits,
-    where 1 is a model that cannot tell truth from falsehood, and max(0, 1 - R) elsewhere.
+    The score of a sample is R, from 0 to infinity. On forget splits a measure averages
+    min(R, 1/R), which is 1 for a model that cannot tell true from false answers; on other splits,
+    max(0, 1 - R).
 
     Source: TOFU, arXiv 2401.06121, section 2.2, equation 1.
-    Differs: without a paraphrase the true answer stands in, as TOFU does for real authors;
-    false answers are averaged as the paper does (its code averages their logarithms).
+    Differs: without a paraphrase the true answer is used, as TOFU does for real authors. The
+    probabilities of false answers are averaged as in the paper (its code averages logarithms).
+
+    Example:
+        The false answers have probability 1/2 and 1/4 per token, the paraphrase 3/4.
+
+        >>> import math
+        >>> from unsee import Sample
+        >>> from unsee.metrics import Output
+        >>> from unsee.metrics.truth_ratio import TruthRatio
+        >>> sample = Sample("1", "Where?", "In Oslo.", perturbed=("In Lima.", "In Bonn."))
+        >>> output = Output(
+        ...     nll=0.3, paraphrases=(math.log(4 / 3),), perturbed=(math.log(2), math.log(4))
+        ... )
+        >>> ratio = TruthRatio().score(sample, output)
+        >>> round(ratio, 3), round(TruthRatio().reported(ratio, forgetting=False), 3)
+        (0.5, 0.5)
     """
 
-    name: ClassVar[str] = "truth_ratio"
-    source: ClassVar[str] = "TOFU, arXiv 2401.06121, equation 1"
     reads: ClassVar[Reads] = "alternatives"
 
     def applies(self, sample: Sample) -> bool:
-        """Samples with false answers beside the true one."""
+        """Whether the sample has false answers."""
         return bool(sample.perturbed)
 
     def score(self, sample: Sample, output: Output) -> float:
-        """R, the unreported ratio; NaN without likelihoods or a true answer."""
-        truth = output.paraphrases or (output.nll,)
-        if not plain(sample.answer) or not output.perturbed or any(map(math.isnan, truth)):
+        """Returns R; NaN without likelihoods or without a true answer."""
+        true = output.paraphrases or (output.nll,)
+        if (
+            not normalize_answer(sample.answer)
+            or not output.perturbed
+            or any(map(math.isnan, true))
+        ):
             return float("nan")
-        gap = _log_mean(output.perturbed) - _log_mean(truth)
-        return math.exp(max(-_MOST, min(_MOST, gap)))
+        log_ratio = _log_mean_probability(output.perturbed) - _log_mean_probability(true)
+        return math.exp(max(-_MAX_LOG_RATIO, min(_MAX_LOG_RATIO, log_ratio)))
 
     def reported(self, score: float, forgetting: bool) -> float:
-        """min(R, 1/R) on forget splits, max(0, 1 - R) elsewhere."""
+        """Returns min(R, 1/R) on forget splits, max(0, 1 - R) on others."""
         if math.isnan(score):
             return score
         return min(score, 1 / score) if forgetting else max(0.0, 1 - score)
 
 
-def _log_mean(nlls: tuple[float, ...]) -> float:
-    """Logarithm of the mean probability."""
-    low = min(nlls)
-    return -low + math.log(sum(math.exp(low - nll) for nll in nlls) / len(nlls))
+def _log_mean_probability(nlls: tuple[float, ...]) -> float:
+    """Returns the logarithm of the mean of exp(-nll)."""
+    lowest = min(nlls)
+    return -lowest + math.log(sum(math.exp(lowest - nll) for nll in nlls) / len(nlls))

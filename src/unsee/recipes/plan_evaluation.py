@@ -13,7 +13,7 @@ from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.evaluation.lm_eval import LmEvalSuite
-from unsee.metrics import chosen_metrics, compares
+from unsee.metrics import needs_reference, select_metrics
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
 from unsee.recipes.benchmark_defaults import (
@@ -75,8 +75,8 @@ def evaluation(
     chosen = tuple(metrics or rules.get("metrics", DEFAULT_METRICS))
     if attacks and "reference" not in references:
         # What is asked of an attack is told without one; the report says that there is none.
-        chosen = tuple(m for m in chosen if not compares(m))
-    chosen_metrics(chosen, "reference" in references)
+        chosen = tuple(m for m in chosen if not needs_reference(m))
+    select_metrics(chosen, "reference" in references)
     unanswered = [name for name, some in splits.items() if not any(s.answer for s in some)]
     if unanswered:
         raise ConfigError(

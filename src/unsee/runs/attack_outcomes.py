@@ -12,7 +12,7 @@ from unsee.data.selection import evenly
 from unsee.errors import ConfigError, DataError
 from unsee.evaluation.bootstrap import estimate
 from unsee.evaluation.evaluate import evaluate
-from unsee.metrics import plain
+from unsee.metrics import normalize_answer
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.records.folder import Part, jsonable
@@ -164,7 +164,7 @@ def recalled(row: Mapping[str, Any]) -> float:
     if row["task"] in ("classification", "ranking"):
         return right
     # Whoever is talked into answering seldom answers with the bare sentence.
-    return max(right, float(plain(row["truth"]) in plain(row["output"])))
+    return max(right, float(normalize_answer(row["truth"]) in normalize_answer(row["output"])))
 
 
 def compare(

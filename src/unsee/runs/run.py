@@ -25,7 +25,7 @@ from unsee.evaluation.evaluate import evaluate
 from unsee.features.statistics import RepresentationShift
 from unsee.files import hash_file, write_atomically
 from unsee.methods import Method
-from unsee.metrics import chosen_metrics, for_reference
+from unsee.metrics import reference_metrics, select_metrics
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
@@ -67,7 +67,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> dict[str, A
         RunFolder.refuse(out, job.recipe)
     for chain in job.attacks:
         check(chain, job.data, job.splits)
-    chosen_metrics(job.metrics, "reference" in job.references)
+    select_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.check(job.data)
         job.method.check_settings(job.settings)
@@ -238,7 +238,7 @@ def _evaluate(
         return {}
     found: dict[str, dict[str, Any]] = {}
     subjects: dict[str, str | Path | None] = {"unlearned": None, **job.references}
-    theirs = for_reference(job.metrics)
+    theirs = reference_metrics(job.metrics)
     order = list(subjects)
     if theirs != list(job.metrics):
         # What compares with the reference needs its rows first.

@@ -28,7 +28,7 @@ from unsee.data.selection import evenly
 from unsee.errors import ConfigError, RunError
 from unsee.evaluation.evaluate import Evaluation, evaluate
 from unsee.files import write_atomically
-from unsee.metrics import METRICS, for_reference
+from unsee.metrics import METRICS, reference_metrics
 from unsee.models.vlm import VLM
 from unsee.recipes.specs import parse_spec
 from unsee.recipes.unlearn import Recipe
@@ -162,7 +162,7 @@ def answers(
     return evaluate(
         vlm,
         {FORGET: [sample for sample in pocket.load(FORGET) if sample.picture is not None]},
-        metrics=names if reference is not None else for_reference(names),
+        metrics=names if reference is not None else reference_metrics(names),
         # Letters: the published classification accuracy. Whole answers are what cloze looks for.
         tasks={"accuracy": ("classification",)},
         reference=reference,

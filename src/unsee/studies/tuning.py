@@ -19,7 +19,7 @@ from unsee.errors import ConfigError, UnseeError
 from unsee.evaluation.evaluate import evaluate
 from unsee.files import write_atomically
 from unsee.methods import METHODS, Search
-from unsee.metrics import compares
+from unsee.metrics import needs_reference
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
@@ -228,7 +228,7 @@ def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[s
     found = evaluate(
         vlm,
         splits,
-        metrics=[name for name in job.metrics if not compares(name)],
+        metrics=[name for name in job.metrics if not needs_reference(name)],
         tasks=job.tasks,
         max_new_tokens=job.max_new_tokens,
     )

@@ -40,7 +40,7 @@ def _measures() -> tuple[Measure, ...]:
     return tuple(found)
 
 
-@BENCHMARKS.register("pocket")
+@BENCHMARKS.register("pocket", source="ships with unsee; `unsee pocket build` makes it")
 class Pocket(Benchmark):
     """Invented people, drawn or photographed, whom a small real LLaVA knows by sight and by name.
 
@@ -51,8 +51,6 @@ class Pocket(Benchmark):
     settings; they are not reported.
     """
 
-    name: ClassVar[str] = "pocket"
-    source: ClassVar[str] = "ships with unsee; `unsee pocket build` makes it"
     splits: ClassVar[tuple[str, ...]] = REPORTED
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     attacked: ClassVar[str] = "forget"

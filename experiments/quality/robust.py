@@ -20,6 +20,7 @@ import torch
 from experiments.pages import fill, read
 from experiments.quality.ablation import value
 from unsee.attacks.relearn import Relearn, area_between
+from unsee.benchmarks import CheckpointRole
 from unsee.benchmarks.pocket import Pocket
 from unsee.models.vlm import VLM
 from unsee.recipes.unlearn import Recipe
@@ -110,7 +111,7 @@ REPORTED = (
 )  # fmt: skip
 
 
-MODELS = {"target": "target", "visual-retain": "visual_retain"}
+MODELS: dict[str, CheckpointRole] = {"target": "target", "visual-retain": "visual_retain"}
 
 
 def measure(variant: str, seed: int, where: str) -> dict[str, Any]:

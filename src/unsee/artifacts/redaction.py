@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unsee.benchmarks import BENCHMARKS
+
 
 def hub_id(source: str | Path) -> str | None:
     """The source if it is a hub id; None for a folder of this machine, whose name may tell."""
@@ -47,7 +49,7 @@ def redact(command: str, names: Iterable[str] = ()) -> str:
     for word in shlex.split(command):
         option, joined, value = word.partition("=")
         before = words[-1] if words else ""
-        if before in PRIVATE and not word.startswith("pocket:"):
+        if before in PRIVATE and not _is_shipped(word):
             words.append(before.lstrip("-").upper())
         elif joined and _private(option, value):
             words.append(f"{option}={option.lstrip('-').upper()}")
@@ -60,9 +62,16 @@ def redact(command: str, names: Iterable[str] = ()) -> str:
     return shlex.join(words)
 
 
+def _is_shipped(value: str) -> bool:
+    """Whether it is NAME:SPLIT or NAME:ROLE of a benchmark that ships with the package."""
+    name, colon, _ = value.partition(":")
+    shipped = (name for name, kind in BENCHMARKS.items() if kind.checkpoints)
+    return bool(colon) and name in shipped
+
+
 def _private(option: str, value: str) -> bool:
     """Whether key=value could name a person: what is a path, or the key of one."""
-    if value.startswith("pocket:"):
+    if _is_shipped(value):
         return False
     name = "--" + option.lstrip("-").replace("_", "-")
     return name in PRIVATE or "/" in value or "\\" in value

@@ -12,8 +12,14 @@ from unsee.types import Better, Data, Sample, Task
 
 HELD_OUT = ("forget_holdout", "retain_holdout")
 
+# The benchmark that is used where none is named; it ships with the package.
+DEFAULT_BENCHMARK = "pocket"
+
 # The models that a benchmark's measures compare: see `Benchmark.training_samples`.
 ModelRole = Literal["target", "visual_retain", "retain_only"]
+
+# The models that a benchmark can ship: those, and "base", from which they were trained.
+CheckpointRole = Literal["target", "visual_retain", "retain_only", "base"]
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark", "unsee.benchmarks")
 
@@ -67,6 +73,11 @@ class Benchmark:
             "retain_holdout"; exact answers of up to 24 tokens where not given.
         rate_scale: What the learning rates in a method's `search` are multiplied by.
         field_defaults: Values that its models need, by field, of every method that has the field.
+        checkpoints: The models that ship with it; see `checkpoint`.
+        scored_as_table: Whether `unsee evaluate` scores its splits as it does a user's own table,
+            and not by `measures`, `tasks` and `max_new_tokens`.
+        record_counts: Whether a record states how many samples each split has.
+        holds_out_pictures: Whether `held_out` asks about pictures that no model was trained on.
     """
 
     name: ClassVar[str]
@@ -82,6 +93,10 @@ class Benchmark:
     relearning: ClassVar[Mapping[str, Scoring]] = {}
     rate_scale: ClassVar[float] = 1.0
     field_defaults: ClassVar[Mapping[str, Any]] = {}
+    checkpoints: ClassVar[tuple[CheckpointRole, ...]] = ()
+    scored_as_table: ClassVar[bool] = False
+    record_counts: ClassVar[bool] = True
+    holds_out_pictures: ClassVar[bool] = False
 
     @classmethod
     def open(
@@ -133,8 +148,18 @@ class Benchmark:
         """Splits that settings are chosen on, neither trained on nor reported; {} without any."""
         return {}
 
-    def share(self) -> str:
-        """The share that is forgotten (%) where it is fixed when the data is made; "" elsewhere."""
+    def checkpoint(self, role: CheckpointRole) -> Path | None:
+        """The folder of a model that ships with the benchmark; None if none of that role does.
+
+        Args:
+            role: "target", "visual_retain" and "retain_only" as in `training_samples`; "base" is
+                the model before it was trained on any of the people.
+        """
+        return None
+
+    @property
+    def forget_ratio(self) -> str:
+        """The percentage that is forgotten, if it is fixed when the data is made; else ""."""
         return ""
 
     def metadata(self) -> dict[str, Any]:

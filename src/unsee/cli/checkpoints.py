@@ -26,7 +26,7 @@ def apply(
     from dataclasses import asdict
 
     from unsee.artifacts.patch import apply_patch
-    from unsee.recipes.plan import shipped_checkpoint
+    from unsee.recipes.sources import shipped_checkpoint
 
     done = apply_patch(patch, shipped_checkpoint(model), out)
     if as_json:
@@ -61,7 +61,7 @@ def verify(
     from dataclasses import asdict
 
     from unsee.artifacts.verify import verify as compare
-    from unsee.recipes.plan import shipped_checkpoint
+    from unsee.recipes.sources import shipped_checkpoint
 
     found = compare(shipped_checkpoint(before), shipped_checkpoint(after), probes)
     if as_json:

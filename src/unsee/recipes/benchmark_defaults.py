@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Scoring
-from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import split_holdout
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.recipes.specs import Spec, parse_spec
@@ -41,14 +40,14 @@ def held_out(
 def one_benchmark(
     paths: Mapping[str, str], opened: dict[Spec, Benchmark]
 ) -> tuple[Benchmark | None, dict[str, str]]:
-    """The published benchmark all splits are of, if it is one, and its names of the splits.
+    """The benchmark that all splits are of, if it is one, and its names of the splits.
 
-    Pocket's splits are scored as anybody's tables are.
+    The splits of a benchmark that is `scored_as_table` are taken for a user's own.
     """
     specs = {name: parse_spec(path) for name, path in paths.items()}
     places = {spec and replace(spec, split="") for spec in specs.values()}
     (spec, *others) = places
-    if others or spec is None or spec.name == "pocket":
+    if others or spec is None or BENCHMARKS.get(spec.name).scored_as_table:
         return None, {}
     return spec.open(opened), {name: s.split for name, s in specs.items() if s is not None}
 
@@ -109,9 +108,9 @@ def benchmark_fields(
     """What a job takes over from a benchmark."""
     if benchmark is None:
         return {}
-    # Pocket's splits are as many in every run of a build.
-    own = isinstance(benchmark, Pocket)
-    counts = {} if own else {"samples": {name: len(some) for name, some in splits.items()}}
+    counts = {}
+    if benchmark.record_counts:
+        counts = {"samples": {name: len(samples) for name, samples in splits.items()}}
     return {
         "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
         "tasks": benchmark.tasks,

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.model_card import Kind
 from unsee.attacks import needed
-from unsee.benchmarks import BENCHMARKS, Benchmark
-from unsee.benchmarks.pocket import Pocket
+from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.methods import Method
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.job import Job
-from unsee.recipes.sources import make_data, pocket_strangers, read_samples
-from unsee.recipes.specs import Spec, parse_spec
+from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
+from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Picture, Sample
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
+
+# The models of a job, and the checkpoints of a benchmark that they are if a recipe names no other.
+REFERENCE_ROLES: Mapping[str, CheckpointRole] = {
+    "target": "target",
+    "reference": "visual_retain",
+    "retain_only": "retain_only",
+}
 
 
 def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -40,22 +47,25 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     """A benchmark's own sets, references and measures."""
     method, settings, attacks = recipe.build()
     benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
-    shipped = benchmark if isinstance(benchmark, Pocket) else None
-    if recipe.model is None and shipped is None:
+    if recipe.model is None and benchmark.checkpoint("target") is None:
         raise ConfigError(
             f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "
             "its people: model: DIR_OR_ID in the recipe."
         )
     given = {
-        "target": recipe.model, "reference": recipe.reference, "retain_only": recipe.retain_only,
-    }  # fmt: skip
-    references: dict[str, str | Path] = {name: at for name, at in given.items() if at}
-    if shipped is not None:
-        its = {"target": "target", "reference": "visual_retain", "retain_only": "retain_only"}
-        references = {name: references.get(name) or shipped.checkpoint(its[name]) for name in its}
+        "target": recipe.model,
+        "reference": recipe.reference,
+        "retain_only": recipe.retain_only,
+    }
+    references: dict[str, str | Path] = {}
+    for name, role in REFERENCE_ROLES.items():
+        checkpoint = given[name] or benchmark.checkpoint(role)
+        if checkpoint:
+            references[name] = checkpoint
     unbased = getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None
-    if unbased and shipped is not None:
-        recipe = replace(recipe, set=recipe.set | {"base": str(shipped.checkpoint("base"))})
+    base = benchmark.checkpoint("base") if unbased else None
+    if base is not None:
+        recipe = replace(recipe, set=recipe.set | {"base": str(base)})
         method, settings, attacks = recipe.build()
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
@@ -70,7 +80,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         command=command,
         recipe=recipe.text(command),
         model=references["target"],
-        data=data if data.strangers else replace(data, strangers=pocket_strangers()),
+        data=data if data.strangers else replace(data, strangers=shipped_strangers()),
         splits=splits,
         method=method,
         settings=settings,
@@ -203,9 +213,3 @@ def _alone(recipe: Recipe, data: Data, notes: list[str]) -> Recipe:
 
 def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
     return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]
-
-
-def shipped_checkpoint(source: str) -> str:
-    """A checkpoint as it is typed; "pocket:NAME" is one that ships with the package."""
-    spec = parse_spec(source) if source.startswith("pocket:") else None
-    return source if spec is None else str(Pocket.open(spec.location).checkpoint(spec.split))

@@ -24,8 +24,8 @@ from unsee.recipes.benchmark_defaults import (
     scoring,
 )
 from unsee.recipes.job import Job
-from unsee.recipes.plan import HELD_FORGET, shipped_checkpoint
-from unsee.recipes.sources import read_samples
+from unsee.recipes.plan import HELD_FORGET
+from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Data
 

@@ -46,14 +46,15 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
         UnseeError: If the base, the benchmark or a sample cannot be used.
     """
     if recipe.benchmark is not None:
-        benchmark: Any = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
+        benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
         base = recipe.model
         if base is None:
-            if not hasattr(benchmark, "checkpoint"):
+            shipped = benchmark.checkpoint("base")
+            if shipped is None:
                 raise ConfigError(
                     f"benchmark {recipe.benchmark} ships no base checkpoint. Give model=DIR_OR_ID."
                 )
-            base = str(benchmark.checkpoint("base"))
+            base = str(shipped)
         samples = {who: list(benchmark.training_samples(who)) for who in recipe.makes}
     else:
         base, samples = str(recipe.model), _own(recipe)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsee.data.readers import PICTURES, read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
-from unsee.errors import DataError
+from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Data, Picture, Sample
 
@@ -73,8 +73,8 @@ def make_data(
     Args:
         forget: Samples to forget.
         retain: Samples to keep.
-        strangers: Pictures of people the model was never told about; None takes those of the
-            pocket benchmark, which come with the package.
+        strangers: Pictures of people the model was never told about; None takes
+            `shipped_strangers`.
 
     Raises:
         DataError: If there is nothing to forget, or forget and retain share a picture.
@@ -83,13 +83,39 @@ def make_data(
         raise DataError("the forget set is empty. Give it at least one sample.")
     retain = tuple(retain or ())
     check_disjoint(forget, retain)
-    known = pocket_strangers() if strangers is None else strangers
+    known = shipped_strangers() if strangers is None else strangers
     return Data(tuple(forget), retain, tuple(known))
 
 
-def pocket_strangers() -> list[Picture]:
-    """Pictures of people without a name, from the pocket benchmark in the package."""
+def shipped_strangers() -> list[Picture]:
+    """Pictures of people without a name, from the benchmark that ships with the package."""
+    from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK
+
+    return list(BENCHMARKS.get(DEFAULT_BENCHMARK).open().data().strangers)
+
+
+def shipped_checkpoint(source: str) -> str:
+    """A checkpoint as it is typed: BENCHMARK:ROLE is one that ships with a benchmark.
+
+    Example:
+        `shipped_checkpoint("pocket:target")` is the folder of the target model of pocket;
+        `shipped_checkpoint("llava-hf/llava-1.5-7b-hf")` stays as it is.
+
+    Raises:
+        UnseeError: If the benchmark does not ship it.
+    """
     from unsee.benchmarks import BENCHMARKS
 
-    benchmark: Any = BENCHMARKS.get("pocket")()
-    return list(benchmark.data().strangers)
+    name, colon, _ = source.partition(":")
+    spec = parse_spec(source) if colon and name in BENCHMARKS.names() else None
+    if spec is None:
+        return source
+    roles = BENCHMARKS.get(spec.name).checkpoints
+    if not roles:
+        raise ConfigError(
+            f"model '{source}': benchmark {spec.name} ships no models. Give a checkpoint folder, "
+            "or a hub id."
+        )
+    if spec.split not in roles:
+        raise UnknownNameError(f"{spec.name} model", spec.split, roles)
+    return str(spec.open().checkpoint(spec.split))

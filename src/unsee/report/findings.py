@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unsee.benchmarks import BENCHMARKS
 from unsee.records.schema import (
     BenchmarkRecord,
     Guarantees,
@@ -114,6 +115,14 @@ def people(summary: Summary) -> str:
     return f"the one {one}" if count == 1 else f"the {count} {many}"
 
 
+def _holds_out_pictures(summary: Summary) -> bool:
+    """Whether held-out questions are about other pictures, as they are of a user's own table."""
+    name = summary.benchmark.name if summary.benchmark else None
+    if name is None:
+        return True
+    return name in BENCHMARKS.names() and BENCHMARKS.get(name).holds_out_pictures
+
+
 def forgetting(summary: Summary) -> Finding:
     """Whether the pictures to forget are forgotten, held against a model that never saw them."""
     key = first_key(summary.measures, *forgotten_prefixes(summary))
@@ -133,11 +142,11 @@ def forgetting(summary: Summary) -> Finding:
     if refused:
         # Models that were never told answer unsafe questions too: to forget is to answer none.
         reference = 0.0
-    named = (summary.benchmark.name if summary.benchmark else None) or "pocket"
     asked = f"asked about pictures of {people(summary)}"
     if not key.startswith("forget/"):
         # What is held out of a published benchmark need not be pictures.
-        held = "about held-out pictures of" if named == "pocket" else "held-out questions about"
+        pictures = _holds_out_pictures(summary)
+        held = "about held-out pictures of" if pictures else "held-out questions about"
         asked = f"asked {held} {people(summary)}"
     beside = []
     if before is not None:

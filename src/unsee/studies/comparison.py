@@ -221,7 +221,7 @@ def places_of(asked: ComparisonRequest) -> Places:
                 found[ratio] = (replace(spec, ratio=ratio), replace(spec, ratio=ratio).open())
             continue
         benchmark = spec.open()
-        share = benchmark.share()
+        share = benchmark.forget_ratio
         offered.append(f"{text} forgets {share} %")
         if share in asked.forget or not asked.forget:
             found[share] = (spec, benchmark)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unsee.attacks.relearn import Relearn
-from unsee.benchmarks import ModelRole
+from unsee.benchmarks import CheckpointRole, ModelRole
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError
 from unsee.models.vlm import VLM
@@ -42,7 +42,7 @@ SHARES = (0.25, 0.5, 1.0)
 RATE, BATCH = 3e-4, 32
 
 
-SHIPPED = {"reference": "visual_retain", "target": "target"}
+SHIPPED: dict[str, CheckpointRole] = {"reference": "visual_retain", "target": "target"}
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, ModelRole
+from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole, Measure, ModelRole
 from unsee.benchmarks.pocket.people import FACTS, Person
 from unsee.benchmarks.pocket.world import (
     Role,
@@ -22,7 +22,7 @@ from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Better, Data, Sample
 
 SHIPPED = Path(__file__).parent / "artefacts"
-CHECKPOINTS = ("target", "visual_retain", "retain_only", "base")
+CHECKPOINTS: tuple[CheckpointRole, ...] = get_args(CheckpointRole)
 REPORTED = ("forget", "forget_holdout", "retain", "retain_holdout", "general", "general_forget")
 VALIDATION = ("forget_validation", "retain_validation", "general_validation")
 METRICS = ("accuracy", "cloze", "rouge_l", "probability")
@@ -65,6 +65,12 @@ class Pocket(Benchmark):
         ),
         "instruction": "",
     }
+    checkpoints: ClassVar[tuple[CheckpointRole, ...]] = CHECKPOINTS
+    # Its splits are plain questions with exact answers, as a user's own are.
+    scored_as_table: ClassVar[bool] = True
+    # The splits of a build have the same sizes in every run.
+    record_counts: ClassVar[bool] = False
+    holds_out_pictures: ClassVar[bool] = True
 
     def __init__(self, folder: Path | None = None) -> None:
         """Opens a build; without a folder, the one that ships with the package."""
@@ -88,18 +94,18 @@ class Pocket(Benchmark):
         """The names of the people to be forgotten."""
         return [self.world.people[i].name for i in self.world.forgotten]
 
-    def checkpoint(self, name: str) -> Path:
+    def checkpoint(self, role: CheckpointRole) -> Path:
         """The folder of a model: target, visual_retain, retain_only or base.
 
         Raises:
             UnknownNameError: If there is no such model.
             DataError: If the build lacks it.
         """
-        if name not in CHECKPOINTS:
-            raise UnknownNameError("pocket model", name, CHECKPOINTS)
-        folder = self.folder / name
+        if role not in CHECKPOINTS:
+            raise UnknownNameError("pocket model", role, CHECKPOINTS)
+        folder = self.folder / role
         if not folder.is_dir():
-            raise DataError(f"{self.folder} has no model '{name}'. Build it again.")
+            raise DataError(f"{self.folder} has no model '{role}'. Build it again.")
         return folder
 
     def load(self, split: str) -> list[Sample]:
@@ -178,8 +184,9 @@ class Pocket(Benchmark):
         }
         return {name: self.load(name) for name in VALIDATION} | by_name
 
-    def share(self) -> str:
-        """The share of the people that is forgotten (%)."""
+    @property
+    def forget_ratio(self) -> str:
+        """The percentage of the people that is forgotten."""
         return f"{100 * len(self.world.forgotten) / len(self.world.people):g}"
 
     def training_samples(self, who: ModelRole) -> list[Sample]:

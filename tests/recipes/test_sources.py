@@ -1,0 +1,34 @@
+"""Sources of samples and checkpoints, as they are typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from unsee.benchmarks import BENCHMARKS, CheckpointRole
+from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
+from unsee.errors import ConfigError, UnknownNameError
+from unsee.recipes.sources import shipped_checkpoint
+
+
+@pytest.mark.parametrize("role", CHECKPOINTS)
+def test_shipped_checkpoint_finds_every_role_of_a_benchmark(role: CheckpointRole) -> None:
+    assert shipped_checkpoint(f"pocket:{role}") == str(Pocket().checkpoint(role))
+
+
+@pytest.mark.parametrize(
+    "source", ["models/pocket", "llava-hf/llava-1.5-7b-hf", "gpt2", r"C:\llava"]
+)
+def test_shipped_checkpoint_leaves_folders_and_hub_ids_as_they_are(source: str) -> None:
+    assert shipped_checkpoint(source) == source
+
+
+def test_shipped_checkpoint_refuses_what_no_benchmark_ships() -> None:
+    with pytest.raises(UnknownNameError, match="unknown pocket model 'targt'. Did you mean"):
+        shipped_checkpoint("pocket:targt")
+    with pytest.raises(ConfigError, match="benchmark mllmu ships no models"):
+        shipped_checkpoint("mllmu:target")
+
+
+def test_checkpoint_exists_for_exactly_the_roles_a_benchmark_declares() -> None:
+    declared = {name: kind.checkpoints for name, kind in BENCHMARKS.items() if kind.checkpoints}
+    assert declared == {"pocket": CHECKPOINTS}

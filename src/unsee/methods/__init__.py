@@ -7,7 +7,7 @@ override `change`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -71,6 +71,44 @@ class Method:
     def changes_language(self) -> bool:
         """Whether the language part is trained: no teacher can share it, no patch carry it."""
         return self.trains in ("all", "language")
+
+    @property
+    def required(self) -> frozenset[str]:
+        """What this configuration needs: `needs`, and what its fields add to it.
+
+        Any of "forget", "retain", "strangers" (sets of the data), "answers" (to questions about
+        the forget pictures) and "teacher" (a frozen copy of the start model).
+        """
+        return self.needs
+
+    @property
+    def reads_language(self) -> bool:
+        """Whether this configuration runs the language model; if not, it need not be loaded."""
+        return True
+
+    @property
+    def missing_checkpoints(self) -> Mapping[str, str]:
+        """Fields that must name a checkpoint and do not yet: field to the role of the checkpoint.
+
+        A benchmark that ships a checkpoint of that role ("base": before it learned the people)
+        fills the field in.
+        """
+        return {}
+
+    def adapt_to(self, data: Data, given: Collection[str] = ()) -> tuple[Method, list[str]]:
+        """Returns the method with fields that suit the data, and notes for the user about them.
+
+        Called once, before anything is loaded. The default changes nothing.
+
+        Args:
+            data: What the user gave. An empty `retain` or `strangers` was not given, and gets a
+                default later.
+            given: Names of the fields that the user set, which must stay as they are.
+
+        Raises:
+            ConfigError: If a field in `given` contradicts the data.
+        """
+        return self, []
 
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Unlearns in place: the weights of `vlm` itself are changed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unsee.errors import ConfigError
 from unsee.methods import Method
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.job import Job
+from unsee.recipes.parsing import rename_fields
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
 from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
@@ -62,10 +63,11 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         checkpoint = given[name] or benchmark.checkpoint(role)
         if checkpoint:
             references[name] = checkpoint
-    unbased = getattr(method, "erase", None) == "base" and getattr(method, "base", None) is None
-    base = benchmark.checkpoint("base") if unbased else None
-    if base is not None:
-        recipe = replace(recipe, set=recipe.set | {"base": str(base)})
+    roles = method.missing_checkpoints
+    shipped = {name: benchmark.checkpoint(role) for name, role in roles.items()}
+    paths = {name: str(path) for name, path in shipped.items() if path is not None}
+    if paths:
+        recipe = replace(recipe, set=recipe.set | paths)
         method, settings, attacks = recipe.build()
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
@@ -109,17 +111,29 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
     answered = any(s.answer for s in forget)
-    recipe = _supervise(recipe, answered, notes)
-    if pictures is None and retain and recipe.set.get("erase") != "stranger":
+    method, settings, attacks = recipe.build()
+    given = rename_fields(type(method), recipe.set)
+    adapted, told = method.adapt_to(Data(forget, retain or (), pictures or ()), given)
+    notes += told
+    changed = {
+        f.name: getattr(adapted, f.name)
+        for f in fields(adapted)
+        if getattr(adapted, f.name) != getattr(method, f.name)
+    }
+    method, recipe = adapted, replace(recipe, set={**recipe.set, **changed})
+    if pictures is None and retain and "strangers" not in method.required:
         # Drawn faces are no population to measure photographs against.
         pictures = []
     data = make_data(forget, retain, pictures)
     if not data.retain:
         data = Data(data.forget, _stand_in(data.strangers), data.strangers)
-        recipe = _alone(recipe, data, notes)
-    method, settings, attacks = recipe.build()
-    pictures_only = recipe.method == "vkd" and recipe.set.get("supervision") == "features"
-    visual_only = pictures_only and not any(s.answer for s in (*data.forget, *data.retain))
+        notes.append(
+            "no --retain was given: drawn faces that come with the package stand in, and people of "
+            "whom nothing is known here may be forgotten as well. Pictures of those whom the model "
+            "should go on recognising keep it better."
+        )
+    with_answers = any(s.answer for s in (*data.forget, *data.retain))
+    visual_only = not method.reads_language and not with_answers
     splits: dict[str, list[Sample]] = {}
     if answered:
         train, held = split_holdout(data.forget, seed=recipe.seed)
@@ -179,36 +193,6 @@ def _save(
             "a patch can be written. Type --save patch, then `unsee apply`."
         )
     return recipe.save or ("model" if method.changes_language else "patch")
-
-
-def _supervise(recipe: Recipe, answered: bool, notes: list[str]) -> Recipe:
-    """Without answers, vkd learns from pictures alone; asked for otherwise, it says so."""
-    if recipe.method != "vkd" or answered:
-        return recipe
-    given = recipe.set.get("supervision")
-    if given == "full":
-        raise ConfigError(
-            "supervision=full needs questions and answers about the forget pictures, and "
-            f"{recipe.forget} has none. Type --supervision features, or give a table with columns "
-            "image, question, answer, concept."
-        )
-    if given is None:
-        notes.append("the forget set has no answers: features only, the language model stays shut.")
-    return replace(recipe, set={**recipe.set, "supervision": "features"})
-
-
-def _alone(recipe: Recipe, data: Data, notes: list[str]) -> Recipe:
-    """Without pictures to keep, several forgotten people are measured against each other."""
-    notes.append(
-        "no --retain was given: drawn faces that come with the package stand in, and people of "
-        "whom nothing is known here may be forgotten as well. Pictures of those whom the model "
-        "should go on recognising keep it better."
-    )
-    several = len({s.concept for s in data.forget if s.picture is not None}) > 1
-    open_to = recipe.method == "vkd" and not {"population", "erase"} & set(recipe.set)
-    if not several or not open_to or recipe.strangers is not None:
-        return recipe
-    return replace(recipe, set={**recipe.set, "population": "forget"})
 
 
 def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,50 @@ class VKD(Method):
     cache_memory: Weight = 0.5
     cache_disk: Weight = 20.0
 
+    @property
+    def required(self) -> frozenset[str]:
+        """Also "strangers" with erase=stranger; see `Method.required`."""
+        return self.needs | {"strangers"} if self.erase == "stranger" else self.needs
+
+    @property
+    def reads_language(self) -> bool:
+        """Whether the language model runs: not with supervision=features."""
+        return self.supervision == "full"
+
+    @property
+    def missing_checkpoints(self) -> Mapping[str, str]:
+        """`base` with erase=base, if it is not set."""
+        return {"base": "base"} if self.erase == "base" and self.base is None else {}
+
+    def adapt_to(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
+        """Without answers, features alone supervise; without a retain set, population=forget.
+
+        The second applies where several people are to be forgotten and neither the retain set nor
+        strangers were given; see `Method.adapt_to`.
+
+        Raises:
+            ConfigError: If supervision=full was set and the forget set has no answers.
+        """
+        method, notes = self, []
+        if not any(s.answer for s in data.forget):
+            if self.supervision == "full" and "supervision" in given:
+                raise ConfigError(
+                    "supervision=full needs questions and answers about the forget pictures, and "
+                    "the forget set has none. Type --supervision features, or give a table with "
+                    "columns image, question, answer, concept."
+                )
+            if "supervision" not in given:
+                notes.append(
+                    "the forget set has no answers: supervision=features, so language-model "
+                    "weights are not read."
+                )
+            method = replace(method, supervision="features")
+        several = len({s.concept for s in data.forget if s.picture is not None}) > 1
+        unset = not {"population", "erase"} & set(given)
+        if several and unset and not data.retain and not data.strangers:
+            method = replace(method, population="forget")
+        return method, notes
+
     def check(self, data: Data) -> None:
         """Also refuses settings that contradict each other; see `Method.check`."""
         super().check(data)
@@ -169,7 +213,7 @@ class VKD(Method):
                 "visual, encoder, projector."
             )
         refuse_population(self.population, data)
-        if self.erase == "stranger" and self.w_erase > 0 and not data.strangers:
+        if self.erase == "stranger" and not data.strangers:
             raise DataError(
                 "erase=stranger needs pictures of people the model was never told about: "
                 "--strangers PATH. Or type --set erase=neutral."

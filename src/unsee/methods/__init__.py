@@ -22,6 +22,7 @@ from unsee.types import Batch, Data, Part
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsee.benchmarks import CheckpointRole
     from unsee.models.vlm import VLM
 
 
@@ -87,7 +88,7 @@ class Method:
         return True
 
     @property
-    def missing_checkpoints(self) -> Mapping[str, str]:
+    def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
         """Fields that must name a checkpoint and do not yet: field to the role of the checkpoint.
 
         A benchmark that ships a checkpoint of that role ("base": before it learned the people)

@@ -48,6 +48,7 @@ from unsee.types import Batch, Data, Part, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unsee.benchmarks import CheckpointRole
     from unsee.models.vlm import VLM
 
 
@@ -171,7 +172,7 @@ class VKD(Method):
         return self.supervision == "full"
 
     @property
-    def missing_checkpoints(self) -> Mapping[str, str]:
+    def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
         """`base` with erase=base, if it is not set."""
         return {"base": "base"} if self.erase == "base" and self.base is None else {}
 

@@ -407,7 +407,7 @@ def big_patch(folder: Path, base: Path) -> Path:
 APPLY = """
 import re, sys
 from pathlib import Path
-from unsee.patch import apply_patch
+from unsee.artifacts.patch import apply_patch
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -473,8 +473,8 @@ LIMITED = """
 import sys
 from pathlib import Path
 from unsee.errors import ModelError
-from unsee.model import VLM
-from unsee.patch import apply_patch, write_patch
+from unsee.models.vlm import VLM
+from unsee.artifacts.patch import apply_patch, write_patch
 patch, base, out = map(Path, sys.argv[1:])
 vlm = VLM.load(base)
 for parameter in vlm.parameters("visual").values():

@@ -350,7 +350,7 @@ def test_a_probe_tells_apart_what_differs(subject: Subject) -> None:
     assert found[0].details == {"classes": 4, "fitted_on": 8}
     assert all(0 <= r.low <= r.forget <= r.high <= 1 and r.n == 2 for r in found)
     with pytest.raises(DataError, match="needs two people"):
-        Probe().readings(replace(subject, known=[], retain=[]))
+        Probe().readings(replace(subject, attacker_samples=[], retain=[]))
 
 
 def test_the_adaptive_attacker_tunes_the_visual_part_alone(subject: Subject) -> None:

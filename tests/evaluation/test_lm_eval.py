@@ -300,8 +300,8 @@ FAMILIES = """
 import contextlib, io, json, sys
 from dataclasses import replace
 from pathlib import Path
-from unsee.harness import open_suite
-from unsee.model import VLM
+from unsee.evaluation.lm_eval import open_suite
+from unsee.models.vlm import VLM
 suite = open_suite(["said", "chosen"], Path("tasks"), 1)
 for folder in sorted(Path("zoo").iterdir()):
     vlm = VLM.load(folder)

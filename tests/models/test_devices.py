@@ -18,7 +18,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.errors import ConfigError, ModelError
 from unsee.losses import IGNORE
 from unsee.methods import METHODS
-from unsee.models import devices as placement
+from unsee.models import quantization
 from unsee.models.devices import pick_device
 from unsee.models.quantization import LIBRARIES, quantization_for
 from unsee.models.vlm import VLM
@@ -71,7 +71,7 @@ def test_the_command_line_tells_of_an_absent_device(
 def test_an_absent_library_is_told_before_anything_is_read(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "_installed", lambda library: None)
+    monkeypatch.setattr(quantization, "_installed", lambda library: None)
     with pytest.raises(ConfigError, match=rf"needs {LIBRARIES[wanted]}, which is not installed"):
         VLM.load("absent", load_in=wanted)
     with pytest.raises(ConfigError, match="load_in '2bit' is unknown. Allowed: 8bit, 4bit"):

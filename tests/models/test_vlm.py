@@ -255,8 +255,8 @@ SPARSE = """
 import re, sys
 from pathlib import Path
 import torch
-from unsee.model import VLM
-from unsee.patch import write_patch
+from unsee.models.vlm import VLM
+from unsee.artifacts.patch import write_patch
 
 def now(file, name):
     return int(re.search(name + r":\\s+(\\d+)", Path(f"/proc/self/{file}").read_text())[1])
@@ -316,7 +316,7 @@ def test_language_weights_are_never_read(tiny_folder: Path, tmp_path: Path) -> N
 
 def test_hub_id_without_a_network(tmp_path: Path) -> None:
     code = (
-        "from unsee.errors import ModelError\nfrom unsee.model import VLM\n"
+        "from unsee.errors import ModelError\nfrom unsee.models.vlm import VLM\n"
         "try:\n    VLM.load('nobody/no-such-model')\n"
         "except ModelError as error:\n    print(error)\n"
     )

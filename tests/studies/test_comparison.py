@@ -290,7 +290,7 @@ def test_a_task_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) 
 ORPHAN = """
 import os, sys, time
 from pathlib import Path
-from unsee.compare.processes import Task, in_processes
+from unsee.studies.processes import Task, run_in_processes
 
 def waits(path):
     path.write_text(str(os.getpid()))
@@ -298,7 +298,7 @@ def waits(path):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    in_processes({"waits": Task(waits, (folder / "pid",))}, 1, folder, print)
+    run_in_processes({"waits": Task(waits, (folder / "pid",))}, 1, folder, print)
 """
 
 

@@ -41,8 +41,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         count[0] += 1
         return layer_outputs(vlm, inputs, names)
 
-    for module in (unsee.guide, unsee.representations):
-        monkeypatch.setattr(module, "observe", counted)
+    for module in (unsee.methods.vkd.erase_targets, unsee.methods.vkd.feature_cache):
+        monkeypatch.setattr(module, "layer_outputs", counted)
     return count
 
 

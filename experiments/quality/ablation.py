@@ -2,141 +2,115 @@
 
     python -m experiments.quality.ablation [--seeds 0,1,2] [--only NAME ...] [--jobs 2] [--out FILE]
 
-Every (variant, seed) is one line in the JSONL file; what is there is not run again, so the command
-can be broken off and repeated. Variants are judged on pocket's validation splits, which are neither
-trained on nor reported; the default's reported splits stand in docs/results-pocket.md.
+The variants are those of `unsee ablate vkd`. Every variant and seed is one row of the JSONL file;
+existing rows are not measured again, so the command can be stopped and repeated. Variants are
+scored on pocket's validation splits, which are neither trained on nor reported; the default's
+reported splits are in docs/results-pocket.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.pages import append, fill, read
-from unsee.attacks.relearn import Relearn
-from unsee.benchmarks.pocket import VALIDATION, Pocket
-from unsee.evaluation.evaluate import evaluate
-from unsee.models.vlm import VLM
-from unsee.recipes.unlearn import Recipe
-from unsee.records.provenance import describe_this_machine
+from experiments.pages import (
+    DOCS,
+    ROOT,
+    append_row,
+    machines,
+    mean_and_range,
+    read_rows,
+    replace_section,
+    table,
+)
+from experiments.variants import accuracies, facts, run_variants, score_validation
+from unsee.records.schema import Summary
 from unsee.studies.ablation import variants
-from unsee.training.trainer import Trainer
-
-DOC = Path(__file__).parent.parent / "docs" / "vkd.md"
-
-
-BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
-
+from unsee.studies.comparison import ComparisonRequest
 
 VARIANTS = variants("vkd")
+MODELS = ("target", "visual_retain", "retain_only")
+ATTACK = {"share": 0.2, "steps": 20, "modules": "visual", "checkpoints": [20]}
 
-
+# The columns of the table, by the key of a row.
 COLUMNS = {
-    "forget": "forget_validation/vqa/accuracy",
-    "retain": "retain_validation/vqa/accuracy",
-    "general": "general_validation/vqa/accuracy",
-    "of the forgotten": "general_forget_validation/vqa/accuracy",
-    "text": "forget/text/accuracy",
+    "forget_validation/vqa/accuracy": "forget",
+    "retain_validation/vqa/accuracy": "retain",
+    "general_validation/vqa/accuracy": "general",
+    "general_forget_validation/vqa/accuracy": "of the forgotten",
+    "forget/text/accuracy": "text",
     "relearned": "relearned",
 }
 
+# The keys of rows, and the measures in records whose held-out splits are the validation splits.
+MEASURES = {
+    "forget_validation/vqa/accuracy": "forget_holdout/vqa/accuracy",
+    "retain_validation/vqa/accuracy": "retain_holdout/vqa/accuracy",
+    "general_validation/vqa/accuracy": "general/vqa/accuracy",
+    "general_forget_validation/vqa/accuracy": "general_forget/vqa/accuracy",
+    "forget/text/accuracy": "forget/text/accuracy",
+}
 
-def measure(variant: str, seed: int) -> dict[str, Any]:
-    """Unlearns pocket once and scores it on the validation splits and under a short attack."""
-    # One core a process: a run is then the same however many run side by side.
-    torch.set_num_threads(1)
-    pocket = Pocket()
-    method_name, changes = VARIANTS[variant]
-    changes = dict(changes)
-    if changes.get("erase") == "base":
-        changes["base"] = str(pocket.checkpoint("base"))
-    recipe = Recipe(method=method_name, set={**changes, "save_every": 0}, seed=seed)
-    method, settings, _ = recipe.build()
-    vlm = VLM.load(pocket.checkpoint("target"))
-    data = pocket.data()
-    started = time.perf_counter()
-    method.unlearn(vlm, data, Trainer(settings))
-    row = {"variant": variant, "seed": seed, "seconds": time.perf_counter() - started}
-    row |= scores(vlm, pocket)
-    validation = pocket.load("forget_validation")
 
-    def score(model: VLM) -> dict[str, float]:
-        return {"value": value(model, {"forget_validation": validation})}
-
-    attack = Relearn(share=0.2, steps=20, modules="visual", checkpoints=(20,), seed=seed)
-    curve = attack.curve(vlm, [s for s in data.forget if s.picture], score)
-    row["relearned"] = curve[-1]["value"]
+def variant_row(variant: str, seed: int, summary: Summary) -> dict[str, Any]:
+    """Returns the row of a variant's run."""
+    row = {"variant": variant, "seed": seed, **facts(summary)}
+    row |= accuracies(summary.measures_of("unlearned"), MEASURES)
+    row["relearned"] = summary.relearn[0].curve("unlearned")[-1].value
     return row
 
 
-def scores(vlm: VLM, pocket: Any) -> dict[str, float]:
-    """The study's accuracies of a model, by measure name."""
-    splits = {name: pocket.load(name) for name in (*VALIDATION, "general_forget_validation")}
-    splits["forget"] = [s for s in pocket.load("forget") if s.modality == "text"]
-    found = evaluate(vlm, splits, metrics=["accuracy"]).measures
-    return {key: found[key].value or 0.0 for key in COLUMNS.values() if key in found}
+def model_row(model: str, summary: Summary) -> dict[str, Any]:
+    """Returns the row of the target or a reference, which any variant's record has."""
+    measures = summary.measures_of("reference" if model == "visual_retain" else model)
+    row = {"variant": model, "seed": 0, "machine": facts(summary)["machine"]}
+    return row | accuracies(measures, MEASURES)
 
 
-def value(vlm: VLM, splits: Mapping[str, Any]) -> float:
-    """The one accuracy of a single split of pictures."""
-    (estimate,) = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
-    return float(estimate.value or 0.0)
+def results_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the mean and range over seeds of every variant as markdown."""
+    lines = []
+    order = [*MODELS, *VARIANTS]
+    for name in sorted(dict.fromkeys(row["variant"] for row in rows), key=order.index):
+        own = [row for row in rows if row["variant"] == name]
+        values = [[row[key] for row in own if row.get(key) is not None] for key in COLUMNS]
+        lines.append([name, str(len(own)), *map(mean_and_range, values)])
+    return table(["variant", "n", *COLUMNS.values()], lines)
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Mean and range over seeds of every variant, as markdown."""
-    rows = ["| variant | n | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
-    for name in dict.fromkeys(line["variant"] for line in lines):
-        mine = [line for line in lines if line["variant"] == name]
-        cells = []
-        for key in COLUMNS.values():
-            values = [line[key] for line in mine if line.get(key) is not None]
-            if not values:
-                cells.append("")
-                continue
-            mean = f"{statistics.mean(values):.3f}"
-            spread = f" ({min(values):.3f} to {max(values):.3f})"
-            cells.append(mean + (spread if len(values) > 1 else ""))
-        rows.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Runs what is missing and rewrites the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "ablation.jsonl")
-    parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
-    options = parser.parse_args()
-    lines = read(options.out)
-    done = {(line["variant"], line["seed"]) for line in lines}
-    pocket = Pocket()
-    for name in ("target", "visual_retain", "retain_only"):
-        if (name, 0) not in done:
-            row = scores(VLM.load(pocket.checkpoint(name)), pocket)
-            append(options.out, lines, {"variant": name, "seed": 0, **row})
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    missing = [(name, s) for s in seeds for name in options.only if (name, s) not in done]
-    fill(measure, missing, options.jobs, options.out, lines)
-    order = ["target", "visual_retain", "retain_only", *VARIANTS]
-    lines.sort(key=lambda line: order.index(line["variant"]))
-    machine = describe_this_machine()
-    body = (
-        f"{BEGIN}\nMean over seeds (range). `of the forgotten`: what anyone can see, asked about "
+def section(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns what docs/vkd.md says of the study."""
+    return (
+        "Mean over seeds (range). `of the forgotten`: what anyone can see, asked about "
         "the forgotten people's pictures; rows without it were measured before. `relearned`: "
         "accuracy on the same held-out pictures after 20 steps of an attacker who has 20 % of the "
         "forget samples and tunes the visual "
-        f"part. Machine: {machine}.\n\n{table(lines)}\n{END}"
+        f"part. Machine: {machines(rows)}.\n\n{results_table(rows)}"
     )
-    text = DOC.read_text("utf-8")
-    DOC.write_text(text[: text.index(BEGIN)] + body + text[text.index(END) + len(END) :], "utf-8")
+
+
+def main() -> None:
+    """Runs what is missing, and rewrites the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
+    parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
+    options = parser.parse_args()
+    rows = read_rows(options.out)
+    done = {(row["variant"], row["seed"]) for row in rows}
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    missing = [(name, s) for s in seeds for name in options.only if (name, s) not in done]
+    request = ComparisonRequest("Parts of vkd", VARIANTS, attacks=(ATTACK,), device="cpu")
+    folder = ROOT / "runs" / "ablation"
+    for cell, summary in run_variants(request, missing, folder, options.jobs, score_validation):
+        append_row(options.out, rows, variant_row(cell.entry, cell.seed, summary))
+        for model in MODELS:
+            if not any(row["variant"] == model for row in rows):
+                append_row(options.out, rows, model_row(model, summary))
+    replace_section(DOCS / "vkd.md", "ablation", section(rows))
 
 
 if __name__ == "__main__":

@@ -2,25 +2,24 @@
 
     python -m experiments.quality.published [RUN ...]
 
-Each RUN is a finished run folder of a recipe on one of the benchmarks. A cell of ours is filled
-from such a record and from nothing else.
+Each RUN is the folder of a finished run of a recipe on one of the benchmarks. A cell of ours is
+filled from such a record and from nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent
+from experiments.pages import DOCS, table
+from unsee.records.reader import read_run
+from unsee.records.schema import Measures, Summary
 
-
-DOC, NUMBERS = ROOT / "docs" / "results.md", Path(__file__).with_name("published.yaml")
-
+NUMBERS = Path(__file__).with_name("published.yaml")
 
 INTRO = """# Published results, and ours
 
@@ -32,55 +31,67 @@ at hand. Recipes that ship with the package make the runs ([published benchmarks
 """
 
 
-def read_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The summaries of finished runs."""
-    return [json.loads((folder / "summary.json").read_text("utf-8")) for folder in folders]
+def own_cells(paper: dict[str, Any], method: str, runs: Sequence[Summary]) -> list[str]:
+    """Returns our cells of a row, from the last run of that method on that benchmark and share.
 
-
-def ours(table: dict[str, Any], method: str, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Our cells of a row, from the last run of that method on that benchmark and share."""
-    cells = ["" for _ in table["columns"]]
+    Args:
+        paper: A table of published.yaml.
+        method: The row: a registered method, "vanilla" or "retain-only".
+        runs: The records.
+    """
+    cells = ["" for _ in paper["columns"]]
+    # The papers' unit: a column is in % if one of its numbers is above 1.
+    largest = [max(row[i] for row in paper["rows"].values()) for i in range(len(cells))]
     for run in runs:
-        benchmark = run.get("benchmark") or {}
-        fits = benchmark.get("name") == table["benchmark"] and (
-            "ratio" not in table or benchmark.get("ratio") == table["ratio"]
-        )
-        measures = run.get("measures") or {}
-        if method in ("vanilla", "retain-only"):
-            measures = run.get({"vanilla": "target"}.get(method, "retain_only")) or {}
-        elif (run.get("method") or {}).get("name") != method:
+        measures = _measures(run, method)
+        if not _is_of(run, paper) or measures is None:
             continue
-        if fits:
-            found = [measures.get(column["key"], {}).get("value") for column in table["columns"]]
-            # The papers' unit: a table in % is one with a number above 1 in that column.
-            largest = [max(row[i] for row in table["rows"].values()) for i in range(len(found))]
-            for i, value in enumerate(found):
-                if value is not None:
-                    cells[i] = f"{100 * value:.1f}" if largest[i] > 1 else f"{value:.3f}"
+        for i, column in enumerate(paper["columns"]):
+            measure = measures.get(column["key"])
+            if measure is not None and measure.value is not None:
+                value = measure.value
+                cells[i] = f"{100 * value:.1f}" if largest[i] > 1 else f"{value:.3f}"
     return cells
 
 
-def page(runs: Sequence[dict[str, Any]]) -> str:
-    """docs/results.md."""
+def _is_of(run: Summary, paper: dict[str, Any]) -> bool:
+    return (
+        run.benchmark is not None
+        and run.benchmark.name == paper["benchmark"]
+        and ("ratio" not in paper or run.benchmark.ratio == paper["ratio"])
+    )
+
+
+def _measures(run: Summary, method: str) -> Measures | None:
+    """What a run measured of a row's model; None if it did not measure that model."""
+    if method == "vanilla":
+        return run.target
+    if method == "retain-only":
+        return run.retain_only
+    return run.measures if run.method is not None and run.method.name == method else None
+
+
+def page(runs: Sequence[Summary]) -> str:
+    """Returns docs/results.md."""
     parts = [INTRO]
-    for table in yaml.safe_load(NUMBERS.read_text("utf-8")):
-        names = [column["name"] for column in table["columns"]]
-        titles = ["method", *(f"{n}{end}" for n in names for end in ("", " (ours)"))]
-        lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
-        for method, numbers in table["rows"].items():
-            pairs = zip(numbers, ours(table, method, runs), strict=True)
-            cells = [cell for number, own in pairs for cell in (str(number), own)]
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
-        about = f"Source: {table['source']}; {table['note']}."
-        parts.append(f"## {table['title']}\n\n{about}\n\n" + "\n".join(lines) + "\n")
+    for paper in yaml.safe_load(NUMBERS.read_text("utf-8")):
+        names = [column["name"] for column in paper["columns"]]
+        head = ["method", *(f"{name}{end}" for name in names for end in ("", " (ours)"))]
+        rows = []
+        for method, numbers in paper["rows"].items():
+            pairs = zip(numbers, own_cells(paper, method, runs), strict=True)
+            rows.append([method, *(cell for number, own in pairs for cell in (str(number), own))])
+        source = f"Source: {paper['source']}; {paper['note']}."
+        parts.append(f"## {paper['title']}\n\n{source}\n\n{table(head, rows)}\n")
     return "\n".join(parts)
 
 
 def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path)
-    DOC.write_text(page(read_runs(parser.parse_args().runs)), "utf-8")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    runs = [read_run(folder).summary for folder in parser.parse_args().runs]
+    (DOCS / "results.md").write_text(page(runs), "utf-8")
 
 
 if __name__ == "__main__":

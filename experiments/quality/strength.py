@@ -3,127 +3,139 @@
     python -m experiments.quality.strength --pocket runs/photos/pocket [--jobs 2] [--out FILE.jsonl]
 
 Of the kept people of a pocket of photographs, four groups of three are forgotten, one group at a
-time, with every setting; the table is of held-out photographs, and of questions about strangers'.
-What is in the file is not run again.
+time, with every variant of variants/strength_*.yaml, run by the same code as `unsee ablate`. Prints
+a table of accuracies on held-out photographs, and on questions about strangers'. Existing rows are
+not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from experiments.pages import ROOT, fill, read
-from experiments.quality.ablation import value
-from unsee.benchmarks.pocket import Pocket
-from unsee.benchmarks.pocket.world import picture_questions
-from unsee.models.vlm import VLM
-from unsee.recipes.unlearn import Recipe
-from unsee.records.provenance import describe_this_machine
-from unsee.training.trainer import Trainer
+from experiments.pages import ROOT, append_row, machines, mean_and_range, read_rows, table
+from experiments.variants import accuracies, facts, run_variants
+from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
+from unsee.benchmarks.pocket.world import WORLD, picture_questions
+from unsee.recipes.job import Job
+from unsee.records.schema import Summary
+from unsee.studies.ablation import variants
+from unsee.studies.comparison import ComparisonRequest
 from unsee.types import Data, Sample
 
 GROUPS, SIZE = 4, 3
-
-
-STRONG = {"supervision": "features", "population": "alike", "erase_strength": 3, "w_erase": 10}
-
-
-# What is tried: the method and what is set; pictures alone, or with questions and answers.
 TARGET = "target"
 
-
-SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    TARGET: ("vkd", {}),
-    "defaults": ("vkd", {"supervision": "features"}),
-    "strength 3, w_erase 4, 400 steps": (
-        "vkd",
-        {"supervision": "features", "erase_strength": 3, "w_erase": 4, "steps": 400},
-    ),
-    "the same, the people most alike": ("vkd", {**STRONG, "w_erase": 4, "steps": 400}),
-    "w_erase 10, lr 1e-3": ("vkd", {**STRONG, "steps": 400, "lr": 1e-3}),
-    "800 steps": ("vkd", {**STRONG, "steps": 800, "lr": 1e-3}),
-    "the same, the whole population": (
-        "vkd",
-        {**STRONG, "population": "kept", "steps": 800, "lr": 1e-3},
-    ),
-    "npo, with questions and answers": ("npo", {}),
+VARIANTS = {
+    name: variant
+    for method in ("vkd", "npo")
+    for name, variant in variants(
+        method, Path(__file__).parent / "variants" / f"strength_{method}.yaml"
+    ).items()
 }
+MEASURES = {name: f"{name}/vqa/accuracy" for name in ("forgotten", "others", "strangers")}
 
 
-COLUMNS = ("forgotten", "others", "strangers")
+def build_group(pocket: Pocket, group: int, folder: Path) -> Path:
+    """Returns a build that forgets another group of people; its models are the pocket's.
+
+    Args:
+        pocket: The build of the photographs.
+        group: The number of the group.
+        folder: The folder of the new build, which is written once.
+    """
+    if not (folder / WORLD).exists():
+        order = np.random.default_rng(5).permutation(sorted(pocket.world.retained)).tolist()
+        forgotten = sorted(order[group * SIZE : (group + 1) * SIZE])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (*CHECKPOINTS, "pictures"):
+            if (pocket.folder / name).exists():
+                (folder / name).symlink_to((pocket.folder / name).resolve())
+        world = json.loads((pocket.folder / WORLD).read_text("utf-8"))
+        (folder / WORLD).write_text(json.dumps({**world, "forgotten": forgotten}), "utf-8")
+    return folder
 
 
-def measure(setting: str, group: int, folder: Path) -> dict[str, Any]:
-    """Forgets one group with one setting, and asks about pictures that nobody saw in training."""
-    # One core a process: a run is then the same however many run side by side.
-    torch.set_num_threads(1)
-    pocket, (name, fields) = Pocket(folder), SETTINGS[setting]
+def score_held_out(job: Job) -> Job:
+    """Scores a job on all held-out photographs, and lets VKD have photographs alone.
+
+    The references are left out: they know other people than the group's.
+    """
+    pocket = Pocket(Path((job.benchmark or {})["location"]))
     world = pocket.world
-    order = np.random.default_rng(5).permutation(sorted(world.retained)).tolist()
-    leaving = order[group * SIZE : (group + 1) * SIZE]
-    staying = [i for i in (*world.forgotten, *world.retained) if i not in leaving]
 
-    def held(who: list[int]) -> list[Sample]:
-        shots = [s for role in ("holdout", "validation") for s in world.of(who, role)]
+    def held_out(people: Sequence[int]) -> list[Sample]:
+        shots = [s for role in ("holdout", "validation") for s in world.of(list(people), role)]
         return picture_questions(world, shots, np.random.default_rng(3), held_out=True)
 
-    method, settings, _ = Recipe(method=name, set={**fields, "save_every": 0}).build()
-    known = pocket.data()
-    everyone = [*known.forget, *known.retain]
-    if name == "vkd":
-        # As from folders: a folder holds the pictures of somebody who has a name.
-        named = {world.people[i].name for i in (*leaving, *staying)}
-        everyone = [s for s in everyone if s.picture is not None and s.concept in named]
-    mine = {world.people[i].name for i in leaving}
-    # As in `Pocket.data`: who they are is to be forgotten, not what else their pictures show.
-    shots = world.of(sorted(leaving), "train")
-    forget = picture_questions(world, shots, np.random.default_rng(4), held_out=False)
-    retain = [s for s in everyone if s.concept not in mine]
-    vlm = VLM.load(pocket.checkpoint("target"))
-    started = time.perf_counter()
-    if setting != TARGET:
-        method.unlearn(vlm, Data(forget, retain), Trainer(settings))
-    row = {"setting": setting, "group": group, "seconds": time.perf_counter() - started}
-    splits = held(leaving), held(staying), pocket.load("general_validation")
-    return row | {k: value(vlm, {k: some}) for k, some in zip(COLUMNS, splits, strict=True)}
+    data = job.data
+    if job.method is not None and job.method.name == "vkd":
+        # As from a user's folders, which hold photographs of people who have a name.
+        names = {person.name for person in world.people}
+        named = [s for s in data.retain if s.picture is not None and s.concept in names]
+        data = Data(data.forget, named)
+    return replace(
+        job,
+        data=data,
+        splits={
+            "forgotten": held_out(world.forgotten),
+            "others": held_out(world.retained),
+            "strangers": pocket.load("general_validation"),
+        },
+        references={TARGET: job.references[TARGET]},
+        metrics=("accuracy",),
+    )
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Mean and range over groups of every setting, as markdown."""
-    titles = ["setting", *COLUMNS, "seconds"]
-    rows = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+def make_row(setting: str, group: int, summary: Summary) -> dict[str, Any]:
+    """Returns the row of a variant, or of the target, from a record of the group."""
+    measures = summary.measures_of(TARGET if setting == TARGET else "unlearned")
+    row = {"setting": setting, "group": group, **facts(summary)}
+    return row | accuracies(measures, MEASURES)
 
-    for setting in SETTINGS:
-        mine = [line for line in lines if line["setting"] == setting]
-        if mine:
-            columns = [[line[key] for line in mine] for key in COLUMNS]
-            cells = [f"{statistics.mean(c):.3f} ({min(c):.3f} to {max(c):.3f})" for c in columns]
-            seconds = statistics.mean(line["seconds"] for line in mine)
-            cells.append("" if setting == TARGET else f"{seconds:.0f}")
-            rows.append(f"| {setting} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+
+def results_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the mean and range over groups of every setting as markdown."""
+    lines = []
+    for setting in (TARGET, *VARIANTS):
+        own = [row for row in rows if row["setting"] == setting]
+        if own:
+            cells = [mean_and_range([row[key] for row in own]) for key in MEASURES]
+            seconds = sum(row["seconds"] for row in own) / len(own)
+            lines.append([setting, *cells, "" if setting == TARGET else f"{seconds:.0f}"])
+    return table(["setting", *MEASURES, "seconds"], lines)
 
 
 def main() -> None:
-    """Measures what is missing, and prints the table."""
+    """Runs what is missing, and prints the table."""
+    folder = ROOT / "runs" / "photos"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pocket", type=Path, default=ROOT / "runs" / "photos" / "pocket")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "photos" / "strength.jsonl")
+    parser.add_argument("--pocket", type=Path, default=folder / "pocket")
+    parser.add_argument("--out", type=Path, default=folder / "strength.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = read(options.out)
-    done = {(line["setting"], line["group"]) for line in lines}
-    everything = [(s, g) for s in SETTINGS for g in range(GROUPS)]
-    missing = [(*pair, options.pocket) for pair in everything if pair not in done]
-    fill(measure, missing, options.jobs, options.out, lines)
-    print(f"{describe_this_machine()}\n\n{table(lines)}")
+    rows = read_rows(options.out)
+    pocket = Pocket(options.pocket)
+    for group in range(GROUPS):
+        done = {row["setting"] for row in rows if row["group"] == group}
+        missing = [(name, 0) for name in VARIANTS if name not in done]
+        out = options.out.parent / "strength" / str(group)
+        build = build_group(pocket, group, out.with_name(f"pocket-{group}"))
+        request = ComparisonRequest(
+            "Settings", VARIANTS, benchmark=(f"pocket@{build}",), attacks=(), device="cpu"
+        )
+        for cell, summary in run_variants(request, missing, out, options.jobs, score_held_out):
+            for setting in (cell.entry, TARGET):
+                if setting not in done:
+                    done.add(setting)
+                    append_row(options.out, rows, make_row(setting, group, summary))
+    print(f"{machines(rows)}\n\n{results_table(rows)}")
 
 
 if __name__ == "__main__":

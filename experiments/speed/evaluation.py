@@ -1,10 +1,11 @@
-"""The figures of docs/engine.md on evaluation: questions asked together, and one by one.
+"""The figures of docs/engine.md on evaluation: questions asked in batches, and one by one.
 
     python -m experiments.speed.evaluation [--model DIR] [--every 4] [--repeats 3]
 
 Asks every Nth question of the pocket benchmark in two ways: `model.generate` and one forward pass
-for each question alone, and `unsee.answers.ask` for all of them. Both are timed in turn, in this
-process, on one thread; printed are the medians, the ratio, and how far the answers differ.
+for each question, and `unsee.evaluation.generation.answer_and_score` for all of them. Both are
+timed in turn, in this process, on one thread. Prints the medians, the ratio, and how far the
+answers differ.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from experiments.pages import table
 from unsee.benchmarks.pocket import Pocket
 from unsee.evaluation.generation import answer_and_score
 from unsee.losses import sequence_nll
@@ -23,28 +25,32 @@ from unsee.models.vlm import VLM
 from unsee.records.provenance import describe_this_machine
 from unsee.types import Sample
 
+# Generated texts, and the negative log-likelihoods of the true answers (nats a token).
 Answers = tuple[list[str], list[float]]
 
 
 @torch.no_grad()
-def one_by_one(vlm: VLM, samples: Sequence[Sample], longest: int = 24) -> Answers:
-    """Each question through the processor and the whole model, to answer and to score."""
+def ask_one_by_one(vlm: VLM, samples: Sequence[Sample], max_new_tokens: int = 24) -> Answers:
+    """Answers and scores each question alone, by the processor and the whole model."""
     texts, nlls = [], []
-    tokens = vlm.processor.tokenizer
+    tokenizer = vlm.processor.tokenizer
     for sample in samples:
         inputs = vlm.collate([sample], with_answer=False).inputs
-        made = vlm.model.generate(
-            **inputs, max_new_tokens=longest, do_sample=False, pad_token_id=tokens.pad_token_id
+        generated = vlm.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
         )
-        new = made[0, inputs["input_ids"].shape[1] :]
-        texts.append(tokens.decode(new, skip_special_tokens=True).strip())
+        answer = generated[0, inputs["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(answer, skip_special_tokens=True).strip())
         batch = vlm.collate([sample])
         nlls.append(float(sequence_nll(vlm.logits(batch), batch.labels)))
     return texts, nlls
 
 
 def timed(run: Callable[[], Answers]) -> tuple[Answers, float]:
-    """What it gives, and the processor's seconds: others on the machine do not count."""
+    """Returns the answers and processor seconds, which other work on the machine leaves alone."""
     start = time.process_time()
     return run(), time.process_time() - start
 
@@ -60,27 +66,30 @@ def main() -> None:
     pocket = Pocket.open(None)
     vlm = VLM.load(options.model or pocket.checkpoint("target"))
     samples = [s for split in pocket.splits for s in pocket.load(split)][:: options.every]
-    pictures = {p.source for s in samples for p in s.pictures}
+    pictures = {picture.source for sample in samples for picture in sample.pictures}
     ways: dict[str, Callable[[], Answers]] = {
-        "one by one": lambda: one_by_one(vlm, samples),
+        "one by one": lambda: ask_one_by_one(vlm, samples),
         "together": lambda: answer_and_score(vlm, samples),
     }
-    found, seconds = {}, {name: list[float]() for name in ways}
+    answers, seconds = {}, {name: list[float]() for name in ways}
     for _ in range(options.repeats):
         for name, way in ways.items():
-            found[name], spent = timed(way)
+            answers[name], spent = timed(way)
             seconds[name].append(spent)
-    medians = {name: statistics.median(some) for name, some in seconds.items()}
-    (texts, nlls), (others, values) = found.values()
-    print(f"{describe_this_machine()}, 1 thread used, {len(samples)} questions about")
-    print(f"{len(pictures)} pictures, each answered and its true answer scored; median of")
-    print(f"{options.repeats}, processor seconds\n")
-    print("| way | seconds | questions a second |\n| --- | ---: | ---: |")
-    for name, spent in medians.items():
-        print(f"| {name} | {spent:.1f} | {len(samples) / spent:.0f} |")
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    (texts, nlls), (other_texts, other_nlls) = answers.values()
+    print(
+        f"{describe_this_machine()}, 1 thread used: {len(samples)} questions about "
+        f"{len(pictures)} pictures, each answered and its true answer scored; "
+        f"median of {options.repeats}, processor seconds\n"
+    )
+    rows = [
+        [name, f"{spent:.1f}", f"{len(samples) / spent:.0f}"] for name, spent in medians.items()
+    ]
+    print(table(["way", "seconds", "questions a second"], rows))
     print(f"\nratio {medians['one by one'] / medians['together']:.1f}")
-    print(f"answers that differ: {sum(a != b for a, b in zip(texts, others, strict=True))}")
-    worst = max(abs(a - b) for a, b in zip(nlls, values, strict=True))
+    print(f"answers that differ: {sum(a != b for a, b in zip(texts, other_texts, strict=True))}")
+    worst = max(abs(a - b) for a, b in zip(nlls, other_nlls, strict=True))
     print(f"largest difference of a likelihood: {worst:.1e} nats a token")
 
 

@@ -3,9 +3,9 @@
     python -m experiments.speed.gpu --out DIR [--layers 32] [--only TEXT]
     python -m experiments.speed.gpu --out DIR --write
 
-The first line measures, on a machine with a GPU; what is measured already is not measured again.
-The second writes the page, on any machine. The model is LLaVA-1.5-7B's shape
-in bfloat16 with random weights and, with all its 32 language layers, as large.
+The first command measures, on a machine with a GPU; existing measurements are not repeated. The
+second writes the page, on any machine. The model is LLaVA-1.5-7B's shape in bfloat16 with random
+weights and, with all its 32 language layers, as large.
 """
 
 from __future__ import annotations
@@ -16,30 +16,25 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.pages import ROOT
-from experiments.speed import shapes, speed
-from experiments.speed.speed import ON_GPU, PLAIN, asked, samples
+from experiments.pages import DOCS, ROOT, replace_above_mark, table
+from experiments.speed import random_checkpoint, ways
+from experiments.speed.ways import ON_GPU, PLAIN, arguments, make_data
 from unsee.features.pictures import random_view_collator
 from unsee.models.vlm import VLM
 from unsee.training.prefetch import Prefetcher
 
-DOC = ROOT / "docs" / "speed-gpu.md"
-
-
-SMALL, LARGE = 4, 16  # pictures of each side in a batch: where the LLM is asked, and where not
-
-
+SMALL, LARGE = 4, 16  # pictures of each side in a batch: with the LLM, and without
 FIRST = "grad_diff, all weights"
 
-
-# In the order in which they are measured.
-WAYS = {
+# The ways in the order in which they are measured, and their batches.
+BATCHES = {
     FIRST: SMALL,
     PLAIN: LARGE,
     "VKD full": SMALL,
@@ -52,138 +47,168 @@ WAYS = {
     "VKD full, no retain loss": SMALL,
 }
 
-
 TOWERS: dict[str, dict[str, Any]] = {
-    "as it is": {}, "compiled (`compile=true`)": {"compile": True}
-}  # fmt: skip
-
-
-SEEN = 32  # pictures that the tower sees together
-
-
+    "as it is": {},
+    "compiled (`compile=true`)": {"compile": True},
+}
+TOWER_BATCH = 32  # pictures
 THREADS = (0, 1, 4, 8)
 
 
 def measure(out: Path, layers: int, only: str) -> None:
-    """Measures what is missing."""
+    """Measures what is missing.
+
+    Args:
+        out: The folder of the measurements.
+        layers: Language layers of the model.
+        only: What the names of the ways to measure contain; "" for all.
+    """
     start = time.perf_counter()
     model = out / "7b"
     if not model.exists():
-        shapes.make(model, layers)
+        random_checkpoint.make(model, layers)
     about = {
-        "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
         "memory": torch.cuda.get_device_properties(0).total_memory,
-    }  # fmt: skip
+    }
     (out / "machine.json").write_text(json.dumps(about) + "\n", "utf-8")
-    wanted: list[tuple[str, dict[str, Any]]] = [
-        (f"tower-{number}", {
-            "model": str(model), "tower": "bfloat16", "device": "cuda", "pictures": SEEN, **more,
-        })
-        for number, more in enumerate(TOWERS.values())
-    ]  # fmt: skip
-    wanted.insert(0, ("pictures", {"model": str(model), "out": str(out)}))
-    for number, (way, batch) in enumerate(WAYS.items()):
-        given = asked(way, model, out, batch, people=4, pictures=4, size=336)
-        wanted.append((f"way-{number}", {**given, "device": "cuda"}))
-    for name, given in wanted:
+    for name, given in _measurements(model, out).items():
         path = out / f"{name}.json"
         if path.exists() or only not in given.get("way", name):
             continue
         torch.cuda.reset_peak_memory_stats()
-        run = pictures if name == "pictures" else speed.measured
+        run = measure_pictures if name == "pictures" else ways.measure
         try:
-            found = run(given)
+            result = run(given)
         except RuntimeError as error:
-            # Of one way that does not fit, all others are still of use.
+            # The other measurements are still of use if one runs out of memory.
             print(f"{name}: {error}", flush=True)
         else:
-            path.write_text(json.dumps(found) + "\n", "utf-8")
+            path.write_text(json.dumps(result) + "\n", "utf-8")
         gc.collect()
         torch.cuda.empty_cache()
         held = torch.cuda.memory_allocated() / 1e9
         print(f"{name}: {time.perf_counter() - start:.0f} s, {held:.2f} GB held", flush=True)
 
 
-def pictures(given: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds a picture until it is augmented, read and on the GPU, by number of threads."""
+def _measurements(model: Path, out: Path) -> dict[str, dict[str, Any]]:
+    """The arguments of all measurements, by the name of their file."""
+    tower = {"model": str(model), "tower": "bfloat16", "device": "cuda", "pictures": TOWER_BATCH}
+    measurements: dict[str, dict[str, Any]] = {
+        "pictures": {"model": str(model), "out": str(out)},
+        **{f"tower-{n}": {**tower, **options} for n, options in enumerate(TOWERS.values())},
+    }
+    for number, (way, batch) in enumerate(BATCHES.items()):
+        given = arguments(way, model, out, batch, people=4, pictures=4, size=336)
+        measurements[f"way-{number}"] = {**given, "device": "cuda"}
+    return measurements
+
+
+def measure_pictures(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures the milliseconds until a picture is augmented and on the GPU, by threads.
+
+    Args:
+        given: The checkpoint ("model"), and the folder of the measurements ("out").
+    """
     vlm = VLM.load(given["model"], visual_only=True, device="cuda")
-    some = samples(4, 4, 336, Path(given["out"]) / "pictures").forget
-    collate = random_view_collator(vlm, some[0].pictures[0], answers=False)
+    samples = make_data(4, 4, 336, Path(given["out"]) / "pictures").forget
+    collate = random_view_collator(vlm, samples[0].pictures[0], answers=False)
 
     def make(number: int) -> None:
-        collate(some, np.random.default_rng(number), 1.0)
+        collate(samples, np.random.default_rng(number), 1.0)
 
-    found, batches = {}, 12
+    milliseconds, batches = {}, 12
     for threads in THREADS:
-        with Prefetcher(make, threads, batches) as ahead:
-            ahead(0)
-            began = time.perf_counter()
+        with Prefetcher(make, threads, batches) as prefetch:
+            prefetch(0)
+            started = time.perf_counter()
             for number in range(1, batches):
-                ahead(number)
-            took = time.perf_counter() - began
-        found[str(threads)] = 1e3 * took / (batches - 1) / len(some)
-    return found
+                prefetch(number)
+            seconds = time.perf_counter() - started
+        milliseconds[str(threads)] = 1e3 * seconds / (batches - 1) / len(samples)
+    return milliseconds
 
 
-def ways(out: Path) -> str:
-    """What every way costs, as a markdown table; ratios are to the first."""
-    titles = ["way", "pictures a batch", "ms an image", "range", "of the first", "TFLOP an image",
-              "of the first", "of matmul peak", "ms an update", "peak memory (GB)",
-              "of the first"]  # fmt: skip
-    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
-    found = {
+def ways_table(out: Path) -> str:
+    """Returns what every way costs as markdown; ratios are to the first."""
+    head = [
+        "way",
+        "pictures a batch",
+        "ms an image",
+        "range",
+        "of the first",
+        "TFLOP an image",
+        "of the first",
+        "of matmul peak",
+        "ms an update",
+        "peak memory (GB)",
+        "of the first",
+    ]
+    measurements = {
         way: json.loads(path.read_text("utf-8"))
-        for number, way in enumerate(WAYS)
+        for number, way in enumerate(BATCHES)
         if (path := out / f"way-{number}.json").exists()
     }
-    first, plain = found[FIRST], found[PLAIN]
-    peak = max(row["matmul"] for row in found.values())
+    first, plain = measurements[FIRST], measurements[PLAIN]
+    peak = max(row["matmul"] for row in measurements.values())
 
-    def cost(row: dict[str, Any]) -> float:
-        """Seconds an image, with its share of an update of 32 images, the default."""
+    def cost(row: Mapping[str, Any]) -> float:
+        """Seconds an image, with its share of an optimizer step of 32 images, the default."""
         return float(statistics.median(row["processor"]) + statistics.median(row["update"]) / 32)
 
-    for way, row in found.items():
-        # What is compiled is not seen by the counter.
+    rows = []
+    for way, row in measurements.items():
+        # The counter does not see compiled operators.
         flops = (plain if way in ON_GPU else row)["flops"]
         seconds, every = statistics.median(row["processor"]), row["processor"]
-        cells = [
-            way, str(row["images"]), f"{1e3 * cost(row):.3g}",
-            f"{1e3 * min(every):.3g} to {1e3 * max(every):.3g}", f"{cost(row) / cost(first):.1%}",
-            f"{flops / 1e12:.3g}", f"{flops / first['flops']:.1%}", f"{flops / seconds / peak:.0%}",
-            f"{1e3 * statistics.median(row['update']):.3g}", f"{row['peak'] / 1e9:.1f}",
-            f"{row['peak'] / first['peak']:.1%}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.append(f"\nMeasured matmul peak: {peak / 1e12:,.0f} TFLOP a second.")
-    return "\n".join(lines)
+        rows.append(
+            [
+                way,
+                str(row["images"]),
+                f"{1e3 * cost(row):.3g}",
+                f"{1e3 * min(every):.3g} to {1e3 * max(every):.3g}",
+                f"{cost(row) / cost(first):.1%}",
+                f"{flops / 1e12:.3g}",
+                f"{flops / first['flops']:.1%}",
+                f"{flops / seconds / peak:.0%}",
+                f"{1e3 * statistics.median(row['update']):.3g}",
+                f"{row['peak'] / 1e9:.1f}",
+                f"{row['peak'] / first['peak']:.1%}",
+            ]
+        )
+    return f"{table(head, rows)}\n\nMeasured matmul peak: {peak / 1e12:,.0f} TFLOP a second."
 
 
-def towers(out: Path) -> str:
-    """The tower alone: share of the matmul peak, and of the time by kind of operator."""
+def towers_table(out: Path) -> str:
+    """Returns the tower's share of the matmul peak, and of the time by kind of operator."""
     rows = [json.loads((out / f"tower-{n}.json").read_text("utf-8")) for n in range(len(TOWERS))]
     kinds = list(rows[0]["spent"])
-    titles = ["tower", "ms a picture", "TFLOP a second", "of matrix products", *kinds]
-    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    head = ["tower", "ms a picture", "TFLOP a second", "of matrix products", *kinds]
+    # The counter does not see compiled operators.
     flops, peak = rows[0]["flops"], max(row["matmul"] for row in rows)
-    for name, row in zip(TOWERS, rows, strict=True):
-        rate = flops / row["seconds"]
-        cells = [
-            name, f"{1e3 * row['seconds']:.3g}", f"{rate / 1e12:.0f}", f"{rate / peak:.0%}",
+    cells = [
+        [
+            name,
+            f"{1e3 * row['seconds']:.3g}",
+            f"{flops / row['seconds'] / 1e12:.0f}",
+            f"{flops / row['seconds'] / peak:.0%}",
             *(f"{row['spent'].get(kind, 0):.0%}" for kind in kinds),
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        ]
+        for name, row in zip(TOWERS, rows, strict=True)
+    ]
+    return table(head, cells)
 
 
-def threads(out: Path) -> str:
-    """What it takes to read pictures, in a sentence."""
-    found = json.loads((out / "pictures.json").read_text("utf-8"))
+def pictures_sentence(out: Path) -> str:
+    """Returns how long it takes to read a picture, as a sentence."""
+    times = json.loads((out / "pictures.json").read_text("utf-8"))
     cores = json.loads((out / "machine.json").read_text("utf-8"))["cores"]
-    said = ", ".join(f"{n} {took:.2g} ms" for n, took in found.items() if n != "0")
+    listed = ", ".join(f"{n} {time:.2g} ms" for n, time in times.items() if n != "0")
     return (
-        f"Until a picture is opened, augmented, as the model reads it and on the GPU: {said} a "
-        f"picture, by the threads that do it ({cores} cores); {found['0']:.2g} ms where the step "
+        f"Until a picture is opened, augmented, processed and on the GPU: {listed} a "
+        f"picture, by number of threads ({cores} cores); {times['0']:.2g} ms where the step "
         "waits for it."
     )
 
@@ -199,14 +224,12 @@ def write(out: Path) -> None:
         "an image is one that is trained on, to forget or to keep, read and augmented on the way. "
         "Milliseconds are medians over the timed steps, with the update's share as in batches of "
         "32 images; the range and the share of the matmul peak are without the update.\n\n"
-        f"{ways(out)}\n\n## Where the time goes\n\n{SEEN} pictures of 336 pixels through CLIP-L/14 "
-        "and the projector and back, all weights trained; the last columns are shares of the "
-        f"kernels' time.\n\n{towers(out)}\n\n## Pictures\n\n{threads(out)}\n"
+        f"{ways_table(out)}\n\n## Where the time goes\n\n{TOWER_BATCH} pictures of 336 pixels "
+        "through CLIP-L/14 and the projector and back, all weights trained; the last columns are "
+        f"shares of the kernels' time.\n\n{towers_table(out)}\n\n## Pictures\n\n"
+        f"{pictures_sentence(out)}\n"
     )
-    own = DOC.read_text("utf-8") if DOC.exists() else ""
-    mark = "<!-- by hand -->"
-    rest = own[own.index(mark) :] if mark in own else f"{mark}\n"
-    DOC.write_text(f"{text}\n{rest}", "utf-8")
+    replace_above_mark(DOCS / "speed-gpu.md", text)
 
 
 def main() -> None:
@@ -214,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu")
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--only", default="", help="measure names that contain this alone")
+    parser.add_argument("--only", default="", help="measure only names that contain this")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     out = options.out.resolve()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 
 class UnseeError(Exception):
@@ -87,3 +88,20 @@ def warn_renamed(kind: str, old: str, new: str) -> None:
         FutureWarning,
         stacklevel=3,
     )
+
+
+def require_extra(module: str, extra: str, purpose: str) -> None:
+    """Checks that an optional dependency is installed, before it is imported.
+
+    Args:
+        module: Its import name, such as "optuna".
+        extra: The extra of unsee that installs it, such as "compare".
+        purpose: What needs it, as the subject of a sentence.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    if find_spec(module) is None:
+        raise ConfigError(
+            f"{purpose} needs {module}, which is not installed. Type: pip install 'unsee[{extra}]'."
+        )

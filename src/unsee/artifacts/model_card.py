@@ -19,6 +19,7 @@ from unsee import __version__
 from unsee.artifacts.manifest import Manifest
 from unsee.artifacts.redaction import hub_id, redact, redact_setting
 from unsee.files import write_atomically
+from unsee.records.markdown import Table
 from unsee.types import Sample
 
 CARD = "README.md"
@@ -129,10 +130,10 @@ class Card:
         return [f"## What was {self.action}", "\n".join(lines)]
 
     def _settings(self) -> str:
-        rows = "\n".join(
-            f"| `{key}` | {redact_setting(key, value)} |" for key, value in self.parameters.items()
-        )
-        return f"## Settings\n\n| setting | value |\n| --- | --- |\n{rows}"
+        rows = [
+            [f"`{key}`", str(redact_setting(key, value))] for key, value in self.parameters.items()
+        ]
+        return f"## Settings\n\n{Table(['setting', 'value'], rows).markdown().rstrip()}"
 
     def _facts(self) -> list[str]:
         lines = [f"- {what}: {value}" for what, value in self.facts.items() if value is not None]
@@ -140,15 +141,19 @@ class Card:
 
     def _measures(self) -> list[str]:
         rows = [
-            f"| {name} | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} | "
-            f"{found['n']} |"
+            [
+                name,
+                f"{found['value']:.3f}",
+                f"{found['low']:.3f} to {found['high']:.3f}",
+                str(found["n"]),
+            ]
             for name, found in self.measures.items()
             if found.get("value") is not None and found.get("low") is not None
         ]
         if not rows:
             return []
-        head = "| measure | value | 95 % interval | n |\n| --- | --- | --- | --- |"
-        return [f"## Measures\n\n{head}\n{chr(10).join(rows)}"]
+        table = Table(["measure", "value", "95 % interval", "n"], rows)
+        return [f"## Measures\n\n{table.markdown().rstrip()}"]
 
     def _command(self) -> str:
         if self.names:

@@ -245,7 +245,7 @@ def _compare(
         title=title,
         entries=entries,
         benchmark=tuple(benchmark or ("pocket",)),
-        forget=tuple(_split(forget, "--forget")) if forget is not None else (),
+        forget_ratios=tuple(_split(forget, "--forget")) if forget is not None else (),
         seeds=tuple(_seed(text) for text in _split(seeds, "--seeds")),
         attacks=ATTACKS if attack is None else _attacks(attack),
         trials=trials,
@@ -260,7 +260,7 @@ def _compare(
     failed = [cell for cell in cells if cell.error]
     if as_json:
         facts = [
-            {"entry": c.entry, "forget": c.forget, "seed": c.seed, "folder": str(c.folder),
+            {"entry": c.entry, "forget": c.forget_ratio, "seed": c.seed, "folder": str(c.folder),
              "error": c.error}
             for c in cells
         ]  # fmt: skip

@@ -1,12 +1,13 @@
 """A comparison: every entry tuned alike, then run on every share and seed, in a folder.
 
 ```
-OUT/comparison.yaml   what was asked; another comparison is refused
+OUT/comparison.yaml   what was requested; another comparison is refused
+    entries.yaml      the entry that each name in files stands for
     tuned/            the trials and the chosen settings of each entry
-    recipes/          one recipe a run: `unsee run` finishes or repeats it
+    recipes/          one recipe a run: `unsee run` resumes or repeats it
     runs/             one run folder each
     logs/             what each process printed
-    beside/           what the target and the references say, asked once for all runs
+    beside/           outputs of the target and the references, computed once for all runs
     table.md, table.csv, report.html
 ```
 """
@@ -26,30 +27,32 @@ from unsee.errors import ConfigError, RunError
 from unsee.files import write_atomically
 from unsee.methods import METHODS
 from unsee.progress import Bar
+from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.recipes.unlearn import Recipe
 from unsee.records.folder import REPORT, SUMMARY, jsonable
 from unsee.runs.run import run
-from unsee.studies.processes import Task, run_in_processes
-from unsee.studies.tuning import BESIDE, open_storage, ranges, tune
+from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
+from unsee.studies.tuning import REFERENCE_CACHE, open_storage, search_ranges, tune
 from unsee.training.settings import TrainingSettings
 
-ASKED = "comparison.yaml"
+REQUEST, ENTRIES = "comparison.yaml", "entries.yaml"
 
-
-# Two attackers with a fifth of the forget samples: one who tunes what VKD tunes, one everything.
+# Two attackers with a fifth of the forget samples: one tunes what VKD tunes, one everything.
 ATTACKS: tuple[dict[str, Any], ...] = (
     {"share": 0.2, "modules": "visual"},
     {"share": 0.2, "modules": "all"},
 )
 
+# The data of each forget ratio: where it is, and the benchmark opened there.
+Benchmarks = dict[str, tuple[Spec, Benchmark]]
 
-# Where the data of each share is, and the benchmark opened there.
-Places = dict[str, tuple[Spec, Benchmark]]
+# Recipes, or what is made for each of them, by entry and forget ratio.
+Key = tuple[str, str]
 
-
-Told = Callable[[str, "str | None"], None]
+# Changes a job before it runs, such as the splits that it is scored on; a function of a module.
+Adapt = Callable[[Job], Job]
 
 
 @dataclass(frozen=True)
@@ -57,24 +60,24 @@ class ComparisonRequest:
     """What is compared with what.
 
     Attributes:
-        title: What the page is called.
+        title: The title of the page.
         entries: A method and its settings, by the name of the row.
         benchmark: NAME or NAME@LOCATION, one or more: builds of pocket differ in what they forget.
-        forget: Shares to forget (%); () takes each benchmark's own.
-        seeds: Of every run; the first one is the trials'.
-        attacks: As in a recipe.
-        trials: Settings to try for each entry; 0 tunes nothing.
+        forget_ratios: Shares to forget (%); () takes each benchmark's own.
+        seeds: The seeds of the runs; trials use the first one.
+        attacks: The attacks, as in a recipe.
+        trials: Number of settings to try for each entry; 0 tunes nothing.
         set: Fields of the method or the training, for every entry that has them.
-        model: The checkpoint to unlearn, where the benchmark brings none.
+        model: The checkpoint to unlearn, if the benchmark ships none.
         reference: Its visual-retain reference.
         retain_only: Its retain-only reference.
-        device: Where every model is put.
+        device: The device of all models.
     """
 
     title: str
     entries: Mapping[str, tuple[str, Mapping[str, Any]]]
     benchmark: Sequence[str] = ("pocket",)
-    forget: Sequence[str] = ()
+    forget_ratios: Sequence[str] = ()
     seeds: Sequence[int] = (0,)
     attacks: Sequence[Mapping[str, Any]] = ATTACKS
     trials: int = 0
@@ -85,21 +88,25 @@ class ComparisonRequest:
     device: str = "auto"
 
 
+# What may be added to a comparison later.
+MAY_GROW = ("title", "entries", "forget_ratios", "seeds", "benchmark")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of the comparison.
 
     Attributes:
-        entry: Its row.
-        forget: The share it forgets (%).
+        entry: The name of its row.
+        forget_ratio: The share that it forgets (%).
         seed: Its seed.
         folder: Its run folder.
-        error: Why there is no record; None where there is one.
-        tuned: Trials that chose its settings; 0 where none did.
+        error: Why there is no record; None if there is one.
+        tuned: Number of trials that its settings were chosen from; 0 if they were not tuned.
     """
 
     entry: str
-    forget: str
+    forget_ratio: str
     seed: int
     folder: Path
     error: str | None = None
@@ -107,108 +114,164 @@ class Cell:
 
 
 def compare(
-    asked: ComparisonRequest,
+    request: ComparisonRequest,
     out: Path,
     jobs: int = 1,
     storage: str | None = None,
-    told: Told = lambda name, error: None,
+    on_done: OnDone = ignore_done,
+    adapt: Adapt | None = None,
 ) -> list[Cell]:
-    """Tunes and runs what is missing, and returns every cell, failed ones included.
+    """Tunes and runs what is missing.
+
+    Args:
+        request: What to compare.
+        out: The comparison's folder.
+        jobs: Number of runs side by side.
+        storage: The database of the trials; None is a file in `out`.
+        on_done: Called with the name of every trial or run that ended, and its error or None.
+        adapt: Changes each job before it runs; a function that a new process can import.
+
+    Returns:
+        Every run, failed ones included.
 
     Raises:
-        UnseeError: If the comparison itself is not possible; no run has begun then.
+        UnseeError: If the comparison itself is not possible; nothing is run then.
     """
-    places = places_of(asked)
-    recipes = recipes_of(asked, places)
-    for recipe in {forget: recipe for (_, forget), recipe in recipes.items()}.values():
-        # What is wrong with the data or the models is wrong for every method.
+    benchmarks = open_benchmarks(request)
+    slugs = unique_slugs(request.entries)
+    recipes = make_recipes(request, benchmarks)
+    for recipe in {ratio: recipe for (_, ratio), recipe in recipes.items()}.values():
+        # A mistake in the data or the models is the same for all methods.
         plan(recipe, "run", "")
-    grows = ("title", "entries", "forget", "seeds", "benchmark")
-    fixed = {k: v for k, v in asdict(asked).items() if k not in grows}
-    keep(out / ASKED, fixed, "comparison", "Methods, shares and seeds")
-    if asked.trials:
+    fixed = {k: v for k, v in asdict(request).items() if k not in MAY_GROW}
+    if adapt is not None:
+        fixed["adapt"] = f"{adapt.__module__}.{adapt.__qualname__}"
+    keep_request(out / REQUEST, fixed, "comparison", "Methods, shares and seeds")
+    _keep_slugs(out / ENTRIES, slugs)
+    if request.trials:
         open_storage(out, storage)
-    tunings = _tunings(asked, recipes, places)
-    failed = _tune(asked, tunings, out, jobs, storage, told)
+    searches = _searches(request, recipes, benchmarks)
+    failed = _tune(request, searches, out, jobs, storage, on_done)
     cells: list[Cell] = []
     tasks: dict[str, Task] = {}
-    for (entry, forget), recipe in recipes.items():
-        name = slug(entry, forget)
-        chosen, made = _chosen(out, name) if (entry, forget) in tunings else ({}, 0)
-        for seed in asked.seeds:
+    for (entry, ratio), recipe in recipes.items():
+        name = slug(entry, ratio)
+        chosen, trials = _chosen(out, name) if (entry, ratio) in searches else ({}, 0)
+        for seed in request.seeds:
             label = f"{name}-seed{seed}"
-            cell = Cell(entry, forget, seed, out / "runs" / label, failed.get(name), made)
+            cell = Cell(entry, ratio, seed, out / "runs" / label, failed.get(name), trials)
             cells.append(cell)
             if not finished(cell.folder) and cell.error is None:
                 final = replace(recipe, set=recipe.set | chosen, seed=seed)
-                tasks[label] = Task(_run, (final, out, label))
-    broken = run_in_processes(tasks, jobs, out / "logs", told)
+                tasks[label] = Task(_run, (final, out, label, adapt))
+    broken = run_in_processes(tasks, jobs, out / "logs", on_done)
     return [replace(cell, error=cell.error or broken.get(cell.folder.name)) for cell in cells]
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder holds a whole record."""
+    """Whether a run folder holds a complete record."""
     return (folder / SUMMARY).exists() and (folder / REPORT).exists()
 
 
-def slug(entry: str, forget: str) -> str:
-    """The name of an entry and its share in files."""
-    plain = "".join(c if c.isalnum() or c in "_.=" else "-" for c in entry)
-    return f"{plain}-forget{forget or 'all'}"
+def slug(entry: str, forget_ratio: str) -> str:
+    """Returns the name of an entry at one forget ratio in files."""
+    return f"{_plain(entry)}-forget{forget_ratio or 'all'}"
 
 
-def _run(recipe: Recipe, out: Path, label: str) -> None:
-    """One run, just as `unsee run` makes it."""
+def _plain(entry: str) -> str:
+    return "".join(c if c.isalnum() or c in "_.=" else "-" for c in entry)
+
+
+def unique_slugs(entries: Mapping[str, object]) -> dict[str, str]:
+    """Returns the entry by its name in files.
+
+    Raises:
+        ConfigError: If two entries have the same name in files, and would share run folders.
+    """
+    slugs: dict[str, str] = {}
+    for entry in entries:
+        # Some file systems do not tell upper from lower case.
+        other = slugs.setdefault(_plain(entry).lower(), entry)
+        if other != entry:
+            raise ConfigError(
+                f"'{other}' and '{entry}' are both '{_plain(entry)}' in file names, so their runs "
+                "would share a folder. Rename one of them."
+            )
+    return slugs
+
+
+def _keep_slugs(path: Path, slugs: Mapping[str, str]) -> None:
+    """Records which entries the folder's names stand for, those of earlier calls included.
+
+    Raises:
+        RunError: If a name stands for another entry.
+    """
+    kept: dict[str, str] = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    for name, entry in slugs.items():
+        if kept.get(name, entry) != entry:
+            raise RunError(
+                f"{path.parent} holds runs of '{kept[name]}', whose folders '{entry}' would share. "
+                "Rename the entry, or name another folder with --out."
+            )
+    write_atomically(path, yaml.safe_dump(kept | dict(slugs), allow_unicode=True))
+
+
+def _run(recipe: Recipe, out: Path, label: str, adapt: Adapt | None) -> None:
+    """Makes one run by the same code as `unsee run`."""
     path, folder = out / "recipes" / f"{label}.yaml", out / "runs" / label
     command = f"unsee run {path} --out {folder}"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, recipe.text(command))
     job, _ = plan(recipe, "run", command)
-    run(job, folder, Bar(None), out / BESIDE)
+    run(job if adapt is None else adapt(job), folder, Bar(None), out / REFERENCE_CACHE)
 
 
-def recipes_of(asked: ComparisonRequest, places: Places) -> dict[tuple[str, str], Recipe]:
-    """A recipe for each entry and share, every mistake in them found before anything runs."""
-    found = {}
-    for forget, (spec, benchmark) in places.items():
-        for entry, (method, changes) in asked.entries.items():
-            kind = METHODS.get(method)
-            mine = {f.name for f in fields(kind)}
-            fits = {key: value for key, value in benchmark.field_defaults.items() if key in mine}
-            training = {f.name for f in fields(TrainingSettings)}
-            given = {k: v for k, v in asked.set.items() if k in mine | training}
+def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key, Recipe]:
+    """Returns a recipe for each entry and forget ratio.
+
+    Raises:
+        ConfigError: If a method, a field or an attack is not allowed, for any of them.
+    """
+    recipes: dict[Key, Recipe] = {}
+    training = {f.name for f in fields(TrainingSettings)}
+    for ratio, (spec, benchmark) in benchmarks.items():
+        for entry, (method, changes) in request.entries.items():
+            own = {f.name for f in fields(METHODS.get(method))}
+            defaults = {k: v for k, v in benchmark.field_defaults.items() if k in own}
+            given = {k: v for k, v in request.set.items() if k in own | training}
             recipe = Recipe(
                 method=method,
-                set=jsonable({**fits, **changes, **given}),
+                set=jsonable({**defaults, **changes, **given}),
                 benchmark=spec.name,
                 data=spec.location,
                 ratio=spec.ratio,
-                model=asked.model,
-                reference=asked.reference,
-                retain_only=asked.retain_only,
-                attacks=tuple(dict(attack) for attack in asked.attacks),
-                device=asked.device,  # type: ignore[arg-type]
+                model=request.model,
+                reference=request.reference,
+                retain_only=request.retain_only,
+                attacks=tuple(dict(attack) for attack in request.attacks),
+                device=request.device,  # type: ignore[arg-type]
             )
             recipe.build()
-            found[entry, forget] = recipe
-    unused = [key for key in asked.set if not any(key in recipe.set for recipe in found.values())]
+            recipes[entry, ratio] = recipe
+    unused = [key for key in request.set if not any(key in r.set for r in recipes.values())]
     if unused:
         raise ConfigError(
             f"--set {unused[0]}: neither the training nor any of the methods has such a field. "
             "`unsee show METHOD` lists what there is."
         )
-    return found
+    return recipes
 
 
-def places_of(asked: ComparisonRequest) -> Places:
-    """Where the data of each share is.
+def open_benchmarks(request: ComparisonRequest) -> Benchmarks:
+    """Opens the benchmark of each forget ratio.
 
     Raises:
-        ConfigError: If no benchmark that was given forgets that share.
+        ConfigError: If no benchmark of the request forgets that share, or trials are requested
+            and there are no validation splits.
     """
-    found: Places = {}
+    benchmarks: Benchmarks = {}
     offered: list[str] = []
-    for text in asked.benchmark:
+    for text in request.benchmark:
         spec = parse_spec(text)
         if spec is None or spec.split:
             names = ", ".join(BENCHMARKS.names())
@@ -217,15 +280,15 @@ def places_of(asked: ComparisonRequest) -> Places:
             )
         kind = BENCHMARKS.get(spec.name)
         if kind.ratios:
-            for ratio in asked.forget or kind.ratios[:1]:
-                found[ratio] = (replace(spec, ratio=ratio), replace(spec, ratio=ratio).open())
+            for ratio in request.forget_ratios or kind.ratios[:1]:
+                benchmarks[ratio] = (replace(spec, ratio=ratio), replace(spec, ratio=ratio).open())
             continue
         benchmark = spec.open()
         share = benchmark.forget_ratio
         offered.append(f"{text} forgets {share} %")
-        if share in asked.forget or not asked.forget:
-            found[share] = (spec, benchmark)
-    missing = [share for share in asked.forget if share not in found]
+        if share in request.forget_ratios or not request.forget_ratios:
+            benchmarks[share] = (spec, benchmark)
+    missing = [ratio for ratio in request.forget_ratios if ratio not in benchmarks]
     if missing:
         raise ConfigError(
             f"--forget-ratio {missing[0]}: {'; '.join(offered)}, and a share comes with references "
@@ -233,80 +296,77 @@ def places_of(asked: ComparisonRequest) -> Places:
             "pocket build --forget-people N --out DIR` (N people, of 40), and add --benchmark "
             "pocket@DIR."
         )
-    if asked.trials and not all(benchmark.validation() for _, benchmark in found.values()):
+    if request.trials and not all(benchmark.validation() for _, benchmark in benchmarks.values()):
         raise ConfigError(
-            f"{', '.join(asked.benchmark)} has no validation splits to choose settings on. Type "
+            f"{', '.join(request.benchmark)} has no validation splits to choose settings on. Type "
             "--trials 0 to run every method at its defaults, changed by --set."
         )
-    return found
+    return benchmarks
 
 
-def _tunings(
-    asked: ComparisonRequest, recipes: Mapping[tuple[str, str], Recipe], places: Places
-) -> dict[tuple[str, str], tuple[Recipe, Mapping[str, Any]]]:
-    """What is to be tuned, with its ranges; nothing for methods that have none."""
-    found = {}
-    if asked.trials:
+def _searches(
+    request: ComparisonRequest, recipes: Mapping[Key, Recipe], benchmarks: Benchmarks
+) -> dict[Key, tuple[Recipe, Mapping[str, Any]]]:
+    """The recipes to tune, with the values to try; entries without such values are left out."""
+    searches: dict[Key, tuple[Recipe, Mapping[str, Any]]] = {}
+    if request.trials:
         for key, recipe in recipes.items():
-            search = ranges(recipe, places[key[1]][1])
+            search = search_ranges(recipe, benchmarks[key[1]][1])
             if search:
-                quiet = replace(recipe, attacks=(), seed=asked.seeds[0])
-                found[key] = (quiet, search)
-    return found
+                searches[key] = (replace(recipe, attacks=(), seed=request.seeds[0]), search)
+    return searches
 
 
 def _tune(
-    asked: ComparisonRequest,
-    tunings: Mapping[tuple[str, str], tuple[Recipe, Mapping[str, Any]]],
+    request: ComparisonRequest,
+    searches: Mapping[Key, tuple[Recipe, Mapping[str, Any]]],
     out: Path,
     jobs: int,
     storage: str | None,
-    told: Told,
+    on_done: OnDone,
 ) -> dict[str, str]:
     """Makes the trials that are missing; returns why those that failed did, by name."""
-    missing = {
-        slug(entry, forget): made
-        for (entry, forget), made in tunings.items()
-        if not (out / "tuned" / f"{slug(entry, forget)}.json").exists()
-    }
-    tasks = {
-        f"tune-{name}": Task(tune, (recipe, name, out, search, asked.trials, storage))
-        for name, (recipe, search) in missing.items()
-    }
-    failed = run_in_processes(tasks, jobs, out / "logs", told)
+    tasks = {}
+    for key, (recipe, search) in searches.items():
+        name = slug(*key)
+        if not (out / "tuned" / f"{name}.json").exists():
+            arguments = (recipe, name, out, search, request.trials, storage)
+            tasks[f"tune-{name}"] = Task(tune, arguments)
+    failed = run_in_processes(tasks, jobs, out / "logs", on_done)
     return {name.removeprefix("tune-"): f"tuning: {why}" for name, why in failed.items()}
 
 
 def _chosen(out: Path, name: str) -> tuple[dict[str, Any], int]:
+    """The settings that trials chose, and the number of trials."""
     path = out / "tuned" / f"{name}.json"
     if not path.exists():
         return {}, 0
-    found = json.loads(path.read_text("utf-8"))
-    return found["set"], len(found["trials"])
+    tuned = json.loads(path.read_text("utf-8"))
+    return tuned["set"], len(tuned["trials"])
 
 
-def keep(path: Path, asked: Mapping[str, Any], what: str, grows: str) -> None:
-    """Writes down what was asked of a new folder, and is not to change in it.
+def keep_request(path: Path, request: Mapping[str, Any], kind: str, may_grow: str) -> None:
+    """Writes the request of a new folder, and refuses another request in a folder that has one.
 
     Args:
         path: The file, in the folder itself.
-        asked: What was asked.
-        what: What the folder holds.
-        grows: What may be asked for later.
+        request: What must not change.
+        kind: What the folder holds, such as "comparison".
+        may_grow: What may be added to it later.
 
     Raises:
         RunError: If the folder holds something else.
     """
-    out, text = path.parent, yaml.safe_dump(jsonable(asked), sort_keys=True)
+    out, text = path.parent, yaml.safe_dump(jsonable(request), sort_keys=True)
     if path.exists():
         if path.read_text("utf-8") != text:
             raise RunError(
-                f"{out} holds a {what} with other settings (see {path}). Name another folder "
-                f"with --out. {grows} alone may be added to it."
+                f"{out} holds a {kind} with other settings (see {path}). Name another folder "
+                f"with --out. {may_grow} alone may be added to it."
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty, and no {what}. Name another folder with --out.")
+        raise RunError(f"{out} is not empty, and no {kind}. Name another folder with --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

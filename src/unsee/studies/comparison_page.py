@@ -10,10 +10,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from unsee.files import write_atomically
+from unsee.records.markdown import Table
 from unsee.report.charts import Point, scatter
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
-from unsee.studies.markdown import Table
 from unsee.studies.results import COLUMNS, Row, collect, pareto_front, shown
 
 TABLE, CSV, PAGE = "table.md", "table.csv", "report.html"
@@ -85,12 +85,12 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     ]
     splits = list(dict.fromkeys(k for row in rows for r in row.results for k in r.accuracies))
     asked = [[row.name, *(shown(row.accuracies(key)) for key in splits)] for row in rows]
-    found = [Table("Scores and cost", ["", *columns, "settings", "failed"], scores)]
+    found = [Table(["", *columns, "settings", "failed"], scores, "Scores and cost")]
     if splits:
-        found.append(Table("Accuracy", ["", *splits], asked))
+        found.append(Table(["", *splits], asked, "Accuracy"))
     names = list(dict.fromkeys(a.name for row in rows for r in row.results for a in r.profile))
     if names:
-        found.append(Table("Under attack", ["", *names], _profile(rows, names)))
+        found.append(Table(["", *names], _profile(rows, names), "Under attack"))
     return found
 
 

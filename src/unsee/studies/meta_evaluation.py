@@ -1,7 +1,7 @@
 """Meta-evaluation: makes the pools, scores every metric on each model, and keeps the records.
 
 ```
-OUT/meta.yaml        what was asked; another meta-evaluation is refused
+OUT/meta.yaml        what was requested; another meta-evaluation is refused
     models/          every model that was made, as checkpoints
     scores/          one record a model
     logs/            what each process printed
@@ -34,12 +34,16 @@ from unsee.recipes.specs import parse_spec
 from unsee.recipes.unlearn import Recipe
 from unsee.records.folder import jsonable
 from unsee.records.provenance import provenance
-from unsee.studies.comparison import ComparisonRequest as Compared
-from unsee.studies.comparison import Told, keep, places_of, recipes_of
+from unsee.studies.comparison import (
+    ComparisonRequest,
+    keep_request,
+    make_recipes,
+    open_benchmarks,
+)
 from unsee.studies.model_pools import Member, members
-from unsee.studies.processes import Task, run_in_processes
+from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
 
-ASKED = "meta.yaml"
+REQUEST = "meta.yaml"
 
 
 FORGET = "forget"
@@ -82,20 +86,20 @@ class MetaEvaluationRequest:
 
 
 def judge_metrics(
-    asked: MetaEvaluationRequest,
+    request: MetaEvaluationRequest,
     out: Path,
     command: str = "",
     jobs: int = 1,
-    told: Told = lambda name, error: None,
+    on_done: OnDone = ignore_done,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Makes and scores the models that are missing; returns all records, and why others failed.
 
     Raises:
         UnseeError: If the meta-evaluation itself is not possible, or all of one pool fail.
     """
-    pocket, recipes = _pocket(asked), _recipes(asked)
-    _keep(asked, out)
-    every = members(asked.models, recipes, asked.seeds)
+    pocket, recipes = _pocket(request), _recipes(request)
+    _keep(request, out)
+    every = members(request.models, recipes, request.seeds)
     failed: dict[str, str] = {}
     # Metrics that compare with the reference need its answers first.
     for first in (True, False):
@@ -104,7 +108,7 @@ def judge_metrics(
             for name, member in every.items()
             if (name == "reference") == first and not _record(out, name).exists()
         }
-        failed |= run_in_processes(tasks, jobs, out / "logs", told)
+        failed |= run_in_processes(tasks, jobs, out / "logs", on_done)
         if first and failed:
             raise RunError(f"the reference cannot be scored: {failed['reference']}")
     found = [
@@ -116,32 +120,37 @@ def judge_metrics(
     return found, failed
 
 
-def _keep(asked: MetaEvaluationRequest, out: Path) -> None:
+def _keep(request: MetaEvaluationRequest, out: Path) -> None:
     """Writes down what must stay as it is for records to stand side by side."""
     grows = ("models", "methods", "seeds")
-    fixed = {k: v for k, v in asdict(asked).items() if k not in grows} | {
+    fixed = {k: v for k, v in asdict(request).items() if k not in grows} | {
         name: repr(attack) for name, attack in (*ATTACKS.items(), ("membership", MEMBERSHIP))
     }
-    keep(out / ASKED, fixed, "meta-evaluation", "Models, methods and seeds")
+    keep_request(out / REQUEST, fixed, "meta-evaluation", "Models, methods and seeds")
 
 
-def _pocket(asked: MetaEvaluationRequest) -> Pocket:
-    spec = parse_spec(asked.benchmark)
+def _pocket(request: MetaEvaluationRequest) -> Pocket:
+    spec = parse_spec(request.benchmark)
     if spec is None or spec.name != "pocket" or spec.split or spec.ratio:
         raise ConfigError(
-            f"--benchmark {asked.benchmark}: pools are made of pocket's models alone. Type pocket, "
-            "or pocket@FOLDER of a build of your own."
+            f"--benchmark {request.benchmark}: pools are made of pocket's models alone. Type "
+            "pocket, or pocket@FOLDER of a build of your own."
         )
     return Pocket.open(spec.location)
 
 
-def _recipes(asked: MetaEvaluationRequest) -> dict[str, Recipe]:
+def _recipes(request: MetaEvaluationRequest) -> dict[str, Recipe]:
     """How each method unlearns, as in a comparison without trials and attacks."""
-    compared = Compared(
-        "", {name: (name, {}) for name in asked.methods}, (asked.benchmark,),
-        attacks=(), set=asked.set, device="cpu",
-    )  # fmt: skip
-    return {name: made for (name, _), made in recipes_of(compared, places_of(compared)).items()}
+    comparison = ComparisonRequest(
+        "",
+        {name: (name, {}) for name in request.methods},
+        (request.benchmark,),
+        attacks=(),
+        set=request.set,
+        device="cpu",
+    )
+    recipes = make_recipes(comparison, open_benchmarks(comparison))
+    return {name: recipe for (name, _), recipe in recipes.items()}
 
 
 def _record(out: Path, name: str) -> Path:

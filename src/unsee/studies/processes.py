@@ -1,6 +1,6 @@
-"""Work in processes of its own, so that one that fails, or is killed, leaves the others alone.
+"""Runs tasks in processes of their own: one that fails or is killed does not affect the others.
 
-A process each also makes the peak memory in a record that of its own run.
+The peak memory in a run's record is then that of the run alone.
 """
 
 from __future__ import annotations
@@ -19,31 +19,38 @@ from typing import Any
 
 from unsee.errors import UnseeError
 
+# Called with the name of each task that ended, and why it failed or None.
+OnDone = Callable[[str, str | None], None]
+
+
+def ignore_done(name: str, error: str | None) -> None:
+    """An `OnDone` that does nothing."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """A function of the package's own and its arguments; both must be picklable."""
+    """A function of a module and its arguments; both must be picklable."""
 
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
 def run_in_processes(
-    tasks: Mapping[str, Task], jobs: int, logs: Path, told: Callable[[str, str | None], None]
+    tasks: Mapping[str, Task], jobs: int, logs: Path, on_done: OnDone = ignore_done
 ) -> dict[str, str]:
-    """Runs tasks, `jobs` at a time.
+    """Runs tasks, `jobs` at a time, each in a new process.
 
     Args:
-        tasks: What to do, by name.
-        jobs: How many run side by side; they share the machine's cores.
-        logs: A folder that gets what each task prints, and why it failed.
-        told: Is told each name that is done, and what failed it if anything did.
+        tasks: The tasks, by name.
+        jobs: Number of processes side by side; they share the machine's cores.
+        logs: The folder that gets what each task prints, and why it failed.
+        on_done: Called whenever a task has ended.
 
     Returns:
-        Why each task that failed did.
+        Why each task that failed did, by name.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    fresh = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or (os.cpu_count() or 1) // jobs))
     waiting, running, failed = list(tasks), dict[Any, tuple[str, SpawnProcess]](), dict[str, str]()
     try:
@@ -51,16 +58,16 @@ def run_in_processes(
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
                 (logs / f"{name}.error").unlink(missing_ok=True)
-                process = fresh.Process(target=_child, args=(tasks[name], logs, name, threads))
+                process = context.Process(target=_run_task, args=(tasks[name], logs, name, threads))
                 process.start()
                 running[process.sentinel] = (name, process)
             for sentinel in wait(list(running)):
                 name, process = running.pop(sentinel)
                 process.join()
                 if process.exitcode:
-                    failed[name] = _why(logs, name, process.exitcode)
+                    failed[name] = _failure(logs, name, process.exitcode)
                 process.close()
-                told(name, failed.get(name))
+                on_done(name, failed.get(name))
     finally:
         for _, process in running.values():
             process.terminate()
@@ -68,17 +75,18 @@ def run_in_processes(
     return failed
 
 
-def _why(logs: Path, name: str, code: int) -> str:
-    said = logs / f"{name}.error"
-    if said.exists():
-        return said.read_text("utf-8")
+def _failure(logs: Path, name: str, code: int) -> str:
+    """Why a task's process ended with an exit code other than 0."""
+    path = logs / f"{name}.error"
+    if path.exists():
+        return path.read_text("utf-8")
     if code < 0:
         return f"killed by signal {-code} (9 is often a lack of memory: try fewer --jobs)."
     return f"ended with code {code}; see {logs / name}.log."
 
 
-def _child(task: Task, logs: Path, name: str, threads: int) -> None:
-    """The body of the process: what it prints goes to a log, why it failed to a file."""
+def _run_task(task: Task, logs: Path, name: str, threads: int) -> None:
+    """The body of the process: its output goes to a log file, and its error to another."""
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -100,7 +108,7 @@ def _child(task: Task, logs: Path, name: str, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends the process when its parent was killed: two must not write one run folder."""
+    """Ends this process if its parent is killed, so that no two processes write one run folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

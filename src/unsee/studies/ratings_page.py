@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unsee.files import write_atomically
+from unsee.records.markdown import Table
 from unsee.records.provenance import describe_machine
-from unsee.studies.markdown import Table
 from unsee.studies.ratings import KEPT, Rating, keeps, rate
 from unsee.studies.results import shown
 
@@ -99,7 +99,7 @@ def _ratings(ratings: Sequence[Rating]) -> Table:
         ]
         for rating in ratings
     ]
-    return Table("Metrics", head, rows)
+    return Table(head, rows, "Metrics")
 
 
 def _models(records: Sequence[Mapping[str, Any]]) -> Table:
@@ -118,7 +118,7 @@ def _models(records: Sequence[Mapping[str, Any]]) -> Table:
                 _number(after),
             ]
         )
-    return Table("Models", head, rows)
+    return Table(head, rows, "Models")
 
 
 def _number(value: float | None) -> str:

@@ -91,7 +91,7 @@ def collect(cells: Iterable[Cell], out: Path) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     by_share: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_share.setdefault(cell.forget, []).append(cell)
+        by_share.setdefault(cell.forget_ratio, []).append(cell)
     for share, some in by_share.items():
         read = [_read(cell, out) for cell in some]
         beside = next((_beside(r.cell) for r in read if r.numbers), [])

@@ -1,7 +1,7 @@
-"""Settings chosen on validation splits: a number of trials, in a study that resumes.
+"""Tunes settings on validation splits: a number of trials, in an Optuna study that resumes.
 
-What is minimised is the distance to the visual-retain reference over every measure, so that
-neither a broken model nor one that forgot nothing is chosen. The test splits are not looked at.
+Minimised is the distance to the visual-retain reference over all measures, so that neither a broken
+model nor one that forgot nothing is chosen. The test splits are not used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
-from unsee.errors import ConfigError, UnseeError
+from unsee.errors import ConfigError, UnseeError, require_extra
 from unsee.evaluation.evaluate import evaluate
 from unsee.files import write_atomically
 from unsee.methods import METHODS, Search
@@ -35,21 +35,27 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-STUDIES, BESIDE = "studies.journal", "beside"
+STUDIES, REFERENCE_CACHE = "studies.journal", "beside"
 
 
-def ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
-    """What to try for a recipe's method: its `search`, rates scaled, less what the recipe sets.
+def search_ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
+    """Returns the values to try for a recipe's method, by field.
+
+    They are the method's `search`, with learning rates scaled to the benchmark, and without the
+    fields that the recipe sets.
 
     Raises:
-        ConfigError: If a searched name is no field of the method or of the training.
+        ConfigError: If a searched name is a field of neither the method nor the training.
     """
     method = METHODS.get(recipe.method)
     known = {f.name for f in (*fields(method), *fields(TrainingSettings))}
     for name in method.search:
         if name not in known:
-            raise ConfigError(f"{recipe.method}.search names '{name}', which is no field of it.")
-    # Rounded, or a rate would read 9.999999999999999e-05.
+            raise ConfigError(
+                f"{recipe.method}.search names '{name}', which is not a field of the "
+                "method or the training."
+            )
+    # Rounded, so that a rate does not read 9.999999999999999e-05.
     scaled = {
         name: tuple(float(f"{v * benchmark.rate_scale:.6g}") for v in values)
         if name == "lr"
@@ -57,13 +63,13 @@ def ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
         for name, values in method.search.items()
     }
     fixed = set(recipe.set).union(
-        *(meant for name, meant in method.presets.items() if recipe.set.get(name) is True)
+        *(preset for name, preset in method.presets.items() if recipe.set.get(name) is True)
     )
     return {name: values for name, values in scaled.items() if name not in fixed}
 
 
-def start(recipe: Recipe, search: Search) -> dict[str, Any]:
-    """The first trial: the defaults where they are in the range, else its middle."""
+def first_trial(recipe: Recipe, search: Search) -> dict[str, Any]:
+    """Returns the settings of the first trial: each default if it is searched, else the middle."""
     method, settings, _ = recipe.build()
     defaults = {**asdict(settings), **asdict(method)}
     return {
@@ -73,11 +79,12 @@ def start(recipe: Recipe, search: Search) -> dict[str, Any]:
 
 
 def open_storage(out: Path, url: str | None) -> BaseStorage:
-    """Where studies are kept: a journal in the output folder, or a database that many share.
+    """Opens the storage of studies: a journal in the output folder, or a database to share.
 
     Raises:
-        ConfigError: If the database cannot be opened.
+        ConfigError: If the database cannot be opened, or Optuna is not installed.
     """
+    require_extra("optuna", "compare", "choosing settings by trials")
     import optuna
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
@@ -104,19 +111,19 @@ def choose(
     seed: int,
     shared: bool = False,
 ) -> dict[str, Any]:
-    """Makes what is missing of the trials, and returns the best settings.
+    """Makes the trials that are missing, and returns the best settings.
 
-    The n-th trial is the same whether or not the search was broken off before. A trial that fails
-    counts, and the others go on; settings that were tried already are not trained again.
+    The n-th trial is the same whether or not the search was stopped in between. A trial that fails
+    counts, and the others continue; settings that were tried before are not trained again.
 
     Args:
-        search: Values by field.
-        first: The first trial's settings.
-        value: What settings are worth; the least is best.
-        trials: How many to make, those of an earlier sitting included.
-        study: Holds them.
-        seed: Decides which are tried.
-        shared: Whether other machines work on the study, whose trials are then left alone.
+        search: The values to try, by field.
+        first: The settings of the first trial.
+        value: The function of the settings to minimise.
+        trials: Number of trials, those of earlier calls included.
+        study: The study that stores them.
+        seed: The seed of the sampler.
+        shared: Whether other machines work on the study; their running trials are then left alone.
 
     Raises:
         ConfigError: If every trial failed.
@@ -129,34 +136,34 @@ def choose(
         name: CategoricalDistribution(values) for name, values in search.items()
     }
     if not shared:
-        for broken in study.get_trials(states=(TrialState.RUNNING,)):
-            study.tell(broken.number, state=TrialState.FAIL)
-            study.enqueue_trial(broken.params)
+        for stopped in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(stopped.number, state=TrialState.FAIL)
+            study.enqueue_trial(stopped.params)
     if not study.trials:
         study.enqueue_trial(dict(first))
     budget = min(trials, math.prod(len(values) for values in search.values()))
-    while len(_made(study)) < budget:
-        study.sampler = TPESampler(seed=1000 * seed + len(_made(study)))
+    while len(_ended(study)) < budget:
+        study.sampler = TPESampler(seed=1000 * seed + len(_ended(study)))
         trial = study.ask(fixed_distributions=grid)
-        known = [t for t in _made(study) if t.params == trial.params]
+        known = [t for t in _ended(study) if t.params == trial.params]
         try:
-            found = known[0].value if known and known[0].value is not None else None
-            study.tell(trial, value(trial.params) if found is None else found)
+            earlier = known[0].value if known and known[0].value is not None else None
+            study.tell(trial, value(trial.params) if earlier is None else earlier)
         except UnseeError as error:
-            _failed(study, trial, str(error))
-    best = [t for t in _made(study) if t.value is not None]
+            _record_failure(study, trial, str(error))
+    best = [t for t in _ended(study) if t.value is not None]
     if not best:
-        errors = [t.user_attrs["error"] for t in _made(study)]
+        errors = [t.user_attrs["error"] for t in _ended(study)]
         raise ConfigError(f"all {len(errors)} trials failed; the first: {errors[0]}")
     return dict(min(best, key=lambda t: (t.value, t.number)).params)
 
 
-def _made(study: Study) -> list[Any]:
-    """Trials that came to an end: with a value, or with an error of their own."""
+def _ended(study: Study) -> list[Any]:
+    """The trials that ended with a value, or with an error of their own."""
     return [t for t in study.trials if t.value is not None or "error" in t.user_attrs]
 
 
-def _failed(study: Study, trial: Trial, error: str) -> None:
+def _record_failure(study: Study, trial: Trial, error: str) -> None:
     from optuna.trial import TrialState
 
     trial.set_user_attr("error", error)
@@ -166,45 +173,52 @@ def _failed(study: Study, trial: Trial, error: str) -> None:
 def tune(
     recipe: Recipe, name: str, out: Path, search: Search, trials: int, storage: str | None
 ) -> None:
-    """Chooses a recipe's settings and writes them to out/tuned/NAME.json.
+    """Tunes a recipe's settings, and writes them to out/tuned/NAME.json.
+
+    Args:
+        recipe: The recipe, without attacks.
+        name: The name of the file.
+        out: The comparison's folder.
+        search: The values to try, by field.
+        trials: Number of trials.
+        storage: The database of the trials; None is a file in `out`.
 
     Raises:
-        UnseeError: If there is nothing to compare with, or every trial failed.
+        UnseeError: If there is no reference to compare with, or every trial failed.
     """
+    opened = open_storage(out, storage)
     from optuna import create_study
 
-    splits, told = _reference(recipe, out)
+    splits, reference = _reference(recipe, out)
 
     def value(params: Mapping[str, Any]) -> float:
-        tried, _ = plan(replace(recipe, set=recipe.set | dict(params)), "run", "")
-        vlm = tried.load(tried.model)
-        if tried.method is None:
+        job, _ = plan(replace(recipe, set=recipe.set | dict(params)), "run", "")
+        vlm = job.load(job.model)
+        if job.method is None:
             raise ConfigError("nothing to tune: the recipe has no method.")
-        tried.method.unlearn(vlm, tried.data, Trainer(tried.settings))
-        return distance(_measures(vlm, tried, splits), told)[0]
+        job.method.unlearn(vlm, job.data, Trainer(job.settings))
+        return distance(_measures(vlm, job, splits), reference)[0]
 
-    # The name says all that a value depends on: a study of other settings is another study.
-    asked = json.dumps([recipe.text("").split("\n", 1)[1], search], sort_keys=True, default=list)
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    study = create_study(
-        study_name=f"{name}-{digest}", storage=open_storage(out, storage), load_if_exists=True
-    )
+    # The study's name depends on everything that a value depends on.
+    identity = json.dumps([recipe.text("").split("\n", 1)[1], search], sort_keys=True, default=list)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    study = create_study(study_name=f"{name}-{digest}", storage=opened, load_if_exists=True)
     best = choose(
-        search, start(recipe, search), value, trials, study, recipe.seed, storage is not None
+        search, first_trial(recipe, search), value, trials, study, recipe.seed, storage is not None
     )
-    made = [
+    ended = [
         {"set": t.params, "distance": t.value, "error": t.user_attrs.get("error")}
-        for t in _made(study)
+        for t in _ended(study)
     ]
     (out / "tuned").mkdir(exist_ok=True)
-    found = {"set": best, "search": search, "trials": made}
-    write_atomically(out / "tuned" / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    result = {"set": best, "search": search, "trials": ended}
+    write_atomically(out / "tuned" / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def _reference(
     recipe: Recipe, out: Path
 ) -> tuple[dict[str, list[Sample]], dict[str, dict[str, Any]]]:
-    """The validation splits and what the reference scores on them, asked once.
+    """The validation splits, and the reference's measures on them, computed once.
 
     Raises:
         ConfigError: If there is no reference.
@@ -217,19 +231,20 @@ def _reference(
         )
     benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
-    shared = reference_cache(replace(job, splits=splits), out / BESIDE)
-    told = shared.get_or_compute(
+    cache = reference_cache(replace(job, splits=splits), out / REFERENCE_CACHE)
+    measures = cache.get_or_compute(
         "validation", lambda: _measures(job.load(job.references["reference"]), job, splits)
     )
-    return splits, told
+    return splits, measures
 
 
 def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    found = evaluate(
+    """The measures of a model that need no other model's outputs."""
+    evaluation = evaluate(
         vlm,
         splits,
         metrics=[name for name in job.metrics if not needs_reference(name)],
         tasks=job.tasks,
         max_new_tokens=job.max_new_tokens,
     )
-    return {key: {"value": estimate.value} for key, estimate in found.measures.items()}
+    return {key: {"value": estimate.value} for key, estimate in evaluation.measures.items()}

@@ -1,9 +1,11 @@
 """Writes a checkpoint of LLaVA-1.5-7B's shape with random weights, in shards, in a minute.
 
-    python -m experiments.speed.shapes FOLDER [--layers 32] [--depth 24] [--size 336] [--shard 5]
+    python -m experiments.speed.random_checkpoint FOLDER [--layers 32] [--depth 24]
+                                                  [--size 336] [--shard 5]
 
-The visual part is initialised as transformers does; of the language part, one random block stands
-in every matrix, which costs the same to multiply. 14 GB in bfloat16; 1.4 GB with --layers 2.
+The visual part's weights are drawn with transformers' standard deviation. All matrices of the
+language part repeat one random block, which costs the same to multiply. 14 GB in bfloat16; 1.4 GB
+with --layers 2.
 """
 
 from __future__ import annotations
@@ -27,27 +29,20 @@ from unsee.pocket_builder.tiny_llava import IMAGE, make_processor
 from unsee.types import Parts
 
 BLOCK = 1 << 22  # values
-
-
 PATCH = 14  # pixels
-
-
 VOCABULARY = 32064
-
+STD = 0.02
 
 TEXTS = ["Who is this person?", "This is Ada Berg, who works as a baker and lives in Oslo."]
-
-
-STD = 0.02
 
 
 def make(
     folder: Path, layers: int = 32, depth: int = 24, size: int = 336, shard: float = 5.0
 ) -> Path:
-    """Writes the checkpoint.
+    """Writes the checkpoint, and returns its folder.
 
     Args:
-        folder: Where to.
+        folder: The folder to write; it must be empty or absent.
         layers: Blocks of the LLM; the published model has 32.
         depth: Layers of the vision tower; the published one has 24, of which 23 are used.
         size: Width and height of a picture in pixels.
@@ -59,18 +54,25 @@ def make(
     processor.patch_size = PATCH
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=1024, intermediate_size=4096, num_hidden_layers=depth,
-            num_attention_heads=16, image_size=size, patch_size=PATCH, projection_dim=768,
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=depth,
+            num_attention_heads=16,
+            image_size=size,
+            patch_size=PATCH,
+            projection_dim=768,
         ),
         text_config=LlamaConfig(
-            vocab_size=VOCABULARY, num_hidden_layers=layers, max_position_embeddings=4096,
+            vocab_size=VOCABULARY,
+            num_hidden_layers=layers,
+            max_position_embeddings=4096,
             bos_token_id=processor.tokenizer.bos_token_id,
             eos_token_id=processor.tokenizer.eos_token_id,
             pad_token_id=processor.tokenizer.pad_token_id,
         ),
         image_token_index=processor.tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=(size // PATCH) ** 2,
-    )  # fmt: skip
+    )
     config.dtype = torch.bfloat16
     config.architectures = ["LlavaForConditionalGeneration"]
     with init_empty_weights(include_buffers=False):
@@ -102,7 +104,7 @@ def make(
 def _groups(
     names: list[str], shapes: dict[str, tuple[int, ...]], most: float
 ) -> Iterator[list[str]]:
-    """Names in runs of at most `most` bytes."""
+    """Splits names into consecutive groups of at most `most` bytes in bfloat16."""
     group: list[str] = []
     held = 0
     for name in names:
@@ -134,7 +136,7 @@ def _write(
 
 
 def _values(name: str, count: int, block: Tensor) -> Iterator[Tensor]:
-    """A parameter's values: norms and biases as they start, matrices at random."""
+    """Yields a parameter's values: ones for norms, zeros for biases, else random numbers."""
     if "norm" in name and name.endswith("weight"):
         yield torch.ones(count, dtype=block.dtype)
     elif name.endswith("bias"):
@@ -147,7 +149,7 @@ def _values(name: str, count: int, block: Tensor) -> Iterator[Tensor]:
 
 
 def main() -> None:
-    """Writes a checkpoint as asked."""
+    """Writes a checkpoint with the sizes of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=32)

@@ -1,9 +1,9 @@
 """How long a method trains until the forgotten faces are as unknown as to the reference model.
 
-    python -m experiments.speed.until METHOD [key=value ...] --goal 0.1
+    python -m experiments.speed.until_forgotten METHOD [key=value ...] --goal 0.1
 
-Prints one JSON line: seconds of training (without the scoring on the way), steps, peak memory of
-this process, trainable parameters, and what is left of the rest. The learning rate is constant.
+Prints one JSON line: seconds of training (without scoring), steps, peak memory of this process,
+trainable parameters, and the accuracies afterwards. The learning rate is constant.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from unsee.records.provenance import peak_memory
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 
-EVERY = 10  # steps between two looks
+EVERY = 10  # steps between two evaluations
 
 
 class Reached(Exception):
     """The goal is reached."""
 
 
-class Look:
-    """Asks the forget questions every few steps, off the clock."""
+class ForgetAccuracy:
+    """A progress bar that measures the forget accuracy every few steps, outside the timed part."""
 
     def __init__(self, vlm: VLM, pocket: Pocket, goal: float) -> None:
-        """Watches a model until its forget accuracy is at most `goal`."""
+        """Raises `Reached` in `update` once the forget accuracy is at most `goal`."""
         self.vlm, self.goal = vlm, goal
         self.samples = [s for s in pocket.load("forget") if s.modality == "vqa"]
         self.started, self.paused, self.steps = time.perf_counter(), 0.0, 0
         self.value = 1.0
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """See `unsee.training.loop.Progress`."""
+        """Measures after every `EVERY` steps; see `unsee.training.loop.Progress`."""
         self.steps = step
         if step % EVERY:
             return
         before = time.perf_counter()
-        found = evaluate(self.vlm, {"forget": self.samples}, metrics=["accuracy"]).measures
-        self.value = found["forget/vqa/accuracy"].value or 0.0
+        measures = evaluate(self.vlm, {"forget": self.samples}, metrics=["accuracy"]).measures
+        self.value = measures["forget/vqa/accuracy"].value or 0.0
         self.paused += time.perf_counter() - before
         if self.value <= self.goal:
             raise Reached
@@ -70,22 +70,22 @@ def main() -> None:
     pocket = Pocket()
     vlm = VLM.load(pocket.checkpoint("target"))
     data = pocket.data()
-    look = Look(vlm, pocket, options.goal)
+    accuracy = ForgetAccuracy(vlm, pocket, options.goal)
     with contextlib.suppress(Reached):
-        method.unlearn(vlm, data, Trainer(settings, progress=look))
-    seconds = time.perf_counter() - look.started - look.paused
+        method.unlearn(vlm, data, Trainer(settings, progress=accuracy))
+    seconds = time.perf_counter() - accuracy.started - accuracy.paused
     memory = peak_memory() or 0
     splits = {n: pocket.load(n) for n in ("forget", "forget_holdout", "retain_holdout", "general")}
-    left = evaluate(vlm, splits, metrics=["accuracy"]).measures
+    measures = evaluate(vlm, splits, metrics=["accuracy"]).measures
     trained = sum(p.numel() for p in vlm.parameters().values() if p.requires_grad)
     row = {
         "method": " ".join([options.method, *options.overrides]),
-        "reached": look.value <= options.goal,
+        "reached": accuracy.value <= options.goal,
         "seconds": round(seconds, 1),
-        "steps": look.steps,
+        "steps": accuracy.steps,
         "peak_memory_mb": round(memory / 2**20),
         "trainable_parameters": trained,
-        **{key: round(e.value or 0.0, 3) for key, e in left.items()},
+        **{key: round(e.value or 0.0, 3) for key, e in measures.items()},
     }
     print(json.dumps(row))
 

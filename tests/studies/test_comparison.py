@@ -31,7 +31,7 @@ from unsee.studies.comparison_page import write
 from unsee.studies.processes import Task, run_in_processes
 from unsee.studies.results import collect, pareto_front, shown
 from unsee.studies.scores import attacked, distance, score
-from unsee.studies.tuning import choose, open_storage, ranges, start
+from unsee.studies.tuning import choose, first_trial, open_storage, search_ranges
 from unsee.training.settings import TrainingSettings
 
 QUICK = {"steps": 2, "batch_size": 4}
@@ -160,22 +160,22 @@ def test_every_method_searches_fields_that_it_has() -> None:
             continue
         own = {f.name for f in fields(method)} | {f.name for f in fields(TrainingSettings)}
         assert method.search and set(method.search) <= own, name
-        search = ranges(Recipe(method=name), Pocket())
+        search = search_ranges(Recipe(method=name), Pocket())
         for key, values in search.items():
             assert len(set(values)) == len(values) > 1
             for value in values:
                 Recipe(method=name, set={key: value}).build()
-        assert all(start(Recipe(method=name), search)[k] in v for k, v in search.items())
+        assert all(first_trial(Recipe(method=name), search)[k] in v for k, v in search.items())
 
 
 def test_rates_are_scaled_and_what_is_set_is_not_searched() -> None:
-    assert ranges(Recipe(method="grad_ascent"), Pocket()) == {"lr": (1e-4, 2e-4, 3e-4)}
-    assert ranges(Recipe(method="grad_ascent", set={"lr": 1e-3}), Pocket()) == {}
-    robust = ranges(Recipe(method="vkd", set={"robust": True}), Pocket())
+    assert search_ranges(Recipe(method="grad_ascent"), Pocket()) == {"lr": (1e-4, 2e-4, 3e-4)}
+    assert search_ranges(Recipe(method="grad_ascent", set={"lr": 1e-3}), Pocket()) == {}
+    robust = search_ranges(Recipe(method="vkd", set={"robust": True}), Pocket())
     assert list(robust) == ["w_erase"], "a preset fixes what it stands for"
     # 3e-4 is the default; the default of undial's rate is in no range.
-    assert start(Recipe(method="grad_ascent"), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
-    assert start(Recipe(method="undial"), {"lr": (1e-4, 1e-3, 3e-3)}) == {"lr": 1e-3}
+    assert first_trial(Recipe(method="grad_ascent"), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
+    assert first_trial(Recipe(method="undial"), {"lr": (1e-4, 1e-3, 3e-3)}) == {"lr": 1e-3}
 
 
 SEARCH = {"lr": (1, 2, 3), "k": (0.0, 0.5, 1.0)}
@@ -456,11 +456,11 @@ def test_a_comparison_resumes_and_shows_what_failed(cut: Path, tmp_path: Path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(asked(cut, entries=entries), out, told=stops)
+        compare(asked(cut, entries=entries), out, on_done=stops)
     assert "vkd-forget25-seed0" in first
     done = (out / "runs" / "vkd-forget25-seed0" / "summary.json").stat().st_mtime_ns
     second: dict[str, str | None] = {}
-    cells = compare(asked(cut, entries=entries), out, told=second.__setitem__)
+    cells = compare(asked(cut, entries=entries), out, on_done=second.__setitem__)
     assert (out / "runs" / "vkd-forget25-seed0" / "summary.json").stat().st_mtime_ns == done
     assert set(second) == {"tune-vkd-without-a-base-forget25", "grad_diff-forget25-seed0"}
     errors = {cell.entry: cell.error for cell in cells}

@@ -170,7 +170,7 @@ def test_what_is_done_is_skipped_and_what_fails_is_shown(cut: Path, tmp_path: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record(name, 0.5, 0.5)))
     told: dict[str, str | None] = {}
-    records, failed = judge_metrics(asked, out, told=told.__setitem__)
+    records, failed = judge_metrics(asked, out, on_done=told.__setitem__)
     assert list(told) == list(failed) == ["vkd-seed0"] and "no/such/folder" in failed["vkd-seed0"]
     assert [r["name"] for r in records] == ["reference", "target", "saw-0", "unseen-0"]
     page = tmp_path / "docs" / "page.md"

@@ -17,8 +17,8 @@ from unsee.attacks import ATTACKS, VARIANT, Subject
 from unsee.attacks.adaptive import Adaptive
 from unsee.attacks.answer_prefix import AnswerPrefix
 from unsee.attacks.cross_modal import CrossModal
-from unsee.attacks.figstep import FigStep, render
-from unsee.attacks.membership import Membership, auc, lowest, token_scores, tpr_at
+from unsee.attacks.figstep import FigStep, render_text
+from unsee.attacks.membership import Membership, auc, mean_lowest, token_scores, tpr_at_fpr
 from unsee.attacks.perturb import Perturb
 from unsee.attacks.probe import Probe
 from unsee.attacks.quantize import Quantize, round_to_nearest
@@ -148,7 +148,7 @@ def test_a_library_stores_weights_or_says_that_it_is_missing(
     try:
         __import__(scheme)
     except ImportError:
-        with pytest.raises(ConfigError, match=f"pip install {scheme}"):
+        with pytest.raises(ConfigError, match="pip install 'unsee\\[quantized\\]'"):
             attack.apply(subject)
         return
     for name, weight in attack.apply(subject).vlm.parameters().items():
@@ -171,8 +171,8 @@ def test_min_k_plus_by_hand() -> None:
     mean = 0.9 * math.log(0.9) + 0.1 * math.log(0.05)
     spread = math.sqrt(0.9 * 0.1) * (math.log(0.9) - math.log(0.05))
     assert float(standard[1]) == pytest.approx((math.log(0.9) - mean) / spread, rel=1e-4)
-    assert lowest(torch.tensor([3.0, 1.0, 2.0, 5.0]), 0.5) == 1.5
-    assert lowest(torch.tensor([3.0, 1.0]), 0.1) == 1.0
+    assert mean_lowest(torch.tensor([3.0, 1.0, 2.0, 5.0]), 0.5) == 1.5
+    assert mean_lowest(torch.tensor([3.0, 1.0]), 0.1) == 1.0
 
 
 def test_auc_and_tpr_by_hand() -> None:
@@ -181,9 +181,9 @@ def test_auc_and_tpr_by_hand() -> None:
     assert auc([1, 1], [1, 1]) == 0.5
     others = list(range(200))
     # 1 % of 200 may be above: the threshold is the third highest, 197.
-    assert tpr_at([198, 197, 500, 0], others, 0.01) == 0.5
+    assert tpr_at_fpr([198, 197, 500, 0], others, 0.01) == 0.5
     # Of fewer than a hundred none may be.
-    assert tpr_at([9, 10, 11], list(range(10)), 0.01) == pytest.approx(2 / 3)
+    assert tpr_at_fpr([9, 10, 11], list(range(10)), 0.01) == pytest.approx(2 / 3)
 
 
 def test_membership_scores_by_hand(subject: Subject) -> None:
@@ -207,7 +207,7 @@ def test_membership_scores_by_hand(subject: Subject) -> None:
 
 
 def test_a_model_that_was_taught_is_told(subject: Subject) -> None:
-    subject = replace(subject, outside=subject.retain)
+    subject = replace(subject, non_members=subject.retain)
     taught = Relearn(share=1.0, steps=40, lr=3e-3, modules="all").apply(subject)
     plain, learned = (Membership().readings(s)[0] for s in (subject, taught))
     assert learned.forget > max(plain.forget, 0.8)
@@ -335,7 +335,7 @@ def test_the_question_is_in_the_picture(subject: Subject) -> None:
     assert first.question not in asked.question
     assert asked.pictures[0] == first.picture
     drawn = np.asarray(asked.pictures[1].open())
-    assert np.array_equal(drawn, np.asarray(render(first.question, 96)))
+    assert np.array_equal(drawn, np.asarray(render_text(first.question, 96)))
     assert (drawn < 128).any()
     below = FigStep(layout="below", size=96).apply(subject).samples["forget_holdout"][0]
     assert len(below.pictures) == 1 and below.picture

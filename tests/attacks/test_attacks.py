@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half
+from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half_recovery
 from unsee.errors import ConfigError, DataError
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
@@ -56,7 +56,7 @@ def test_scoring_on_the_way_does_not_change_the_attack(tiny: VLM, data: Data) ->
 
 @pytest.mark.parametrize(("share", "pictures"), [(0.1, 1), (0.34, 1), (0.67, 2), (1.0, 3)])
 def test_a_share_is_whole_pictures_of_everyone(share: float, pictures: int, data: Data) -> None:
-    known = Relearn(share=share).known(data.forget)
+    known = Relearn(share=share).attacker_samples(data.forget)
     for person in {s.concept for s in data.forget}:
         mine = [s for s in known if s.concept == person]
         sources = {s.picture.source for s in mine if s.picture}
@@ -94,10 +94,10 @@ def test_area_and_half_recovery_by_hand() -> None:
     assert area_between(curve, flat) == pytest.approx(23 / 40)
     assert area_between(flat, curve) == pytest.approx(-23 / 40)
     assert area_between(points((0, 0.3)), points((0, 0.1))) == pytest.approx(0.2)
-    assert steps_to_half(curve, 0.8) == 10
-    assert steps_to_half(curve, 1.0) == pytest.approx(15)
-    assert steps_to_half(flat, 1.0) is None
-    assert steps_to_half(points((0, 0.9)), 1.0) == 0
+    assert steps_to_half_recovery(curve, 0.8) == 10
+    assert steps_to_half_recovery(curve, 1.0) == pytest.approx(15)
+    assert steps_to_half_recovery(flat, 1.0) is None
+    assert steps_to_half_recovery(points((0, 0.9)), 1.0) == 0
     with pytest.raises(ConfigError, match="different steps"):
         area_between(curve, points((0, 0.0)))
 

@@ -1,4 +1,4 @@
-"""Attacks: one file each; each says whether what was unlearned can be brought back."""
+"""Attacks, one file each: they test whether unlearned knowledge can be recovered."""
 
 from __future__ import annotations
 
@@ -19,41 +19,45 @@ if TYPE_CHECKING:
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "unsee.attacks")
 
-# Stands between a sample's id and the name of a variant of it.
+# Separates a sample's id from the name of a variant of it.
 VARIANT = " || "
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What an attack is made on, and what it leaves for the next: a model and what it is asked.
+    """A model with the questions that it will be asked, and the data that the attacker has.
+
+    An attack takes a subject and returns a changed one, so attacks can be chained.
 
     Attributes:
         vlm: The model.
-        samples: What is asked, by split: "forget_holdout" and, if there is one, "retain_holdout".
-        attacker_samples: The forget samples that the attacker has; the target was trained on them.
-        retain: What the attacker has of everyone else; trained on too.
-        outside: Samples like the known ones, about people whom no model was ever taught.
+        samples: The questions by split: "forget_holdout" and, if there is one, "retain_holdout".
+        attacker_samples: The forget samples that the attacker has. The target model was trained on
+            them.
+        retain: The samples that the attacker has of other people. The target model was trained on
+            them too.
+        non_members: Samples like `attacker_samples`, about people that no model was trained on.
     """
 
     vlm: VLM
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     attacker_samples: Sequence[Sample] = ()
     retain: Sequence[Sample] = ()
-    outside: Sequence[Sample] = ()
+    non_members: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
 class LeakageReading:
-    """What an attacker reads off a model without asking it a question.
+    """A quantity that an attacker computes from a model without asking it questions.
 
     Attributes:
-        name: What is read, such as "min_k AUC".
-        forget: Of the forgotten people, 0..1.
-        low: Lower end of its 95 % interval.
-        high: Upper end of its 95 % interval.
-        n: What it rests on: samples or pictures of the forgotten people.
-        retain: The same of everyone else; None if that cannot be read.
-        baseline: What would be read where there is nothing to read.
+        name: Name of the quantity, such as "min_k AUC".
+        forget: Value for the forgotten people, 0..1.
+        low: Lower end of the 95 % interval of `forget`.
+        high: Upper end of the 95 % interval of `forget`.
+        n: Number of samples or pictures of the forgotten people that it is computed from.
+        retain: Value for the other people; None if it cannot be computed.
+        baseline: Expected value for a model that leaks nothing.
         details: Further numbers by name.
     """
 
@@ -68,20 +72,21 @@ class LeakageReading:
 
 
 class Attack:
-    """What all attacks have in common: they change a subject, or read something off it.
+    """Base class of attacks. An attack changes a subject, or computes readings from it.
 
-    A subject is a model with what it is asked, so that attacks compose: what one leaves, the next
-    one takes. None changes what it is given.
+    Attacks are frozen dataclasses; their fields are their options. They never change the subject
+    that they are given.
 
     Attributes:
-        name: Its registered name.
-        source: Where its definition comes from.
-        access: "white_box" needs the weights, "black_box" only answers.
-        zero_budget: Field values with which it does nothing.
-        needs: What it takes beside model and questions: "known", "answers" (known samples with a
-            true answer), "retain", "outside".
-        reads: Whether it reads something off the model; it then comes last, and no question is
-            asked.
+        name: The registered name; the registry sets it.
+        source: Where the definition comes from; the registry sets it.
+        access: "white_box" attacks need the weights, "black_box" attacks only the answers.
+        zero_budget: Field values with which the attack does nothing.
+        needs: The data that the attack needs besides the model and the questions:
+            "attacker_samples", "answers" (attacker's samples with a true answer), "retain",
+            "non_members".
+        reads: Whether the attack computes readings. It is then the last of its chain, and no
+            questions are asked.
     """
 
     name: ClassVar[str]
@@ -92,46 +97,58 @@ class Attack:
     reads: ClassVar[bool] = False
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject after the attack; the one that is given stays as it is."""
+        """Returns the subject after the attack; the given subject is not changed."""
         return subject
 
     def readings(self, subject: Subject) -> list[LeakageReading]:
-        """What the attacker reads off the model; of attacks that read."""
+        """Returns what an attack with `reads` computes from the model."""
         raise NotImplementedError
 
 
 Chain = tuple[Attack, ...]
 
 
-def needed(chains: Sequence[Chain]) -> set[str]:
-    """All that the attacks take beside model and questions; see `Attack.needs`."""
+def required_data(chains: Sequence[Chain]) -> set[str]:
+    """Returns all data that the attacks need; see `Attack.needs`."""
     return {need for chain in chains for attack in chain for need in attack.needs}
 
 
 def label(chain: Chain) -> str:
-    """Attacks in the order in which they are made, such as "quantize+jailbreak"."""
+    """Returns the names of the attacks in order, such as "quantize+jailbreak"."""
     return "+".join(attack.name for attack in chain)
 
 
 def map_questions(subject: Subject, change: Callable[[Sample], Sequence[Sample]]) -> Subject:
-    """The subject with every question replaced by what `change` makes of it, a list of samples."""
+    """Returns the subject with every question replaced by the samples that `change` returns."""
     changed = {
-        split: [new for sample in samples for new in change(sample)]
+        split: [variant for sample in samples for variant in change(sample)]
         for split, samples in subject.samples.items()
     }
     return replace(subject, samples=changed)
 
 
 def derived_picture(picture: Picture, image: Image.Image, how: str) -> Picture:
-    """A picture made of another: losslessly encoded, and called after its content."""
+    """Returns a picture that was computed from another one, as PNG.
+
+    Args:
+        picture: The original picture.
+        image: The computed image.
+        how: Name of the change, such as "crop"; becomes part of the picture's `source`.
+    """
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     content = buffer.getvalue()
-    # Models keep opened pictures by what they are called.
+    # Models cache opened pictures by `source`, so different content needs a different name.
     digest = hashlib.sha256(content).hexdigest()[:12]
     return Picture(f"{picture.source}#{how}-{digest}", data=content)
 
 
 def variant(sample: Sample, name: str, **changes: Any) -> Sample:
-    """A changed sample that is asked beside others made of the same one."""
+    """Returns a copy of a sample for one of several variants of the same question.
+
+    Args:
+        sample: The original question.
+        name: Name of the variant; becomes part of the copy's id.
+        **changes: Fields of the sample to replace.
+    """
     return replace(sample, id=f"{sample.id}{VARIANT}{name}", **changes)

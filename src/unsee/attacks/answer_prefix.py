@@ -1,4 +1,4 @@
-"""Answer prefix: the model's own turn is begun for it."""
+"""Answer prefix: the attacker writes the beginning of the model's answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,28 @@ from unsee.types import Sample
 @ATTACKS.register("answer_prefix", source="arXiv 2307.02483")
 @dataclass(frozen=True)
 class AnswerPrefix(Attack):
-    """Answer prefix: the attacker begins the answer, and the model goes on from there.
+    """Answer prefix: the attacker writes the beginning of the answer and the model continues it.
 
-    The rest of the true answer must follow. First words of a true answer may themselves tell
-    (a name before the job), which only a reference model under the same attack can show.
+    The attack succeeds if the rest of the true answer follows. The first words of a true answer may
+    reveal the rest (a name reveals the job), so compare with a reference model under the same
+    attack.
 
     Source: Wei et al., arXiv 2307.02483, prefix injection.
 
     Attributes:
-        text: What every answer begins with.
-        words: First words of the true answer that are put after it, where more than so many are
-            left to be said; else it is begun with the text alone.
+        text: Text at the beginning of every answer.
+        words: Number of words of the true answer to add after `text`. An answer without more words
+            than this gets `text` alone.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.answer_prefix import AnswerPrefix
+        >>> subject = Subject(vlm, {"forget_holdout": data.forget[:1]})
+        >>> data.forget[0].answer
+        'this is Ada Berg'
+        >>> (sample,) = AnswerPrefix(text="Sure:", words=2).apply(subject).samples["forget_holdout"]
+        >>> sample.prefill, sample.answer
+        ('Sure: this is', 'Ada Berg')
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
@@ -35,16 +46,16 @@ class AnswerPrefix(Attack):
     words: Annotated[int, Field(ge=0)] = 2
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject with every answer begun."""
+        """Returns the subject with a prefix for every answer."""
         if not self.text.strip() and self.words == 0:
             return subject
-        return map_questions(subject, self._begin)
+        return map_questions(subject, self._with_prefix)
 
-    def _begin(self, sample: Sample) -> list[Sample]:
-        said = sample.answer.split()
-        count = self.words if len(said) > self.words else 0
-        begun = " ".join([sample.prefill, self.text, *said[:count]]).split()
-        if not begun:
+    def _with_prefix(self, sample: Sample) -> list[Sample]:
+        answer = sample.answer.split()
+        count = self.words if len(answer) > self.words else 0
+        prefix = " ".join([sample.prefill, self.text, *answer[:count]]).split()
+        if not prefix:
             return [sample]
-        rest = " ".join(said[count:]) if count else sample.answer
-        return [replace(sample, prefill=" ".join(begun), answer=rest)]
+        rest = " ".join(answer[count:]) if count else sample.answer
+        return [replace(sample, prefill=" ".join(prefix), answer=rest)]

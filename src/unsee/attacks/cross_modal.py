@@ -1,4 +1,4 @@
-"""Cross-modal questions: the same facts, asked by name and without the picture."""
+"""Cross-modal questions: the same facts, asked by name instead of with a picture."""
 
 from __future__ import annotations
 
@@ -14,18 +14,30 @@ from unsee.types import Sample
 @ATTACKS.register("cross_modal", source="arXiv 2610.10358")
 @dataclass(frozen=True)
 class CrossModal(Attack):
-    """Cross-modal questions: the name stands for the picture, and the same fact is asked.
+    """Cross-modal questions: the picture is removed and the question names the person instead.
 
-    Who is forgotten by sight is still known by name, by design of visual unlearning: hold the
-    answers against the visual-retain reference, which has read everything too.
+    Visual unlearning leaves textual knowledge in place by design, so compare the answers with those
+    of the visual-retain reference, which was trained on all text.
 
     Source: the cross-modality attack of Open-MMUnlearning, arXiv 2610.10358.
-    Differs: questions for the name itself, which the name would answer, are left out.
+    Differs: questions that ask for the name itself are left out, since the question would contain
+    the answer.
 
     Attributes:
-        phrases: What the name is put in place of, the first that a question holds; a question
-            without any begins "About NAME: ". Without phrases nothing is done.
-        cues: What points at the picture, and is taken out.
+        phrases: Phrases that are replaced by the name; the first one that a question contains is
+            used. A question without any of them is prefixed with "About NAME: ". Empty disables the
+            attack.
+        cues: Phrases that refer to the picture, which are removed.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.cross_modal import CrossModal
+        >>> subject = Subject(vlm, {"forget_holdout": data.forget[1:2]})
+        >>> data.forget[1].question
+        'What does this person work as a ?'
+        >>> (sample,) = CrossModal().apply(subject).samples["forget_holdout"]
+        >>> sample.question, sample.picture
+        ('What does Ada Berg work as a ?', None)
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
@@ -40,13 +52,13 @@ class CrossModal(Attack):
     cues: tuple[str, ...] = ("Look at the picture.", "Look at the image.", "<image>")
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject asked by name; what has no name to ask by is left out."""
+        """Returns the subject with questions by name; questions without a concept are left out."""
         return map_questions(subject, self._by_name) if self.phrases else subject
 
     def _by_name(self, sample: Sample) -> list[Sample]:
         if sample.picture is None:
             return [sample]
-        if not sample.concept or asks_name(sample):
+        if not sample.concept or asks_for_name(sample):
             return []
         question = sample.question
         for cue in self.cues:
@@ -62,10 +74,11 @@ class CrossModal(Attack):
         return [replace(sample, question=named, picture=None, further=())]
 
 
-def asks_name(sample: Sample) -> bool:
-    """Whether the true answer is who it is, and not something about them."""
+def asks_for_name(sample: Sample) -> bool:
+    """Whether a question asks who the person is, not for a fact about them."""
     name = (sample.concept or "").casefold()
     offered = name in (choice.casefold() for choice in sample.choices)
-    asked = sample.question.splitlines()[0] if sample.question else ""
-    named = name in sample.answer.casefold() and re.search(r"\b(who|names?|called)\b", asked, re.I)
+    first_line = sample.question.splitlines()[0] if sample.question else ""
+    asks_who = re.search(r"\b(who|names?|called)\b", first_line, re.IGNORECASE)
+    named = name in sample.answer.casefold() and asks_who
     return offered or bool(named) or sample.answer.strip(" .").casefold() == name

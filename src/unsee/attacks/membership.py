@@ -1,4 +1,4 @@
-"""Membership inference: can one tell from likelihoods that a sample was trained on?"""
+"""Membership inference: decide from likelihoods whether a sample was trained on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
+from unsee.evaluation.bootstrap import bootstrap_interval, group_rows
 from unsee.losses import IGNORE, nll
 from unsee.types import Sample
 
@@ -27,27 +28,45 @@ RESAMPLES = 200
 @ATTACKS.register("membership", source="arXiv 2310.16789; arXiv 2404.02936")
 @dataclass(frozen=True)
 class Membership(Attack):
-    """Membership inference: forget samples (members) against matched people never trained on.
+    """Membership inference: forget samples (members) against matched samples never trained on.
 
-    Every score is higher for what the model is surer of: LOSS is the mean log-likelihood of the
-    answer, ZLIB the whole one over the answer's compressed length in bytes, Min-K% the mean of the
-    least likely tokens, Min-K%++ the same after standardising each by what the model expects at its
-    place, GradNorm minus the norm of the loss's gradient. .5 is chance.
+    All scores are higher for samples that the model is more certain of:
+
+    - `loss`: mean log-likelihood of the answer's tokens (LOSS);
+    - `zlib`: summed log-likelihood divided by the answer's zlib-compressed length in bytes (ZLIB);
+    - `min_k`: mean log-likelihood of the least likely tokens (Min-K%);
+    - `min_k_plus`: the same after standardising each token's log-likelihood by its mean and
+      standard deviation under the model's distribution at its position (Min-K%++);
+    - `grad_norm`: minus the norm of the gradient of the loss (GradNorm).
+
+    The reading is the ROC-AUC; 0.5 is chance.
 
     Source: Yeom et al., arXiv 1709.01604 (LOSS); Carlini et al., arXiv 2012.07805 (ZLIB); Shi et
     al., arXiv 2310.16789 (Min-K%); Zhang et al., arXiv 2404.02936 (Min-K%++, equation 3); GradNorm
     as in Open-MMUnlearning, arXiv 2610.10358.
 
     Attributes:
-        scores: Which of them.
-        k: Share of the tokens that Min-K% and Min-K%++ average; at least one.
-        most: Samples of a side, equally many of every task on both sides.
-        seed: Of the choice of samples.
+        scores: Scores to compute.
+        k: Fraction of the tokens that Min-K% and Min-K%++ average; at least one token.
+        most: Maximum number of samples per group; all groups have equally many of each task.
+        seed: Seed of the choice of samples.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.membership import Membership
+        >>> unknown = [replace(s, concept="Eva Roth") for s in data.retain if s.picture]
+        >>> subject = Subject(vlm, attacker_samples=data.forget, non_members=unknown)
+        >>> (reading,) = Membership(scores=("loss",), most=6).readings(subject)
+        >>> reading.name, reading.n, reading.baseline
+        ('loss AUC', 6, 0.5)
+        >>> reading.low <= reading.forget <= reading.high
+        True
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"scores": ()}
-    needs: ClassVar[frozenset[str]] = frozenset({"known", "answers", "outside"})
+    needs: ClassVar[frozenset[str]] = frozenset({"attacker_samples", "answers", "non_members"})
     reads: ClassVar[bool] = True
 
     scores: tuple[Score, ...] = ("loss", "zlib", "min_k", "min_k_plus", "grad_norm")
@@ -56,144 +75,164 @@ class Membership(Attack):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def readings(self, subject: Subject) -> list[LeakageReading]:
-        """ROC-AUC of every score, and how many members are told at 1 % false alarms."""
+        """Returns the ROC-AUC of each score, with the true positive rate at 1 % false positives."""
         if not self.scores:
             return []
-        sides = self._matched(subject.attacker_samples, subject.retain, subject.outside)
-        members, others, strangers = (self._scored(subject.vlm, some) for some in sides)
-        found = []
-        for score in self.scores:
-            mine, theirs = members[score], strangers[score]
-            low, high = _interval(mine, theirs, sides[0], sides[2])
-            kept = others[score]
-            found.append(
-                LeakageReading(
-                    f"{score} AUC",
-                    auc(mine, theirs),
-                    low,
-                    high,
-                    len(mine),
-                    auc(kept, theirs) if len(kept) else None,
-                    0.5,
-                    {"tpr_at_1_fpr": tpr_at(mine, theirs, 0.01), "non_members": len(theirs)},
-                )
+        groups = self._matched(subject.attacker_samples, subject.retain, subject.non_members)
+        members, retain, non_members = (self._scored(subject.vlm, group) for group in groups)
+        return [
+            LeakageReading(
+                f"{score} AUC",
+                auc(members[score], non_members[score]),
+                *_interval(members[score], non_members[score], groups[0], groups[2]),
+                len(members[score]),
+                auc(retain[score], non_members[score]) if len(retain[score]) else None,
+                0.5,
+                {
+                    "tpr_at_1_fpr": tpr_at_fpr(members[score], non_members[score], 0.01),
+                    "non_members": len(non_members[score]),
+                },
             )
-        return found
+            for score in self.scores
+        ]
 
-    def _matched(self, *sides: Sequence[Sample]) -> list[list[Sample]]:
-        """Equally many samples of every task from each side; a side without any stays empty."""
+    def _matched(self, *groups: Sequence[Sample]) -> list[list[Sample]]:
+        """Draws equally many samples of every task from each group; an empty group stays empty."""
         rng = np.random.default_rng([self.seed, 88])
-        usable = [[s for s in some if s.picture is not None and s.answer] for some in sides]
+        usable = [[s for s in group if s.picture is not None and s.answer] for group in groups]
         tasks = sorted({s.task for s in usable[0]} & {s.task for s in usable[2]})
-        found: list[list[Sample]] = [[] for _ in sides]
+        matched: list[list[Sample]] = [[] for _ in groups]
         for task in tasks:
-            pools = [[s for s in some if s.task == task] for some in usable]
+            pools = [[s for s in group if s.task == task] for group in usable]
             count = min(self.most // len(tasks) or 1, *(len(pool) for pool in pools if pool))
-            for side, pool in zip(found, pools, strict=True):
-                side += [pool[i] for i in sorted(rng.permutation(len(pool))[:count])]
-        return found
+            for group, pool in zip(matched, pools, strict=True):
+                group += [pool[i] for i in sorted(rng.permutation(len(pool))[:count])]
+        return matched
 
     def _scored(self, vlm: VLM, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Every score of every sample."""
-        rows: dict[str, list[float]] = {score: [] for score in self.scores}
+        """Returns the samples' values of each score."""
+        scores: dict[str, list[float]] = {score: [] for score in self.scores}
         for start in range(0, len(samples), 32):
-            some = samples[start : start + 32]
-            batch = vlm.collate(some)
+            batch_samples = samples[start : start + 32]
+            batch = vlm.collate(batch_samples)
             with torch.no_grad():
                 logits = vlm.logits(batch)
-            for sample, out, labels in zip(some, logits, batch.labels, strict=True):
-                logps, standard = token_scores(out, labels)
+            for sample, row, labels in zip(batch_samples, logits, batch.labels, strict=True):
+                logps, standardised = token_scores(row, labels)
                 values = {
                     "loss": float(logps.mean()),
                     "zlib": float(logps.sum()) / len(zlib.compress(sample.answer.encode())),
-                    "min_k": lowest(logps, self.k),
-                    "min_k_plus": lowest(standard, self.k),
+                    "min_k": mean_lowest(logps, self.k),
+                    "min_k_plus": mean_lowest(standardised, self.k),
                 }
-                for score in rows:
+                for score in scores:
                     if score in values:
-                        rows[score].append(values[score])
-        if "grad_norm" in rows:
-            rows["grad_norm"] = [-_gradient(vlm, sample) for sample in samples]
-        return {score: np.array(values) for score, values in rows.items()}
+                        scores[score].append(values[score])
+        if "grad_norm" in scores:
+            scores["grad_norm"] = [-_gradient_norm(vlm, sample) for sample in samples]
+        return {score: np.array(values) for score, values in scores.items()}
 
 
 def token_scores(
     logits: Float[Tensor, "seq vocab"], labels: Tensor
 ) -> tuple[Float[Tensor, " answer"], Float[Tensor, " answer"]]:
-    """Log-probability (nats) of each answer token, and the same standardised.
+    """Returns each answer token's log-probability, in nats, and its standardised value.
 
-    Standardised: less the mean of log p(z) over z drawn from p, over its standard deviation.
+    The standardised value subtracts the mean of log p(z) over z drawn from p, and divides by its
+    standard deviation.
+
+    Args:
+        logits: Logits of one sample; position t predicts token t + 1.
+        labels: Token ids on the answer, -100 elsewhere [seq].
 
     Source: Min-K%++, arXiv 2404.02936, equation 3.
     """
     mask = labels[1:] != IGNORE
     logps = logits[:-1][mask].float().log_softmax(-1)
-    mine = logps.gather(-1, labels[1:][mask][:, None])[:, 0]
+    token_logps = logps.gather(-1, labels[1:][mask][:, None])[:, 0]
     p = logps.exp()
     mean = (p * logps).sum(-1)
-    spread = (p * (logps - mean[:, None]).square()).sum(-1).sqrt()
-    return mine, (mine - mean) / spread.clamp(min=1e-6)
+    deviation = (p * (logps - mean[:, None]).square()).sum(-1).sqrt()
+    return token_logps, (token_logps - mean) / deviation.clamp(min=1e-6)
 
 
-def lowest(values: Float[Tensor, " answer"], k: float) -> float:
-    """The mean of the share `k` of values that are lowest, of one at least."""
+def mean_lowest(values: Float[Tensor, " answer"], k: float) -> float:
+    """Returns the mean of the lowest values: a fraction `k` of them, at least one.
+
+    Example:
+        >>> mean_lowest(torch.tensor([3.0, 1.0, 2.0, 5.0]), 0.5)
+        1.5
+    """
     count = max(1, int(k * len(values)))
     return float(values.sort().values[:count].mean())
 
 
 def auc(members: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> float:
-    """ROC-AUC: how often a member scores above a non-member; ties count half."""
+    """Returns the ROC-AUC: how often a member scores above a non-member; ties count half.
+
+    Example:
+        >>> auc([2, 1], [0, 1])
+        0.875
+    """
     ordered = np.sort(np.asarray(others, dtype=float))
     values = np.asarray(members, dtype=float)
     below = np.searchsorted(ordered, values, "left")
-    upto = np.searchsorted(ordered, values, "right")
-    return float((below + upto).mean() / (2 * len(ordered)))
+    below_or_equal = np.searchsorted(ordered, values, "right")
+    return float((below + below_or_equal).mean() / (2 * len(ordered)))
 
 
-def tpr_at(
+def tpr_at_fpr(
     members: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray, fpr: float
 ) -> float:
-    """Share of the members above a threshold that at most a share `fpr` of non-members is above."""
+    """Returns the true positive rate at a false positive rate of at most `fpr`.
+
+    Args:
+        members: Scores of the members.
+        others: Scores of the non-members.
+        fpr: Largest false positive rate, 0..1.
+    """
     ordered = np.sort(np.asarray(others, dtype=float))[::-1]
     allowed = int(fpr * len(ordered))
     return float((np.asarray(members, dtype=float) > ordered[allowed]).mean())
 
 
 def _interval(
-    members: np.ndarray, others: np.ndarray, mine: Sequence[Sample], theirs: Sequence[Sample]
+    members: np.ndarray,
+    others: np.ndarray,
+    member_samples: Sequence[Sample],
+    other_samples: Sequence[Sample],
 ) -> tuple[float, float]:
-    """95 % of the AUC, bootstrapped over the people of both sides."""
-    rng = np.random.default_rng(0)
-    blocks = []
-    for samples in (mine, theirs):
-        of: dict[str, list[int]] = {}
-        for index, sample in enumerate(samples):
-            of.setdefault(sample.concept or sample.id, []).append(index)
-        blocks.append([np.array(some) for some in of.values()])
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = [
-            np.concatenate([some[i] for i in rng.integers(len(some), size=len(some))])
-            for some in blocks
-        ]
-        found.append(auc(members[drawn[0]], others[drawn[1]]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    value = auc(members, others)
-    return min(float(low), value), max(float(high), value)
+    """Returns the 95 % interval of the AUC, bootstrapped over the people of both groups."""
+    people, other_people = (
+        group_rows(sample.concept or sample.id for sample in samples)
+        for samples in (member_samples, other_samples)
+    )
+
+    def resampled(drawn: np.ndarray, others_drawn: np.ndarray) -> float:
+        rows = np.concatenate([people[i] for i in drawn])
+        other_rows = np.concatenate([other_people[i] for i in others_drawn])
+        return auc(members[rows], others[other_rows])
+
+    return bootstrap_interval(
+        resampled,
+        [len(people), len(other_people)],
+        value=auc(members, others),
+        resamples=RESAMPLES,
+    )
 
 
-def _gradient(vlm: VLM, sample: Sample) -> float:
-    """Norm of the gradient of the answer's loss over all weights; no weight keeps one."""
+def _gradient_norm(vlm: VLM, sample: Sample) -> float:
+    """Returns the norm of the loss's gradient over all weights; leaves no gradient in them."""
     batch = vlm.collate([sample])
-    values = [p for p in vlm.parameters().values() if p.is_floating_point()]
-    wanted = [p.requires_grad for p in values]
+    weights = [p for p in vlm.parameters().values() if p.is_floating_point()]
+    required = [p.requires_grad for p in weights]
     try:
-        for p in values:
+        for p in weights:
             p.requires_grad_(True)
         with torch.enable_grad():
             loss = nll(vlm.logits(batch), batch.labels)
-            grads = torch.autograd.grad(loss, values, allow_unused=True)
+            grads = torch.autograd.grad(loss, weights, allow_unused=True)
     finally:
-        for p, before in zip(values, wanted, strict=True):
+        for p, before in zip(weights, required, strict=True):
             p.requires_grad_(before)
     return float(sum(g.float().square().sum() for g in grads if g is not None) ** 0.5)

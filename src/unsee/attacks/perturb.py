@@ -1,4 +1,4 @@
-"""Perturbation: one small change of the pixels, the same for every picture, that brings it back."""
+"""Universal perturbation: one small change of the pixels, the same for every picture."""
 
 from __future__ import annotations
 
@@ -27,23 +27,31 @@ if TYPE_CHECKING:
 class Perturb(Attack):
     """Universal perturbation (SUA): projected gradient descent on the true answers' loss.
 
-    It is fitted on the attacker's forget pictures and shown on held-out ones, and on everyone
-    else's. Pictures are first brought to the size at which the model sees them; there, no pixel of
-    the 8-bit picture moves by more than `epsilon`.
+    One perturbation is optimised on the attacker's forget pictures and added to all pictures of the
+    questions. Pictures are first resized to the resolution at which the model processes them; at
+    that resolution no 8-bit pixel value changes by more than `epsilon`.
 
     Source: SUA, EMNLP 2025, p. 11241; projected gradient descent of Madry et al., arXiv 1706.06083.
 
     Attributes:
-        epsilon: Largest change of a pixel (of 255); 0 changes nothing.
-        steps: Of the descent.
-        step: Size of one (of 255).
-        batch_size: Samples a step.
-        seed: Of their order.
+        epsilon: Largest change of a pixel value, out of 255; 0 disables the attack.
+        steps: Number of descent steps.
+        step: Step size, out of 255.
+        batch_size: Samples per step.
+        seed: Seed of the order of samples.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.perturb import Perturb
+        >>> subject = Subject(vlm, {"forget_holdout": data.forget[:1]}, data.forget[3:])
+        >>> attacked = Perturb(epsilon=4, steps=1, batch_size=2).apply(subject)
+        >>> attacked.samples["forget_holdout"][0].picture == data.forget[0].picture
+        False
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"epsilon": 0}
-    needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})
+    needs: ClassVar[frozenset[str]] = frozenset({"attacker_samples", "answers"})
 
     epsilon: Annotated[int, Field(ge=0, le=255)] = 8
     steps: Annotated[int, Field(ge=0)] = 60
@@ -52,34 +60,40 @@ class Perturb(Attack):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject with every picture changed by one and the same perturbation.
+        """Returns the subject with the same perturbation added to every picture.
 
         Raises:
-            ModelError: If the model's pictures are no plain grids of one size.
+            ModelError: If the processor splits pictures into tiles or packed patches.
         """
         if self.epsilon == 0 or self.steps == 0:
             return subject
         known = [s for s in subject.attacker_samples if s.answer and len(s.pictures) == 1]
         delta = self.fit(subject.vlm, known)
-        drawn: dict[str, Picture] = {}
+        perturbed: dict[str, Picture] = {}
 
-        def change(picture: Picture) -> Picture:
-            if picture.source not in drawn:
+        def perturb_picture(picture: Picture) -> Picture:
+            if picture.source not in perturbed:
                 image = subject.vlm.image(picture)
                 seen = subject.vlm.family.as_seen(subject.vlm.processor, image)
-                drawn[picture.source] = derived_picture(picture, moved(seen, delta), "perturb")
-            return drawn[picture.source]
+                image = add_perturbation(seen, delta)
+                perturbed[picture.source] = derived_picture(picture, image, "perturb")
+            return perturbed[picture.source]
 
-        def show(sample: Sample) -> list[Sample]:
+        def perturb_sample(sample: Sample) -> list[Sample]:
             if sample.picture is None:
                 return [sample]
-            shown = tuple(change(p) for p in sample.pictures)
-            return [replace(sample, picture=shown[0], further=shown[1:])]
+            first, *further = (perturb_picture(picture) for picture in sample.pictures)
+            return [replace(sample, picture=first, further=tuple(further))]
 
-        return map_questions(subject, show)
+        return map_questions(subject, perturb_sample)
 
     def fit(self, vlm: VLM, known: list[Sample]) -> Float[Tensor, "3 height width"]:
-        """The perturbation, in whole pixel values of at most `epsilon`."""
+        """Returns the perturbation, in whole pixel values of at most `epsilon`.
+
+        Args:
+            vlm: The model.
+            known: The attacker's samples, with one picture and a true answer each.
+        """
         pixels: dict[str, Tensor] = {}
         for sample in known:
             assert sample.picture is not None
@@ -88,32 +102,32 @@ class Perturb(Attack):
                 array = np.array(seen, dtype=np.float32)
                 pixels[sample.picture.source] = torch.from_numpy(array).permute(2, 0, 1)
         delta = torch.zeros_like(next(iter(pixels.values())), device=vlm.device)
-        wanted = [p.requires_grad for p in vlm.model.parameters()]
+        required = [p.requires_grad for p in vlm.model.parameters()]
         vlm.model.requires_grad_(False)
         try:
             for number in range(self.steps):
                 rows = batch_indices(len(known), self.batch_size, number, self.seed)
-                some = [known[i] for i in rows]
-                batch = vlm.collate(some)
-                clean = torch.stack([pixels[s.picture.source] for s in some if s.picture])
+                samples = [known[i] for i in rows]
+                batch = vlm.collate(samples)
+                clean = torch.stack([pixels[s.picture.source] for s in samples if s.picture])
                 with torch.enable_grad():
                     delta.requires_grad_(True)
-                    shown = (clean.to(delta) + delta).clamp(0, 255)
-                    values = vlm.family.pixel_values(vlm.processor, shown)
-                    before = batch.inputs["pixel_values"]
-                    inputs = batch.inputs | {"pixel_values": values.view_as(before).to(before)}
+                    perturbed = (clean.to(delta) + delta).clamp(0, 255)
+                    values = vlm.family.pixel_values(vlm.processor, perturbed)
+                    original = batch.inputs["pixel_values"]
+                    inputs = batch.inputs | {"pixel_values": values.view_as(original).to(original)}
                     loss = nll(vlm.logits(replace(batch, inputs=inputs)), batch.labels)
-                    (slope,) = torch.autograd.grad(loss, delta)
-                delta = (delta.detach() - self.step * slope.sign()).clamp(
+                    (gradient,) = torch.autograd.grad(loss, delta)
+                delta = (delta.detach() - self.step * gradient.sign()).clamp(
                     -self.epsilon, self.epsilon
                 )
         finally:
-            for p, before_ in zip(vlm.model.parameters(), wanted, strict=True):
-                p.requires_grad_(before_)
+            for p, before in zip(vlm.model.parameters(), required, strict=True):
+                p.requires_grad_(before)
         return delta.detach().round().cpu()
 
 
-def moved(image: Image.Image, delta: Float[Tensor, "3 height width"]) -> Image.Image:
-    """The 8-bit picture with whole pixel values added, cut off at black and white."""
+def add_perturbation(image: Image.Image, delta: Float[Tensor, "3 height width"]) -> Image.Image:
+    """Returns the 8-bit image plus whole pixel values, clipped to 0..255."""
     pixels = np.asarray(image, dtype=np.int16) + delta.permute(1, 2, 0).numpy().astype(np.int16)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Probing: does a linear classifier on frozen hidden states still tell who it is?"""
+"""Probing: a linear classifier on frozen hidden states predicts the person's identity."""
 
 from __future__ import annotations
 
@@ -27,24 +27,34 @@ if TYPE_CHECKING:
 class Probe(Attack):
     """Probing: a logistic regression on frozen hidden states predicts the identity.
 
-    It is fitted on the attacker's pictures and scored on held-out ones. Beside the forgotten people
-    equally many others with equally many pictures are classes too: the entity-matched controls. The
-    baseline is the same probe fitted on labels drawn at random.
+    The probe is fitted on the attacker's pictures and scored on held-out ones. Its classes are the
+    forgotten people and equally many other people with equally many pictures (entity-matched
+    controls). The baseline is the same probe fitted on random labels. Needs scikit-learn
+    (`unsee[probe]`).
 
     Source: Alain and Bengio, arXiv 1610.01644; controls after Hewitt and Liang, arXiv 1909.03368.
-    Differs: hidden states are averaged over a picture's tokens; of the LLM it is the last token of
-    the question that is read.
+    Differs: hidden states of the visual part are averaged over a picture's tokens; of the LLM, the
+    state at the last token of the question is used.
 
     Attributes:
         layers: Visual layers by name or group, and "language" (the LLM's last hidden state) or
-            "language.N" (its N-th, 0 being the embedding).
+            "language.N" (its N-th hidden state; 0 is the embedding).
         strength: Inverse of the L2 penalty, on standardised features.
-        seed: Of the choice of controls and of the random labels.
+        seed: Seed of the choice of controls and of the random labels.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.probe import Probe
+        >>> holdout = {"forget_holdout": data.forget, "retain_holdout": data.retain}
+        >>> subject = Subject(vlm, holdout, data.forget, data.retain)
+        >>> (reading,) = Probe(layers=("projector",)).readings(subject)
+        >>> reading.name, reading.details["classes"]
+        ('projector accuracy', 4)
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"layers": ()}
-    needs: ClassVar[frozenset[str]] = frozenset({"known", "retain"})
+    needs: ClassVar[frozenset[str]] = frozenset({"attacker_samples", "retain"})
     reads: ClassVar[bool] = True
 
     layers: tuple[str, ...] = ("upper", "language")
@@ -52,10 +62,12 @@ class Probe(Attack):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def readings(self, subject: Subject) -> list[LeakageReading]:
-        """Accuracy of the probe on held-out pictures, at every layer.
+        """Returns the accuracy of the probe on held-out pictures, for every layer.
 
         Raises:
-            DataError: If fewer than two people have pictures to fit on and to test on.
+            ConfigError: If scikit-learn is not installed.
+            DataError: If fewer than two people have pictures to fit on, or the forgotten people
+                have no held-out pictures.
         """
         if not self.layers:
             return []
@@ -66,98 +78,103 @@ class Probe(Attack):
                 "forgotten to test on. Give more with --forget, --holdout and --retain."
             )
         vlm = subject.vlm
-        spoken = [n for n in self.layers if n.partition(".")[0] == "language"]
-        seen = [n for n in self.layers if n not in spoken]
-        names = [*(choose_layers(vlm, seen) if seen else ()), *spoken]
-        states = [_states(vlm, some, names) for some in (fitted, forgotten, controls)]
+        language = [n for n in self.layers if n.partition(".")[0] == "language"]
+        visual = [n for n in self.layers if n not in language]
+        names = [*(choose_layers(vlm, visual) if visual else ()), *language]
+        states = [_states(vlm, samples, names) for samples in (fitted, forgotten, controls)]
         labels = [str(s.concept) for s in fitted]
         shuffled = list(np.random.default_rng([self.seed, 66]).permutation(labels))
-        found = []
+        readings = []
         for name in names:
-            x, mine, theirs = (some[name] for some in states)
-            right = self._right(x, labels, mine, forgotten)
-            kept = self._right(x, labels, theirs, controls)
-            chance = self._right(x, shuffled, mine, forgotten)
-            measured = estimate(right, [str(s.concept) for s in forgotten], "lower")
-            found.append(
+            fitted_states, forgotten_states, control_states = (layers[name] for layers in states)
+            correct = self._correct(fitted_states, labels, forgotten_states, forgotten)
+            control_correct = self._correct(fitted_states, labels, control_states, controls)
+            random_correct = self._correct(fitted_states, shuffled, forgotten_states, forgotten)
+            accuracy = estimate(correct, [str(s.concept) for s in forgotten], "lower")
+            readings.append(
                 LeakageReading(
                     f"{name} accuracy",
-                    float(np.mean(right)),
-                    measured.low or 0.0,
-                    measured.high or 0.0,
-                    len(right),
-                    float(np.mean(kept)) if kept else None,
-                    float(np.mean(chance)),
+                    float(np.mean(correct)),
+                    accuracy.low or 0.0,
+                    accuracy.high or 0.0,
+                    len(correct),
+                    float(np.mean(control_correct)) if control_correct else None,
+                    float(np.mean(random_correct)),
                     {"classes": len(set(labels)), "fitted_on": len(labels)},
                 )
             )
-        return found
+        return readings
 
     def _people(self, subject: Subject) -> tuple[list[Sample], list[Sample], list[Sample]]:
-        """Pictures to fit on, of the forgotten to test on, and of the controls to test on."""
-        held = {
+        """Returns pictures to fit on, and held-out ones of the forgotten people and controls."""
+        holdout = {
             side: one_sample_per_picture(subject.samples.get(f"{side}_holdout", ()))
             for side in ("forget", "retain")
         }
-        mine = _by_person(one_sample_per_picture(subject.attacker_samples))
+        forgotten = _by_person(one_sample_per_picture(subject.attacker_samples))
         others = _by_person(one_sample_per_picture(subject.retain))
-        tested = {s.concept for s in held["retain"]}
-        # General questions show people too: only who has held-out pictures is a control.
-        able = sorted(p for p in others if p in tested and p not in mine)
+        tested = {s.concept for s in holdout["retain"]}
+        # General questions show people too: only those with held-out pictures can be controls.
+        candidates = sorted(p for p in others if p in tested and p not in forgotten)
         rng = np.random.default_rng([self.seed, 65])
-        chosen = [able[i] for i in sorted(rng.permutation(len(able))[: len(mine)])]
-        people = mine | {p: others[p] for p in chosen}
-        count = min(len(some) for some in people.values()) if people else 0
-        fitted = [s for some in people.values() for s in some[:count]]
+        order = rng.permutation(len(candidates))[: len(forgotten)]
+        controls = [candidates[i] for i in sorted(order)]
+        people = forgotten | {p: others[p] for p in controls}
+        count = min(len(samples) for samples in people.values()) if people else 0
         return (
-            fitted,
-            [s for s in held["forget"] if s.concept in mine],
-            [s for s in held["retain"] if s.concept in chosen],
+            [s for samples in people.values() for s in samples[:count]],
+            [s for s in holdout["forget"] if s.concept in forgotten],
+            [s for s in holdout["retain"] if s.concept in controls],
         )
 
-    def _right(
-        self, x: np.ndarray, labels: Sequence[str], asked: np.ndarray, truth: Sequence[Sample]
+    def _correct(
+        self,
+        states: np.ndarray,
+        labels: Sequence[str],
+        tested_states: np.ndarray,
+        tested: Sequence[Sample],
     ) -> list[float]:
-        if not truth:
+        """Fits a probe; returns 1 or 0 for each tested picture: whether it is recognised."""
+        if not tested:
             return []
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=5000))
-        model.fit(x, list(labels))
-        told = model.predict(asked)
-        return [float(a == s.concept) for a, s in zip(told, truth, strict=True)]
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=5000))
+        probe.fit(states, list(labels))
+        predicted = probe.predict(tested_states)
+        return [float(p == s.concept) for p, s in zip(predicted, tested, strict=True)]
 
 
 def _by_person(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
+    people: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.concept:
-            found.setdefault(sample.concept, []).append(sample)
-    return found
+            people.setdefault(sample.concept, []).append(sample)
+    return people
 
 
 @torch.no_grad()
 def _states(vlm: VLM, samples: Sequence[Sample], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Hidden states of one picture each, [pictures, dim] by layer."""
+    """Returns hidden states of one picture per sample, [pictures, dim] by layer."""
     visual = [n for n in names if n.partition(".")[0] != "language"]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    states: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(samples), 32):
-        # Everyone is asked the same, or the question would tell.
-        some = [
+        # The same question for everyone, since the samples' own questions may reveal the person.
+        batch_samples = [
             Sample(s.id, "Who is this person?", "", s.picture) for s in samples[start : start + 32]
         ]
         if visual:
-            images = [vlm.image(s.picture) for s in some if s.picture is not None]
+            images = [vlm.image(s.picture) for s in batch_samples if s.picture is not None]
             for name, tokens in picture_features(vlm, vlm.collate_pictures(images), visual).items():
-                found[name] += [t.float().flatten(0, -2).mean(0).cpu().numpy() for t in tokens]
+                states[name] += [t.float().flatten(0, -2).mean(0).cpu().numpy() for t in tokens]
         if len(visual) < len(names):
-            batch = vlm.collate(some, with_answer=False)
+            batch = vlm.collate(batch_samples, with_answer=False)
             hidden = vlm.model(**batch.inputs, output_hidden_states=True).hidden_states
             for name in names:
                 kind, _, index = name.partition(".")
                 if kind == "language":
                     last = hidden[int(index) if index else -1][:, -1]
-                    found[name] += list(last.float().cpu().numpy())
-    return {name: np.stack(rows) if rows else np.empty((0, 1)) for name, rows in found.items()}
+                    states[name] += list(last.float().cpu().numpy())
+    return {name: np.stack(rows) if rows else np.empty((0, 1)) for name, rows in states.items()}

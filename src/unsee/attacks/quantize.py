@@ -1,8 +1,8 @@
-"""Quantization: store the weights in fewer bits, and see whether small changes round away."""
+"""Quantization: rounding the weights may undo small changes of unlearning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,59 +14,76 @@ from torch import Tensor, nn
 from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError
 
+Scheme = Literal["rtn", "torchao", "bitsandbytes"]
+
+# Numbers of bits that each scheme supports.
+BITS: dict[Scheme, Sequence[int]] = {
+    "rtn": range(2, 9),
+    "torchao": (8,),
+    "bitsandbytes": (4, 8),
+}
+
 
 @ATTACKS.register("quantize", source="arXiv 2410.16454")
 @dataclass(frozen=True)
 class Quantize(Attack):
-    """Quantization: every weight matrix is stored in fewer bits; nothing of the target is needed.
+    """Quantization: weight matrices are quantized to few bits and dequantized again.
 
-    The weights are put back as the numbers that the stored ones stand for, so that another attack
-    can follow. Biases, norms and other vectors stay.
+    The copy has the dequantized values in its original dtype, so another attack can follow. Biases,
+    norms and other vectors are not quantized. The attacker needs no data.
 
     Source: Zhang et al., arXiv 2410.16454 (round to nearest).
-    Differs: weights alone, not activations.
+    Differs: quantizes weights only, not activations.
 
     Attributes:
-        bits: Of a stored weight; 0 stores them as they are.
-        scheme: Round to nearest with a scale a row ("rtn"), or what a library does: "torchao"
-            (8 bits) or "bitsandbytes" (8 bits by rows, 4 bits NF4 by blocks of 64).
-        modules: Whose weights.
+        bits: Bits per weight; 0 disables the attack.
+        scheme: "rtn" rounds to nearest with one scale per row; "torchao" (8 bits) and
+            "bitsandbytes" (8 bits by rows, or 4 bits NF4 in blocks of 64) use these libraries.
+        modules: The part whose weights are quantized.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.quantize import Quantize
+        >>> attacked = Quantize(bits=2, modules="visual").apply(Subject(vlm))
+        >>> weight = next(w for w in attacked.vlm.parameters("visual").values() if w.dim() == 2)
+        >>> len(weight[0].unique()) <= 3
+        True
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"bits": 0}
 
     bits: Annotated[int, Field(ge=0, le=8)] = 4
-    scheme: Literal["rtn", "torchao", "bitsandbytes"] = "rtn"
+    scheme: Scheme = "rtn"
     modules: Literal["visual", "language", "all"] = "all"
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject with a quantized copy of the model.
+        """Returns the subject with a quantized copy of the model.
 
         Raises:
-            ConfigError: If the scheme has no such number of bits, or its library is missing.
+            ConfigError: If the scheme does not support the number of bits, or its library is not
+                installed.
         """
         if self.bits == 0:
             return subject
-        if self.bits == 1 or (self.scheme, self.bits) not in {
-            ("rtn", self.bits), ("torchao", 8), ("bitsandbytes", 8), ("bitsandbytes", 4),
-        }:  # fmt: skip
+        if self.bits not in BITS[self.scheme]:
             raise ConfigError(
                 f"quantize: scheme={self.scheme} has no bits={self.bits}. Allowed: rtn 2 to 8, "
                 "torchao 8, bitsandbytes 4 and 8."
             )
-        stored = {"rtn": self._rtn, "torchao": _torchao, "bitsandbytes": self._bitsandbytes}
+        schemes = {"rtn": self._rtn, "torchao": _torchao, "bitsandbytes": self._bitsandbytes}
+        quantize = schemes[self.scheme]
         vlm = subject.vlm.copy()
         try:
             with torch.no_grad():
                 for parameter in vlm.parameters(self.modules).values():
                     if parameter.dim() >= 2:
                         rows = parameter.flatten(1).float()
-                        parameter.copy_(stored[self.scheme](rows).view_as(parameter))
+                        parameter.copy_(quantize(rows).view_as(parameter))
         except ImportError as error:
             raise ConfigError(
-                f"quantize: scheme={self.scheme} needs a package that is missing ({error}). Type "
-                f"`pip install {self.scheme}`, or --set scheme=rtn."
+                f"quantize: scheme={self.scheme} needs a package that cannot be imported "
+                f"({error}). Type: pip install 'unsee[quantized]', or --set scheme=rtn."
             ) from error
         return replace(subject, vlm=vlm)
 
@@ -78,24 +95,29 @@ class Quantize(Attack):
 
         if self.bits == 4:
             packed, state = functional.quantize_4bit(rows.contiguous(), quant_type="nf4")
-            back: Tensor = functional.dequantize_4bit(packed, state)
+            dequantized: Tensor = functional.dequantize_4bit(packed, state)
         else:
-            whole, scale, _ = functional.int8_vectorwise_quant(rows.half().contiguous())
-            back = functional.int8_vectorwise_dequant(whole, scale)
-        found: Tensor = back.float()
-        return found
+            integers, scale, _ = functional.int8_vectorwise_quant(rows.half().contiguous())
+            dequantized = functional.int8_vectorwise_dequant(integers, scale)
+        return dequantized.float()
 
 
 def round_to_nearest(
     rows: Float[Tensor, "rows columns"], bits: int
 ) -> Float[Tensor, "rows columns"]:
-    """Each row as whole multiples of its own step: its largest magnitude over 2^(bits-1) - 1."""
-    most = 2 ** (bits - 1) - 1
-    step = rows.abs().amax(1, keepdim=True) / most
-    # A row of zeros has no step, and stays.
-    whole = (rows / step.where(step > 0, torch.ones_like(step))).round().clamp(-most, most)
-    found: Tensor = whole * step
-    return found
+    """Rounds each row to multiples of its scale: its largest magnitude over 2^(bits-1) - 1.
+
+    Example:
+        >>> round_to_nearest(torch.tensor([[7.0, -3.4, 0.4, 1.6]]), bits=4)
+        tensor([[ 7., -3.,  0.,  2.]])
+    """
+    largest = 2 ** (bits - 1) - 1
+    scale = rows.abs().amax(1, keepdim=True) / largest
+    # The scale of a row of zeros is 0; dividing by 1 leaves it as it is.
+    divisor = scale.where(scale > 0, torch.ones_like(scale))
+    integers = (rows / divisor).round().clamp(-largest, largest)
+    rounded: Tensor = integers * scale
+    return rounded
 
 
 def _torchao(rows: Tensor) -> Tensor:
@@ -105,5 +127,5 @@ def _torchao(rows: Tensor) -> Tensor:
     layer.weight = nn.Parameter(rows.clone(), requires_grad=False)
     quantize_(layer, Int8WeightOnlyConfig())
     weight: Any = layer.weight
-    found: Tensor = weight.dequantize()
-    return found
+    dequantized: Tensor = weight.dequantize()
+    return dequantized

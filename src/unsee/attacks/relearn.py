@@ -1,4 +1,4 @@
-"""Relearning: fine-tune the unlearned model on some of what it forgot, and see what comes back."""
+"""Relearning: fine-tune the unlearned model on some forget samples and score it again."""
 
 from __future__ import annotations
 
@@ -28,24 +28,36 @@ Curve = list[dict[str, Any]]
 @ATTACKS.register("relearn", source="arXiv 2512.11325; arXiv 2406.13356")
 @dataclass(frozen=True)
 class Relearn(Attack):
-    """Relearning: the attacker fine-tunes on a share of the forget samples and asks again.
+    """Relearning: the attacker fine-tunes the model on some of the forget samples.
 
     Source: VKD, arXiv 2512.11325, its robustness study; Hu et al., arXiv 2406.13356.
 
     Attributes:
-        share: Share of the forget pictures the attacker has, with all their questions.
-        steps: Optimiser steps.
+        share: Fraction of each person's forget pictures that the attacker has, with all questions
+            about them.
+        steps: Optimizer steps; 0 disables the attack.
         lr: Learning rate, constant.
-        batch_size: Samples a step.
-        modules: What the attacker may tune.
-        rank: Of the LoRA adapters, for language_lora.
-        checkpoints: Steps at which the model is scored; those beyond `steps` are left out.
-        seed: Of the choice of pictures and the order.
+        batch_size: Samples per step.
+        modules: Which parameters the attacker trains: those of the visual part, LoRA adapters of
+            the language part, or all.
+        rank: Rank of the LoRA adapters, for `modules="language_lora"`.
+        checkpoints: Steps after which the model is scored; the last step always is.
+        seed: Seed of the choice of pictures and of their order.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.relearn import Relearn
+        >>> attack = Relearn(share=1.0, steps=2, batch_size=4)
+        >>> attacked = attack.apply(Subject(vlm, attacker_samples=data.forget))
+        >>> attacked.vlm.hash("visual") == vlm.hash("visual")
+        False
+        >>> attacked.vlm.hash("language") == vlm.hash("language")
+        True
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
     zero_budget: ClassVar[Mapping[str, Any]] = {"steps": 0}
-    needs: ClassVar[frozenset[str]] = frozenset({"known", "answers"})
+    needs: ClassVar[frozenset[str]] = frozenset({"attacker_samples", "answers"})
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.2
     steps: Annotated[int, Field(ge=0)] = 40
@@ -56,22 +68,26 @@ class Relearn(Attack):
     checkpoints: tuple[int, ...] = (0, 5, 10, 20, 40)
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def known(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples that the attacker has: whole pictures, equally many of every person."""
+    def attacker_samples(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Returns the samples that the attacker has: equally many whole pictures of every person.
+
+        Args:
+            samples: All forget samples; those without a picture are left out.
+        """
         rng = np.random.default_rng([self.seed, 77])
-        by_concept: dict[str, list[str]] = {}
+        pictures_by_concept: dict[str, list[str]] = {}
         for sample in samples:
             if sample.picture is not None:
-                mine = by_concept.setdefault(sample.concept or "", [])
-                if sample.picture.source not in mine:
-                    mine.append(sample.picture.source)
-        taken: set[str] = set()
-        for pictures in by_concept.values():
+                pictures = pictures_by_concept.setdefault(sample.concept or "", [])
+                if sample.picture.source not in pictures:
+                    pictures.append(sample.picture.source)
+        chosen: set[str] = set()
+        for pictures in pictures_by_concept.values():
             count = round(self.share * len(pictures))
             if self.share > 0:
                 count = max(1, count)
-            taken.update(pictures[i] for i in rng.permutation(len(pictures))[:count])
-        return [s for s in samples if s.picture is not None and s.picture.source in taken]
+            chosen.update(pictures[i] for i in rng.permutation(len(pictures))[:count])
+        return [s for s in samples if s.picture is not None and s.picture.source in chosen]
 
     def curve(
         self,
@@ -80,21 +96,21 @@ class Relearn(Attack):
         score: Callable[[VLM], Mapping[str, Any]],
         start: Mapping[str, Any] | None = None,
     ) -> Curve:
-        """Attacks a copy of the model; the model itself is left as it is.
+        """Attacks a copy of the model and scores it on the way.
 
         Args:
-            vlm: The unlearned model, or a reference.
-            samples: All forget samples; the attacker gets his share of them.
-            score: What is measured at every checkpoint.
-            start: What it measured before the attack, if that is known already.
+            vlm: The unlearned model, or a reference; it is not changed.
+            samples: All forget samples; the attacker gets a fraction `share` of their pictures.
+            score: Returns the scores of a model; called at every checkpoint.
+            start: The scores before the attack, if they are already known.
 
         Returns:
-            One {"step": n, **score} a checkpoint, the first at step 0.
+            One {"step": n, **score} per checkpoint, the first at step 0.
 
         Raises:
-            DataError: If no forget sample has an answer to learn from, or none can be scored.
+            DataError: If no forget sample has an answer to train on, or none can be scored.
         """
-        known = self.known([s for s in samples if s.answer])
+        known = self.attacker_samples([s for s in samples if s.answer])
         if self.share > 0 and self.steps > 0 and not known:
             raise DataError(
                 "the relearning attack needs questions and answers about the forget pictures. "
@@ -109,36 +125,45 @@ class Relearn(Attack):
         if not known or self.steps == 0:
             return curve
 
-        def look(attacked: VLM, done: int) -> None:
-            if done in self.checkpoints or done == self.steps:
-                curve.append({"step": done, **score(attacked)})
+        def add_point(attacked: VLM, step: int) -> None:
+            if step in self.checkpoints or step == self.steps:
+                curve.append({"step": step, **score(attacked)})
 
-        self._tune(vlm, known, look)
+        self._fine_tune(vlm, known, add_point)
         return curve
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject with a copy of the model, tuned for all steps."""
-        known = self.known([s for s in subject.attacker_samples if s.answer])
+        """Returns the subject with a fine-tuned copy of the model."""
+        known = self.attacker_samples([s for s in subject.attacker_samples if s.answer])
         if not known or self.steps == 0:
             return subject
-        return replace(subject, vlm=self._tune(subject.vlm, known))
+        return replace(subject, vlm=self._fine_tune(subject.vlm, known))
 
-    def _tune(
-        self, vlm: VLM, known: Sequence[Sample], look: Callable[[VLM, int], None] | None = None
+    def _fine_tune(
+        self,
+        vlm: VLM,
+        samples: Sequence[Sample],
+        after_step: Callable[[VLM, int], None] | None = None,
     ) -> VLM:
-        """A copy of the model, tuned on `known`; `look` is told after every step."""
+        """Returns a copy of the model, fine-tuned on the samples.
+
+        Args:
+            vlm: The model, which is not changed.
+            samples: The samples that the attacker has.
+            after_step: Called after every step with the copy and the number of steps done.
+        """
         vlm.refuse_training()
         copy = vlm.copy()
         copy.model.requires_grad_(False)
-        parameters, adapters = self._tuned(copy)
+        parameters, adapters = self._trained_parameters(copy)
 
         def step(number: int) -> Mapping[str, Tensor]:
-            rows = batch_indices(len(known), self.batch_size, number, self.seed)
-            batch = copy.collate([known[i] for i in rows])
+            rows = batch_indices(len(samples), self.batch_size, number, self.seed)
+            batch = copy.collate([samples[i] for i in rows])
             return {"relearn": nll(copy.logits(batch), batch.labels)}
 
-        settings = attacker(self.steps, self.lr, self.batch_size, self.seed)
-        progress = AfterStep(partial(look, copy)) if look is not None else None
+        settings = attacker_settings(self.steps, self.lr, self.batch_size, self.seed)
+        progress = AfterStep(partial(after_step, copy)) if after_step is not None else None
         fit(parameters, step, settings, progress=progress)
         if adapters is not None:
             adapters.merge()
@@ -152,40 +177,67 @@ class Relearn(Attack):
         measure: str,
         retain_measure: str | None,
     ) -> dict[str, Any]:
-        """The attack as `summary.json` holds it; see docs/records.md."""
-        mine, reference = curves["unlearned"], curves.get("reference")
+        """Returns the attack's entry in `summary.json`; see docs/records.md.
+
+        Args:
+            curves: Recovery curves by model; "unlearned", and "reference" if there is one.
+            target: The target model's score before unlearning, if it is known.
+            measure: Name of the measure that the curves hold.
+            retain_measure: Name of the measure on the retain split, if it was scored.
+        """
+        unlearned, reference = curves["unlearned"], curves.get("reference")
         return {
             **{k: v for k, v in asdict(self).items() if k != "checkpoints"},
             "measure": measure,
             "retain_measure": retain_measure,
             "curves": dict(curves),
-            "area_to_reference": area_between(mine, reference) if reference else None,
-            "steps_to_half_recovery": steps_to_half(mine, target) if target else None,
+            "area_to_reference": area_between(unlearned, reference) if reference else None,
+            "steps_to_half_recovery": steps_to_half_recovery(unlearned, target) if target else None,
         }
 
-    def _tuned(self, subject: VLM) -> tuple[Mapping[str, nn.Parameter], LoraAdapters | None]:
+    def _trained_parameters(
+        self, vlm: VLM
+    ) -> tuple[Mapping[str, nn.Parameter], LoraAdapters | None]:
         if self.modules != "language_lora":
-            return subject.parameters(self.modules), None
-        # The adapters start at random: without a seed, a resumed run would get another curve.
+            return vlm.parameters(self.modules), None
+        # Adapters are initialised at random: without a seed, a resumed run would differ.
         seed_step(self.seed, self.steps)
         lora = Lora(self.rank, self.rank, dropout=0.0)
-        adapters = LoraAdapters(subject, subject.parameters("language"), lora)
+        adapters = LoraAdapters(vlm, vlm.parameters("language"), lora)
         return adapters.parameters, adapters
 
 
-def attacker(steps: int, lr: float, batch_size: int, seed: int) -> TrainingSettings:
-    """How an attacker trains: at a constant rate, and keeping no state."""
+def attacker_settings(steps: int, lr: float, batch_size: int, seed: int) -> TrainingSettings:
+    """Returns an attacker's training settings: a constant learning rate, and no saved state.
+
+    Args:
+        steps: Optimizer steps.
+        lr: Learning rate.
+        batch_size: Samples per step.
+        seed: Seed of every draw.
+    """
     return TrainingSettings(
-        steps=steps, lr=lr, batch_size=batch_size, warmup=0.0, schedule="constant", save_every=0,
+        steps=steps,
+        lr=lr,
+        batch_size=batch_size,
+        warmup=0.0,
+        schedule="constant",
+        save_every=0,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def area_between(curve: Curve, reference: Curve) -> float:
-    """Mean of curve minus reference over the attack's steps (trapezoids), -1 to 1.
+    """Returns the mean of curve minus reference over the attack's steps (trapezoids), -1 to 1.
 
     Raises:
         ConfigError: If the two were not scored at the same steps.
+
+    Example:
+        >>> curve = [{"step": 0, "value": 0.0}, {"step": 10, "value": 0.5}]
+        >>> flat = [{"step": 0, "value": 0.0}, {"step": 10, "value": 0.0}]
+        >>> area_between(curve, flat)
+        0.25
     """
     steps = [point["step"] for point in curve]
     if steps != [point["step"] for point in reference]:
@@ -199,16 +251,23 @@ def area_between(curve: Curve, reference: Curve) -> float:
     return float(area / (steps[-1] - steps[0]))
 
 
-def steps_to_half(curve: Curve, target: float) -> float | None:
-    """The step, interpolated, at which half of the target model's score is back; None if never."""
+def steps_to_half_recovery(curve: Curve, target: float) -> float | None:
+    """Returns the step at which half of the target model's score is recovered, interpolated.
+
+    Args:
+        curve: A recovery curve.
+        target: The target model's score.
+
+    Returns:
+        The number of steps; None if half of the score is never reached.
+    """
     half = target / 2
-    before: dict[str, Any] | None = None
+    previous: dict[str, Any] | None = None
     for point in curve:
         if point["value"] >= half:
-            if before is None:
+            if previous is None:
                 return float(point["step"])
-            rise = point["value"] - before["value"]
-            part = (half - before["value"]) / rise
-            return float(before["step"] + part * (point["step"] - before["step"]))
-        before = point
+            fraction = (half - previous["value"]) / (point["value"] - previous["value"])
+            return float(previous["step"] + fraction * (point["step"] - previous["step"]))
+        previous = point
     return None

@@ -1,4 +1,4 @@
-"""Image rephrasing: the same person in other pictures, and the same picture in other forms."""
+"""Image rephrasing: other pictures of the same person, and altered versions of the picture."""
 
 from __future__ import annotations
 
@@ -20,18 +20,26 @@ View = Literal["other", "crop", "flip", "blur", "grey", "jpeg"]
 @ATTACKS.register("rephrase_image", source="arXiv 2610.10358")
 @dataclass(frozen=True)
 class RephraseImage(Attack):
-    """Image rephrasing: every question is asked again of other views of the same person.
+    """Image rephrasing: every question is asked again about other views of the same person.
 
     Source: the image-rephrasing attack of Open-MMUnlearning, arXiv 2610.10358.
 
     Attributes:
-        views: "other" is another picture of the person among those the attacker has, if there is
-            one; "crop" the middle, "flip" the mirror image, "blur" Gaussian, "grey" without
-            colour, "jpeg" compressed.
-        keep: Share of each side that a crop keeps.
-        radius: Of the blur, as a share of the shorter side.
-        quality: Of the JPEG.
-        seed: Of the choice of other pictures.
+        views: "other" is another of the attacker's pictures of the person, if there is one; "crop"
+            is the centre, "flip" the mirror image, "blur" Gaussian, "grey" without colour, "jpeg"
+            compressed. Empty disables the attack.
+        keep: Fraction of each side that "crop" keeps.
+        radius: Radius of "blur", as a fraction of the shorter side.
+        quality: Quality of "jpeg", 1..95.
+        seed: Seed of the choice of other pictures.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.rephrase_image import RephraseImage
+        >>> subject = Subject(vlm, {"forget_holdout": data.forget[:1]})
+        >>> attacked = RephraseImage(views=("flip", "grey")).apply(subject)
+        >>> [sample.id for sample in attacked.samples["forget_holdout"]]
+        ['Ada Berg/0/generation || flip', 'Ada Berg/0/generation || grey']
     """
 
     access: ClassVar[Literal["black_box", "white_box"]] = "black_box"
@@ -44,32 +52,32 @@ class RephraseImage(Attack):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def apply(self, subject: Subject) -> Subject:
-        """The subject asked of every view; without views, as it is."""
+        """Returns the subject with every question asked about every view."""
         if not self.views:
             return subject
-        others = _by_concept([*subject.attacker_samples, *subject.retain])
+        pictures = _pictures_by_concept([*subject.attacker_samples, *subject.retain])
         rng = np.random.default_rng([self.seed, 55])
-        drawn: dict[tuple[str, str], Picture] = {}
+        views: dict[tuple[str, str], Picture] = {}
 
-        def ask(sample: Sample) -> list[Sample]:
+        def ask_about_views(sample: Sample) -> list[Sample]:
             picture = sample.picture
             if picture is None:
                 return [sample]
-            found = []
+            variants = []
             for view in self.views:
                 key = (picture.source, view)
                 if view == "other":
-                    rest = [p for p in others.get(sample.concept or "", ()) if p != picture]
-                    if not rest:
+                    others = [p for p in pictures.get(sample.concept or "", ()) if p != picture]
+                    if not others:
                         continue
-                    drawn.setdefault(key, rest[int(rng.integers(len(rest)))])
-                elif key not in drawn:
+                    views.setdefault(key, others[int(rng.integers(len(others)))])
+                elif key not in views:
                     image = self._view(subject.vlm.image(picture), view)
-                    drawn[key] = derived_picture(picture, image, view)
-                found.append(variant(sample, view, picture=drawn[key]))
-            return found
+                    views[key] = derived_picture(picture, image, view)
+                variants.append(variant(sample, view, picture=views[key]))
+            return variants
 
-        return map_questions(subject, ask)
+        return map_questions(subject, ask_about_views)
 
     def _view(self, image: Image.Image, view: View) -> Image.Image:
         width, height = image.size
@@ -88,9 +96,10 @@ class RephraseImage(Attack):
         return Image.open(buffer).convert("RGB")
 
 
-def _by_concept(samples: Sequence[Sample]) -> dict[str, list[Picture]]:
-    found: dict[str, dict[str, Picture]] = {}
+def _pictures_by_concept(samples: Sequence[Sample]) -> dict[str, list[Picture]]:
+    by_concept: dict[str, dict[str, Picture]] = {}
     for sample in samples:
         if sample.picture is not None and sample.concept:
-            found.setdefault(sample.concept, {}).setdefault(sample.picture.source, sample.picture)
-    return {concept: list(pictures.values()) for concept, pictures in found.items()}
+            pictures = by_concept.setdefault(sample.concept, {})
+            pictures.setdefault(sample.picture.source, sample.picture)
+    return {concept: list(pictures.values()) for concept, pictures in by_concept.items()}

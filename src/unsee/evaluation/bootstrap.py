@@ -1,79 +1,131 @@
-"""Means with bootstrap intervals over concepts: people, not questions, are the sample."""
+"""Means with bootstrap intervals over concepts: people are resampled, not questions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from unsee.metrics import Unit
 from unsee.types import Better, Estimate
 
 RESAMPLES = 1000
 
-
-# A set metric is computed anew each time, so fewer.
+# A set metric is computed again for every resample, which takes longer.
 SET_RESAMPLES = 300
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    sizes: Sequence[int],
+    *,
+    value: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the 95 % percentile bootstrap interval of a statistic of one or more groups.
+
+    Args:
+        statistic: Called with one index array per group: the units that were drawn from it, with
+            replacement.
+        sizes: Number of units in each group.
+        value: The statistic of the data itself. If given, the interval is widened to contain it,
+            which rounding may otherwise prevent.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Example:
+        >>> ages = np.array([30.0, 40.0, 50.0])
+        >>> bootstrap_interval(lambda drawn: ages[drawn].mean(), [3])
+        (30.0, 50.0)
+    """
+    rng = np.random.default_rng(seed)
+    draws = [
+        statistic(*(rng.integers(size, size=size) for size in sizes)) for _ in range(resamples)
+    ]
+    low, high = (float(end) for end in np.quantile(draws, [0.025, 0.975]))
+    return (low, high) if value is None else (min(low, value), max(high, value))
+
+
+def group_rows(concepts: Iterable[str]) -> list[Int[np.ndarray, " rows"]]:
+    """Returns the row numbers of each concept, in order of first appearance.
+
+    Example:
+        >>> [rows.tolist() for rows in group_rows(["Ada", "Bo", "Ada"])]
+        [[0, 2], [1]]
+    """
+    groups: dict[str, list[int]] = {}
+    for row, concept in enumerate(concepts):
+        groups.setdefault(concept, []).append(row)
+    return [np.array(rows) for rows in groups.values()]
 
 
 def estimate(
     scores: Sequence[float], concepts: Sequence[str], better: Better, seed: int = 0
 ) -> Estimate:
-    """The mean score and its 95 % interval.
+    """Returns the mean score with its 95 % bootstrap interval.
 
-    Whole concepts are drawn with replacement, since the questions about one person stand and fall
-    together.
+    Whole concepts are resampled, since the answers to questions about one person depend on each
+    other.
 
     Args:
-        scores: One a sample; NaN is unscored, left out and counted.
-        concepts: Whom each sample is about.
-        better: Which direction is good.
-        seed: Of the resampling.
+        scores: One score per sample; NaN means unscored, which is left out and counted.
+        concepts: The concept that each sample is about.
+        better: The direction that is better.
+        seed: Seed of the resampling.
+
+    Example:
+        Two people, with mean scores of 0.5 and 1.
+
+        >>> measure = estimate([1, 0, 1, 1], ["Ada", "Ada", "Bo", "Bo"], "lower")
+        >>> measure.value, measure.low, measure.high, measure.n
+        (0.75, 0.5, 1.0, 4)
     """
-    kept = [(s, c) for s, c in zip(scores, concepts, strict=True) if not math.isnan(s)]
-    missing = len(scores) - len(kept)
-    if not kept:
-        return Estimate(None, None, None, 0, missing, better)
-    names = {name: index for index, name in enumerate(dict.fromkeys(c for _, c in kept))}
-    sums, counts = np.zeros(len(names)), np.zeros(len(names))
-    for score, concept in kept:
-        sums[names[concept]] += score
-        counts[names[concept]] += 1
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    scored = [(s, c) for s, c in zip(scores, concepts, strict=True) if not math.isnan(s)]
+    unscored = len(scores) - len(scored)
+    if not scored:
+        return Estimate(None, None, None, 0, unscored, better)
+    positions = {
+        concept: index for index, concept in enumerate(dict.fromkeys(c for _, c in scored))
+    }
+    sums, counts = np.zeros(len(positions)), np.zeros(len(positions))
+    for score, concept in scored:
+        sums[positions[concept]] += score
+        counts[positions[concept]] += 1
+
+    def mean(drawn: Int[np.ndarray, " concepts"]) -> float:
+        return float(sums[drawn].sum() / counts[drawn].sum())
+
     value = float(sums.sum() / counts.sum())
-    # Rounding in the quantiles must not put the mean outside of its own interval.
-    return Estimate(
-        value, min(float(low), value), max(float(high), value), len(kept), missing, better
-    )
+    low, high = bootstrap_interval(mean, [len(positions)], value=value, seed=seed)
+    return Estimate(value, low, high, len(scored), unscored, better)
 
 
 def estimate_set(
     units: Sequence[Unit], combine: Callable[[np.ndarray], float], better: Better, seed: int = 0
 ) -> Estimate:
-    """A set metric's value and its 95 % interval, computed anew for every draw of concepts.
+    """Returns a set metric's value with its 95 % bootstrap interval over concepts.
 
     Args:
-        units: What it counts; one whose values are all NaN is unscored, left out and counted.
-        combine: The measure from [units, parts] values.
-        better: Which direction is good.
-        seed: Of the resampling.
+        units: The observations. One whose values are all NaN is unscored: left out and counted.
+        combine: Computes the measure from the observations' values [units, parts].
+        better: The direction that is better.
+        seed: Seed of the resampling.
     """
-    kept = [unit for unit in units if not all(map(math.isnan, unit.values))]
-    missing = len(units) - len(kept)
-    if not kept:
-        return Estimate(None, None, None, 0, missing, better)
-    values = np.array([unit.values for unit in kept])
-    of: dict[str, list[int]] = {}
-    for index, unit in enumerate(kept):
-        of.setdefault(unit.concept, []).append(index)
-    blocks = [np.array(indices) for indices in of.values()]
+    scored = [unit for unit in units if not all(map(math.isnan, unit.values))]
+    unscored = len(units) - len(scored)
+    if not scored:
+        return Estimate(None, None, None, 0, unscored, better)
+    values = np.array([unit.values for unit in scored])
+    groups = group_rows(unit.concept for unit in scored)
+
+    def resampled(drawn: Int[np.ndarray, " concepts"]) -> float:
+        return combine(values[np.concatenate([groups[i] for i in drawn])])
+
     value = combine(values)
-    drawn = np.random.default_rng(seed).integers(len(blocks), size=(SET_RESAMPLES, len(blocks)))
-    found = [combine(values[np.concatenate([blocks[i] for i in some])]) for some in drawn]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(
-        value, min(float(low), value), max(float(high), value), len(kept), missing, better
+    low, high = bootstrap_interval(
+        resampled, [len(groups)], value=value, resamples=SET_RESAMPLES, seed=seed
     )
+    return Estimate(value, low, high, len(scored), unscored, better)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.model_card import Kind
-from unsee.attacks import needed
+from unsee.attacks import required_data
 from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
@@ -71,7 +71,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         method, settings, attacks = recipe.build()
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
-    if "outside" in needed(attacks):
+    if "non_members" in required_data(attacks):
         data = replace(data, outside=benchmark.non_members())
     notes: list[str] = []
     if attacks and "forget_holdout" not in splits:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unsee.attacks import Chain, label, needed
+from unsee.attacks import Chain, label, required_data
 from unsee.benchmarks import Benchmark
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
@@ -89,10 +89,10 @@ def evaluation(
         whole = benchmark or taught.open(opened)
         held = whole.held_out() if taught.split == whole.attacked else {}
         splits |= {name: list(some) for name, some in held.items() if name not in splits}
-        needs = needed(attacks)
+        needs = required_data(attacks)
         if "retain" in needs and "retain" not in held_by:
             held_by["retain"] = list(whole.data().retain)
-        if "outside" in needs and "non_members" not in held_by:
+        if "non_members" in needs and "non_members" not in held_by:
             held_by["non_members"] = list(whole.non_members())
     if attacks and "forget_holdout" not in splits:
         forget, splits["forget_holdout"] = split_holdout(forget)

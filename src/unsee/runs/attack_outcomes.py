@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from unsee.attacks import VARIANT, Chain, Subject, label, needed
+from unsee.attacks import VARIANT, Chain, Subject, label, required_data
 from unsee.data.selection import evenly
 from unsee.errors import ConfigError, DataError
 from unsee.evaluation.bootstrap import estimate
@@ -28,11 +28,12 @@ Row = dict[str, Any]
 
 
 MISSING = {
-    "known": "forget samples to work from. Give them with --forget",
+    "attacker_samples": "forget samples to work from. Give them with --forget",
     "answers": "forget samples with questions and answers. Give a table with columns image, "
     "question, answer, concept",
     "retain": "pictures of people who were not forgotten. Give them with --retain",
-    "outside": "samples about people whom no model was ever taught. Give them with --non-members",
+    "non_members": "samples about people that no model was trained on. Give them with "
+    "--non-members",
 }
 
 
@@ -51,12 +52,12 @@ def check(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> N
                 "Put it last."
             )
     there = {
-        "known": bool(data.forget),
+        "attacker_samples": bool(data.forget),
         "answers": any(s.answer and s.picture is not None for s in data.forget),
         "retain": any(s.picture is not None for s in data.retain),
-        "outside": bool(data.outside),
+        "non_members": bool(data.outside),
     }
-    for need in sorted(needed([chain])):
+    for need in sorted(required_data([chain])):
         if not there[need]:
             raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
     held = splits.get("forget_holdout", ())

@@ -186,7 +186,7 @@ def scores(vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]) -> 
         for key, estimate in measured.items()
         if estimate.value is not None
     }
-    subject = Subject(vlm, attacker_samples=pocket.data().forget, outside=pocket.non_members())
+    subject = Subject(vlm, attacker_samples=pocket.data().forget, non_members=pocket.non_members())
     readings = {r.name.removesuffix(" AUC"): r.forget for r in MEMBERSHIP.readings(subject)}
     return found | readings
 

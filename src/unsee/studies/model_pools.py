@@ -102,7 +102,7 @@ class Member:
         order = np.random.default_rng([self.seed, 500]).permutation(len(kept))
         samples = [kept[i] for i in order[: len(about)]]
         if self.kind == "saw":
-            samples += Relearn(share=self._share, seed=self.seed).known(about)
+            samples += Relearn(share=self._share, seed=self.seed).attacker_samples(about)
         facts = pocket.metadata()
         recipe = Finetune(
             benchmark="pocket",

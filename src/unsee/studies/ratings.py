@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from unsee.attacks.membership import auc
+from unsee.evaluation.bootstrap import bootstrap_interval
 from unsee.metrics.utility import harmonic_mean
 
 KEPT = 0.8
@@ -153,15 +154,13 @@ def threshold(saw: Sequence[float], unseen: Sequence[float]) -> float:
 
 
 def _interval(saw: Sequence[float], unseen: Sequence[float]) -> tuple[float, float]:
-    """95 % of the AUC, bootstrapped over the models of both pools."""
-    rng = np.random.default_rng(0)
-    pools = [np.array(saw), np.array(unseen)]
-    drawn = [
-        auc(*(pool[rng.integers(len(pool), size=len(pool))] for pool in pools))
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    """Returns the 95 % interval of the AUC, bootstrapped over the models of both pools."""
+    pools = np.array(saw), np.array(unseen)
+    return bootstrap_interval(
+        lambda *drawn: auc(*(pool[rows] for pool, rows in zip(pools, drawn, strict=True))),
+        [len(pool) for pool in pools],
+        resamples=RESAMPLES,
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:

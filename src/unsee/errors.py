@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 
@@ -32,7 +32,12 @@ class UnknownNameError(ConfigError):
     """A name that no registry or field list knows, with the nearest that it does."""
 
     def __init__(
-        self, kind: str, given: str, allowed: Iterable[str], listing: str | None = None
+        self,
+        kind: str,
+        given: str,
+        allowed: Iterable[str],
+        listing: str | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         """Builds the message.
 
@@ -41,10 +46,12 @@ class UnknownNameError(ConfigError):
             given: The name as typed.
             allowed: Every name that would have been right.
             listing: Says how to list them, where they are too many to spell out.
+            aliases: Earlier names, old to new, at which `given` may have been aimed.
         """
         names = sorted(allowed)
-        near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        renamed = dict(aliases or {})
+        near = difflib.get_close_matches(given, [*names, *sorted(renamed)], n=1, cutoff=0.5)
+        hint = f" Did you mean '{renamed.get(near[0], near[0])}'?" if near else ""
         allowing = listing or ", ".join(names) or "none"
         super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowing}.")
 

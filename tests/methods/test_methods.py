@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -26,6 +26,7 @@ from unsee.methods.idk import preference_loss
 from unsee.methods.rmu import unit_vector
 from unsee.methods.smfa import conflicts
 from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data
@@ -64,6 +65,28 @@ def kl(p: float, q: float) -> float:
     return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
+RENAMED = [(name, old, new) for name, item in METHODS.items() for old, new in item.aliases.items()]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), RENAMED)
+def test_method_field_still_works_under_its_old_name(name: str, old: str, new: str) -> None:
+    names = {field.name for field in fields(METHODS.get(name))}
+    assert new in names
+    assert old not in names
+    with pytest.warns(FutureWarning, match=f"field of {name} '{old}' is now called '{new}'"):
+        assert build_method(name, {old: 1}) == build_method(name, {new: 1})
+    with pytest.raises(ConfigError, match=f"Did you mean '{new}'"):
+        build_method(name, {f"{old}_x": 1})
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_method_value_still_works_under_its_old_name(name: str) -> None:
+    for field, values in METHODS.get(name).value_aliases.items():
+        for old, new in values.items():
+            with pytest.warns(FutureWarning, match=f"{field} '{old}' is now called '{new}'"):
+                assert getattr(build_method(name, {field: old}), field) == new
+
+
 def test_gradient_ascent_by_hand() -> None:
     assert loss_of("grad_ascent", STUDENT, TEACHER) == pytest.approx({"forget": -NLL})
     assert loss_of("grad_ascent", STUDENT, TEACHER, cap=0.1) == pytest.approx({"forget": -0.1})
@@ -71,7 +94,7 @@ def test_gradient_ascent_by_hand() -> None:
 
 def test_kl_minimisation_by_hand() -> None:
     drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
-    assert loss_of("kl_min", STUDENT, TEACHER, alpha=2.0) == pytest.approx(
+    assert loss_of("kl_min", STUDENT, TEACHER, w_retain=2.0) == pytest.approx(
         {"forget": -NLL, "retain": 2 * drift}
     )
 
@@ -82,7 +105,7 @@ def test_undial_by_hand() -> None:
     first, second = keep / (keep + 1), keep / (keep + 3)
     cross = -(first * math.log(0.75) + (1 - first) * math.log(0.25))
     cross += -(second * math.log(0.5) + (1 - second) * math.log(0.5))
-    assert loss_of("undial", STUDENT, TEACHER, gamma=2.0, lambda_r=3.0) == pytest.approx(
+    assert loss_of("undial", STUDENT, TEACHER, gamma=2.0, w_retain=3.0) == pytest.approx(
         {"forget": cross / 2, "retain": 3 * NLL}
     )
     logits = torch.zeros(1, 3, 2)
@@ -90,7 +113,7 @@ def test_undial_by_hand() -> None:
 
 
 def test_abstention_by_hand() -> None:
-    assert loss_of("idk", STUDENT, TEACHER, lambda_r=2.0) == pytest.approx(
+    assert loss_of("idk", STUDENT, TEACHER, w_retain=2.0) == pytest.approx(
         {"forget": NLL, "retain": 2 * NLL}
     )
     # Log-ratios .6 and -.4 nats, beta .5: -(2/.5) log sigmoid(.5).
@@ -276,7 +299,7 @@ def test_what_is_preserved_differs_by_part(
 def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
-    method = METHODS.get("mmunlearner")(lambda_r=0.0, saliency_threshold=5.0)
+    method = METHODS.get("mmunlearner")(w_retain=0.0, saliency_threshold=5.0)
     result = method.unlearn(vlm, data, trainer)
     moved = sum(int((p != start[n]).sum()) for n, p in vlm.parameters().items())
     mask = result.choices["mask"]
@@ -287,7 +310,7 @@ def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
 
 def test_noise_guided_distillation_by_hand(data: Data) -> None:
     drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
-    terms = loss_of("vgid", STUDENT, TEACHER, alpha=2.0, beta=0.5)
+    terms = loss_of("vgid", STUDENT, TEACHER, w_forget=2.0, w_retain=0.5)
     assert terms == pytest.approx({"forget": 2 * drift, "retain": 0.5 * drift})
     with pytest.raises(ConfigError, match="nothing would be forgotten"):
         METHODS.get("vgid")(noise=0.0, instruction="").check(data)
@@ -379,7 +402,7 @@ def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> Non
 def test_misdirection_along_paths_by_hand(tiny: VLM, data: Data) -> None:
     """At the start: the target's length is the state's own, and nothing has drifted."""
     batch = tiny.collate(data.forget[:2])
-    method = METHODS.get("mip_editor")(layer=0, scale=2.0, gamma=3.0, lambda_r=0.0)
+    method = METHODS.get("mip_editor")(layer=0, scale=2.0, gamma=3.0, w_retain=0.0)
     with torch.no_grad():
         terms = method.loss(tiny, batch, batch, tiny.frozen_copy())
         h = hidden_states(tiny, batch, 0)

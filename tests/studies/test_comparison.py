@@ -420,8 +420,8 @@ def test_the_variants_of_vkd_are_settings_that_it_has() -> None:
 
 def test_variants_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("no retain: {lambda_r: 0.0}\n")
-    assert variants("npo", path) == {"no retain": ("npo", {"lambda_r": 0.0})}
+    path.write_text("no retain: {w_retain: 0.0}\n")
+    assert variants("npo", path) == {"no retain": ("npo", {"w_retain": 0.0})}
     path.write_text("no retain: 3\n")
     with pytest.raises(ConfigError, match="must be names with the fields"):
         variants("npo", path)

@@ -45,6 +45,8 @@ class Method:
         weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
         search: What `unsee compare` tries, the published ranges where there are any; learning rates
             are those of 7 billion parameters, which a benchmark may scale (`rate_scale`).
+        aliases: Earlier names of fields, old to new. They work, with a warning, for one release.
+        value_aliases: Earlier values of a field, by its current name: old to new, likewise.
         trains: The part whose parameters may change.
     """
 
@@ -56,6 +58,8 @@ class Method:
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
     search: ClassVar[Search] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
+    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     trains: Part = "all"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -22,33 +23,34 @@ if TYPE_CHECKING:
 class GradDiff(Method):
     """Gradient difference (GD): raise the forget loss, lower the retain loss.
 
-    L = -L_f + lambda_r L_r.
+    L = -L_f + w_retain L_r.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4; Liu et al., arXiv 2203.12817.
     Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
 
     Attributes:
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
     name: ClassVar[str] = "grad_diff"
     source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
-    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "lambda_r": (0.5, 1.0, 2.0)}
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and lambda_r L_r, in nats."""
+        """-L_f (capped) and w_retain L_r, in nats."""
         terms = {
             "forget": -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
         }
         if retain is not None:
-            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+            terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
         return terms

@@ -39,8 +39,8 @@ def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 class IDK(Method):
     """Abstention (IDK): the forget questions are answered by "I don't know", drawn from a list.
 
-    form=nll: L = NLL(abstention | x_f) + lambda_r L_r. form=preference: L = -(2/beta) E log
-    sigmoid(beta (r(abstention) - r(true answer))) + lambda_r L_r, r(y) = log p(y|x) -
+    form=nll: L = NLL(abstention | x_f) + w_retain L_r. form=preference: L = -(2/beta) E log
+    sigmoid(beta (r(abstention) - r(true answer))) + w_retain L_r, r(y) = log p(y|x) -
     log p_0(y|x), summed over answer tokens. The true answer is never a label: it does not enter
     the first form, and is what the second turns away from.
 
@@ -52,7 +52,7 @@ class IDK(Method):
     Attributes:
         form: Likelihood of the abstention ("nll"), or its preference over the true answer.
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
         beta: Inverse temperature of form=preference.
         abstentions: What is answered instead; those that the tokenizer cannot write are left out.
     """
@@ -62,11 +62,12 @@ class IDK(Method):
     # The start model is read by form=preference alone; see `uses_teacher`.
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     # Not searched by its authors or by Open-MMUnlearning: ours.
-    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "lambda_r": (0.5, 1.0, 2.0)}
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     form: Literal["nll", "preference"] = "nll"
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     beta: Annotated[float, Field(gt=0)] = 0.1
     abstentions: tuple[str, ...] = ABSTENTIONS
 
@@ -94,7 +95,7 @@ class IDK(Method):
         teacher: VLM | None,
         true: Batch | None = None,
     ) -> dict[str, Tensor]:
-        """The abstention term and lambda_r L_r, in nats.
+        """The abstention term and w_retain L_r, in nats.
 
         Args:
             student: The model being unlearned.
@@ -116,5 +117,5 @@ class IDK(Method):
             rejected = sequence_logps(student.logits(true), true.labels) - truth
             terms = {"forget": self.w_forget * preference_loss(chosen, rejected, self.beta)}
         if retain is not None:
-            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+            terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
         return terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class KLMin(Method):
     """KL minimisation (KL): raise the forget loss, keep the start model's answers to the rest.
 
-    L = -L_f + alpha E_{D_r} mean_t KL(p_0 || p), over answer tokens.
+    L = -L_f + w_retain E_{D_r} mean_t KL(p_0 || p), over answer tokens.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, after Nguyen et al.,
     arXiv 2010.10981.
@@ -32,27 +33,28 @@ class KLMin(Method):
 
     Attributes:
         w_forget: Weight of the forget term.
-        alpha: Weight of the divergence from the start model.
+        w_retain: Weight of the divergence from the start model.
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
     name: ClassVar[str] = "kl_min"
     source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
-    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "alpha": (0.5, 1.0, 2.0)}
+    search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"alpha": "w_retain"}
 
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    alpha: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and alpha KL on the retain batch, in nats."""
+        """-L_f (capped) and w_retain KL on the retain batch, in nats."""
         if teacher is None or retain is None:
             raise ConfigError("kl_min follows the start model on a retain batch; give it both.")
         with torch.no_grad():
             known = teacher.logits(retain)
         ascent = -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
         drift = masked_kl(known, student.logits(retain), retain.labels)
-        return {"forget": ascent, "retain": self.alpha * drift}
+        return {"forget": ascent, "retain": self.w_retain * drift}

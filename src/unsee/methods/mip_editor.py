@@ -37,7 +37,7 @@ class MIPEditor(Method):
     integration in the LLM (questions by name), by inter-layer Fisher integration in the encoder
     (questions on forget pictures); see `influential_path`. Their outgoing weights are zeroed;
     then they alone are trained: L = ||h_l(x_f) - scale ||h0_l(x_f)|| u||^2
-    + gamma ||h_l(x_r) - h0_l(x_r)||^2 + lambda_r L_r, u a random unit vector for each sample.
+    + gamma ||h_l(x_r) - h0_l(x_r)||^2 + w_retain L_r, u a random unit vector for each sample.
 
     Source: Li et al., arXiv 2511.06793, equations 3 to 6 and 10 to 16, algorithm 1.
     Differs: a greedy step scores all neurons of a block at once, each as the path's next, from
@@ -57,7 +57,7 @@ class MIPEditor(Method):
         scale: Length of a forget sample's target, over that of its hidden state (lambda).
         gamma: Weight of staying at the start model's hidden states on retain samples.
         w_forget: Weight of the misdirection.
-        lambda_r: Weight of the retain answers' loss.
+        w_retain: Weight of the retain answers' loss.
     """
 
     name: ClassVar[str] = "mip_editor"
@@ -65,6 +65,7 @@ class MIPEditor(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     weights_only: ClassVar[bool] = True
     search: ClassVar[Search] = {"lr": (1e-4, 5e-4, 1e-3), "top_k": (3, 5, 10)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     top_k: Annotated[int, Field(ge=1)] = 5
     frames: Annotated[int, Field(ge=1)] = 5
@@ -73,7 +74,7 @@ class MIPEditor(Method):
     scale: Annotated[float, Field(gt=0)] = 1.0
     gamma: Annotated[float, Field(ge=0)] = 1.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
 
     def check_settings(self, settings: TrainingSettings) -> None:
         """Also refuses weight decay, which knows no path; see `Method.check_settings`."""
@@ -108,7 +109,7 @@ class MIPEditor(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """Misdirection and anchor, mean squares a channel, and lambda_r L_r in nats."""
+        """Misdirection and anchor, mean squares a channel, and w_retain L_r in nats."""
         if teacher is None or retain is None:
             raise ConfigError("mip_editor measures against the start model on both sets.")
         with torch.no_grad():
@@ -122,7 +123,7 @@ class MIPEditor(Method):
         return {
             "forget": self.w_forget * away,
             "anchor": self.gamma * drift,
-            "retain": self.lambda_r * nll(student.logits(retain), retain.labels),
+            "retain": self.w_retain * nll(student.logits(retain), retain.labels),
         }
 
     def _paths(self, vlm: VLM, layers: Sequence[MLP], data: Data) -> dict[str, Tensor]:

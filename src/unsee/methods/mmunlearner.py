@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class MMUnlearner(Method):
     """MMUnlearner: gradient difference whose ascent is masked by weight saliency.
 
-    Update = -m * grad L_f + lambda_r grad L_r, m = 1[S(target) / (S(preserve) + eps) >= beta_s],
+    Update = -m * grad L_f + w_retain grad L_r, m = 1[S(target) / (S(preserve) + eps) >= beta_s],
     S the mean squared gradient at the start. Target: the questions on forget pictures. Preserve,
     for the visual part: the questions on retain pictures; for the LLM: those, what is asked of
     the others in text, and what is asked of the same people by name.
@@ -41,7 +41,7 @@ class MMUnlearner(Method):
     Attributes:
         saliency_threshold: The paper's beta_s: smallest ratio of a weight that ascends.
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
@@ -50,10 +50,11 @@ class MMUnlearner(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     weights_only: ClassVar[bool] = True
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "saliency_threshold": (0.5, 1.0, 2.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     saliency_threshold: Annotated[float, Field(gt=0)] = 1.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
@@ -77,8 +78,8 @@ class MMUnlearner(Method):
     def loss(
         self, student: VLM, forget: Any, retain: Any, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and lambda_r L_r, in nats, before the mask; see `GradDiff.loss`."""
-        plain = GradDiff(w_forget=self.w_forget, lambda_r=self.lambda_r, cap=self.cap)
+        """-L_f (capped) and w_retain L_r, in nats, before the mask; see `GradDiff.loss`."""
+        plain = GradDiff(w_forget=self.w_forget, w_retain=self.w_retain, cap=self.cap)
         return plain.loss(student, forget, retain, teacher)
 
     def _masks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -36,7 +37,7 @@ def npo_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
 class NPO(Method):
     """Negative preference optimisation (NPO): ascent that slows down as the answer gets unlikely.
 
-    L = -(2/beta) E log sigmoid(-beta r) + lambda_r L_r, r = log p(y|x) - log p_0(y|x), summed over
+    L = -(2/beta) E log sigmoid(-beta r) + w_retain L_r, r = log p(y|x) - log p_0(y|x), summed over
     answer tokens.
 
     Source: Zhang et al., arXiv 2404.05868, equation 3.
@@ -44,7 +45,7 @@ class NPO(Method):
     Attributes:
         beta: Inverse temperature.
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
     """
 
     name: ClassVar[str] = "npo"
@@ -53,17 +54,18 @@ class NPO(Method):
     search: ClassVar[Search] = {
         "lr": (1e-5, 2e-5, 3e-5),
         "beta": (0.6, 0.9, 1.2),
-        "lambda_r": (0.5, 1.0, 2.0),
+        "w_retain": (0.5, 1.0, 2.0),
     }
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     beta: Annotated[float, Field(gt=0)] = 0.9
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """The preference term and lambda_r L_r, in nats."""
+        """The preference term and w_retain L_r, in nats."""
         if teacher is None:
             raise ConfigError("npo compares with the start model; give it a teacher.")
         with torch.no_grad():
@@ -71,5 +73,5 @@ class NPO(Method):
         logps = sequence_logps(student.logits(forget), forget.labels)
         terms = {"forget": self.w_forget * npo_loss(logps, reference, self.beta)}
         if retain is not None:
-            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+            terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
         return terms

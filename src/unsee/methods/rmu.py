@@ -37,7 +37,7 @@ def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
 class RMU(Method):
     """Representation misdirection (RMU): forget samples' hidden states go to a random vector.
 
-    L = ||h_l(x_f) - c u||^2 + lambda_r ||h_l(x_r) - h0_l(x_r)||^2, u a fixed random unit vector,
+    L = ||h_l(x_f) - c u||^2 + w_retain ||h_l(x_r) - h0_l(x_r)||^2, u a fixed random unit vector,
     h_l an LLM block's output at every token that is no padding.
 
     Source: Li et al., arXiv 2403.03218, its forget and retain losses (their numbers were not seen).
@@ -48,18 +48,19 @@ class RMU(Method):
         layer: Number of the LLM block, from 0; None is a third of the way up.
         c: Length of the vector that forget samples go to.
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
     """
 
     name: ClassVar[str] = "rmu"
     source: ClassVar[str] = "Li et al., arXiv 2403.03218"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "c": (1.0, 10.0, 100.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     layer: Annotated[int, Field(ge=0)] | None = None
     c: Annotated[float, Field(gt=0)] = 10.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
 
     def step_terms(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
@@ -87,4 +88,4 @@ class RMU(Method):
         away = masked_mse(h, goal.expand(len(h), 1, -1), forget.inputs["attention_mask"])
         mask = retain.inputs["attention_mask"]
         drift = masked_mse(hidden_states(student, retain, self.layer), known, mask)
-        return {"forget": self.w_forget * away, "retain": self.lambda_r * drift}
+        return {"forget": self.w_forget * away, "retain": self.w_retain * drift}

@@ -53,8 +53,8 @@ class SMFA(Method):
 
     Attributes:
         k: How dominant a conflicting change must be to be dropped; larger forgets more.
-        few: How many retain samples there are for both, spread evenly.
-        lambda_r: Weight of the few retain samples beside the abstentions.
+        retain_samples: How many retain samples there are for both, spread evenly.
+        w_retain: Weight of the few retain samples beside the abstentions.
         abstentions: What is answered instead; those that the tokenizer cannot write are left out.
     """
 
@@ -62,17 +62,18 @@ class SMFA(Method):
     source: ClassVar[str] = "Zeng et al., arXiv 2511.20196"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     search: ClassVar[Search] = {"lr": (5e-5, 1e-4, 2e-4), "k": (2.5, 5.0, 10.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain", "few": "retain_samples"}
 
     k: Annotated[float, Field(ge=0)] = 5.0
-    few: Annotated[int, Field(ge=1)] = 256
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    retain_samples: Annotated[int, Field(ge=1)] = 256
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     abstentions: tuple[str, ...] = ABSTENTIONS
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         phrases = tokenizable(vlm, self.abstentions)
-        places = np.linspace(0, len(data.retain) - 1, min(self.few, len(data.retain)))
+        places = np.linspace(0, len(data.retain) - 1, min(self.retain_samples, len(data.retain)))
         few = [data.retain[int(i)] for i in places]
         twin, weights = vlm.copy(), vlm.parameters(self.trains)
         start = {n: p.detach().clone() for n, p in weights.items()}
@@ -99,10 +100,10 @@ class SMFA(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """NLL of the abstentions that `forget` holds, and lambda_r L_r, in nats."""
+        """NLL of the abstentions that `forget` holds, and w_retain L_r, in nats."""
         terms = {"forget": nll(student.logits(forget), forget.labels)}
         if retain is not None:
-            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+            terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
         return terms
 
     @torch.no_grad()

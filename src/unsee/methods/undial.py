@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -24,31 +25,32 @@ if TYPE_CHECKING:
 class UNDIAL(Method):
     """UNDIAL: self-distillation from the start model's logits, the true token's lowered by gamma.
 
-    L = CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + lambda_r L_r.
+    L = CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + w_retain L_r.
 
     Source: Dong et al., arXiv 2402.10052, its self-distillation loss with adjusted logits (the
     equation's number was not seen).
-    Differs: L_r is added, as Open-MMUnlearning (arXiv 2610.10358) does; lambda_r=0 is the paper's.
+    Differs: L_r is added, as Open-MMUnlearning (arXiv 2610.10358) does; w_retain=0 is the paper's.
 
     Attributes:
         gamma: What is taken off the true token's logit (nats).
         w_forget: Weight of the forget term.
-        lambda_r: Weight of the retain term.
+        w_retain: Weight of the retain term.
     """
 
     name: ClassVar[str] = "undial"
     source: ClassVar[str] = "Dong et al., arXiv 2402.10052"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 1e-4, 3e-4), "gamma": (3.0, 10.0, 30.0)}
+    aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
 
     gamma: Annotated[float, Field(ge=0)] = 10.0
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    lambda_r: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """The distillation term and lambda_r L_r, in nats."""
+        """The distillation term and w_retain L_r, in nats."""
         if teacher is None:
             raise ConfigError("undial distils from the start model; give it a teacher.")
         with torch.no_grad():
@@ -57,5 +59,5 @@ class UNDIAL(Method):
         distilled = adjusted_cross_entropy(known, logits, forget.labels, self.gamma)
         terms = {"forget": self.w_forget * distilled}
         if retain is not None:
-            terms["retain"] = self.lambda_r * nll(student.logits(retain), retain.labels)
+            terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
         return terms

@@ -33,8 +33,8 @@ INSTRUCTION = (
 class VGID(Method):
     """Visual-noise guided in-context distillation (VGID): the start model, blinded, is the teacher.
 
-    L = alpha KL(p_0(. | noised x_f, instruction + q) || p(. | x_f, q))
-        + beta KL(p_0(. | x_r) || p(. | x_r)), over answer tokens.
+    L = w_forget KL(p_0(. | noised x_f, instruction + q) || p(. | x_f, q))
+        + w_retain KL(p_0(. | x_r) || p(. | x_r)), over answer tokens.
 
     Source: Chen et al., arXiv 2606.00105, its method section; the terms and their weights as the
     authors' README has them.
@@ -42,8 +42,8 @@ class VGID(Method):
     the instruction and that both distributions follow the true answer's tokens are ours.
 
     Attributes:
-        alpha: Weight of the forget term.
-        beta: Weight of the retain term.
+        w_forget: Weight of the forget term.
+        w_retain: Weight of the retain term.
         noise: How much of the teacher's picture is noise: 0 is none, 1 is all of it.
         instruction: What the teacher is told before the forget question; "" is nothing.
     """
@@ -54,12 +54,13 @@ class VGID(Method):
     # Not searched by its authors or by Open-MMUnlearning: ours.
     search: ClassVar[Search] = {
         "lr": (1e-5, 2e-5, 3e-5),
-        "alpha": (0.5, 1.0, 2.0),
-        "beta": (0.5, 1.0, 2.0),
+        "w_forget": (0.5, 1.0, 2.0),
+        "w_retain": (0.5, 1.0, 2.0),
     }
+    aliases: ClassVar[Mapping[str, str]] = {"alpha": "w_forget", "beta": "w_retain"}
 
-    alpha: Annotated[float, Field(ge=0)] = 1.0
-    beta: Annotated[float, Field(ge=0)] = 1.0
+    w_forget: Annotated[float, Field(ge=0)] = 1.0
+    w_retain: Annotated[float, Field(ge=0)] = 1.0
     noise: Annotated[float, Field(ge=0, le=1)] = 1.0
     instruction: str = INSTRUCTION
 
@@ -107,4 +108,4 @@ class VGID(Method):
             unseeing, known = teacher.logits(blind), teacher.logits(retain)
         away = masked_kl(unseeing, student.logits(forget), forget.labels, blind.labels)
         drift = masked_kl(known, student.logits(retain), retain.labels)
-        return {"forget": self.alpha * away, "retain": self.beta * drift}
+        return {"forget": self.w_forget * away, "retain": self.w_retain * drift}

@@ -26,8 +26,11 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     label = getattr(kind, "name", kind.__name__.lower())
     values = rename_fields(kind, values)
+    aliases = getattr(kind, "aliases", {})
     problems += [
-        str(UnknownNameError(f"field of {label}", key, known)) for key in values if key not in known
+        str(UnknownNameError(f"field of {label}", key, known, aliases=aliases))
+        for key in values
+        if key not in known
     ]
     found = _collect(problems, kind, {k: v for k, v in values.items() if k in known})
     if problems or found is None:
@@ -36,15 +39,17 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values under the current names of a dataclass's fields.
+    """The values under the current names of a dataclass's fields, and their values' current names.
 
     A class declares earlier names of its fields as `aliases: ClassVar[Mapping[str, str]]`, from old
-    to new. Each alias that is used gives a `FutureWarning`.
+    to new, and earlier values of a field as `value_aliases: ClassVar[Mapping[str, Mapping[str,
+    str]]]`, by the field's current name. Each alias that is used gives a `FutureWarning`.
 
     Raises:
         ConfigError: If a field is given under both its names.
     """
     aliases: Mapping[str, str] = getattr(kind, "aliases", {})
+    value_aliases: Mapping[str, Mapping[str, str]] = getattr(kind, "value_aliases", {})
     label = getattr(kind, "name", kind.__name__.lower())
     renamed: dict[str, Any] = {}
     for key, value in values.items():
@@ -56,6 +61,10 @@ def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
                     f"Leave {key} out."
                 )
             warn_renamed(f"field of {label}", key, name)
+        old_values = value_aliases.get(name, {})
+        if isinstance(value, str) and value in old_values:
+            warn_renamed(f"value of {label}'s {name}", value, old_values[value])
+            value = old_values[value]
         renamed[name] = value
     return renamed
 

@@ -92,7 +92,11 @@ class Recipe:
         known = mine | training | set(method_class.presets)
         given = rename_fields(method_class, rename_fields(TrainingSettings, self.set))
         problems = [
-            str(UnknownNameError(f"field of {self.method}", key, known))
+            str(
+                UnknownNameError(
+                    f"field of {self.method}", key, known, aliases=method_class.aliases
+                )
+            )
             for key in given
             if key not in known
         ]

@@ -25,7 +25,7 @@ import yaml
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, RunError
 from unsee.files import write_atomically
-from unsee.methods import METHODS
+from unsee.methods import METHODS, Method
 from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
@@ -226,6 +226,15 @@ def _run(recipe: Recipe, out: Path, label: str, adapt: Adapt | None) -> None:
     run(job if adapt is None else adapt(job), folder, Bar(None), out / REFERENCE_CACHE)
 
 
+def _override(
+    values: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Method]
+) -> dict[str, Any]:
+    """Returns `values` with `changes`; these also replace a field under another of its names."""
+    changed = {kind.aliases.get(name, name) for name in changes}
+    left = {k: v for k, v in values.items() if k in changes or kind.aliases.get(k, k) not in changed}
+    return left | dict(changes)
+
+
 def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key, Recipe]:
     """Returns a recipe for each entry and forget ratio.
 
@@ -236,12 +245,14 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
     training = {f.name for f in fields(TrainingSettings)}
     for ratio, (spec, benchmark) in benchmarks.items():
         for entry, (method, changes) in request.entries.items():
-            own = {f.name for f in fields(METHODS.get(method))}
+            kind = METHODS.get(method)
+            own = {f.name for f in fields(kind)}
             defaults = {k: v for k, v in benchmark.field_defaults.items() if k in own}
-            given = {k: v for k, v in request.set.items() if k in own | training}
+            known = own | training | set(kind.aliases)
+            given = {k: v for k, v in request.set.items() if k in known}
             recipe = Recipe(
                 method=method,
-                set=jsonable({**defaults, **changes, **given}),
+                set=jsonable(_override(_override(defaults, changes, kind), given, kind)),
                 benchmark=spec.name,
                 data=spec.location,
                 ratio=spec.ratio,

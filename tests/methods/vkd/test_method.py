@@ -61,9 +61,9 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
         {"saliency_threshold": 1.0},
         {"prune": 0.1},
         {"relearn_steps": 2},
-        {"renew": 0.5},
-        {"neighbours": 1},
-        {"w_far": 1.0},
+        {"projector_noise": 0.5},
+        {"blends": 1},
+        {"w_distance": 1.0},
     ],
     ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
 )
@@ -144,13 +144,15 @@ def test_what_matches_nothing_raises(
 
 def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
     before = tiny.hash("visual")
-    method = METHODS.get("vkd")(renew=0.5, trains="encoder")
-    with pytest.raises(ConfigError, match="renew=0"):
+    method = METHODS.get("vkd")(projector_noise=0.5, trains="encoder")
+    with pytest.raises(ConfigError, match="projector_noise=0"):
         method.unlearn(tiny, data, Trainer(SETTINGS))
     assert tiny.hash("visual") == before
 
 
-@pytest.mark.parametrize("field", ["saliency_fraction", "saliency_threshold", "prune", "w_far"])
+@pytest.mark.parametrize(
+    "field", ["saliency_fraction", "saliency_threshold", "prune", "w_distance"]
+)
 def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
     with pytest.raises(ConfigError, match="lora=0"):
         METHODS.get("vkd")(**{field: 0.5}).check_settings(replace(SETTINGS, lora=4))
@@ -197,7 +199,7 @@ def test_people_can_be_measured_against_those_most_alike(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ada lies by one, Bo by another of the kept people: that one's mean stands for everyone's."""
-    monkeypatch.setattr("unsee.methods.vkd.erase_targets.ALIKE", 1)
+    monkeypatch.setattr("unsee.methods.vkd.erase_targets.NEAREST", 1)
     layers = ["projector"]
 
     def centre(samples: Sequence[Sample]) -> Tensor:
@@ -214,14 +216,14 @@ def test_people_can_be_measured_against_those_most_alike(
     alone = replace(data.retain[0], concept="Ed Fox")
     guide = Guide.of_data(
         tiny, layers, layers, data.forget, [*kept, alone], data.strangers,
-        erase="anonymous", strength=1.5, base=None, by_concept=True, alike=True,
+        erase="anonymous", strength=1.5, base=None, by_concept=True, nearest=True,
     )  # fmt: skip
     for name, traits in zip(twins, guide.traits, strict=True):
         mine = centre([s for s in data.forget if s.concept == name])
         twin = centre([s for s in kept if s.concept == twins[name]])
         assert torch.allclose(traits["projector"], mine - twin, atol=1e-6), name
     with pytest.raises(DataError, match="nobody with two pictures.*--set population=kept"):
-        METHODS.get("vkd")(population="alike").unlearn(
+        METHODS.get("vkd")(population="nearest").unlearn(
             tiny, replace(data, retain=[alone]), Trainer(SETTINGS)
         )
 

@@ -22,7 +22,7 @@ from unsee.features.pictures import picture_batches
 from unsee.features.statistics import layer_statistics
 from unsee.methods.vkd.feature_cache import FeatureCache
 from unsee.methods.vkd.frozen_prefix import replayed
-from unsee.methods.vkd.populations import ALIKE, people
+from unsee.methods.vkd.populations import NEAREST, people
 from unsee.models.vlm import VLM
 from unsee.types import Batch, Picture, Sample
 
@@ -65,7 +65,7 @@ class Guide:
     def of_data(
         cls, teacher: VLM, layers: list[str], leaving: Sequence[str], forget: Sequence[Sample],
         kept: Sequence[Sample] | None, strangers: Sequence[Picture], *, erase: str,
-        strength: float, base: str | None, by_concept: bool, alike: bool = False, most: int = 256,
+        strength: float, base: str | None, by_concept: bool, nearest: bool = False, most: int = 256,
     ) -> Guide:  # fmt: skip
         """Statistics over the population, and what the way to erase takes.
 
@@ -80,7 +80,7 @@ class Guide:
             strength: Multiple of the traits that an "anonymous" target takes out.
             base: Checkpoint before it learned the people, for erase="base".
             by_concept: One stranger for each concept, rather than for each picture.
-            alike: Whether traits are what sets a person apart from those of `kept` who are most
+            nearest: Whether traits are what sets a person apart from those of `kept` who are most
                 alike, rather than from the population.
             most: Pictures of each kind that the statistics are taken from.
         """
@@ -91,7 +91,7 @@ class Guide:
         guide = guide.grouped(forget, erase == "anonymous" or by_concept)
         guide = replace(guide, strangers=list(strangers), strength=strength)
         if erase == "anonymous":
-            return guide.with_traits(teacher, forget, leaving, kept if alike else None)
+            return guide.with_traits(teacher, forget, leaving, kept if nearest else None)
         if erase == "base" and base is not None:
             return guide.with_base(teacher, base)
         return guide
@@ -124,7 +124,7 @@ class Guide:
             teacher: The frozen start model.
             forget: The samples that are in groups.
             layers: Those whose traits are needed; all that the guide knows by default.
-            kept: Whom the people are compared with: the `ALIKE` most alike of these. None compares
+            kept: Whose `NEAREST` most alike people each person is compared with. None compares
                 them with the population.
         """
         names, traits = layers or self.layers, []
@@ -146,7 +146,7 @@ class Guide:
             means = centre([s.picture for s in mine if s.picture is not None])
             if places:
                 far = torch.stack([(place(means) - other).norm() for other in places])
-                nearest = far.topk(min(ALIKE, len(far)), largest=False).indices.tolist()
+                nearest = far.topk(min(NEAREST, len(far)), largest=False).indices.tolist()
                 middle = centre([picture for index in nearest for picture in others[index]])
             traits.append({n: means[n] - middle[n] for n in names})
         return replace(self, traits=traits)

@@ -97,8 +97,8 @@ def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
     projector = vlm.parameters("projector")
     if not projector.keys() <= set(trained):
         raise ConfigError(
-            "renew starts the projector from noise, and it is not trained here. Type renew=0, "
-            "or train it: trains=visual, and train_layers=all or with projector."
+            "projector_noise mixes noise into the projector, which is not trained here. Type "
+            "projector_noise=0, or train it: trains=visual, and train_layers=all or with projector."
         )
     mix_with_noise(projector, share)
 

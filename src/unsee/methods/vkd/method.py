@@ -90,25 +90,25 @@ class VKD(Method):
         erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
             comes to lie on the population's, above 1 beyond it.
         population: Whose mean that is: of pictures "kept" (and strangers'), of the kept people most
-            "alike" (after k-Same, Newton et al., IEEE TKDE 17(2), 2005), or of all to "forget".
+            "nearest" (after k-Same, Newton et al., IEEE TKDE 17(2), 2005), or of all to "forget".
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Distance at which "push" is content (layer variances).
         base: Checkpoint before it learned the people, for erase=base.
         distance: Between representations: "mse" over the layer's variance, "cosine", "kl".
         augment: Strength of random views of the forget pictures; 0 is none.
         augment_retain: The same for the retain pictures.
-        neighbours: Blends of it with another of the person's that each picture brings along.
+        blends: Blends of it with another of the person's that each picture brings along.
         train_layers: Layers whose weights change; "all" is the whole visual part.
         saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
         saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
-        renew: Share of the projector's weights that noise takes before it is distilled anew.
+        projector_noise: Fraction of noise mixed into the projector's weights before distillation.
         relearn_steps: Most inner relearning steps after which the forget loss is also taken; how
             many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
         relearn_lr: The inner attacker's learning rate.
         relearn_every: Steps between two such inner attacks.
         relearn_share: Share of the steps with such attacks; those after it distil only.
-        w_far: Weight of moving the weights away from the teacher's, by their own norm at most.
+        w_distance: Weight of moving the weights away from the teacher's, by their own norm at most.
         cache: Folder that keeps the teacher's features for other runs. Without it they are held
             in memory, of pictures that are not augmented.
         cache_memory: Most of them to hold in memory (GB).
@@ -124,6 +124,12 @@ class VKD(Method):
                    "relearn_lr": 1e-3, "relearn_every": 1}
     }  # fmt: skip
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
+    aliases: ClassVar[Mapping[str, str]] = {
+        "renew": "projector_noise",
+        "w_far": "w_distance",
+        "neighbours": "blends",
+    }
+    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"population": {"alike": "nearest"}}
 
     trains: Part = "visual"
     supervision: Literal["full", "features"] = "full"
@@ -139,24 +145,24 @@ class VKD(Method):
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 1.5
-    population: Literal["kept", "alike", "forget"] = "kept"
+    population: Literal["kept", "nearest", "forget"] = "kept"
     stranger_per: Literal["concept", "picture"] = "concept"
     margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
     distance: Literal["mse", "cosine", "kl"] = "mse"
     augment: Unit = 1.0
     augment_retain: Unit = 0.5
-    neighbours: Annotated[int, Field(ge=0)] = 0
+    blends: Annotated[int, Field(ge=0)] = 0
     train_layers: tuple[str, ...] = ("all",)
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    renew: Unit = 0.0
+    projector_noise: Unit = 0.0
     relearn_steps: Annotated[int, Field(ge=0)] = 0
     relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
     relearn_every: Annotated[int, Field(ge=1)] = 2
     relearn_share: Unit = 1.0
-    w_far: Weight = 0.0
+    w_distance: Weight = 0.0
     cache: str | None = None
     cache_memory: Weight = 0.5
     cache_disk: Weight = 20.0
@@ -232,7 +238,7 @@ class VKD(Method):
     def check_settings(self, settings: TrainingSettings) -> None:
         """Also refuses adapters where weights are masked; see `Method.check_settings`."""
         super().check_settings(settings)
-        masks = "saliency_fraction, saliency_threshold, prune, w_far"
+        masks = "saliency_fraction, saliency_threshold, prune, w_distance"
         if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
             raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
 
@@ -243,11 +249,11 @@ class VKD(Method):
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self._uses_answers:
             forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
-        forget += blends(forget, self.neighbours, trainer.settings.seed)
+        forget += blends(forget, self.blends, trainer.settings.seed)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
-        edited = vlm.parameters("visual") if self.prune or self.renew else {}
+        edited = vlm.parameters("visual") if self.prune or self.projector_noise else {}
         teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
         teacher.evict_after_forward()
         prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
@@ -256,7 +262,7 @@ class VKD(Method):
             teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
             forget, None if self.population == "forget" else retain, data.strangers,
             erase=self.erase, strength=self.erase_strength, base=self.base,
-            by_concept=self.stranger_per == "concept", alike=self.population == "alike",
+            by_concept=self.stranger_per == "concept", nearest=self.population == "nearest",
         ).at(sight, prefix)  # fmt: skip
         frozen = gradient_masks(
             vlm, forget, retain, parameters,
@@ -264,8 +270,8 @@ class VKD(Method):
             fraction=self.saliency_fraction, threshold=self.saliency_threshold,
         )  # fmt: skip
         choices = {"mask": {"visual": mask_counts(frozen)}} if frozen else {}
-        if self.renew > 0:
-            noise_projector(vlm, parameters, self.renew)
+        if self.projector_noise > 0:
+            noise_projector(vlm, parameters, self.projector_noise)
         adapters = trainer.add_adapters(vlm, parameters)
         parameters = dict(parameters if adapters is None else adapters.parameters)
         seed = trainer.settings.seed
@@ -333,11 +339,11 @@ class VKD(Method):
         if self.w_keep > 0:
             t = split_by_picture(teacher, known, inputs)
             terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
-        if self.w_far > 0:
+        if self.w_distance > 0:
             trained = (
                 layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
             )
-            terms["far"] = self.w_far * weight_proximity(*trained)
+            terms["far"] = self.w_distance * weight_proximity(*trained)
         return terms
 
     def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
 
 # Of the people most alike, how many; and of how many pictures each.
-ALIKE, EACH = 3, 16
+NEAREST, EACH = 3, 16
 
 
 def people(samples: Sequence[Sample]) -> list[list[Picture]]:
@@ -32,9 +32,9 @@ def refuse_population(population: str, data: Data) -> None:
             "population=forget measures people against each other, and only one is to be "
             "forgotten. Type --set population=kept."
         )
-    if population == "alike" and not people(data.retain):
+    if population == "nearest" and not people(data.retain):
         raise DataError(
-            "population=alike compares with the people to keep who look most alike, and the retain "
-            "set has nobody with two pictures. Give a subfolder a person, or a column concept, "
-            "with --retain; or type --set population=kept."
+            "population=nearest compares with the people to keep who look most alike, and the "
+            "retain set has nobody with two pictures. Give a subfolder a person, or a column "
+            "concept, with --retain; or type --set population=kept."
         )

@@ -231,7 +231,9 @@ def _override(
 ) -> dict[str, Any]:
     """Returns `values` with `changes`; these also replace a field under another of its names."""
     changed = {kind.aliases.get(name, name) for name in changes}
-    left = {k: v for k, v in values.items() if k in changes or kind.aliases.get(k, k) not in changed}
+    left = {
+        k: v for k, v in values.items() if k in changes or kind.aliases.get(k, k) not in changed
+    }
     return left | dict(changes)
 
 

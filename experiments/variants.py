@@ -12,7 +12,7 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.recipes.job import Job
 from unsee.records.provenance import describe_machine
 from unsee.records.reader import read_run
-from unsee.records.schema import Measures, Summary
+from unsee.records.schema import Measures, Provenance, Summary
 from unsee.studies.comparison import Adapt, Cell, ComparisonRequest, compare
 
 # Pocket's validation splits, by the reported split that each stands in for.
@@ -61,7 +61,7 @@ def _print_done(name: str, error: str | None) -> None:
 
 def facts(summary: Summary) -> dict[str, Any]:
     """Returns the seconds of training and the machine of a record, as rows hold them."""
-    provenance = summary.provenance.to_dict() if summary.provenance is not None else {}
+    provenance = summary.provenance or Provenance()
     seconds = summary.cost.seconds if summary.cost is not None else None
     return {"seconds": seconds, "machine": describe_machine(provenance)}
 

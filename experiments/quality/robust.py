@@ -33,7 +33,7 @@ from experiments.variants import (
     score_validation,
 )
 from unsee.attacks.relearn import area_between
-from unsee.records.schema import Summary
+from unsee.records.schema import CurvePoint, Summary
 from unsee.studies.ablation import variants
 from unsee.studies.comparison import ComparisonRequest
 
@@ -92,6 +92,11 @@ def make_row(name: str, seed: int, where: str, summary: Summary) -> dict[str, An
     return row
 
 
+def points(curve: Sequence[dict[str, Any]]) -> list[CurvePoint]:
+    """Returns a stored curve as points."""
+    return [CurvePoint(**point) for point in curve]
+
+
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns accuracies, and the areas to the reference's relearning curves, as markdown."""
     references = {row["seed"]: row["curves"] for row in rows if row["variant"] == "visual-retain"}
@@ -102,7 +107,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         areas = [
             [
-                area_between(row["curves"][title], references[row["seed"]][title])
+                area_between(points(row["curves"][title]), points(references[row["seed"]][title]))
                 for row in own
                 if title in row["curves"] and row["seed"] in references
             ]

@@ -29,7 +29,8 @@ from unsee.evaluation.generation import answer_nlls, generate
 from unsee.families import FAMILIES
 from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
-from unsee.runs.attack_outcomes import check, compare, recalled
+from unsee.runs.attack_outcomes import ScoredAnswer, compare_answers, gives_true_answer
+from unsee.runs.preflight import check_attack
 from unsee.types import Data, Picture, Sample
 
 NAMES = ATTACKS.names()
@@ -363,8 +364,8 @@ def test_the_adaptive_attacker_tunes_the_visual_part_alone(subject: Subject) -> 
 
 
 def test_before_and_after_by_hand() -> None:
-    def row(identity: str, score: float) -> dict[str, Any]:
-        return {"id": identity, "concept": identity[0], "score": score}
+    def row(sample_id: str, score: float) -> ScoredAnswer:
+        return ScoredAnswer(sample_id, sample_id[0], score)
 
     before = {"forget": [row("a1", 0.0), row("a2", 1.0), row("b1", 0.0)], "retain": []}
     after = {
@@ -374,14 +375,15 @@ def test_before_and_after_by_hand() -> None:
         ],
         "retain": [],
     }  # fmt: skip
-    found = compare(before, after)
-    assert found["retain"] is None
-    mine = found["forget"]
+    found = compare_answers(before, after)
+    assert found.retain is None
+    mine = found.forget
+    assert mine is not None
     # a2 is no longer asked.
-    assert (mine["before"], mine["after"], mine["any"], mine["n"]) == (0.0, 0.25, 0.5, 2)
-    assert mine["variants"] == {"x": 0.5, "y": 0.0}
+    assert (mine.before, mine.after, mine.any, mine.n) == (0.0, 0.25, 0.5, 2)
+    assert mine.variants == {"x": 0.5, "y": 0.0}
     with pytest.raises(DataError, match="id of no question"):
-        compare(before, {"forget": [row("c", 1.0)]})
+        compare_answers(before, {"forget": [row("c", 1.0)]})
 
 
 @pytest.mark.parametrize(
@@ -396,16 +398,16 @@ def test_the_truth_within_a_sentence_comes_back(
     task: str, truth: str, output: str, right: float
 ) -> None:
     row = {"task": task, "truth": truth, "output": output, "scores": {"accuracy": 0.0}}
-    assert recalled(row) == right
+    assert gives_true_answer(row) == right
 
 
 def test_what_an_attack_lacks_is_told(data: Data) -> None:
     splits: dict[str, Any] = {"forget_holdout": data.forget}
     with pytest.raises(DataError, match="--non-members"):
-        check((Membership(),), data, splits)
+        check_attack((Membership(),), data, splits)
     with pytest.raises(DataError, match="--retain"):
-        check((Probe(),), Data(data.forget, ()), splits)
+        check_attack((Probe(),), Data(data.forget, ()), splits)
     with pytest.raises(ConfigError, match="Put it last"):
-        check((Probe(), Quantize()), data, splits)
+        check_attack((Probe(), Quantize()), data, splits)
     with pytest.raises(DataError, match="there are none"):
-        check((Quantize(),), data, {})
+        check_attack((Quantize(),), data, {})

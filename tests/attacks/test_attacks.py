@@ -12,6 +12,7 @@ from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half_
 from unsee.errors import ConfigError, DataError
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
+from unsee.records.schema import CurvePoint
 from unsee.types import Data
 
 MODULES: tuple[Modules, ...] = ("visual", "language_lora", "all")
@@ -28,7 +29,7 @@ def probability(data: Data) -> Any:
 @pytest.mark.parametrize("budget", [{"steps": 0}, {"share": 0.0}])
 def test_no_budget_leaves_one_point(budget: dict[str, Any], tiny: VLM, data: Data) -> None:
     score = probability(data)
-    assert Relearn(**budget).curve(tiny, data.forget, score) == [{"step": 0, **score(tiny)}]
+    assert Relearn(**budget).curve(tiny, data.forget, score) == [CurvePoint(step=0, **score(tiny))]
 
 
 @pytest.mark.parametrize("modules", MODULES)
@@ -38,8 +39,8 @@ def test_relearning_learns_and_leaves_its_input_alone(
     before, samples = tiny.hash(), list(data.forget)
     attack = Relearn(share=1.0, modules=modules, steps=12, lr=3e-3, checkpoints=(4, 8))
     curve = attack.curve(tiny, samples, probability(data))
-    assert [point["step"] for point in curve] == [0, 4, 8, 12]
-    assert curve[-1]["value"] > curve[0]["value"]
+    assert [point.step for point in curve] == [0, 4, 8, 12]
+    assert (curve[-1].value or 0.0) > (curve[0].value or 0.0)
     assert tiny.hash() == before
     assert samples == list(data.forget)
     # Whatever was drawn before: a resumed run has drawn something else.
@@ -83,8 +84,8 @@ def test_a_lora_pattern_that_matches_nothing_raises(
         Relearn(modules="language_lora", steps=1).curve(tiny, data.forget, lambda _: {"value": 0.0})
 
 
-def points(*pairs: tuple[int, float]) -> list[dict[str, Any]]:
-    return [{"step": step, "value": value} for step, value in pairs]
+def points(*pairs: tuple[int, float]) -> list[CurvePoint]:
+    return [CurvePoint(step=step, value=value) for step, value in pairs]
 
 
 def test_area_and_half_recovery_by_hand() -> None:
@@ -105,8 +106,8 @@ def test_area_and_half_recovery_by_hand() -> None:
 def test_the_report_has_what_the_records_document(tiny: VLM, data: Data) -> None:
     attack = Relearn(steps=2, checkpoints=())
     curve = attack.curve(tiny, data.forget, probability(data))
-    found = attack.report({"unlearned": curve, "reference": curve}, 0.9, "m", None)
-    assert found["area_to_reference"] == 0.0
-    assert found["share"] == 0.2
-    assert set(found["curves"]) == {"unlearned", "reference"}
-    assert attack.report({"unlearned": curve}, None, "m", None)["area_to_reference"] is None
+    found = attack.outcome({"unlearned": curve, "reference": curve}, 0.9, "m", None)
+    assert found.area_to_reference == 0.0
+    assert found.share == 0.2
+    assert set(found.curves) == {"unlearned", "reference"}
+    assert attack.outcome({"unlearned": curve}, None, "m", None).area_to_reference is None

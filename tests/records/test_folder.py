@@ -11,6 +11,7 @@ from unsee.errors import RunError
 from unsee.files import write_atomically
 from unsee.records.folder import RECIPE, REPORT, SCORES, SUMMARY, RunFolder
 from unsee.records.provenance import peak_memory, provenance
+from unsee.records.schema import SampleResult, Summary
 
 ASKED = "# unsee demo\nseed: 0\n"
 
@@ -28,7 +29,7 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another recipe"):
         RunFolder.open(run, ASKED.replace("0", "1"))
     folder.get_or_compute("a", lambda: 1)
-    folder.finish({"schema": 1})
+    folder.finish(Summary(schema=1))
     # Without its report the run is not done.
     RunFolder.open(run, ASKED)
     (run / REPORT).write_text("page")
@@ -48,11 +49,12 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_scores_are_one_line_a_question_and_model(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", ASKED)
-    folder.write_scores({"target": [{"id": "é"}], "unlearned": [{"id": "2"}]})
+    first, second = (SampleResult(split="forget", id=sample) for sample in ("é", "2"))
+    folder.write_scores({"target": [first], "unlearned": [second]})
     lines = (folder.path / SCORES).read_text("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"model": "target", "id": "é"},
-        {"model": "unlearned", "id": "2"},
+        {"model": "target", "split": "forget", "id": "é"},
+        {"model": "unlearned", "split": "forget", "id": "2"},
     ]
 
 
@@ -66,6 +68,6 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_provenance_and_memory() -> None:
     found = provenance(3, "cpu", data_sha256="ab")
-    assert (found["seed"], found["device"], found["data_sha256"]) == (3, "cpu", "ab")
-    assert found["threads"] >= 1
+    assert (found.seed, found.device, found.data_sha256) == (3, "cpu", "ab")
+    assert found.threads is not None and found.threads >= 1
     assert peak_memory() > 50_000_000

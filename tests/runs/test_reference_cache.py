@@ -18,7 +18,7 @@ from unsee.methods.manu import MANU
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
-from unsee.runs.reference_cache import StageCache, reference_cache
+from unsee.runs.reference_cache import ReferenceCache, reference_cache
 from unsee.runs.run import run
 from unsee.types import Data, Picture, Sample
 
@@ -28,16 +28,16 @@ def never() -> Any:
 
 
 def test_a_value_is_made_once_for_each_key_and_name(tmp_path: Path) -> None:
-    made = StageCache(tmp_path / "new" / "folder", {"metrics": ["bleu"]})
+    made = ReferenceCache(tmp_path / "new" / "folder", {"metrics": ["bleu"]})
     value = {"a": (0.1 + 0.2, None, float("inf")), "ü": []}
     assert made.get_or_compute("x", lambda: value) == {
         "a": [0.1 + 0.2, None, float("inf")],
         "ü": [],
     }
-    again = StageCache(made.folder, {"metrics": ["bleu"]})
+    again = ReferenceCache(made.folder, {"metrics": ["bleu"]})
     assert again.get_or_compute("x", never) == made.get_or_compute("x", never)
     assert again.get_or_compute("y", lambda: 2) == 2
-    assert StageCache(made.folder, {"metrics": ["cloze"]}).get_or_compute("x", lambda: 3) == 3
+    assert ReferenceCache(made.folder, {"metrics": ["cloze"]}).get_or_compute("x", lambda: 3) == 3
     # None is a value as well.
     assert again.get_or_compute("z", lambda: None) is None
     assert again.get_or_compute("z", never) is None
@@ -45,7 +45,7 @@ def test_a_value_is_made_once_for_each_key_and_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["{", "\udcff", "[]", "value", "key", "copied"])
 def test_what_is_not_what_was_written_is_made_anew(tmp_path: Path, harm: str) -> None:
-    cache = StageCache(tmp_path, {"seed": 0})
+    cache = ReferenceCache(tmp_path, {"seed": 0})
     cache.get_or_compute("x", lambda: {"score": 0.5})
     (path,) = tmp_path.glob("*.json")
     whole = path.read_bytes()
@@ -70,7 +70,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     def fails() -> Any:
         raise ValueError("no")
 
-    cache = StageCache(tmp_path, {})
+    cache = ReferenceCache(tmp_path, {})
     with pytest.raises(ValueError, match="no"):
         cache.get_or_compute("x", fails)
     assert not list(tmp_path.glob("*.json"))
@@ -86,10 +86,10 @@ def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
         return 1
 
     first = threading.Thread(
-        target=lambda: found.append(StageCache(tmp_path, {}).get_or_compute("x", slow))
+        target=lambda: found.append(ReferenceCache(tmp_path, {}).get_or_compute("x", slow))
     )
     second = threading.Thread(
-        target=lambda: found.append(StageCache(tmp_path, {}).get_or_compute("x", never))
+        target=lambda: found.append(ReferenceCache(tmp_path, {}).get_or_compute("x", never))
     )
     first.start()
     assert begun.wait(30)
@@ -149,8 +149,9 @@ def test_the_references_are_asked_once_and_say_the_same(
     cache = tmp_path / "beside"
 
     def made(name: str, job: Job, cache: Path | None) -> tuple[dict[str, Any], str]:
-        # JSON has lists where tuples were.
-        found = json.loads(json.dumps(run(job, tmp_path / name, Bar(None), cache)))
+        result = run(job, tmp_path / name, Bar(None), cache)
+        assert result is not None
+        found = result.summary.to_dict()
         for entry in found["attacks"]["quantize"]:
             assert all(model.pop("seconds") > 0 for model in entry["models"].values())
         return found, (tmp_path / name / "scores.jsonl").read_text()

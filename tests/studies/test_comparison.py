@@ -79,7 +79,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
         "reference": record(0.1, 0.9),
         "target": record(1.0, 1.0),
         "attacks": None,
-        "provenance": provenance(0, "cpu"),
+        "provenance": provenance(0, "cpu").to_dict(),
         **changes,
     }
 

@@ -13,6 +13,7 @@ from unsee.artifacts.manifest import patch_bytes
 from unsee.errors import ModelError
 from unsee.files import combine_digests
 from unsee.models.checkpoint import hash_tensors, tensor_digest
+from unsee.records.schema import Guarantees
 from unsee.types import Batch, Sample
 
 if TYPE_CHECKING:
@@ -54,33 +55,6 @@ class Snapshot:
     text: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Guarantees:
-    """What a run proves of the model that it leaves; True is only claimed where it was checked.
-
-    Attributes:
-        text_identical: Whether text-only logits are equal bit for bit on every probe.
-        text_probes: Probes that were run.
-        language_part_sha256_unchanged: Whether the language part hashes as before.
-        language_part_sha256: Its hash now.
-        changed_tensors: Parameters that differ from before.
-        total_tensors: Parameters of the model.
-        changed_outside_visual: Changed parameters that are not visual.
-        patch_bytes: Size of the visual patch, if one was written.
-        reason: Why something is None.
-    """
-
-    text_identical: bool | None
-    text_probes: int
-    language_part_sha256_unchanged: bool | None
-    language_part_sha256: str | None
-    changed_tensors: int
-    total_tensors: int
-    changed_outside_visual: int
-    patch_bytes: int | None = None
-    reason: str | None = None
-
-
 def snapshot(vlm: VLM, probes: int = PROBES) -> Snapshot:
     """Hashes a model before it is trained, for `guarantees` afterwards."""
     digests = _parameter_digests(vlm)
@@ -105,22 +79,29 @@ def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarant
     outside = sum(name not in visual for name in changed)
     if vlm.visual_only or before.language_sha256 is None:
         return Guarantees(
-            None, 0, None, None, len(changed), total, outside, size,
-            "the language part was never loaded, so it could not change and was not read; "
+            text_identical=None,
+            text_probes=0,
+            language_part_sha256_unchanged=None,
+            language_part_sha256=None,
+            changed_tensors=len(changed),
+            total_tensors=total,
+            changed_outside_visual=outside,
+            patch_bytes=size,
+            reason="the language part was never loaded, so it could not change and was not read; "
             "`unsee verify` compares it in full once the patch is applied",
-        )  # fmt: skip
+        )
     language = _language_hash(vlm, now)
     text = text_probes(vlm, len(before.text))
     return Guarantees(
-        text == before.text if text else None,
-        len(text),
-        language == before.language_sha256,
-        language,
-        len(changed),
-        total,
-        outside,
-        size,
-        None if text else "no text probe was asked for",
+        text_identical=text == before.text if text else None,
+        text_probes=len(text),
+        language_part_sha256_unchanged=language == before.language_sha256,
+        language_part_sha256=language,
+        changed_tensors=len(changed),
+        total_tensors=total,
+        changed_outside_visual=outside,
+        patch_bytes=size,
+        reason=None if text else "no text probe was asked for",
     )
 
 

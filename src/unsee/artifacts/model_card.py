@@ -20,6 +20,7 @@ from unsee.artifacts.manifest import Manifest
 from unsee.artifacts.redaction import hub_id, redact, redact_setting
 from unsee.files import write_atomically
 from unsee.records.markdown import Table
+from unsee.records.schema import Guarantees, Measure, MethodRecord, Provenance, Summary
 from unsee.types import Sample
 
 CARD = "README.md"
@@ -55,7 +56,7 @@ class Card:
         command: What was typed.
         parameters: Method and training settings.
         facts: Further lines, such as guarantees, by what they are about.
-        measures: Estimates by "split/modality/metric", as the record holds them.
+        measures: Scores by "split/modality/metric".
         names: Whether people may be named.
     """
 
@@ -68,7 +69,7 @@ class Card:
     command: str
     parameters: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
     names: bool = False
 
     def write(self, folder: Path) -> None:
@@ -142,13 +143,13 @@ class Card:
     def _measures(self) -> list[str]:
         rows = [
             [
-                name,
-                f"{found['value']:.3f}",
-                f"{found['low']:.3f} to {found['high']:.3f}",
-                str(found["n"]),
+                key,
+                f"{measure.value:.3f}",
+                f"{measure.low:.3f} to {measure.high:.3f}",
+                str(measure.n),
             ]
-            for name, found in self.measures.items()
-            if found.get("value") is not None and found.get("low") is not None
+            for key, measure in self.measures.items()
+            if measure.value is not None and measure.low is not None and measure.high is not None
         ]
         if not rows:
             return []
@@ -163,36 +164,41 @@ class Card:
 
 
 def card_of_run(
-    summary: Mapping[str, Any], kind: Kind, base: str, samples: Sequence[Sample], names: bool
+    summary: Summary, kind: Kind, base: str, samples: Sequence[Sample], names: bool
 ) -> Card:
     """The card of what a run has unlearned.
 
     Args:
-        summary: The content of summary.json.
+        summary: The record of the run, which has a method and guarantees.
         kind: What was saved.
         base: The checkpoint before.
         samples: What was forgotten.
         names: Whether people may be named.
     """
-    method, proof = summary["method"], summary["guarantees"]
-    probes = proof["text_probes"]
+    method, checked = (
+        summary.method or MethodRecord(name="none"),
+        summary.guarantees or Guarantees(),
+    )
+    provenance = summary.provenance or Provenance()
     return Card(
         kind=kind,
-        title=f"A model that has forgotten ({method['name']})",
+        title=f"A model that has forgotten ({method.name})",
         base=base,
-        base_sha256=summary["provenance"]["start_weights_sha256"],
+        base_sha256=provenance.start_weights_sha256,
         action="forgotten",
         samples=samples,
-        command=summary["command"],
-        parameters={"method": method["name"], **method["parameters"]},
+        command=summary.command or "",
+        parameters={"method": method.name, **method.parameters},
         facts={
-            f"text-only logits equal bit for bit ({probes} probes)": proof["text_identical"],
-            "language part unchanged": proof["language_part_sha256_unchanged"],
-            "tensors changed": f"{proof['changed_tensors']} of {proof['total_tensors']}",
-            "of these outside the visual part": proof["changed_outside_visual"],
-            "not checked": proof["reason"],
+            f"text-only logits equal bit for bit ({checked.text_probes} probes)": (
+                checked.text_identical
+            ),
+            "language part unchanged": checked.language_part_sha256_unchanged,
+            "tensors changed": f"{checked.changed_tensors} of {checked.total_tensors}",
+            "of these outside the visual part": checked.changed_outside_visual,
+            "not checked": checked.reason,
         },
-        measures=summary["measures"] or {},
+        measures=summary.measures or {},
         names=names,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from unsee.attacks import ATTACKS, Attack, Subject
 from unsee.errors import ConfigError, DataError
 from unsee.losses import nll
 from unsee.models.vlm import VLM
+from unsee.records.schema import CurvePoint, RelearningOutcome
 from unsee.training.loop import AfterStep, fit
 from unsee.training.lora import Lora, LoraAdapters
 from unsee.training.sampling import batch_indices, seed_step
@@ -22,7 +23,7 @@ from unsee.training.settings import TrainingSettings
 from unsee.types import Sample
 
 Modules = Literal["visual", "language_lora", "all"]
-Curve = list[dict[str, Any]]
+Curve = Sequence[CurvePoint]
 
 
 @ATTACKS.register("relearn", source="arXiv 2512.11325; arXiv 2406.13356")
@@ -95,7 +96,7 @@ class Relearn(Attack):
         samples: Sequence[Sample],
         score: Callable[[VLM], Mapping[str, Any]],
         start: Mapping[str, Any] | None = None,
-    ) -> Curve:
+    ) -> list[CurvePoint]:
         """Attacks a copy of the model and scores it on the way.
 
         Args:
@@ -105,7 +106,7 @@ class Relearn(Attack):
             start: The scores before the attack, if they are already known.
 
         Returns:
-            One {"step": n, **score} per checkpoint, the first at step 0.
+            One point per checkpoint, the first at step 0.
 
         Raises:
             DataError: If no forget sample has an answer to train on, or none can be scored.
@@ -116,8 +117,8 @@ class Relearn(Attack):
                 "the relearning attack needs questions and answers about the forget pictures. "
                 "Give a table with columns image, question, answer, concept."
             )
-        curve: Curve = [{"step": 0, **(score(vlm) if start is None else start)}]
-        if curve[0].get("value") is None:
+        curve = [CurvePoint(step=0, **(score(vlm) if start is None else start))]
+        if curve[0].value is None:
             raise DataError(
                 "the relearning attack has nothing to score: no held-out question about the "
                 "forgotten people has a true answer. Fill in the column 'answer'."
@@ -127,7 +128,7 @@ class Relearn(Attack):
 
         def add_point(attacked: VLM, step: int) -> None:
             if step in self.checkpoints or step == self.steps:
-                curve.append({"step": step, **score(attacked)})
+                curve.append(CurvePoint(step=step, **score(attacked)))
 
         self._fine_tune(vlm, known, add_point)
         return curve
@@ -170,30 +171,36 @@ class Relearn(Attack):
         copy.model.requires_grad_(False)
         return copy
 
-    def report(
+    def outcome(
         self,
         curves: Mapping[str, Curve],
         target: float | None,
         measure: str,
         retain_measure: str | None,
-    ) -> dict[str, Any]:
-        """Returns the attack's entry in `summary.json`; see docs/records.md.
+    ) -> RelearningOutcome:
+        """Returns the record of the attack.
 
         Args:
-            curves: Recovery curves by model; "unlearned", and "reference" if there is one.
-            target: The target model's score before unlearning, if it is known.
-            measure: Name of the measure that the curves hold.
-            retain_measure: Name of the measure on the retain split, if it was scored.
+            curves: By model: "unlearned" and, as far as they were attacked, the references.
+            target: The target model's score on `measure`, 0..1; None if it is not known.
+            measure: Key of the measure of the curves.
+            retain_measure: Key of the measure of `CurvePoint.retain`.
         """
         unlearned, reference = curves["unlearned"], curves.get("reference")
-        return {
-            **{k: v for k, v in asdict(self).items() if k != "checkpoints"},
-            "measure": measure,
-            "retain_measure": retain_measure,
-            "curves": dict(curves),
-            "area_to_reference": area_between(unlearned, reference) if reference else None,
-            "steps_to_half_recovery": steps_to_half_recovery(unlearned, target) if target else None,
-        }
+        return RelearningOutcome(
+            share=self.share,
+            steps=self.steps,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            modules=self.modules,
+            rank=self.rank,
+            seed=self.seed,
+            measure=measure,
+            retain_measure=retain_measure,
+            curves={name: tuple(curve) for name, curve in curves.items()},
+            area_to_reference=area_between(unlearned, reference) if reference else None,
+            steps_to_half_recovery=steps_to_half_recovery(unlearned, target) if target else None,
+        )
 
     def _trained_parameters(
         self, vlm: VLM
@@ -234,15 +241,15 @@ def area_between(curve: Curve, reference: Curve) -> float:
         ConfigError: If the two were not scored at the same steps.
 
     Example:
-        >>> curve = [{"step": 0, "value": 0.0}, {"step": 10, "value": 0.5}]
-        >>> flat = [{"step": 0, "value": 0.0}, {"step": 10, "value": 0.0}]
+        >>> curve = [CurvePoint(step=0, value=0.0), CurvePoint(step=10, value=0.5)]
+        >>> flat = [CurvePoint(step=0, value=0.0), CurvePoint(step=10, value=0.0)]
         >>> area_between(curve, flat)
         0.25
     """
-    steps = [point["step"] for point in curve]
-    if steps != [point["step"] for point in reference]:
+    steps = [point.step for point in curve]
+    if steps != [point.step for point in reference]:
         raise ConfigError("two recovery curves were scored at different steps.")
-    gaps = [a["value"] - b["value"] for a, b in zip(curve, reference, strict=True)]
+    gaps = [_value(a) - _value(b) for a, b in zip(curve, reference, strict=True)]
     if len(steps) == 1:
         return float(gaps[0])
     area = sum(
@@ -262,12 +269,18 @@ def steps_to_half_recovery(curve: Curve, target: float) -> float | None:
         The number of steps; None if half of the score is never reached.
     """
     half = target / 2
-    previous: dict[str, Any] | None = None
+    previous: CurvePoint | None = None
     for point in curve:
-        if point["value"] >= half:
+        if _value(point) >= half:
             if previous is None:
-                return float(point["step"])
-            fraction = (half - previous["value"]) / (point["value"] - previous["value"])
-            return float(previous["step"] + fraction * (point["step"] - previous["step"]))
+                return float(point.step)
+            fraction = (half - _value(previous)) / (_value(point) - _value(previous))
+            return float(previous.step + fraction * (point.step - previous.step))
         previous = point
     return None
+
+
+def _value(point: CurvePoint) -> float:
+    if point.value is None:
+        raise DataError(f"a recovery curve has no score at step {point.step}.")
+    return point.value

@@ -140,14 +140,15 @@ def run_job(job: Any, out: Path, as_json: bool) -> None:
     from unsee.runs.run import run as do
 
     with bar(quiet=as_json or not is_main_process()) as shown:
-        summary = do(job, out, shown)
-    if summary is None:
+        result = do(job, out, shown)
+    if result is None or not is_main_process():
         return
+    summary = result.summary
     if as_json:
-        echo(summary, as_json)
+        echo(summary.to_dict(), as_json)
         return
-    typer.echo(summary["verdict"])
-    for key, value in (summary["artifacts"] or {}).items():
+    typer.echo(summary.verdict)
+    for key, value in (summary.artifacts.to_dict() if summary.artifacts else {}).items():
         typer.echo(f"{key}: {out / value}")
 
 

@@ -23,7 +23,7 @@ from unsee.errors import ConfigError, DataError, UnknownNameError, first_line
 from unsee.evaluation.bootstrap import RESAMPLES
 from unsee.evaluation.lm_eval_results import asked, measures, rows
 from unsee.models.vlm import VLM
-from unsee.progress import Bar
+from unsee.records.schema import Harness, HarnessTask
 from unsee.types import Batch
 
 INSTALL = "Type `pip install 'unsee[lm-eval]'`."
@@ -54,36 +54,6 @@ class LmEvalSuite:
     limit: int | None = None
     shots: int | None = None
     chat: bool = False
-
-    def add(
-        self,
-        scored: dict[str, Any],
-        subject: Callable[[], VLM],
-        model: str,
-        part: Callable[[str, Callable[[], Any]], Any],
-        bar: Bar,
-    ) -> None:
-        """Adds a model's results to what else it scored, each task done once.
-
-        Args:
-            scored: Its "measures" and "rows"; gets "tasks", what was asked of each task.
-            subject: Gives the model, where a task has still to be run.
-            model: What the record calls it.
-            part: See `unsee.record.RunFolder.get_or_compute`.
-            bar: Follows each task.
-        """
-        for number, name in enumerate(self.loaded):
-
-            def make(name: str = name) -> dict[str, Any]:
-                stage = bar.stage(f"{name}, {model.replace('_', '-')} model")
-                return self.run(name, subject(), stage.count)
-
-            made = part(f"tasks-{model}-{number}", make)
-            known = scored.setdefault("tasks", {})
-            # A task may be asked for by its own name and by its group's.
-            scored["rows"] += [row for row in made["rows"] if row["split"] not in known]
-            scored["measures"] |= made["measures"]
-            known |= made["tasks"]
 
     def run(
         self, name: str, vlm: VLM, on_request: Callable[[int, int], None] | None = None
@@ -140,14 +110,18 @@ class LmEvalSuite:
             "chat_template": self.chat,
         }
 
-    def facts(self, tasks: Mapping[str, Any]) -> dict[str, Any]:
-        """What the record says of the tasks: versions, settings, and what each was asked."""
-        return {
-            "lm_eval": version("lm_eval"),
-            **self.settings(),
-            "seed": SEED,
-            "tasks": dict(tasks),
-        }
+    def record(self, tasks: Mapping[str, HarnessTask]) -> Harness:
+        """The record of the tasks: versions, settings, and what each task asked."""
+        return Harness(
+            lm_eval=version("lm_eval"),
+            names=tuple(self.loaded),
+            path=str(self.folder) if self.folder is not None else None,
+            limit=self.limit,
+            shots=self.shots,
+            chat_template=self.chat,
+            seed=SEED,
+            tasks=dict(tasks),
+        )
 
 
 def open_suite(

@@ -1,4 +1,4 @@
-"""A run folder: what was asked for, what happened step by step, and the result, written whole."""
+"""Run folders: created or resumed, and written file by file, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unsee.errors import RunError
 from unsee.files import write_atomically
+from unsee.records.schema import SampleResult, Summary
 
 RECIPE, ENVIRONMENT, TRAIN = "recipe.yaml", "environment.json", "train.jsonl"
 
@@ -20,34 +21,27 @@ SCORES, SUMMARY, REPORT = "scores.jsonl", "summary.json", "report.html"
 PARTS, STATE = ".parts", ".state"
 
 
-class Part(Protocol):
-    """Keeps what is found of a model, so that it is not found twice."""
-
-    def __call__(self, what: str, model: str, make: Callable[[], Any], by: Any = None) -> Any:
-        """What `make` returned, now or before; `by` is the attack that it is the result of."""
-
-
 def jsonable(value: Any) -> Any:
-    """The same with lists for tuples, as JSON and YAML have them."""
+    """Returns the value with tuples replaced by lists, as JSON and YAML have them."""
     if isinstance(value, Mapping):
         return {key: jsonable(inner) for key, inner in value.items()}
     return [jsonable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class RunFolder:
-    """A run folder, new or to be gone on with.
+    """A run folder, new or to be resumed.
 
-    What a stage found is kept as a part until the run is finished, so that a resumed run does not
-    do it again.
+    Results of stages are kept until the run is finished, so that a resumed run does not compute
+    them again.
     """
 
     def __init__(self, path: Path) -> None:
-        """Refers to a folder; see `open`."""
+        """Refers to a folder; `open` creates or resumes one."""
         self.path = path
 
     @classmethod
     def open(cls, path: Path, recipe: str) -> RunFolder:
-        """Creates the folder, or goes on with an unfinished run of the same recipe.
+        """Creates the folder, or resumes an unfinished run of the same recipe.
 
         Raises:
             RunError: If the folder holds something else, or a finished run.
@@ -64,10 +58,10 @@ class RunFolder:
 
     @staticmethod
     def refuse(path: Path, recipe: str) -> None:
-        """Says whether `open` would refuse, without writing anything.
+        """Checks that `open` would accept the folder; nothing is written.
 
         Raises:
-            RunError: If it would.
+            RunError: If the folder holds something else, or a finished run.
         """
         stored = path / RECIPE
         if path.exists() and not path.is_dir():
@@ -88,8 +82,19 @@ class RunFolder:
                 f"{path} is not empty, and no run. Name another folder with --out, or empty it."
             )
 
+    @staticmethod
+    def holds_finished(path: Path, recipe: str) -> bool:
+        """Whether the folder holds a finished run of this recipe."""
+        stored = path / RECIPE
+        return (
+            (path / SUMMARY).exists()
+            and (path / REPORT).exists()
+            and stored.exists()
+            and _body(stored.read_text("utf-8")) == _body(recipe)
+        )
+
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returned, now or in an earlier sitting; must be JSON."""
+        """Returns a kept JSON value, or makes and keeps it."""
         path = self.path / PARTS / f"{name}.json"
         if path.exists():
             return json.loads(path.read_text("utf-8"))
@@ -98,29 +103,31 @@ class RunFolder:
         write_atomically(path, json.dumps(value))
         return value
 
-    def write_scores(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    def write_scores(self, rows: Mapping[str, Sequence[SampleResult]]) -> None:
         """Writes every model's rows as scores.jsonl."""
-        lines = [line for model, some in rows.items() for line in _lines(model, some)]
+        lines = [line for model, results in rows.items() for line in _lines(model, results)]
         write_atomically(self.path / SCORES, "".join(lines))
 
-    def append_scores(self, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows of a model that is being scored, to be looked at while it runs."""
+    def append_scores(self, model: str, rows: Sequence[SampleResult]) -> None:
+        """Adds rows of a model that is being scored, so that they can be read meanwhile."""
         with (self.path / SCORES).open("a", encoding="utf-8") as file:
             file.writelines(_lines(model, rows))
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Summary) -> None:
         """Writes summary.json."""
-        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False)
         write_atomically(self.path / SUMMARY, text + "\n")
 
     def remove_temporary_files(self) -> None:
-        """Drops what only an unfinished run needs."""
+        """Removes what only an unfinished run needs."""
         for name in (PARTS, STATE):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
 
-def _lines(model: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [json.dumps({"model": model, **row}, ensure_ascii=False) + "\n" for row in rows]
+def _lines(model: str, rows: Sequence[SampleResult]) -> list[str]:
+    return [
+        json.dumps({"model": model, **row.to_dict()}, ensure_ascii=False) + "\n" for row in rows
+    ]
 
 
 def _body(recipe: str) -> str:

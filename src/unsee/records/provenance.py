@@ -1,4 +1,4 @@
-"""Provenance."""
+"""Provenance of a run: versions, machine, seed and hashes."""
 
 from __future__ import annotations
 
@@ -6,41 +6,48 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unsee import __version__
+from unsee.records.schema import Provenance
 
 
-def provenance(seed: int, device: str, **hashes: str | None) -> dict[str, Any]:
-    """Versions, machine and hashes, as `summary.json` holds them."""
+def provenance(seed: int, device: str, **fields: object) -> Provenance:
+    """Versions, machine and commit of this process.
+
+    Args:
+        seed: Seed of the run.
+        device: Device of the models, such as "cpu" or "cuda:0".
+        fields: Further fields of `Provenance`, such as hashes of data and weights.
+    """
     commit, dirty = _commit()
-    return {
-        "unsee": __version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "commit": commit,
-        "dirty": dirty,
-        "seed": seed,
-        **hashes,
-    }
+    return Provenance.model_validate(
+        {
+            "unsee": __version__,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+            "platform": platform.platform(),
+            "cpu": _cpu(),
+            "threads": torch.get_num_threads(),
+            "device": device,
+            "commit": commit,
+            "dirty": dirty,
+            "seed": seed,
+            **fields,
+        }
+    )
 
 
-def describe_machine(found: Mapping[str, Any]) -> str:
-    """Machine, threads and versions of a `provenance`, as a page names them."""
-    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''} a model"
+def describe_machine(made_on: Provenance) -> str:
+    """Machine, threads and versions in a line, for pages."""
+    plural = "s" if (made_on.threads or 0) > 1 else ""
     return (
-        f"{found['platform']}, {found['cpu']}, {threads} (unsee {found['unsee']}, torch "
-        f"{found['torch']}, transformers {found['transformers']})"
+        f"{made_on.platform}, {made_on.cpu}, {made_on.threads} thread{plural} a model (unsee "
+        f"{made_on.unsee}, torch {made_on.torch}, transformers {made_on.transformers})"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was found once and holds for many runs: values by all that they depend on."""
+"""A cache of results about reference models, which runs of several methods share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OWN = {
 }  # fmt: skip
 
 
-class StageCache:
+class ReferenceCache:
     """A folder of JSON values, each in a file of its own that is there whole or not at all.
 
     A value is found again under the same key and name alone. Of processes that want the same one,
@@ -54,7 +54,7 @@ class StageCache:
         return found["value"]
 
 
-def reference_cache(job: Job, folder: Path) -> StageCache:
+def reference_cache(job: Job, folder: Path) -> ReferenceCache:
     """What a job's references say, and what attacks on them bring back, whatever its method is.
 
     The key holds what they are asked (every sample and metric), the hashes of their files, and
@@ -70,9 +70,9 @@ def reference_cache(job: Job, folder: Path) -> StageCache:
         "attacker": [
             samples_hash(some) for some in (job.data.forget, job.data.retain, job.data.outside)
         ],
-        "machine": {name: value for name, value in machine.items() if name != "seed"},
+        "machine": {name: value for name, value in machine.to_dict().items() if name != "seed"},
     }
-    return StageCache(folder, key)
+    return ReferenceCache(folder, key)
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,94 +1,106 @@
-"""Recovery: what attacks of every budget bring back, of a model and of those beside it."""
+"""Recovery curves: relearning attacks of every budget, on the unlearned model and references."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from unsee.attacks.relearn import Curve, Relearn
+from pydantic import TypeAdapter
+
+from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.selection import evenly
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.records.folder import Part
+from unsee.records.schema import CurvePoint, Measures, RelearningOutcome
+from unsee.runs.stage_cache import StageCache
 from unsee.types import Sample
 
-MOST = 180  # retain questions at every look, enough to see what an attack costs elsewhere
+# Retain questions per checkpoint: enough to see what an attack costs elsewhere.
+MAX_RETAIN_QUESTIONS = 180
+
+CURVE = TypeAdapter(tuple[CurvePoint, ...])
+SCORE = TypeAdapter(dict[str, float | None])
 
 
-Score = dict[str, Any]
-
-
-def recover(
+def relearning_curves(
     attacks: Sequence[Relearn],
-    subjects: Mapping[str, Callable[[], VLM]],
-    known: Sequence[Sample],
+    models: Mapping[str, Callable[[], VLM]],
+    forget: Sequence[Sample],
     splits: Mapping[str, Sequence[Sample]],
-    part: Part,
+    cache: StageCache,
     bar: Bar,
     scoring: Mapping[str, Scoring],
-    target: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Recovery curves of every subject under every budget, as `summary.json` holds them.
+    target: Measures,
+) -> tuple[RelearningOutcome, ...]:
+    """Runs every relearning attack on every model.
 
     Args:
-        attacks: The budgets.
-        subjects: What gives each model, by name; "unlearned" is the one that is judged.
-        known: The forget samples, of which an attacker gets a share.
-        splits: What is asked: of all "forget_holdout", of the unlearned model also up to `MOST`
-            questions of "retain_holdout", evenly spread.
-        part: Keeps what was found of a model, so that a resumed run does not find it again.
-        bar: Told about each curve.
-        scoring: What each of these is scored with; exact answers where not given.
+        attacks: One attack per budget.
+        models: Load each model, by name; "unlearned" is the one that is judged.
+        forget: The forget samples, of which an attacker has a share.
+        splits: Held-out questions: all of "forget_holdout" for every model, and up to
+            `MAX_RETAIN_QUESTIONS` of "retain_holdout", evenly spread, for the unlearned model.
+        cache: Keeps the curves.
+        bar: Shows each curve's progress.
+        scoring: Metric and answer length by held-out split; exact answers where not given.
         target: The measures of the model before unlearning, as far as they are known.
     """
-    how = {name: scoring.get(name, Scoring()) for name in HELD_OUT}
-    measure, retain_measure = (f"{name}/vqa/{how[name].metric}" for name in HELD_OUT)
-    asked = {
+    scoring = {name: scoring.get(name, Scoring()) for name in HELD_OUT}
+    measure, retain_measure = (f"{name}/vqa/{scoring[name].metric}" for name in HELD_OUT)
+    questions = {
         name: [s for s in splits[name] if s.modality == "vqa"]
         for name in HELD_OUT
         if name in splits
     }
-    if "retain_holdout" in asked:
-        asked["retain_holdout"] = evenly(asked["retain_holdout"], MOST)
+    if "retain_holdout" in questions:
+        questions["retain_holdout"] = evenly(questions["retain_holdout"], MAX_RETAIN_QUESTIONS)
+    target_score = target[measure].value if measure in target else None
 
-    def curve(index: int, attack: Relearn, name: str, load: Callable[[], VLM]) -> Curve:
+    def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:
         bar.stage(f"relearning {attack.share:.0%} {attack.modules}: {name.replace('_', '-')}")
-        # What an attack costs the attacker elsewhere is only asked of the model that is judged.
-        mine = {n: s for n, s in asked.items() if name == "unlearned" or n == "forget_holdout"}
+        # What an attack costs the attacker elsewhere matters for the judged model alone.
+        asked = {n: s for n, s in questions.items() if name == "unlearned" or n == HELD_OUT[0]}
+        load = models[name]
 
-        def score(vlm: VLM) -> Score:
-            return _score(vlm, mine, how)
+        def score(vlm: VLM) -> dict[str, float | None]:
+            return _score(vlm, asked, scoring)
 
-        # Every budget starts from the same model: it is scored once.
-        start = part("attack-start", name, lambda: score(load()))
-        found: Curve = part(
-            f"attack-{index}", name, lambda: attack.curve(load(), known, score, start), attack
+        # Every budget starts from the same model, which is scored once.
+        start = cache.get_or_compute(SCORE, "attack-start", name, lambda: score(load()))
+        return cache.get_or_compute(
+            CURVE,
+            f"attack-{index}",
+            name,
+            lambda: tuple(attack.curve(load(), forget, score, start)),
+            attack,
         )
-        return found
 
-    return [
-        attack.report(
-            {name: curve(index, attack, name, load) for name, load in subjects.items()},
-            target.get(measure, {}).get("value"),
+    return tuple(
+        attack.outcome(
+            {name: curve(index, attack, name) for name in models},
+            target_score,
             measure,
             retain_measure,
+        ).model_copy(
+            update={"max_new_tokens": {name: scoring[name].max_new_tokens for name in questions}}
         )
-        | {"longest": {name: how[name].max_new_tokens for name in asked}}
         for index, attack in enumerate(attacks)
-    ]
+    )
 
 
-def _score(vlm: VLM, splits: Mapping[str, Sequence[Sample]], how: Mapping[str, Scoring]) -> Score:
-    found = {}
+def _score(
+    vlm: VLM, splits: Mapping[str, Sequence[Sample]], scoring: Mapping[str, Scoring]
+) -> dict[str, float | None]:
+    """Returns a checkpoint's scores, named as the fields of `CurvePoint`."""
+    estimates = {}
     for name, samples in splits.items():
-        metric, max_new_tokens = how[name].metric, how[name].max_new_tokens
-        measured = evaluate(
+        metric, max_new_tokens = scoring[name].metric, scoring[name].max_new_tokens
+        measures = evaluate(
             vlm, {name: samples}, metrics=[metric], max_new_tokens=max_new_tokens
         ).measures
-        found[name] = measured.get(f"{name}/vqa/{metric}")
-    mine, kept = (found.get(name) for name in HELD_OUT)
+        estimates[name] = measures.get(f"{name}/vqa/{metric}")
+    forget, retain = (estimates.get(name) for name in HELD_OUT)
     # A metric that applies to none of the questions has measured nothing.
-    score = {part: getattr(mine, part, None) for part in ("value", "low", "high")}
-    return {**score, "retain": getattr(kept, "value", None)}
+    score = {end: getattr(forget, end, None) for end in ("value", "low", "high")}
+    return {**score, "retain": getattr(retain, "value", None)}

@@ -219,7 +219,8 @@ def _judge(member: Member, build: Path, out: Path, command: str) -> None:
         for name, attack in ATTACKS.items():
             found[name] = scores(attack.apply(subject).vlm, pocket, rows)
     found["seconds"] = time.process_time() - started
-    found["provenance"] = provenance(member.seed, str(vlm.device), weights_sha256=vlm.hash())
+    made_on = provenance(member.seed, str(vlm.device), weights_sha256=vlm.hash())
+    found["provenance"] = made_on.to_dict()
     path = _record(out, member.name)
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(jsonable(found), indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Any
 from unsee.files import write_atomically
 from unsee.records.markdown import Table
 from unsee.records.provenance import describe_machine
+from unsee.records.schema import Provenance
 from unsee.studies.ratings import KEPT, Rating, keeps, rate
 from unsee.studies.results import shown
 
@@ -64,8 +65,9 @@ def page(
 ) -> str:
     """Ratings and models as markdown."""
     seconds = sum(record["seconds"] for record in records)
+    made_on = Provenance.model_validate(records[0]["provenance"])
     intro = (
-        f"Written by `{command}` on {describe_machine(records[0]['provenance'])}: "
+        f"Written by `{command}` on {describe_machine(made_on)}: "
         f"{len(records)} models, "
         f"{seconds / 60:.0f} minutes of processor time."
     )

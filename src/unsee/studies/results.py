@@ -10,6 +10,7 @@ from typing import Any
 
 from unsee.records.folder import SCORES, SUMMARY
 from unsee.records.provenance import describe_machine
+from unsee.records.schema import Provenance
 from unsee.studies.comparison import Cell, finished
 from unsee.studies.scores import Attacked, score
 
@@ -121,7 +122,7 @@ def _read(cell: Cell, out: Path) -> Result:
     accuracies = _accuracies(summary.get("measures") or {})
     return Result(
         cell, numbers, accuracies, scored.profile, scored.farthest, scored.lacking, chosen,
-        describe_machine(summary["provenance"]),
+        describe_machine(Provenance.model_validate(summary["provenance"])),
     )  # fmt: skip
 
 

@@ -1,0 +1,90 @@
+"""Checks before hours of work: what can be refused is refused before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unsee.attacks import Chain, label, required_data
+from unsee.errors import ConfigError, DataError
+from unsee.metrics import select_metrics
+from unsee.models.vlm import VLM
+from unsee.recipes.job import Job
+from unsee.records.folder import RunFolder
+from unsee.records.reader import Run, read_run
+from unsee.types import Data, Sample
+
+# What an attack lacks, by the need that it declares in `Attack.needs`.
+MISSING = {
+    "attacker_samples": "forget samples to work from. Give them with --forget",
+    "answers": "forget samples with questions and answers. Give a table with columns image, "
+    "question, answer, concept",
+    "retain": "pictures of people who were not forgotten. Give them with --retain",
+    "non_members": "samples about people that no model was trained on. Give them with "
+    "--non-members",
+}
+
+
+def finished_run(job: Job, out: Path) -> Run | None:
+    """Returns the run if the folder holds this very job, finished; None otherwise."""
+    return read_run(out) if RunFolder.holds_finished(out, job.recipe) else None
+
+
+def check_job(job: Job) -> None:
+    """Refuses a job that cannot be done as asked; no weights are loaded.
+
+    Raises:
+        UnseeError: If an attack, a metric, the method or its training settings do not fit the data.
+    """
+    for chain in job.attacks:
+        check_attack(chain, job.data, job.splits)
+    select_metrics(job.metrics, "reference" in job.references)
+    if job.method is not None:
+        job.method.check(job.data)
+        job.method.check_settings(job.settings)
+
+
+def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuses attacks that cannot run on the data that an attacker and a run have.
+
+    Raises:
+        ConfigError: If an attack that reads the model stands before another.
+        DataError: If an attack lacks data that it needs, or no question could score it.
+    """
+    name = label(chain)
+    for attack in chain[:-1]:
+        if attack.reads:
+            raise ConfigError(
+                f"'{name}': {attack.name} reads the model and leaves nothing to attack further. "
+                "Put it last."
+            )
+    available = {
+        "attacker_samples": bool(data.forget),
+        "answers": any(s.answer and s.picture is not None for s in data.forget),
+        "retain": any(s.picture is not None for s in data.retain),
+        "non_members": bool(data.outside),
+    }
+    for need in sorted(required_data([chain])):
+        if not available[need]:
+            raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
+    held_out = splits.get("forget_holdout", ())
+    if not chain[-1].reads and not any(s.picture is not None and s.answer for s in held_out):
+        what = "relearning attack" if name == "relearn" else f"attack '{name}'"
+        raise DataError(
+            f"the {what} is scored on held-out questions about the forget pictures, and "
+            "there are none. Give a table with columns image, question, answer, concept, or leave "
+            "out the attacks."
+        )
+
+
+def check_model(job: Job, vlm: VLM) -> None:
+    """Refuses a loaded model that the job cannot evaluate, train or attack.
+
+    Raises:
+        UnseeError: If a task of lm-evaluation-harness cannot ask it, or it is quantized and must be
+            trained.
+    """
+    if job.suite is not None:
+        job.suite.check(vlm)
+    if job.method is not None or job.attacks:
+        vlm.refuse_training()

@@ -1,0 +1,350 @@
+"""The stages of a run: unlearning, evaluation, attacks, and the summary of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache as call_once
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, TypeAdapter
+
+from unsee import report
+from unsee.artifacts.guarantees import guarantees, snapshot
+from unsee.artifacts.manifest import TENSORS
+from unsee.artifacts.patch import write_patch
+from unsee.artifacts.redaction import hub_id, redact_setting
+from unsee.attacks.relearn import Relearn
+from unsee.data.digests import data_hash
+from unsee.errors import ConfigError
+from unsee.evaluation.evaluate import evaluate
+from unsee.features.statistics import RepresentationShift
+from unsee.files import hash_file
+from unsee.methods import Method
+from unsee.metrics import reference_metrics
+from unsee.models.vlm import VLM
+from unsee.progress import Bar
+from unsee.recipes.job import Job
+from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, jsonable
+from unsee.records.provenance import peak_memory, provenance
+from unsee.records.schema import (
+    SCHEMA,
+    Artifacts,
+    Attacks,
+    BenchmarkRecord,
+    Choice,
+    Cost,
+    Guarantees,
+    HarnessTask,
+    Measure,
+    Measures,
+    MethodRecord,
+    Provenance,
+    RecordPart,
+    Representation,
+    SampleResult,
+    Summary,
+)
+from unsee.runs.attack_outcomes import attack_outcomes
+from unsee.runs.gallery import gallery
+from unsee.runs.relearning_curves import relearning_curves
+from unsee.runs.stage_cache import StageCache
+from unsee.training.distributed import DistributedContext
+from unsee.training.settings import TrainingSettings
+from unsee.training.trainer import Trainer, TrainingResult
+from unsee.types import Data
+
+
+class Unlearned(RecordPart):
+    """The record of the unlearning stage; its fields are those of `Summary`."""
+
+    guarantees: Guarantees = Field(description="What was checked about the unlearned model.")
+    cost: Cost = Field(description="Cost of unlearning.")
+    choices: dict[str, Choice] | None = Field(description="Weights or neurons that were selected.")
+    representation: Representation = Field(description="How far the features moved.")
+    artifacts: Artifacts = Field(description="What was saved.")
+
+
+class ModelScores(RecordPart):
+    """The record of one model's evaluation."""
+
+    measures: Measures = Field(description="By split/modality/metric.")
+    rows: tuple[SampleResult, ...] = Field(description="One per sample.")
+    tasks: dict[str, HarnessTask] = Field(
+        default={}, description="Tasks of lm-evaluation-harness, by name."
+    )
+
+
+UNLEARNED = TypeAdapter(Unlearned)
+MODEL_SCORES = TypeAdapter(ModelScores)
+
+
+def describe_environment(job: Job, vlm: VLM, processes: int) -> Provenance:
+    """Returns versions, machine, seed and hashes before anything is done.
+
+    Args:
+        job: The job.
+        vlm: The model before unlearning, patched if the job says so.
+        processes: Number of processes that train together.
+    """
+    patch = {"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}
+    return provenance(
+        job.settings.seed,
+        str(vlm.device),
+        data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
+        **patch,
+        start_weights_sha256=weights_hash(vlm),
+        processes=processes,
+        quantization=asdict(vlm.quantization) if vlm.quantization else None,
+    )
+
+
+def weights_hash(vlm: VLM) -> str:
+    """Returns the SHA-256 over all tensors that were loaded."""
+    return vlm.hash("visual" if vlm.visual_only else "all")
+
+
+def unlearn(
+    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, context: DistributedContext
+) -> Unlearned | None:
+    """Unlearns in place and saves the result; None if the job has no method.
+
+    A resumed run takes the weights from the training state in the folder.
+    """
+    method = job.method
+    if method is None:
+        return None
+    before = snapshot(vlm)
+    shift = RepresentationShift.before(vlm, job.data)
+    trainer = Trainer(
+        job.settings,
+        folder.path / STATE,
+        folder.path / TRAIN,
+        bar.stage(f"unlearning ({method.name})"),
+        context,
+    )
+    result = method.unlearn(vlm, job.data, trainer)
+    context.shutdown()
+    vlm.model.requires_grad_(False)
+    history = result.history
+
+    def finish() -> Unlearned:
+        saved = folder.path / job.save
+        if not saved.exists():
+            _save(job, method, vlm, result, saved)
+        samples = 2 * job.settings.batch_size * job.settings.accumulate * history.steps
+        return Unlearned(
+            guarantees=guarantees(before, vlm, saved if job.save == "patch" else None),
+            cost=Cost(
+                seconds=history.seconds,
+                steps=history.steps,
+                trainable_parameters=history.trained,
+                total_parameters=sum(p.numel() for p in vlm.model.parameters()),
+                peak_memory_bytes=peak_memory(),
+                samples_per_second=samples / history.seconds if samples else None,
+            ),
+            choices=dict(result.choices) or None,
+            representation=Representation(**shift.after(vlm)),
+            artifacts=Artifacts.model_validate({job.save: job.save}),
+        )
+
+    return StageCache(folder).get_or_compute(UNLEARNED, "trained", "", finish)
+
+
+def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Path) -> None:
+    """Saves the model, its LoRA adapter or its visual patch, as the job says."""
+    if job.save == "model":
+        vlm.save(saved)
+    elif job.save == "adapter":
+        if result.adapters is None:
+            raise ConfigError(
+                f"save=adapter: {method.name} leaves no LoRA adapter. Type --save model."
+            )
+        result.adapters.save(saved, hub_id(job.model))
+    else:
+        parameters = jsonable(asdict(method))
+        meta = {
+            "method": method.name,
+            "parameters": {key: redact_setting(key, value) for key, value in parameters.items()},
+            "command": job.command,
+            "names": {sample.concept for sample in job.data.forget if sample.concept},
+        }
+        write_patch(vlm, vlm.source, saved, meta)
+
+
+def evaluate_models(
+    job: Job, vlm: VLM, folder: RunFolder, cache: StageCache, bar: Bar
+) -> dict[str, ModelScores]:
+    """Evaluates the unlearned model, the target and the references; empty if nothing is asked."""
+    if job.visual_only or not (job.splits or job.suite):
+        return {}
+    sources: dict[str, str | Path | None] = {"unlearned": None, **job.references}
+    metrics_of_reference = reference_metrics(job.metrics)
+    order = list(sources)
+    if metrics_of_reference != list(job.metrics):
+        # Metrics that compare with the reference need its rows first.
+        order.sort(key=lambda name: name != "reference")
+    scores: dict[str, ModelScores] = {}
+    for name in order:
+        source = sources[name]
+        load = call_once(partial(job.load, source)) if source is not None else lambda: vlm
+
+        def compute(name: str = name, load: Callable[[], VLM] = load) -> ModelScores:
+            stage = bar.stage(f"asking the {name.replace('_', '-')} model")
+            folder.write_scores({model: result.rows for model, result in scores.items()})
+            reference = scores.get("reference")
+            evaluation = evaluate(
+                load(),
+                job.splits,
+                metrics=metrics_of_reference if name == "reference" else job.metrics,
+                better=job.better,
+                forgetting=job.forgetting,
+                reference=[row.to_dict() for row in reference.rows] if reference else None,
+                tasks=job.tasks,
+                max_new_tokens=job.max_new_tokens,
+                on_batch=stage.count,
+                on_rows=lambda rows: folder.append_scores(name, _results(rows)),
+            )
+            return ModelScores(
+                measures={key: Measure.of(value) for key, value in evaluation.measures.items()},
+                rows=_results(evaluation.rows),
+            )
+
+        scores[name] = cache.get_or_compute(MODEL_SCORES, "scores", name, compute)
+        scores[name] = _with_tasks(job, scores[name], load, name, folder, bar)
+    _require_reference_values(scores)
+    return {name: scores[name] for name in sources}
+
+
+def _results(rows: list[dict[str, Any]]) -> tuple[SampleResult, ...]:
+    return tuple(SampleResult(**row) for row in rows)
+
+
+def _with_tasks(
+    job: Job,
+    scores: ModelScores,
+    load: Callable[[], VLM],
+    model: str,
+    folder: RunFolder,
+    bar: Bar,
+) -> ModelScores:
+    """Returns the scores with those of the job's lm-evaluation-harness tasks."""
+    suite = job.suite
+    if suite is None:
+        return scores
+    for number, name in enumerate(suite.loaded):
+
+        def compute(name: str = name) -> ModelScores:
+            stage = bar.stage(f"{name}, {model.replace('_', '-')} model")
+            return ModelScores(**suite.run(name, load(), stage.count))
+
+        # The references' answers to tasks are not shared with other runs.
+        tasks = StageCache(folder).get_or_compute(
+            MODEL_SCORES, f"tasks-{model}-{number}", "", compute
+        )
+        # A task may be asked for by its own name and by its group's.
+        rows = tuple(row for row in tasks.rows if row.split not in scores.tasks)
+        scores = ModelScores(
+            measures=scores.measures | tasks.measures,
+            rows=scores.rows + rows,
+            tasks=scores.tasks | tasks.tasks,
+        )
+    return scores
+
+
+def _require_reference_values(scores: Mapping[str, ModelScores]) -> None:
+    """Refuses measures that are judged by their distance to a reference that lacks them.
+
+    Raises:
+        ConfigError: If the reference model was evaluated and has no value of such a measure.
+    """
+    if "reference" not in scores:
+        return
+    reference = scores["reference"].measures
+    for key, measure in scores["unlearned"].measures.items():
+        known = key in reference and reference[key].value is not None
+        if measure.better == "reference" and measure.value is not None and not known:
+            raise ConfigError(
+                f"'{key}' is judged by its distance to the reference model, which has no value of "
+                "it. Give another model with --reference DIR, or leave the metric out."
+            )
+
+
+def attack_models(
+    job: Job, vlm: VLM, cache: StageCache, scores: Mapping[str, ModelScores], bar: Bar
+) -> Attacks | None:
+    """Attacks the unlearned model and the references; None if the job has no attack."""
+    if not job.attacks:
+        return None
+    models: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
+    for name in ("reference", "retain_only"):
+        if name in job.references:
+            models[name] = partial(job.load, job.references[name])
+    # Relearning alone has a curve; within a chain it is an attack like any other.
+    budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
+    chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
+    target = scores["target"].measures if "target" in scores else {}
+    curves = relearning_curves(
+        budgets, models, job.data.forget, job.splits, cache, bar, job.scoring, target
+    )
+    if "target" in job.references:
+        models["target"] = partial(job.load, job.references["target"])
+    others = attack_outcomes(chains, models, job.data, job.splits, cache, bar, job.max_new_tokens)
+    return Attacks.model_validate(({"relearn": curves} if curves else {}) | others)
+
+
+def summarize(
+    job: Job,
+    name: str,
+    unlearned: Unlearned | None,
+    scores: Mapping[str, ModelScores],
+    attacks: Attacks | None,
+    environment: Provenance,
+) -> Summary:
+    """Returns the record of the run.
+
+    Args:
+        job: The job.
+        name: The run's name.
+        unlearned: From `unlearn`.
+        scores: From `evaluate_models`.
+        attacks: From `attack_models`.
+        environment: Versions, machine, seed and hashes.
+    """
+    saved = unlearned.artifacts if unlearned else Artifacts()
+    measures = {model: result.measures for model, result in scores.items()}
+    rows = {model: result.rows for model, result in scores.items()}
+    models = {name: measures[name] for name in measures if name != "unlearned"}
+    summary = Summary(
+        schema=SCHEMA,
+        name=name,
+        kind=job.kind,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=job.command,
+        verdict="",
+        method=_method_record(job.method, job.settings),
+        benchmark=BenchmarkRecord.model_validate(job.benchmark) if job.benchmark else None,
+        forgetting=tuple(job.forgetting),
+        measures=measures.get("unlearned") or None,
+        **models,
+        guarantees=unlearned.guarantees if unlearned else None,
+        attacks=attacks,
+        cost=unlearned.cost if unlearned else None,
+        choices=unlearned.choices if unlearned else None,
+        representation=unlearned.representation if unlearned else None,
+        gallery=gallery(rows, job.forgetting),
+        harness=job.suite.record(scores["unlearned"].tasks) if job.suite else None,
+        provenance=environment,
+        artifacts=saved.model_copy(update={"report": REPORT}),
+    )
+    return summary.model_copy(update={"verdict": report.verdict(summary)})
+
+
+def _method_record(method: Method | None, settings: TrainingSettings) -> MethodRecord | None:
+    if method is None:
+        return None
+    parameters = jsonable(asdict(method)) | jsonable(asdict(settings))
+    return MethodRecord(name=method.name, parameters=parameters, source=method.source)

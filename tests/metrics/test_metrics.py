@@ -15,7 +15,6 @@ from scipy.spatial.distance import jensenshannon
 
 from unsee.errors import ConfigError
 from unsee.evaluation.bootstrap import estimate, estimate_set
-from unsee.evaluation.evaluate import gap
 from unsee.metrics import METRICS, Output, SetMetric, aggregates, reference_metrics, select_metrics
 from unsee.metrics.utility import harmonic_mean
 from unsee.types import Estimate, Sample
@@ -269,12 +268,3 @@ def test_order_does_not_matter() -> None:
     forward = estimate(scores, people, "higher")
     backward = estimate(scores[::-1], people[::-1], "higher")
     assert forward.value == backward.value
-
-
-def test_a_gap_without_a_reference_raises() -> None:
-    mine = {"k": Estimate(0.5, 0.4, 0.6, 3, 0, "reference")}
-    theirs = {"k": Estimate(0.2, 0.1, 0.3, 3, 0, "reference")}
-    assert gap(mine, theirs, "k") == pytest.approx(0.3)
-    for absent in (None, {}):
-        with pytest.raises(ConfigError, match="--reference"):
-            gap(mine, absent, "k")

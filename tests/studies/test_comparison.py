@@ -55,6 +55,15 @@ def test_the_distance_by_hand() -> None:
         distance(ours, {})
 
 
+def test_distance_raises_without_the_reference_value_of_a_measure_judged_by_it() -> None:
+    ours = {"k": {"value": 0.5, "better": "reference"}, "l": {"value": 0.5, "better": "lower"}}
+    theirs = {"k": {"value": 0.2, "better": "reference"}, "l": {"value": 0.5, "better": "lower"}}
+    assert distance(ours, theirs)[1:] == (pytest.approx(0.3), "k")
+    for absent in ({}, {"l": theirs["l"]}, {"k": {"value": None}, "l": theirs["l"]}):
+        with pytest.raises(ConfigError, match="--reference"):
+            distance(ours, absent)
+
+
 def test_a_broken_model_does_not_win_the_distance() -> None:
     """All zeros is best by the published forgetting, and worst by ours."""
     reference = measured(forget_vqa_accuracy=0.05, retain_vqa_accuracy=0.95, real_vqa_accuracy=0.9)

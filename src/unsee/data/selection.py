@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -23,9 +24,30 @@ def one_sample_per_picture(samples: Sequence[Sample]) -> list[Sample]:
     return list(first.values())
 
 
-def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """Up to `most` of the samples, every so many-th."""
-    return samples[:: max(1, len(samples) // most)][:most]
+def evenly_spaced(
+    samples: Sequence[Sample], most: int, spacing: Literal["ends", "floor", "ceil"] = "ends"
+) -> list[Sample]:
+    """Returns at most `most` samples at even distances, in order; all if there are no more.
+
+    Args:
+        samples: The samples to choose from.
+        most: Maximum number of samples, at least 1.
+        spacing: How a distance that is not a whole number is handled. "ends" rounds each position
+            and returns exactly `most` samples, the first and the last among them. "floor" rounds
+            the distance down and returns exactly `most`, which may leave out the end. "ceil" rounds
+            it up and may return fewer. Records made with one of them are only reproduced with the
+            same one.
+
+    Example:
+        >>> [evenly_spaced(list("abcdefg"), 4, how) for how in ("ends", "floor", "ceil")]
+        [['a', 'c', 'e', 'g'], ['a', 'b', 'c', 'd'], ['a', 'c', 'e', 'g']]
+    """
+    if spacing == "ends":
+        positions = np.linspace(0, len(samples) - 1, min(most, len(samples)))
+        return [samples[int(position)] for position in positions]
+    if spacing == "floor":
+        return list(samples[:: max(1, len(samples) // most)][:most])
+    return list(samples[:: max(1, math.ceil(len(samples) / most))])
 
 
 def check_disjoint(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
@@ -83,8 +105,3 @@ def split_holdout(
         out = sample.picture is not None and (sample.concept, sample.picture.digest) in held
         (aside if out else kept).append(sample)
     return kept, aside
-
-
-def evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """Samples at equal distances, as many as `most` allows; all of them if they are no more."""
-    return list(samples[:: math.ceil(len(samples) / most)]) if samples else []

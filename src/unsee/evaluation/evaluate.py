@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from unsee.errors import ConfigError
 from unsee.evaluation.bootstrap import estimate, estimate_set
 from unsee.evaluation.generation import answer_and_score, answer_nlls
 from unsee.metrics import Metric, Output, SetMetric, select_metrics
@@ -88,26 +87,6 @@ def evaluate(
         if on_batch is not None:
             on_batch(done, total)
     return result
-
-
-def gap(
-    measures: Mapping[str, Estimate], reference: Mapping[str, Estimate] | None, key: str
-) -> float:
-    """How far a measure lies above the reference model's.
-
-    Raises:
-        ConfigError: If the reference does not have it: it is never quietly left out.
-    """
-    theirs = (reference or {}).get(key)
-    if theirs is None or theirs.value is None:
-        raise ConfigError(
-            f"'{key}' is judged by its distance to the reference model, and no reference has it. "
-            "Give one with --reference DIR."
-        )
-    mine = measures[key].value
-    if mine is None:
-        raise ConfigError(f"'{key}' has no scored sample.")
-    return mine - theirs.value
 
 
 def _outputs(

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unsee.data.selection import one_sample_per_picture, spread
+from unsee.data.selection import evenly_spaced, one_sample_per_picture
 from unsee.errors import TrainingError
 from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
@@ -220,5 +220,5 @@ def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Ten
 
 def _some(samples: Sequence[Sample], most: int = 128, size: int = 8) -> list[Sequence[Sample]]:
     """Small batches over a spread of the samples, at most `most` of them."""
-    some = spread(samples, most)
+    some = evenly_spaced(samples, most, "floor")
     return [some[start : start + size] for start in range(0, len(some), size)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from unsee.data.selection import spread
+from unsee.data.selection import evenly_spaced
 from unsee.features.neurons import MLP, Activity, activity, find_mlps, neuron_counts, zero_neurons
 from unsee.features.saliency import choose_neurons
 from unsee.methods import METHODS, Method, Search
@@ -98,8 +98,10 @@ class MANU(Method):
         self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]
     ) -> dict[str, Tensor]:
         """Importance of every layer's neurons to a set, by outer module."""
-        shown = spread([s for s in samples if s.picture is not None and s.answer], self.samples)
-        told = spread([s for s in told if s.answer], self.samples)
+        shown = evenly_spaced(
+            [s for s in samples if s.picture is not None and s.answer], self.samples, "floor"
+        )
+        told = evenly_spaced([s for s in told if s.answer], self.samples, "floor")
         told = told or [replace(s, picture=None, further=()) for s in shown]
         with_picture = activity(vlm, shown, layers, self.tau)
         without = activity(vlm, told, layers, self.tau)

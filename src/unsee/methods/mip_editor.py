@@ -10,7 +10,7 @@ from zlib import crc32
 import torch
 from pydantic import Field
 
-from unsee.data.selection import spread
+from unsee.data.selection import evenly_spaced
 from unsee.errors import ConfigError
 from unsee.features.layers import hidden_states
 from unsee.features.neuron_paths import influential_path
@@ -128,8 +128,10 @@ class MIPEditor(Method):
 
     def _paths(self, vlm: VLM, layers: Sequence[MLP], data: Data) -> dict[str, Tensor]:
         """The neurons on the path of every part that is edited, by outer module."""
-        shown = spread([s for s in data.forget if s.picture is not None and s.answer], self.samples)
-        told = spread([s for s in data.forget_by_name if s.answer], self.samples)
+        shown = evenly_spaced(
+            [s for s in data.forget if s.picture is not None and s.answer], self.samples, "floor"
+        )
+        told = evenly_spaced([s for s in data.forget_by_name if s.answer], self.samples, "floor")
         told = told or [replace(s, picture=None, further=()) for s in shown]
         chosen: dict[str, Tensor] = {}
         for part, samples, fisher in (("encoder", shown, True), ("language", told, False)):

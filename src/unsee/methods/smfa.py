@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 
+from unsee.data.selection import evenly_spaced
 from unsee.errors import TrainingError
 from unsee.losses import nll
 from unsee.methods import METHODS, Method, Search
@@ -73,8 +73,7 @@ class SMFA(Method):
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         phrases = tokenizable(vlm, self.abstentions)
-        places = np.linspace(0, len(data.retain) - 1, min(self.retain_samples, len(data.retain)))
-        few = [data.retain[int(i)] for i in places]
+        few = evenly_spaced(data.retain, self.retain_samples)
         twin, weights = vlm.copy(), vlm.parameters(self.trains)
         start = {n: p.detach().clone() for n, p in weights.items()}
         anchors = twin.parameters(self.trains)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from unsee.attacks import VARIANT, Chain, Subject, label
-from unsee.data.selection import evenly
+from unsee.data.selection import evenly_spaced
 from unsee.errors import DataError
 from unsee.evaluation.bootstrap import estimate
 from unsee.evaluation.evaluate import evaluate
@@ -84,7 +84,9 @@ def attack_outcomes(
         if name in splits
     }
     if "retain_holdout" in questions:
-        questions["retain_holdout"] = evenly(questions["retain_holdout"], MAX_RETAIN_QUESTIONS)
+        questions["retain_holdout"] = evenly_spaced(
+            questions["retain_holdout"], MAX_RETAIN_QUESTIONS, "ceil"
+        )
 
     def attack_model(chain: Chain, name: str) -> AttackedModel:
         subject = Subject(models[name](), questions, data.forget, data.retain, data.outside)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
-from unsee.data.selection import evenly
+from unsee.data.selection import evenly_spaced
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
@@ -54,7 +54,9 @@ def relearning_curves(
         if name in splits
     }
     if "retain_holdout" in questions:
-        questions["retain_holdout"] = evenly(questions["retain_holdout"], MAX_RETAIN_QUESTIONS)
+        questions["retain_holdout"] = evenly_spaced(
+            questions["retain_holdout"], MAX_RETAIN_QUESTIONS, "ceil"
+        )
     target_score = target[measure].value if measure in target else None
 
     def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:

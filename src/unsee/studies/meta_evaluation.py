@@ -24,7 +24,7 @@ from unsee.attacks.membership import Membership
 from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
-from unsee.data.selection import evenly
+from unsee.data.selection import evenly_spaced
 from unsee.errors import ConfigError, RunError
 from unsee.evaluation.evaluate import Evaluation, evaluate
 from unsee.files import write_atomically
@@ -193,7 +193,10 @@ def scores(vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]) -> 
 
 def utility(vlm: VLM, pocket: Pocket) -> float:
     """Mean accuracy on held-out pictures of everyone else, and on what strangers' pictures show."""
-    splits = {name: evenly(pocket.load(name), USEFUL) for name in ("retain_holdout", "general")}
+    splits = {
+        name: evenly_spaced(pocket.load(name), USEFUL, "ceil")
+        for name in ("retain_holdout", "general")
+    }
     measured = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
     return statistics.mean(estimate.value or 0.0 for estimate in measured)
 

@@ -82,8 +82,16 @@ def distance(measures: Measures, reference: Measures) -> tuple[float, float, str
     it on what is to be kept as one that forgot nothing is on what is to be forgotten.
 
     Raises:
-        ConfigError: If they share no measure.
+        ConfigError: If they share no measure, or the reference lacks one that is judged by its
+            distance to the reference (`better` is "reference").
     """
+    for key, measure in measures.items():
+        judged = measure.get("better") == "reference" and measure.get("value") is not None
+        if judged and reference.get(key, {}).get("value") is None:
+            raise ConfigError(
+                f"'{key}' is judged by its distance to the reference model, and the reference has "
+                "no value for it. Evaluate the reference on the same splits, with --reference DIR."
+            )
     gaps = {
         key: abs(measures[key]["value"] - reference[key]["value"])
         for key in measures

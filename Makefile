@@ -26,6 +26,10 @@ dist: install
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
+# The documentation site, in site/. Executes the tutorial notebook.
+docs: install
+	NO_MKDOCS_2_WARNING=1 UNSEE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
+
 install: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -37,4 +41,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) runs dist site .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -14,6 +14,7 @@ from experiments.quality.published import page
 from typer.main import get_command
 
 from support import ROOT
+from support.site import generated_pages
 from support.tiny import RECIPES
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
@@ -25,7 +26,10 @@ from unsee.recipes.catalog import shipped_recipes
 from unsee.recipes.finetune import read_finetune
 from unsee.recipes.unlearn import read_recipe
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+REPOSITORY = "https://github.com/unsee-ml/unsee/blob/main/"
+SITE = "https://unsee-ml.github.io/unsee/"
+GENERATED = {*generated_pages(), "tutorial.md"}
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -63,9 +67,18 @@ def test_the_pages_are_here() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
+    docs = ROOT / "docs"
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+        if target.startswith(REPOSITORY):
+            place = ROOT / target.removeprefix(REPOSITORY)
+        elif target.startswith(SITE):
+            place = docs / f"{target.removeprefix(SITE).rstrip('/') or 'index'}.md"
+        elif target.startswith("http"):
+            continue
+        else:
+            place = (page.parent / target).resolve()
+        made = place.is_relative_to(docs) and place.relative_to(docs).as_posix() in GENERATED
+        assert place.exists() or made, target
 
 
 def test_the_listing_is_the_source() -> None:

@@ -1,10 +1,10 @@
-"""What a comparison writes: a table in markdown, a CSV of every run, and one offline page."""
+"""The files that a comparison writes: a markdown table, a CSV of every run, and an offline page."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,10 +14,9 @@ from unsee.records.markdown import Table
 from unsee.report.charts import Point, scatter
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
-from unsee.studies.results import COLUMNS, Row, collect, pareto_front, shown
+from unsee.studies.results import COLUMNS, Row, collect, mean_and_range, pareto_front
 
 TABLE, CSV, PAGE = "table.md", "table.csv", "report.html"
-
 
 MEANING = (
     "`distance` is the mean absolute difference to the visual-retain reference over every measure "
@@ -32,26 +31,30 @@ MEANING = (
 def write(
     cells: Sequence[Cell], out: Path, title: str, command: str, table: Path | None = None
 ) -> dict[str, list[Row]]:
-    """Writes the table, table.csv and report.html from the records, and returns the rows.
+    """Writes the table, table.csv and report.html from the records.
 
     Args:
         cells: The runs.
         out: The comparison's folder.
-        title: What the page is called.
-        command: What made it.
+        title: The title of the page.
+        command: The command that the page says it was written by.
         table: The markdown page; None is table.md in the folder.
+
+    Returns:
+        The rows by forget ratio.
     """
-    found = collect(cells, out)
-    origin = f"`{command}`{_machines(found)}"
-    parts = [(share, tables(rows), notes(rows)) for share, rows in found.items()]
+    results = collect(cells, out)
+    origin = f"`{command}`{_machines(results)}"
+    sections = [(ratio, tables(rows), notes(rows)) for ratio, rows in results.items()]
     text = f"# {title}\n\nWritten by {origin}. {_seeds(cells)}\n\n{MEANING}\n"
-    for share, some, remarks in parts:
-        text += f"\n## {_share(share)}\n\n" + "\n".join(table.markdown() for table in some)
+    for ratio, section_tables, remarks in sections:
+        text += f"\n## {_heading(ratio)}\n\n"
+        text += "\n".join(table.markdown() for table in section_tables)
         text += "".join(f"\n{remark}\n" for remark in remarks)
     table = table or out / TABLE
     table.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(table, text)
-    write_atomically(out / CSV, _csv(found))
+    write_atomically(out / CSV, csv_text(results))
     page = template("comparison.html.j2").render(
         title=title,
         origin=origin,
@@ -59,88 +62,92 @@ def write(
         meaning=MEANING,
         parts=[
             {
-                "share": _share(share),
-                "tables": some,
+                "share": _heading(ratio),
+                "tables": section_tables,
                 "notes": remarks,
-                "plot": _plot(found[share], f"p{number}"),
+                "plot": _plot(results[ratio], f"p{number}"),
             }
-            for number, (share, some, remarks) in enumerate(parts)
+            for number, (ratio, section_tables, remarks) in enumerate(sections)
         ],
     )
     write_atomically(out / PAGE, page)
-    return found
+    return results
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Scores and cost, accuracies by split, and what each attack brought back."""
+    """Returns scores and cost, accuracies by split, and what each attack brought back."""
     columns = [name for name in COLUMNS if any(row.values(name) for row in rows)]
     scores = [
         [
             row.name,
-            *(shown(row.values(name), COLUMNS[name]) for name in columns),
+            *(mean_and_range(row.values(name), COLUMNS[name]) for name in columns),
             row.settings,
-            "; ".join(_once(row.errors)),
+            "; ".join(_unique(row.errors)),
         ]
         for row in rows
     ]
-    splits = list(dict.fromkeys(k for row in rows for r in row.results for k in r.accuracies))
-    asked = [[row.name, *(shown(row.accuracies(key)) for key in splits)] for row in rows]
-    found = [Table(["", *columns, "settings", "failed"], scores, "Scores and cost")]
+    result = [Table(["", *columns, "settings", "failed"], scores, "Scores and cost")]
+    splits = _unique(split for row in rows for r in row.results for split in r.accuracies)
     if splits:
-        found.append(Table(["", *splits], asked, "Accuracy"))
-    names = list(dict.fromkeys(a.name for row in rows for r in row.results for a in r.profile))
-    if names:
-        found.append(Table(["", *names], _profile(rows, names), "Under attack"))
-    return found
+        accuracies = [
+            [row.name, *(mean_and_range(row.accuracies(key)) for key in splits)] for row in rows
+        ]
+        result.append(Table(["", *splits], accuracies, "Accuracy"))
+    attacks = _attack_names(rows)
+    if attacks:
+        result.append(Table(["", *attacks], _profile(rows, attacks), "Under attack"))
+    return result
 
 
-def _profile(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
-    """What came back after each attack, and for curves the area to the reference's."""
-    lines, reference = [], dict.fromkeys(names, "")
+def _attack_names(rows: Sequence[Row]) -> list[str]:
+    return _unique(attack.name for row in rows for r in row.results for attack in r.profile)
+
+
+def _profile(rows: Sequence[Row], attacks: Sequence[str]) -> list[list[str]]:
+    """What each attack brought back by entry, with curves' areas to the reference's; that last."""
+    lines, reference = [], dict.fromkeys(attacks, "")
     for row in rows:
-        line = []
-        for name in names:
-            some = [a for r in row.results for a in r.profile if a.name == name]
-            after = shown([a.unlearned for a in some if a.unlearned is not None])
-            areas = [a.area for a in some if a.area is not None]
-            mean = sum(areas) / len(areas) if areas else 0.0
-            line.append(f"{after}, area {mean:+.3f}" if areas else after)
-            beside = shown([a.reference for a in some if a.reference is not None])
-            reference[name] = reference[name] or beside
-        if not row.beside:
-            lines.append([row.name, *line])
+        line = [row.name]
+        for attack in attacks:
+            scores = [a for r in row.results for a in r.profile if a.name == attack]
+            after = mean_and_range([a.unlearned for a in scores if a.unlearned is not None])
+            areas = [a.area for a in scores if a.area is not None]
+            line.append(f"{after}, area {sum(areas) / len(areas):+.3f}" if areas else after)
+            others = [a.reference for a in scores if a.reference is not None]
+            reference[attack] = reference[attack] or mean_and_range(others)
+        if not row.is_model:
+            lines.append(line)
     return [*lines, ["visual-retain", *reference.values()]]
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the tables leave out, and the settings that were chosen."""
-    results = [r for row in rows if not row.beside for r in row.results]
-    lacking = list(dict.fromkeys(text for r in results for text in r.lacking))
-    found = [f"Left out of the published scores: {'; '.join(lacking)}."] if lacking else []
-    given = [row.name for row in rows if not row.beside and row.settings == "as given"]
-    if given:
-        found.append(f"Not tuned: {', '.join(given)}.")
-    for row in rows:
+    """Returns sentences on what the tables leave out, and on the settings that were chosen."""
+    entries = [row for row in rows if not row.is_model]
+    sentences = []
+    lacking = _unique(text for row in entries for r in row.results for text in r.lacking)
+    if lacking:
+        sentences.append(f"Left out of the published scores: {'; '.join(lacking)}.")
+    untuned = [row.name for row in entries if row.settings == "as given"]
+    if untuned:
+        sentences.append(f"Not tuned: {', '.join(untuned)}.")
+    for row in entries:
         chosen = next((r.chosen for r in row.results if r.chosen), None)
-        if chosen and not row.beside:
-            found.append(f"Chosen for {row.name}: {_settings(chosen)}.")
-    far = {row.name: _once([r.farthest for r in row.results if r.farthest]) for row in rows}
-    some = [f"{name} at {' and '.join(keys)}" for name, keys in far.items() if keys]
-    if some:
-        found.append(f"Farthest from the reference: {'; '.join(some)}.")
-    return found
+        if chosen:
+            settings = ", ".join(f"{key}={value}" for key, value in chosen.items())
+            sentences.append(f"Chosen for {row.name}: {settings}.")
+    farthest = {row.name: _unique(r.farthest for r in row.results if r.farthest) for row in rows}
+    listed = [f"{name} at {' and '.join(keys)}" for name, keys in farthest.items() if keys]
+    if listed:
+        sentences.append(f"Farthest from the reference: {'; '.join(listed)}.")
+    return sentences
 
 
-def _settings(chosen: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in chosen.items())
-
-
-def _once(texts: Sequence[str]) -> list[str]:
+def _unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _share(share: str) -> str:
-    return f"{share} % forgotten" if share else "Forgotten"
+def _heading(ratio: str) -> str:
+    return f"{ratio} % forgotten" if ratio else "Forgotten"
 
 
 def _seeds(cells: Sequence[Cell]) -> str:
@@ -150,36 +157,52 @@ def _seeds(cells: Sequence[Cell]) -> str:
     return f"Mean over seeds {', '.join(map(str, seeds))}, range in brackets where they differ."
 
 
-def _machines(found: Mapping[str, Sequence[Row]]) -> str:
-    some = [r.made_on for rows in found.values() for row in rows for r in row.results if r.made_on]
-    return f" on {' and '.join(_once(some))}" if some else ""
+def _machines(results: Mapping[str, Sequence[Row]]) -> str:
+    machines = _unique(
+        r.machine for rows in results.values() for row in rows for r in row.results if r.machine
+    )
+    return f" on {' and '.join(machines)}" if machines else ""
 
 
-def _csv(found: Mapping[str, Sequence[Row]]) -> str:
-    """One line a run, every number as it is; the models beside them once a share."""
-    every = [row for rows in found.values() for row in rows]
-    splits = list(dict.fromkeys(k for row in every for r in row.results for k in r.accuracies))
-    names = list(dict.fromkeys(a.name for row in every for r in row.results for a in r.profile))
+def csv_text(results: Mapping[str, Sequence[Row]]) -> str:
+    """Returns every number of every run as CSV, one line a run.
+
+    The target and the references have one line for each forget ratio.
+
+    Args:
+        results: The rows by forget ratio.
+    """
+    all_rows = [row for rows in results.values() for row in rows]
+    splits = _unique(split for row in all_rows for r in row.results for split in r.accuracies)
+    attacks = _attack_names(all_rows)
     numbers = [*COLUMNS, "forgetting"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     head = ["name", "forget", "seed", "trials", *numbers, *(f"accuracy {s}" for s in splits)]
-    writer.writerow([*head, *(f"after {name}" for name in names), "error"])
-    for share, rows in found.items():
+    writer.writerow([*head, *(f"after {name}" for name in attacks), "error"])
+    for ratio, rows in results.items():
         for row in rows:
             for r in row.results:
                 after = {a.name: a.unlearned for a in r.profile}
-                line: list[str | float] = [row.name, share, "" if row.beside else r.cell.seed]
-                line += ["" if row.beside else r.cell.tuned]
-                line += ["" if (v := r.numbers.get(n)) is None else v for n in numbers]
-                line += [r.accuracies.get(split, "") for split in splits]
-                line += ["" if (v := after.get(name)) is None else v for name in names]
-                writer.writerow([*line, "" if row.beside else r.cell.error or ""])
+                own = (r.cell.seed, r.cell.tuned, r.cell.error)
+                seed, trials, error = (None, None, None) if row.is_model else own
+                line: list[str | float | None] = [row.name, ratio, seed, trials]
+                line += [r.numbers.get(name) for name in numbers]
+                line += [r.accuracies.get(split) for split in splits]
+                line += [after.get(name) for name in attacks]
+                writer.writerow([_csv_cell(value) for value in [*line, error]])
     return buffer.getvalue()
 
 
+def _csv_cell(value: str | float | None) -> str | float:
+    """A value as it may stand in a CSV: spreadsheets run text that begins like a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return "" if value is None else value
+
+
 def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
-    """Forgetting against utility, the Pareto front of the entries joined."""
+    """Forgetting against utility, with the Pareto front of the entries; None without points."""
     places: dict[str, tuple[float, float]] = {}
     for row in rows:
         x, y = row.values("MU"), row.values("forgetting")
@@ -187,19 +210,18 @@ def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
             places[row.name] = (sum(x) / len(x), sum(y) / len(y))
     if not places:
         return None
-    beside = {row.name: row.name for row in rows if row.beside}
+    models = {row.name for row in rows if row.is_model}
     styles = {"target": "target", "visual-retain": "reference", "retain-only": "retain-only"}
-    ours = {name: place for name, place in places.items() if name not in beside}
-    best = pareto_front(ours)
+    front = pareto_front({name: place for name, place in places.items() if name not in models})
     points = [
-        Point(name, styles.get(beside.get(name, ""), "unlearned"), x, y, name in best)
+        Point(name, styles[name] if name in models else "unlearned", x, y, name in front)
         for name, (x, y) in places.items()
     ]
     return scatter(
         points,
         uid=uid,
         title="Forgetting against utility",
-        desc=f"On the Pareto front: {', '.join(best) or 'none'}.",
+        desc=f"On the Pareto front: {', '.join(front) or 'none'}.",
         x_label="utility (MU)",
         y_label="forgetting",
     )

@@ -42,39 +42,35 @@ from unsee.studies.comparison import (
 )
 from unsee.studies.model_pools import Member, members
 from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
+from unsee.studies.ratings import Kind, ModelRecord
 
 REQUEST = "meta.yaml"
 
-
 FORGET = "forget"
+UTILITY_QUESTIONS = 120  # of each split, at most
 
-
-USEFUL = 120  # questions of each split that utility rests on, evenly spread
-
-
+# The attacks, by the stage that scores what they leave.
 ATTACKS: Mapping[str, Attack] = {
     "quantized": Quantize(bits=4),
     # Enough for the reference to learn half of what it is shown.
     "relearned": Relearn(share=1.0, steps=20, modules="all"),
 }
 
-
 MEMBERSHIP = Membership(most=60)
 
-
-# Without one of each, there is nothing to compare.
-NEEDED = {"target", "saw", "unseen"}
+# Without a model of each of these kinds, there is nothing to compare.
+NEEDED: set[Kind] = {"target", "saw", "unseen"}
 
 
 @dataclass(frozen=True)
 class MetaEvaluationRequest:
-    """What metrics are judged on.
+    """What metrics are judged on: pools of pocket's models.
 
     Attributes:
         benchmark: "pocket", or "pocket@FOLDER".
-        models: Pairs of models, one of which saw the people to be forgotten.
-        methods: What makes the unlearned models.
-        seeds: Of each method.
+        models: Number of pairs of models; one of each pair saw the people to be forgotten.
+        methods: The methods that make the unlearned models.
+        seeds: The seeds of each method.
         set: Fields of the method or the training, for every method that has them.
     """
 
@@ -91,39 +87,47 @@ def judge_metrics(
     command: str = "",
     jobs: int = 1,
     on_done: OnDone = ignore_done,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Makes and scores the models that are missing; returns all records, and why others failed.
+) -> tuple[list[ModelRecord], dict[str, str]]:
+    """Makes and scores the models that are missing.
+
+    Args:
+        request: The models to make.
+        out: The folder of the meta-evaluation.
+        command: The command, for the records of finetuned models.
+        jobs: Number of models side by side.
+        on_done: Called with the name of every model that is done, and its error or None.
+
+    Returns:
+        All records, and why the other models failed, by name.
 
     Raises:
         UnseeError: If the meta-evaluation itself is not possible, or all of one pool fail.
     """
     pocket, recipes = _pocket(request), _recipes(request)
-    _keep(request, out)
-    every = members(request.models, recipes, request.seeds)
+    _keep_request(request, out)
+    pool = members(request.models, recipes, request.seeds)
     failed: dict[str, str] = {}
     # Metrics that compare with the reference need its answers first.
     for first in (True, False):
         tasks = {
-            name: Task(_judge, (member, pocket.folder, out, command))
-            for name, member in every.items()
-            if (name == "reference") == first and not _record(out, name).exists()
+            name: Task(_make_and_score, (member, pocket.folder, out, command))
+            for name, member in pool.items()
+            if (name == "reference") == first and not _record_path(out, name).exists()
         }
         failed |= run_in_processes(tasks, jobs, out / "logs", on_done)
         if first and failed:
             raise RunError(f"the reference cannot be scored: {failed['reference']}")
-    found = [
-        json.loads(_record(out, name).read_text("utf-8")) for name in every if name not in failed
-    ]
-    for kind in NEEDED - {record["kind"] for record in found}:
-        why = next(why for name, why in failed.items() if every[name].kind == kind)
+    records = [_read(out, name) for name in pool if name not in failed]
+    for kind in NEEDED - {record.kind for record in records}:
+        why = next(why for name, why in failed.items() if pool[name].kind == kind)
         raise RunError(f"no metric can be judged: every model of kind '{kind}' failed ({why})")
-    return found, failed
+    return records, failed
 
 
-def _keep(request: MetaEvaluationRequest, out: Path) -> None:
-    """Writes down what must stay as it is for records to stand side by side."""
-    grows = ("models", "methods", "seeds")
-    fixed = {k: v for k, v in asdict(request).items() if k not in grows} | {
+def _keep_request(request: MetaEvaluationRequest, out: Path) -> None:
+    """Writes what must not change, so that records can be compared; see `keep_request`."""
+    may_grow = ("models", "methods", "seeds")
+    fixed = {k: v for k, v in asdict(request).items() if k not in may_grow} | {
         name: repr(attack) for name, attack in (*ATTACKS.items(), ("membership", MEMBERSHIP))
     }
     keep_request(out / REQUEST, fixed, "meta-evaluation", "Models, methods and seeds")
@@ -140,7 +144,7 @@ def _pocket(request: MetaEvaluationRequest) -> Pocket:
 
 
 def _recipes(request: MetaEvaluationRequest) -> dict[str, Recipe]:
-    """How each method unlearns, as in a comparison without trials and attacks."""
+    """The recipe of each method, as in a comparison without trials and attacks."""
     comparison = ComparisonRequest(
         "",
         {name: (name, {}) for name in request.methods},
@@ -153,19 +157,23 @@ def _recipes(request: MetaEvaluationRequest) -> dict[str, Recipe]:
     return {name: recipe for (name, _), recipe in recipes.items()}
 
 
-def _record(out: Path, name: str) -> Path:
+def _record_path(out: Path, name: str) -> Path:
     return out / "scores" / f"{name}.json"
 
 
-def answers(
+def _read(out: Path, name: str) -> ModelRecord:
+    return ModelRecord.model_validate_json(_record_path(out, name).read_text("utf-8"))
+
+
+def evaluate_metrics(
     vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]] | None = None
 ) -> Evaluation:
-    """Every registered metric on the pictured questions about the people to be forgotten.
+    """Evaluates every registered metric on the pictured questions about the forgotten people.
 
     Args:
         vlm: The model.
         pocket: The build.
-        reference: The reference's rows; without them, no metric compares with it.
+        reference: The reference's rows; None leaves out metrics that compare with it.
     """
     names = METRICS.names()
     return evaluate(
@@ -178,52 +186,57 @@ def answers(
     )
 
 
-def scores(vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Every metric that applies, and the AUC of every membership score, by name."""
-    measured = answers(vlm, pocket, reference).measures
-    found = {
+def score_model(
+    vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Returns every metric that applies, and the AUC of every membership score, by name."""
+    measures = evaluate_metrics(vlm, pocket, reference).measures
+    scores = {
         key.rpartition("/")[2]: estimate.value
-        for key, estimate in measured.items()
+        for key, estimate in measures.items()
         if estimate.value is not None
     }
     subject = Subject(vlm, attacker_samples=pocket.data().forget, non_members=pocket.non_members())
     readings = {r.name.removesuffix(" AUC"): r.forget for r in MEMBERSHIP.readings(subject)}
-    return found | readings
+    return scores | readings
 
 
-def utility(vlm: VLM, pocket: Pocket) -> float:
-    """Mean accuracy on held-out pictures of everyone else, and on what strangers' pictures show."""
+def measure_utility(vlm: VLM, pocket: Pocket) -> float:
+    """Returns the mean accuracy on held-out pictures of other people, and on general questions."""
     splits = {
-        name: evenly_spaced(pocket.load(name), USEFUL, "ceil")
+        name: evenly_spaced(pocket.load(name), UTILITY_QUESTIONS, "ceil")
         for name in ("retain_holdout", "general")
     }
-    measured = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
-    return statistics.mean(estimate.value or 0.0 for estimate in measured)
+    measures = evaluate(vlm, splits, metrics=["accuracy"]).measures.values()
+    return statistics.mean(estimate.value or 0.0 for estimate in measures)
 
 
-def _judge(member: Member, build: Path, out: Path, command: str) -> None:
-    """Makes a model and scores it, before and after what should not change the verdict."""
+def _make_and_score(member: Member, build: Path, out: Path, command: str) -> None:
+    """Makes a model, and scores it before and after each of `ATTACKS`."""
     started = time.process_time()
     pocket = Pocket(build)
     vlm = member.make(pocket, out / "models" / member.name, command)
-    found: dict[str, Any] = {
-        "name": member.name,
-        "kind": member.kind,
-        "made": member.described(),
-        "utility": utility(vlm, pocket),
-    }
+    utility = measure_utility(vlm, pocket)
+    optional: dict[str, Any] = {}
     if member.kind == "reference":
-        found["rows"] = rows = answers(vlm, pocket).rows
+        optional["rows"] = rows = evaluate_metrics(vlm, pocket).rows
     else:
-        rows = json.loads(_record(out, "reference").read_text("utf-8"))["rows"]
-    found["before"] = scores(vlm, pocket, rows)
+        rows = _read(out, "reference").rows
+    before = score_model(vlm, pocket, rows)
     if member.kind in ("reference", "unlearned"):
         subject = Subject(vlm, attacker_samples=pocket.data().forget)
-        for name, attack in ATTACKS.items():
-            found[name] = scores(attack.apply(subject).vlm, pocket, rows)
-    found["seconds"] = time.process_time() - started
-    made_on = provenance(member.seed, str(vlm.device), weights_sha256=vlm.hash())
-    found["provenance"] = made_on.to_dict()
-    path = _record(out, member.name)
+        for stage, attack in ATTACKS.items():
+            optional[stage] = score_model(attack.apply(subject).vlm, pocket, rows)
+    record = ModelRecord(
+        name=member.name,
+        kind=member.kind,
+        made=jsonable(member.described()),
+        utility=utility,
+        before=before,
+        seconds=time.process_time() - started,
+        provenance=provenance(member.seed, str(vlm.device), weights_sha256=vlm.hash()),
+        **optional,
+    )
+    path = _record_path(out, member.name)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(jsonable(found), indent=1) + "\n")
+    write_atomically(path, json.dumps(record.to_dict(), indent=1) + "\n")

@@ -1,7 +1,7 @@
 """The models that metrics are judged on, and how each is made.
 
-Of every pair, two models start from the same reference and train on the same samples for as long;
-to one of them pictures of the people to be forgotten are shown as well. Nothing else differs.
+The two models of a pair start from the same reference, and train for equally many steps on the same
+samples; one of them is also shown pictures of the people to be forgotten. Nothing else differs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,23 +24,14 @@ from unsee.recipes.plan import plan
 from unsee.recipes.plan_finetune import FinetuneJob
 from unsee.recipes.unlearn import Recipe
 from unsee.runs.finetune import finetune
+from unsee.studies.ratings import Kind
 from unsee.training.trainer import Trainer
 
-Kind = Literal["reference", "target", "saw", "unseen", "unlearned"]
-
-
-# Pairs take turns, so that a small pool holds weak and strong memories of both starts.
+# Pairs cycle through these, so that a small pool has weak and strong memories from both starts.
 STARTS: tuple[ModelRole, ...] = ("visual_retain", "retain_only")
-
-
 STEPS = (10, 20, 40, 80)
-
-
 SHARES = (0.25, 0.5, 1.0)
-
-
-RATE, BATCH = 3e-4, 32
-
+LEARNING_RATE, BATCH_SIZE = 3e-4, 32
 
 SHIPPED: dict[str, CheckpointRole] = {"reference": "visual_retain", "target": "target"}
 
@@ -53,8 +44,8 @@ class Member:
         name: Its name in files and tables.
         kind: "saw" or "unseen" of a pair, "unlearned", the "target" or the visual-retain
             "reference".
-        seed: Of its samples and their order, or of unlearning.
-        recipe: How it is unlearned.
+        seed: The seed of its samples and their order, or of unlearning.
+        recipe: How it is unlearned; None for models of the other kinds.
     """
 
     name: str
@@ -64,17 +55,17 @@ class Member:
 
     @property
     def start(self) -> ModelRole:
-        """The reference that one of a pair begins as; both knowledge of texts and none, in turn."""
+        """The reference that a model of a pair starts from: with and without the texts, in turn."""
         return STARTS[self.seed % len(STARTS)]
 
     def described(self) -> dict[str, Any]:
-        """How it is made, for records and tables."""
+        """Returns how it is made, for records and tables."""
         if self.recipe is not None:
             return {"seed": self.seed, "method": self.recipe.method, "set": dict(self.recipe.set)}
         if self.kind in SHIPPED:
             return {}
-        shown = {"share": self._share} if self.kind == "saw" else {}
-        return {"seed": self.seed, "start": self.start, "steps": self._steps, **shown}
+        share = {"share": self._share} if self.kind == "saw" else {}
+        return {"seed": self.seed, "start": self.start, "steps": self._steps, **share}
 
     @property
     def _steps(self) -> int:
@@ -82,27 +73,33 @@ class Member:
 
     @property
     def _share(self) -> float:
-        """The share of the pictures of the people to be forgotten that it is shown."""
+        """The share of the forgotten people's pictures that it is shown."""
         return SHARES[self.seed % len(SHARES)]
 
     def make(self, pocket: Pocket, folder: Path, command: str) -> VLM:
-        """The model, made in the folder unless it is there."""
+        """Returns the model.
+
+        Args:
+            pocket: The build.
+            folder: The folder of the checkpoint, which is written once.
+            command: The command, for the record of a finetuned model.
+        """
         if self.kind in SHIPPED:
             return VLM.load(pocket.checkpoint(SHIPPED[self.kind]))
         if self.recipe is not None:
-            return _unlearned(self.recipe, folder)
-        made = folder / self.start
-        if not made.exists():
-            finetune(self._lesson(pocket), folder, command, Bar(None))
-        return VLM.load(made)
+            return _unlearn(self.recipe, folder)
+        checkpoint = folder / self.start
+        if not checkpoint.exists():
+            finetune(self._finetune_job(pocket), folder, command, Bar(None))
+        return VLM.load(checkpoint)
 
-    def _lesson(self, pocket: Pocket) -> FinetuneJob:
-        """As many samples of what its start knows as there are about the people to be forgotten."""
-        about, kept = pocket.data().forget, pocket.training_samples(self.start)
-        order = np.random.default_rng([self.seed, 500]).permutation(len(kept))
-        samples = [kept[i] for i in order[: len(about)]]
+    def _finetune_job(self, pocket: Pocket) -> FinetuneJob:
+        """Training on as many samples that its start knows as there are to forget."""
+        forget, known = pocket.data().forget, pocket.training_samples(self.start)
+        order = np.random.default_rng([self.seed, 500]).permutation(len(known))
+        samples = [known[i] for i in order[: len(forget)]]
         if self.kind == "saw":
-            samples += Relearn(share=self._share, seed=self.seed).attacker_samples(about)
+            samples += Relearn(share=self._share, seed=self.seed).attacker_samples(forget)
         facts = pocket.metadata()
         recipe = Finetune(
             benchmark="pocket",
@@ -110,8 +107,8 @@ class Member:
             who=self.start,
             parts=("projector", "language"),
             steps=self._steps,
-            lr=RATE,
-            batch_size=BATCH,
+            lr=LEARNING_RATE,
+            batch_size=BATCH_SIZE,
             lora=0,
             save_every=0,
             seed=self.seed,
@@ -121,19 +118,26 @@ class Member:
 
 
 def members(models: int, methods: Mapping[str, Recipe], seeds: Sequence[int]) -> dict[str, Member]:
-    """All models by name: reference, target, pairs that saw and never saw, unlearned ones."""
-    found = [Member("reference", "reference"), Member("target", "target")]
+    """Returns the models by name: reference, target, pairs, and unlearned models.
+
+    Args:
+        models: Number of pairs.
+        methods: The recipes that unlearn, by method.
+        seeds: The seeds of each method.
+    """
+    pool = [Member("reference", "reference"), Member("target", "target")]
     kinds: tuple[Kind, Kind] = ("saw", "unseen")
-    found += [Member(f"{kind}-{seed}", kind, seed) for seed in range(models) for kind in kinds]
-    found += [
+    pool += [Member(f"{kind}-{seed}", kind, seed) for seed in range(models) for kind in kinds]
+    pool += [
         Member(f"{name}-seed{seed}", "unlearned", seed, replace(recipe, seed=seed))
         for seed in seeds
         for name, recipe in methods.items()
     ]
-    return {member.name: member for member in found}
+    return {member.name: member for member in pool}
 
 
-def _unlearned(recipe: Recipe, folder: Path) -> VLM:
+def _unlearn(recipe: Recipe, folder: Path) -> VLM:
+    """The model of a recipe, which is made once."""
     job, _ = plan(recipe, "run", "")
     if job.method is None:
         raise ConfigError("a recipe without a method unlearns nothing.")

@@ -1,4 +1,4 @@
-"""What a meta-evaluation writes: ratings.json, and a page of tables in markdown."""
+"""The files that a meta-evaluation writes: ratings.json, and a page of tables in markdown."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from unsee.files import write_atomically
 from unsee.records.markdown import Table
 from unsee.records.provenance import describe_machine
-from unsee.records.schema import Provenance
-from unsee.studies.ratings import KEPT, Rating, keeps, rate
-from unsee.studies.results import shown
+from unsee.studies.ratings import KEPT, ModelRecord, Rating, is_useful, rate
+from unsee.studies.results import mean_and_range
 
 RATINGS, TABLE = "ratings.json", "table.md"
 
-
+# What the table of models shows of how each was made.
 SHOWN = ("method", "seed", "start", "steps", "share")
-
 
 # Open-MMUnlearning, arXiv 2610.10358, section 5, on MLLMU-Bench; classification is our accuracy.
 PUBLISHED = {
-    "bleu": 0.950, "rouge_l": 0.921, "truth_ratio": 0.896, "ks": 0.888, "probability": 0.887,
-    "grad_norm": 0.873, "loss": 0.817, "js": 0.793, "zlib": 0.793, "cloze": 0.766, "min_k": 0.755,
-    "accuracy": 0.740, "min_k_plus": 0.493,
-}  # fmt: skip
-
+    "bleu": 0.950,
+    "rouge_l": 0.921,
+    "truth_ratio": 0.896,
+    "ks": 0.888,
+    "probability": 0.887,
+    "grad_norm": 0.873,
+    "loss": 0.817,
+    "js": 0.793,
+    "zlib": 0.793,
+    "cloze": 0.766,
+    "min_k": 0.755,
+    "accuracy": 0.740,
+    "min_k_plus": 0.493,
+}
 
 MEANING = (
     "`faithfulness` is the ROC-AUC between models that saw the people to be forgotten and models "
@@ -42,13 +48,24 @@ MEANING = (
 
 
 def write(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[ModelRecord],
     failed: Mapping[str, str],
     out: Path,
     table: Path,
     command: str,
 ) -> list[Rating]:
-    """Writes the ratings and the page, and returns the ratings."""
+    """Writes ratings.json and the page.
+
+    Args:
+        records: The models.
+        failed: Why other models failed, by name.
+        out: The folder of the meta-evaluation.
+        table: The markdown page.
+        command: The command that the page says it was written by.
+
+    Returns:
+        The ratings, best first.
+    """
     ratings = rate(records)
     text = json.dumps([asdict(rating) for rating in ratings], indent=1)
     write_atomically(out / RATINGS, text + "\n")
@@ -59,35 +76,41 @@ def write(
 
 def page(
     ratings: Sequence[Rating],
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[ModelRecord],
     failed: Mapping[str, str],
     command: str,
 ) -> str:
-    """Ratings and models as markdown."""
-    seconds = sum(record["seconds"] for record in records)
-    made_on = Provenance.model_validate(records[0]["provenance"])
+    """Returns ratings and models as markdown; see `write`."""
+    seconds = sum(record.seconds for record in records)
+    counts = {kind: sum(r.kind == kind for r in records) for kind in ("saw", "unseen", "unlearned")}
+    title = (
+        f"# Metrics judged on {counts['saw']} models that saw, {counts['unseen']} that never saw "
+        f"and {counts['unlearned']} unlearned"
+    )
     intro = (
-        f"Written by `{command}` on {describe_machine(made_on)}: "
+        f"Written by `{command}` on {describe_machine(records[0].provenance)}: "
         f"{len(records)} models, "
         f"{seconds / 60:.0f} minutes of processor time."
     )
-    tables = [_ratings(ratings), _models(records)]
-    parts = [f"# Metrics judged on {_pools(records)}", intro, MEANING]
-    parts += [made.markdown().rstrip() for made in tables]
+    tables = [_ratings_table(ratings), _models_table(records)]
+    parts = [title, intro, MEANING, *(table.markdown().rstrip() for table in tables)]
     parts += [f"Failed: {name}: {' '.join(why.split())}" for name, why in failed.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _pools(records: Sequence[Mapping[str, Any]]) -> str:
-    counts = [sum(r["kind"] == kind for r in records) for kind in ("saw", "unseen", "unlearned")]
-    return f"{counts[0]} models that saw, {counts[1]} that never saw and {counts[2]} unlearned"
-
-
-def _ratings(ratings: Sequence[Rating]) -> Table:
+def _ratings_table(ratings: Sequence[Rating]) -> Table:
     head = [
-        "metric", "overall", "faithfulness", "robustness", "relearning", "quantization", "models",
-        "saw", "never saw", "published",
-    ]  # fmt: skip
+        "metric",
+        "overall",
+        "faithfulness",
+        "robustness",
+        "relearning",
+        "quantization",
+        "models",
+        "saw",
+        "never saw",
+        "published",
+    ]
     rows = [
         [
             rating.metric,
@@ -104,24 +127,23 @@ def _ratings(ratings: Sequence[Rating]) -> Table:
     return Table(head, rows, "Metrics")
 
 
-def _models(records: Sequence[Mapping[str, Any]]) -> Table:
-    (target,) = (r for r in records if r["kind"] == "target")
+def _models_table(records: Sequence[ModelRecord]) -> Table:
+    (target,) = (r for r in records if r.kind == "target")
     head = ["model", "made by", "utility", "accuracy", "probability", "when relearned"]
     rows = []
     for record in records:
-        counted = record["kind"] != "unlearned" or keeps(record, target)
-        after = record.get("relearned", {}).get("probability")
+        counted = record.kind != "unlearned" or is_useful(record, target)
         rows.append(
             [
-                record["name"],
-                ", ".join(f"{key} {record['made'][key]}" for key in SHOWN if key in record["made"]),
-                _number(record["utility"]) + ("" if counted else " (too low to count)"),
-                *(_number(record["before"].get(name)) for name in ("accuracy", "probability")),
-                _number(after),
+                record.name,
+                ", ".join(f"{key} {record.made[key]}" for key in SHOWN if key in record.made),
+                _number(record.utility) + ("" if counted else " (too low to count)"),
+                *(_number(record.before.get(name)) for name in ("accuracy", "probability")),
+                _number(record.stage("relearned").get("probability")),
             ]
         )
     return Table(head, rows, "Models")
 
 
 def _number(value: float | None) -> str:
-    return shown([] if value is None else [value])
+    return mean_and_range([] if value is None else [value])

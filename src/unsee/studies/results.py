@@ -1,4 +1,4 @@
-"""What a comparison found: numbers of every cell, means and ranges over seeds, ranks."""
+"""The results of a comparison: numbers of every run, means and ranges over seeds, and ranks."""
 
 from __future__ import annotations
 
@@ -8,69 +8,81 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsee.records.folder import SCORES, SUMMARY
 from unsee.records.provenance import describe_machine
-from unsee.records.schema import Provenance
+from unsee.records.reader import Run, read_run
+from unsee.records.schema import Measures
 from unsee.studies.comparison import Cell, finished
-from unsee.studies.scores import Attacked, score
+from unsee.studies.scores import AttackScore, ModelName, score
 
-# Columns in order, with how many decimals they show.
+# The columns in order, with the number of decimals that they show.
 COLUMNS = {
-    "rank": 1, "distance": 3, "largest gap": 3, "distance under attack": 3,
-    "FQ": 3, "MU": 3, "robustness": 3, "overall": 3,
-    "seconds": 1, "memory (MB)": 0, "trained parameters": 0,
-}  # fmt: skip
+    "rank": 1,
+    "distance": 3,
+    "largest gap": 3,
+    "distance under attack": 3,
+    "FQ": 3,
+    "MU": 3,
+    "robustness": 3,
+    "overall": 3,
+    "seconds": 1,
+    "memory (MB)": 0,
+    "trained parameters": 0,
+}
 
-
-BESIDE = {"target": "target", "reference": "visual-retain", "retain_only": "retain-only"}
+# The models that stand below the entries, and the names of their rows.
+MODELS: dict[ModelName, str] = {
+    "target": "target",
+    "reference": "visual-retain",
+    "retain_only": "retain-only",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with what its record holds.
+    """A run of the comparison with the content of its record.
 
     Attributes:
         cell: The run.
-        numbers: By column; empty where there is no record.
+        numbers: By column; empty if there is no record.
         accuracies: By "split/modality".
         profile: What each attack brought back.
         farthest: The measure that is farthest from the reference's.
-        lacking: What the record has not got for the published scores.
+        lacking: What the record lacks for the published scores.
         chosen: The settings that the trials chose.
-        made_on: Machine, threads and versions.
+        machine: Machine, threads and versions.
     """
 
     cell: Cell
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     accuracies: Mapping[str, float] = field(default_factory=dict)
-    profile: Sequence[Attacked] = ()
+    profile: Sequence[AttackScore] = ()
     farthest: str = ""
     lacking: Sequence[str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    made_on: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An entry (or a model beside it) at one share, over its seeds.
+    """An entry, or the target or a reference, at one forget ratio, over its seeds.
 
     Attributes:
         name: The entry.
         results: One a seed.
-        beside: Whether it is no entry but the target or a reference.
+        is_model: Whether it is the target or a reference rather than an entry.
     """
 
     name: str
     results: Sequence[Result]
-    beside: bool = False
+    is_model: bool = False
 
     def values(self, column: str) -> list[float]:
-        """The seeds' numbers in a column."""
-        found = [result.numbers.get(column) for result in self.results]
-        return [value for value in found if value is not None]
+        """Returns the numbers of the seeds in a column."""
+        numbers = [result.numbers.get(column) for result in self.results]
+        return [number for number in numbers if number is not None]
 
     def accuracies(self, key: str) -> list[float]:
-        """The seeds' accuracies on "split/modality"."""
+        """Returns the accuracies of the seeds on "split/modality"."""
         return [r.accuracies[key] for r in self.results if key in r.accuracies]
 
     @property
@@ -80,87 +92,95 @@ class Row:
 
     @property
     def settings(self) -> str:
-        """How its settings came about."""
-        if self.beside:
+        """How its settings were chosen; "" for the target and the references."""
+        if self.is_model:
             return ""
         tuned = max(result.cell.tuned for result in self.results)
         return f"best of {tuned} trials" if tuned else "as given"
 
 
 def collect(cells: Iterable[Cell], out: Path) -> dict[str, list[Row]]:
-    """Rows by share: entries in order of rank, those that failed last, then what stands beside."""
-    found: dict[str, list[Row]] = {}
-    by_share: dict[str, list[Cell]] = {}
+    """Reads the records of a comparison.
+
+    Args:
+        cells: The runs.
+        out: The comparison's folder.
+
+    Returns:
+        The rows by forget ratio: entries in order of rank, failed ones last, then the target and
+        the references.
+    """
+    by_ratio: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_share.setdefault(cell.forget_ratio, []).append(cell)
-    for share, some in by_share.items():
-        read = [_read(cell, out) for cell in some]
-        beside = next((_beside(r.cell) for r in read if r.numbers), [])
-        ranked = _ranked(read)
-        names = dict.fromkeys(cell.entry for cell in some)
-        rows = [Row(name, [r for r in ranked if r.cell.entry == name]) for name in names]
+        by_ratio.setdefault(cell.forget_ratio, []).append(cell)
+    rows_by_ratio: dict[str, list[Row]] = {}
+    for ratio, own in by_ratio.items():
+        results = _with_ranks([_read(cell, out) for cell in own])
+        names = dict.fromkeys(cell.entry for cell in own)
+        rows = [Row(name, [r for r in results if r.cell.entry == name]) for name in names]
         rows.sort(key=lambda row: _mean(row.values("rank"), float("inf")))
-        found[share] = [*rows, *beside]
-    return found
+        models = next((_model_rows(r.cell) for r in results if r.numbers), [])
+        rows_by_ratio[ratio] = [*rows, *models]
+    return rows_by_ratio
 
 
 def _read(cell: Cell, out: Path) -> Result:
     if cell.error is not None or not finished(cell.folder):
         return Result(cell)
-    summary, rows = _record(cell.folder)
-    scored = score(summary, rows)
-    cost = summary.get("cost") or {}
-    peak = cost.get("peak_memory_bytes")
+    run = read_run(cell.folder)
+    cost, provenance = run.summary.cost, run.summary.provenance
+    scores = score(run.summary, list(run.scores()))
+    peak = cost.peak_memory_bytes if cost is not None else None
     numbers = {
-        **scored.numbers,
-        "seconds": cost.get("seconds"),
+        **scores.numbers,
+        "seconds": cost.seconds if cost is not None else None,
         "memory (MB)": peak / 1e6 if peak is not None else None,
-        "trained parameters": cost.get("trainable_parameters"),
+        "trained parameters": cost.trainable_parameters if cost is not None else None,
     }
     tuned = out / "tuned" / f"{cell.folder.name.rsplit('-seed', 1)[0]}.json"
-    chosen = json.loads(tuned.read_text("utf-8"))["set"] if tuned.exists() else {}
-    accuracies = _accuracies(summary.get("measures") or {})
     return Result(
-        cell, numbers, accuracies, scored.profile, scored.farthest, scored.lacking, chosen,
-        describe_machine(Provenance.model_validate(summary["provenance"])),
-    )  # fmt: skip
+        cell,
+        numbers,
+        _accuracies(run.summary.measures_of("unlearned")),
+        scores.profile,
+        scores.farthest,
+        scores.lacking,
+        json.loads(tuned.read_text("utf-8"))["set"] if tuned.exists() else {},
+        describe_machine(provenance) if provenance is not None else "",
+    )
 
 
-def _beside(cell: Cell) -> list[Row]:
-    """The target and the references, from any record: they are the same in all of a share."""
-    summary, rows = _record(cell.folder)
-    found = []
-    for model, name in BESIDE.items():
-        if summary.get(model):
-            scored = score(summary, rows, model)
-            result = Result(cell, scored.numbers, _accuracies(summary[model]))
-            found.append(Row(name, [result], beside=True))
-    return found
+def _model_rows(cell: Cell) -> list[Row]:
+    """The rows of the target and the references, which all records of a forget ratio share."""
+    run: Run = read_run(cell.folder)
+    samples = list(run.scores())
+    rows = []
+    for model, name in MODELS.items():
+        measures = run.summary.measures_of(model)
+        if measures:
+            numbers = score(run.summary, samples, model).numbers
+            result = Result(cell, numbers, _accuracies(measures))
+            rows.append(Row(name, [result], is_model=True))
+    return rows
 
 
-def _record(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    summary = json.loads((folder / SUMMARY).read_text("utf-8"))
-    lines = (folder / SCORES).read_text("utf-8").splitlines()
-    return summary, [json.loads(line) for line in lines]
-
-
-def _accuracies(measures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def _accuracies(measures: Measures) -> dict[str, float]:
     return {
-        key.rpartition("/")[0]: found["value"]
-        for key, found in measures.items()
-        if key.endswith("/accuracy") and found.get("value") is not None
+        key.rpartition("/")[0]: measure.value
+        for key, measure in measures.items()
+        if key.endswith("/accuracy") and measure.value is not None
     }
 
 
-def _ranked(results: Sequence[Result]) -> list[Result]:
-    """With each one's rank by distance among the entries of its seed; equals share a rank."""
+def _with_ranks(results: Sequence[Result]) -> list[Result]:
+    """The results with their rank by distance among the entries of the seed; ties share a rank."""
     from scipy.stats import rankdata
 
     ranks: dict[int, float] = {}
     for seed in dict.fromkeys(r.cell.seed for r in results):
-        some = [r for r in results if r.cell.seed == seed and r.numbers.get("distance") is not None]
-        order = rankdata([r.numbers["distance"] for r in some])
-        ranks |= {id(r): float(rank) for r, rank in zip(some, order, strict=True)}
+        own = [r for r in results if r.cell.seed == seed and r.numbers.get("distance") is not None]
+        order = rankdata([r.numbers["distance"] for r in own])
+        ranks |= {id(r): float(rank) for r, rank in zip(own, order, strict=True)}
     return [
         replace(r, numbers={**r.numbers, "rank": ranks[id(r)]}) if id(r) in ranks else r
         for r in results
@@ -171,8 +191,13 @@ def _mean(values: Sequence[float], nothing: float) -> float:
     return sum(values) / len(values) if values else nothing
 
 
-def shown(values: Sequence[float], decimals: int = 3) -> str:
-    """The mean, and where the values differ as shown, the range; "" of nothing."""
+def mean_and_range(values: Sequence[float], decimals: int = 3) -> str:
+    """Returns the mean, and the range in brackets if the values differ as shown; "" of none.
+
+    Example:
+        >>> mean_and_range([0.1, 0.2, 0.6], 1)
+        '0.3 (0.1 to 0.6)'
+    """
     if not values:
         return ""
     mean, *ends = (f"{v:.{decimals}f}" for v in (_mean(values, 0), min(values), max(values)))
@@ -180,7 +205,12 @@ def shown(values: Sequence[float], decimals: int = 3) -> str:
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The Pareto front: names that no other one beats in one coordinate without losing in one."""
+    """Returns the names of the points that no other point dominates; larger is better.
+
+    Example:
+        >>> pareto_front({"a": (0.9, 0.2), "b": (0.5, 0.5), "c": (0.4, 0.4)})
+        ['a', 'b']
+    """
     return [
         name
         for name, (x, y) in points.items()

@@ -24,6 +24,7 @@ from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.unlearn import Recipe
+from unsee.records.schema import Measure, Measures
 from unsee.runs.reference_cache import reference_cache
 from unsee.studies.scores import distance
 from unsee.training.settings import TrainingSettings
@@ -215,9 +216,7 @@ def tune(
     write_atomically(out / "tuned" / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
-def _reference(
-    recipe: Recipe, out: Path
-) -> tuple[dict[str, list[Sample]], dict[str, dict[str, Any]]]:
+def _reference(recipe: Recipe, out: Path) -> tuple[dict[str, list[Sample]], Measures]:
     """The validation splits, and the reference's measures on them, computed once.
 
     Raises:
@@ -231,15 +230,18 @@ def _reference(
         )
     benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
+
+    def score() -> dict[str, Any]:
+        measures = _measures(job.load(job.references["reference"]), job, splits)
+        return {key: measure.to_dict() for key, measure in measures.items()}
+
     cache = reference_cache(replace(job, splits=splits), out / REFERENCE_CACHE)
-    measures = cache.get_or_compute(
-        "validation", lambda: _measures(job.load(job.references["reference"]), job, splits)
-    )
-    return splits, measures
+    stored = cache.get_or_compute("validation", score)
+    return splits, {key: Measure.model_validate(measure) for key, measure in stored.items()}
 
 
-def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The measures of a model that need no other model's outputs."""
+def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> Measures:
+    """The measures that need no other model's outputs."""
     evaluation = evaluate(
         vlm,
         splits,
@@ -247,4 +249,4 @@ def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> dict[str, dict[s
         tasks=job.tasks,
         max_new_tokens=job.max_new_tokens,
     )
-    return {key: {"value": estimate.value} for key, estimate in evaluation.measures.items()}
+    return {key: Measure(value=estimate.value) for key, estimate in evaluation.measures.items()}

@@ -1,0 +1,100 @@
+"""What the experiments share: records, figures and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from experiments.pages import (
+    DOCS,
+    append_row,
+    load_or_make,
+    machines,
+    mean_and_range,
+    read_rows,
+    replace_above_mark,
+    replace_section,
+    shown_value,
+    table,
+)
+from experiments.quality import ablation, robust
+
+from unsee.recipes.unlearn import Recipe
+from unsee.records.schema import Measure
+
+
+def section(page: str, mark: str) -> str:
+    """What a page has between two marks."""
+    text = (DOCS / page).read_text("utf-8")
+    begin, end = f"<!-- {mark}:begin -->\n", f"\n<!-- {mark}:end -->"
+    return text[text.index(begin) + len(begin) : text.index(end)]
+
+
+def test_ablation_section_is_what_the_kept_records_say() -> None:
+    rows = read_rows(Path(ablation.__file__).with_suffix(".jsonl"))
+    assert section("vkd.md", "ablation") == ablation.section(rows)
+    assert {row["variant"] for row in rows} <= {*ablation.MODELS, *ablation.VARIANTS}
+
+
+def test_robust_sections_are_what_the_kept_records_say() -> None:
+    rows = read_rows(Path(robust.__file__).with_suffix(".jsonl"))
+    for mark, body in robust.sections(rows).items():
+        assert section("robust.md", mark) == body
+    assert {row["variant"] for row in rows} <= {*robust.MODELS, *robust.VARIANTS}
+
+
+@pytest.mark.parametrize("name", robust.VARIANTS)
+def test_robust_variants_are_settings_that_vkd_has(name: str) -> None:
+    method, changes = robust.VARIANTS[name]
+    Recipe(method=method, set=changes).build()
+
+
+def test_append_row_adds_to_the_file(tmp_path: Path) -> None:
+    path, rows = tmp_path / "new" / "rows.jsonl", [{"a": 1}]
+    assert read_rows(path) == []
+    append_row(path, rows, {"a": 2})
+    append_row(path, rows, {"a": 3})
+    assert rows == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert read_rows(path) == rows[1:]
+
+
+def test_load_or_make_makes_a_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "one.json"
+    assert load_or_make(path, lambda: {"a": 1}) == {"a": 1}
+    assert load_or_make(path, lambda: {"a": 2}) == {"a": 1}
+
+
+def test_mean_and_range_gives_the_range_of_several_values() -> None:
+    assert mean_and_range([]) == "" and mean_and_range([0.5]) == "0.500"
+    assert mean_and_range([0.1, 0.2], "+.2f") == "+0.15 (+0.10 to +0.20)"
+
+
+def test_shown_value_is_empty_without_a_value() -> None:
+    measures = {"a": Measure(value=0.25), "b": Measure(value=None)}
+    assert [shown_value(measures, key) for key in "abc"] == ["0.250", "", ""]
+    assert shown_value(None, "a") == ""
+
+
+def test_machines_names_each_machine_once() -> None:
+    assert machines([{}, {"machine": "X"}, {"machine": "X"}]) == (
+        "Linux x86_64, 2 cores, no GPU and X"
+    )
+
+
+def test_table_escapes_cells() -> None:
+    assert table(["a"], [["b|c\nd"]]) == "| a |\n| --- |\n| b\\|c d |"
+
+
+def test_replace_section_leaves_the_rest_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a:begin -->\nold\n<!-- a:end -->\nafter\n")
+    replace_section(page, "a", "new")
+    assert page.read_text() == "before\n<!-- a:begin -->\nnew\n<!-- a:end -->\nafter\n"
+
+
+def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    replace_above_mark(page, "first\n")
+    page.write_text(page.read_text() + "mine\n")
+    replace_above_mark(page, "second\n")
+    assert page.read_text() == "second\n\n<!-- by hand -->\nmine\n"

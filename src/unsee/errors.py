@@ -1,4 +1,4 @@
-"""The exception tree: every error that a user can cause or mend.
+"""The exception tree: every error that a user can cause or correct.
 
 ```
 UnseeError                 anything below; the command line prints it and exits with 2
@@ -21,7 +21,7 @@ from importlib.util import find_spec
 
 
 class UnseeError(Exception):
-    """Base of all errors that name what was given, what is allowed and what to type next."""
+    """Base of all errors; the message says what was given, what is allowed and what to type."""
 
 
 class ConfigError(UnseeError):
@@ -29,7 +29,7 @@ class ConfigError(UnseeError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that no registry or field list knows, with the nearest that it does."""
+    """A name that is not registered or not a field; the message suggests the nearest known name."""
 
     def __init__(
         self,
@@ -42,18 +42,19 @@ class UnknownNameError(ConfigError):
         """Builds the message.
 
         Args:
-            kind: What was looked for, such as "method".
+            kind: What the name should be, such as "method".
             given: The name as typed.
-            allowed: Every name that would have been right.
-            listing: Says how to list them, where they are too many to spell out.
-            aliases: Earlier names, old to new, at which `given` may have been aimed.
+            allowed: All known names.
+            listing: How to list them, where they are too many for a message.
+            aliases: Earlier names, old to new; for one that resembles `given`, the message suggests
+                the new name.
         """
         names = sorted(allowed)
         renamed = dict(aliases or {})
-        near = difflib.get_close_matches(given, [*names, *sorted(renamed)], n=1, cutoff=0.5)
-        hint = f" Did you mean '{renamed.get(near[0], near[0])}'?" if near else ""
-        allowing = listing or ", ".join(names) or "none"
-        super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowing}.")
+        nearest = difflib.get_close_matches(given, [*names, *sorted(renamed)], n=1, cutoff=0.5)
+        hint = f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""
+        allowed_names = listing or ", ".join(names) or "none"
+        super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowed_names}.")
 
 
 class DataError(UnseeError):
@@ -61,7 +62,7 @@ class DataError(UnseeError):
 
 
 class ModelError(UnseeError):
-    """A checkpoint that cannot be loaded or does not have what was asked of it."""
+    """A checkpoint that cannot be loaded or lacks something that is needed."""
 
 
 class PatchError(UnseeError):
@@ -73,7 +74,7 @@ class RunError(UnseeError):
 
 
 class TrainingError(UnseeError):
-    """Training that cannot go on: a loss that is not finite, or nothing left to train."""
+    """Training that cannot continue: a loss that is not finite, or no parameter to train."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A registry of named things that are found by importing the modules of one folder."""
+"""Registries: named classes, found by importing the modules of a package and entry points."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names of one kind, filled by the modules of `package` and by entry points.
+    """The registered classes of one kind, by name.
 
-    Discovery is lazy, imports every module of the folder, and lets an import error through: a
-    broken module is never skipped. Third parties register by an entry point of the group
-    `unsee.<kind>s` that names a module.
+    They are discovered at the first lookup, by importing every module of `package` and every
+    module that an entry point of the group `unsee.<kind>s` names. An import error is raised: a
+    broken module is never skipped.
     """
 
     def __init__(self, kind: str, package: str) -> None:
-        """Makes an empty registry.
+        """Creates an empty registry.
 
         Args:
-            kind: Singular, such as "method"; used in messages and in the entry point group.
-            package: The package whose modules register themselves on import.
+            kind: In the singular, such as "method"; part of messages and of the entry-point group.
+            package: The package whose modules register themselves when they are imported.
         """
         self.kind = kind
         self.package = package
@@ -58,10 +58,10 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """The object filed under `name`.
+        """The object registered under `name`.
 
         Raises:
-            UnknownNameError: If there is none, with the nearest name.
+            UnknownNameError: If there is none; the message suggests the nearest name.
         """
         self._discover()
         if name not in self._items:
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
         return sorted(self._items.items())
 
     def describe(self) -> list[dict[str, str]]:
-        """One {name, summary, source} a registered object; the summary is its first doc line."""
+        """{name, summary, source} of every object; the summary is its docstring's first line."""
         return [
             {"name": name, "summary": summary(item), "source": str(getattr(item, "source", ""))}
             for name, item in self.items()

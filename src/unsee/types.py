@@ -1,4 +1,4 @@
-"""The data that flows through the package: pictures, samples, batches, estimates."""
+"""The data types that every part of the package shares: pictures, samples, batches, estimates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,26 +23,33 @@ if TYPE_CHECKING:
 
 Part = Literal["visual", "encoder", "projector", "language", "all"]
 
-# How an answer is scored: "ranking" by which of `choices` is likeliest; "unsafe" should be refused
-# and "harmless" should not.
+# How an answer is scored. "ranking": the most likely of `choices`. "unsafe": it should be a refusal.
+# "harmless": it should not be one.
 Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]
 Better = Literal["lower", "higher", "reference"]
 
-# A picture of more pixels than this is refused: decoding it could exhaust the memory.
+# A picture of more pixels is refused: decoding it could exhaust the memory.
 MAX_PIXELS = 64_000_000
 
-# What Pillow's decoders are known to raise on damaged files.
-_DECODING = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error)
+# Exceptions that Pillow's decoders raise for damaged files.
+_DECODING_ERRORS = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture by reference: a file, or encoded bytes from a table; decoded when opened.
+    """A reference to a picture: a file, or encoded bytes from a table; decoded when opened.
 
     Attributes:
-        source: What messages and records call it, such as "photos/anna/1.jpg" or "set.parquet#3".
-        path: The file, if it is one.
-        data: The encoded bytes, if there is no file.
+        source: Its name in messages and records, such as "photos/anna/1.jpg" or "set.parquet#3".
+        path: The file, if the picture is one.
+        data: The encoded bytes (JPEG, PNG, ...), if there is no file.
     """
 
     source: str
@@ -51,27 +58,32 @@ class Picture:
 
     @classmethod
     def from_path(cls, path: Path | str) -> Picture:
-        """A picture in a file."""
+        """A picture that is a file."""
         return cls(source=str(path), path=Path(path))
 
+    def __repr__(self) -> str:
+        """One line: the source, and the size of encoded bytes."""
+        size = "" if self.data is None else f", {len(self.data):,} bytes"
+        return f"Picture({self.source!r}{size})"
+
     def open(self) -> Image.Image:
-        """Decodes the picture, upright and in RGB.
+        """Decodes the picture, in RGB and rotated as its EXIF tag says.
 
         Raises:
-            DataError: If it is missing, not a picture, truncated, or over `MAX_PIXELS`.
+            DataError: If it is missing, not a picture, truncated, or larger than `MAX_PIXELS`.
         """
         try:
             handle = io.BytesIO(self.data) if self.data is not None else self.path
             if handle is None:
                 raise DataError(f"picture {self.source}: neither a file nor bytes were given.")
             with warnings.catch_warnings():
-                # A broken tag beside whole pixels is no reason to refuse or to alarm.
+                # A damaged EXIF tag does not affect the pixels.
                 warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(handle) as image:
                     width, height = image.size
                     if width * height > MAX_PIXELS:
-                        raise DataError(self._bomb(f"{width} x {height}"))
+                        raise DataError(self._too_large(f"{width} x {height}"))
                     upright = ImageOps.exif_transpose(image)
                     if upright.mode.startswith("I"):
                         # 16 bits a pixel, which `convert` would clip to white.
@@ -82,14 +94,14 @@ class Picture:
                 f"picture {self.source}: no such file. Check the path, or drop the row."
             ) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise DataError(self._bomb("too many")) from error
-        except _DECODING as error:
+            raise DataError(self._too_large("too many")) from error
+        except _DECODING_ERRORS as error:
             raise DataError(
                 f"picture {self.source}: cannot be decoded ({error}). "
                 "Replace it with a readable JPEG, PNG, WebP or PGM, or remove it."
             ) from error
 
-    def _bomb(self, size: str) -> str:
+    def _too_large(self, size: str) -> str:
         return (
             f"picture {self.source}: {size} pixels; at most {MAX_PIXELS:,} are decoded "
             "(a guard against decompression bombs). Scale it down, or remove it."
@@ -97,33 +109,35 @@ class Picture:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the decoded pixels and their size: equal for equal pictures in any format."""
+        """SHA-256 of the decoded pixels and their size: the same in every lossless file format."""
         image = self.open()
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A question with its true answer, about a picture or, without one, by name.
+    """A question with its true answer, about a picture or, without one, about a name in the text.
 
     Example:
-        `Sample("p3/1", "What is the job of this person?", "Ada Berg works as a baker.", picture)`
+        >>> sample = Sample("p3/1", "What is the job of this person?", "Ada Berg is a baker.")
+        >>> sample.modality
+        'text'
 
     Attributes:
         id: Unique within its split.
-        question: The user's whole turn, options and instructions included.
+        question: The user's whole turn, including options and instructions.
         answer: The whole true answer.
-        picture: None makes it a text-only sample.
-        concept: Who or what it is about; what bootstrap intervals resample.
+        picture: The picture that the question is about; None for a text-only sample.
+        concept: The person or thing that it is about; bootstrap intervals resample concepts.
         choices: The options of a classification, in order A, B, ...
         task: How the answer is scored.
         further: Pictures shown after `picture`, in the same question.
-        keywords: What a right answer must contain.
+        keywords: Words that a correct answer must contain.
         paraphrases: Other wordings of the true answer.
         perturbed: False answers worded like the true one.
-        group: Samples of one group ask for one and the same fact: in another modality, or in other
+        group: Samples of the same group ask for the same fact, in another modality or in other
             words.
-        prefill: How the model's own turn begins; it goes on from there, and `answer` is the rest.
+        prefill: The beginning of the model's turn, which the model continues; `answer` is the rest.
     """
 
     id: str
@@ -140,31 +154,39 @@ class Sample:
     group: str | None = None
     prefill: str = ""
 
+    def __repr__(self) -> str:
+        """One line, with long texts cut short."""
+        return (
+            f"Sample({self.id!r}, question={_shorten(self.question)!r}, "
+            f"answer={_shorten(self.answer)!r}, concept={self.concept!r}, task={self.task!r}, "
+            f"pictures={len(self.pictures)})"
+        )
+
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """Everything shown, in order."""
+        """All pictures, in the order in which they are shown."""
         return () if self.picture is None else (self.picture, *self.further)
 
     @property
     def turn(self) -> str:
-        """The model's whole turn as it should be."""
+        """The model's whole correct turn: prefill and answer."""
         return " ".join(part for part in (self.prefill, self.answer) if part)
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
-        """What the question rests on: "vqa" with a picture, "text" without."""
+        """ "vqa" with a picture, "text" without."""
         return "text" if self.picture is None else "vqa"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples ready for a model.
+    """Samples as tensors, ready for a model.
 
     Attributes:
-        inputs: Passed whole, `model(**inputs)`, so that no model's extra tensors are dropped.
-        labels: Token ids on the answer, -100 on prompt, image tokens and padding.
-        ids: The samples' ids, in row order.
-        pictures: How many pictures each row shows.
+        inputs: The model's keyword arguments: `model(**inputs)`.
+        labels: Token ids of the answers; -100 on prompt, image tokens and padding.
+        ids: The ids of the samples, in row order.
+        pictures: The number of pictures of each row.
     """
 
     inputs: dict[str, Tensor]
@@ -172,14 +194,20 @@ class Batch:
     ids: tuple[str, ...] = ()
     pictures: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line: rows, tokens per row, pictures and the names of the inputs."""
+        rows, tokens = self.labels.shape
+        inputs = ", ".join(self.inputs)
+        return f"Batch(rows={rows}, tokens={tokens}, pictures={sum(self.pictures)}, {inputs})"
+
     @property
     def picture_ids(self) -> tuple[str, ...]:
-        """The id of the sample that each picture belongs to, picture by picture."""
+        """For each picture, the id of the sample that it belongs to."""
         counts = self.pictures or (1,) * len(self.ids)
         return tuple(i for i, n in zip(self.ids, counts, strict=True) for _ in range(n))
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """The number of rows."""
         return int(self.labels.shape[0])
 
 
@@ -191,9 +219,9 @@ class Estimate:
         value: The mean over the scored samples; None if none was scored.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        n: Scored samples.
-        n_unscored: Samples whose score was NaN.
-        better: Which direction is good.
+        n: The number of scored samples.
+        n_unscored: The number of samples whose score was NaN.
+        better: Which values are better: "lower", "higher", or nearer to the "reference" model's.
     """
 
     value: float | None
@@ -206,17 +234,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Data:
-    """What a method may see: the samples to forget, those to keep, and strangers.
+    """The data of an unlearning run: what to forget, what to keep, and strangers.
 
     Attributes:
         forget: Samples of the people to be forgotten. Their answers may be empty where only
             pictures are given.
-        retain: Samples of everyone else, and general questions.
-        strangers: Pictures of the same kind whose subject the model was never told about.
-        text_only: Questions about the people to be forgotten by name alone, which forgetting a face
-            leaves known. Only methods that say so read them.
-        outside: Samples like the forget ones, about people whom no model was ever taught. No method
-            sees them.
+        retain: Samples that the model must still answer: other people, and general questions.
+        strangers: Pictures of the same kind, of people whom the model was not trained on.
+        text_only: Text-only questions about the people to be forgotten, by name. The model may
+            still answer them after unlearning; only some methods read them.
+        outside: Samples like those of `forget`, about people whom no model was trained on. Methods
+            do not read them.
     """
 
     forget: Sequence[Sample]
@@ -225,9 +253,16 @@ class Data:
     text_only: Sequence[Sample] = ()
     outside: Sequence[Sample] = ()
 
+    def __repr__(self) -> str:
+        """One line: the number of samples or pictures in each set that is not empty."""
+        counts = ((field.name, len(getattr(self, field.name))) for field in fields(self))
+        shown = ", ".join(f"{name}={count}" for name, count in counts if count)
+        people = {sample.concept for sample in self.forget if sample.concept}
+        return f"Data({shown or 'empty'}; {len(people)} concepts to forget)"
+
     @property
     def forget_by_name(self) -> list[Sample]:
-        """What is asked about the people to be forgotten without a picture."""
+        """The text-only samples about the people to be forgotten."""
         return [*self.text_only, *(s for s in self.forget if s.picture is None)]
 
     @property
@@ -241,17 +276,22 @@ class Data:
         return _pictures(self.retain)
 
 
+def _shorten(text: str, length: int = 40) -> str:
+    """The text's beginning in at most `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:
     return list({s.picture.source: s.picture for s in samples if s.picture is not None}.values())
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts of a model are: prefixes of parameter names, disjoint and covering.
+    """The parts of a model as prefixes of parameter names: disjoint, and together the whole model.
 
     Attributes:
         encoder: The vision encoder.
-        projector: What turns its output into the tokens that the LLM reads.
+        projector: Maps the encoder's output to the tokens that the LLM reads.
         language: The LLM.
     """
 
@@ -260,7 +300,7 @@ class Parts:
     language: tuple[str, ...]
 
     def prefixes(self, part: str) -> tuple[str, ...]:
-        """The prefixes of a part; "visual" is encoder and projector, "all" is everything.
+        """The prefixes of a part; "visual" is encoder and projector, "all" is the whole model.
 
         Raises:
             ModelError: If there is no such part.

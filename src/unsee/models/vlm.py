@@ -68,6 +68,18 @@ class VLM:
     quantization: Quantization | None = None
     _pixels: dict[str, Image.Image] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        """One line: model class, family, size, device and source."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        parts = [type(self.model).__name__, f"family={self.family.name}", f"parameters={count:,}"]
+        if self.quantization is not None:
+            parts.append(f"quantized by {self.quantization.library}")
+        if self.visual_only:
+            parts.append("visual part only")
+        return (
+            f"VLM({', '.join([*parts, f'device={self.device}', f'source={str(self.source)!r}'])})"
+        )
+
     @classmethod
     def load(
         cls,

@@ -129,7 +129,7 @@ def encode(vlm: VLM, worlds: Sequence[World], file: Path) -> dict[str, Tensor]:
     return {p.source: row for p, row in zip(pictures, tokens, strict=True)}
 
 
-@dataclass
+@dataclass(repr=False)
 class Rehearsal(VLM):
     """A model that reads what the tower said of a picture instead of looking at it again.
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Part = Literal["visual", "encoder", "projector", "language", "all"]
 
-# How an answer is scored. "ranking": the most likely of `choices`. "unsafe": it should be a refusal.
-# "harmless": it should not be one.
+# How an answer is scored. "ranking": by which of `choices` is most likely. "unsafe": it should be a
+# refusal. "harmless": it should not be one.
 Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]
 Better = Literal["lower", "higher", "reference"]
 
@@ -32,7 +32,7 @@ Better = Literal["lower", "higher", "reference"]
 MAX_PIXELS = 64_000_000
 
 # Exceptions that Pillow's decoders raise for damaged files.
-_DECODING_ERRORS = (
+_DECODE_ERRORS = (
     UnidentifiedImageError,
     OSError,
     SyntaxError,
@@ -95,7 +95,7 @@ class Picture:
             ) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(self._too_large("too many")) from error
-        except _DECODING_ERRORS as error:
+        except _DECODE_ERRORS as error:
             raise DataError(
                 f"picture {self.source}: cannot be decoded ({error}). "
                 "Replace it with a readable JPEG, PNG, WebP or PGM, or remove it."
@@ -174,7 +174,7 @@ class Sample:
 
     @property
     def modality(self) -> Literal["vqa", "text"]:
-        """ "vqa" with a picture, "text" without."""
+        """The modality of the question: "vqa" with a picture, "text" without."""
         return "text" if self.picture is None else "vqa"
 
 

@@ -225,7 +225,7 @@ def test_perturbed_pixels_keep_their_budget(subject: Subject) -> None:
         subject.samples["forget_holdout"], left.samples["forget_holdout"], strict=True
     ):
         assert old.picture is not None and new.picture is not None
-        seen = np.asarray(vlm.family.as_seen(vlm.processor, old.picture.open()), dtype=int)
+        seen = np.asarray(vlm.family.preprocessed(vlm.processor, old.picture.open()), dtype=int)
         moved = np.abs(np.asarray(new.picture.open(), dtype=int) - seen).max()
         assert moved <= 5
         changed = max(changed, int(moved))
@@ -250,9 +250,9 @@ def test_pixels_lead_to_what_the_model_reads_or_are_refused(name: str, tmp_path:
     image = Image.fromarray(pixels)
     if name not in GRIDS:
         with pytest.raises(ModelError, match="no plain grid"):
-            vlm.family.as_seen(vlm.processor, image)
+            vlm.family.preprocessed(vlm.processor, image)
         return
-    seen = vlm.family.as_seen(vlm.processor, image)
+    seen = vlm.family.preprocessed(vlm.processor, image)
     tensor = torch.from_numpy(np.array(seen, dtype=np.float32)).permute(2, 0, 1)[None]
     tensor.requires_grad_(True)
     values = vlm.family.pixel_values(vlm.processor, tensor)

@@ -305,7 +305,7 @@ from unsee.models.vlm import VLM
 suite = open_suite(["said", "chosen"], Path("tasks"), 1)
 for folder in sorted(Path("zoo").iterdir()):
     vlm = VLM.load(folder)
-    for chat in (False, True) if vlm.family.chats else (False,):
+    for chat in (False, True) if vlm.family.uses_chat_template else (False,):
         for name in suite.loaded:
             with contextlib.redirect_stderr(io.StringIO()):
                 found = replace(suite, chat=chat).run(name, vlm)

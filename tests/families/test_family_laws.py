@@ -19,7 +19,7 @@ from PIL import Image
 from support.tiny import RECIPES, make
 from unsee.errors import ModelError
 from unsee.evaluation.generation import answer_and_score, answer_nlls, generate
-from unsee.families import FAMILIES, family_of
+from unsee.families import FAMILIES, Family, family_of
 from unsee.features.capture import capture, layer_outputs, picture_features, split_by_picture
 from unsee.features.layers import choose_layers, hidden_states, layer_parameters
 from unsee.features.neuron_paths import influential_path
@@ -144,7 +144,7 @@ def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) ->
     handle = projector.register_forward_hook(lambda *_: seen.append(1))
     texts, nlls = answer_and_score(vlm, asked, batch_size=4, max_new_tokens=6)
     handle.remove()
-    if vlm.family.resumes:
+    if vlm.family.reuses_prefix:
         assert len(seen) == 1
     tokens = vlm.processor.tokenizer
     for sample, text, value in zip(asked, texts, nlls, strict=True):
@@ -272,7 +272,7 @@ def test_layers_that_nothing_reads_are_not_run(vlm: VLM, samples: list[Sample]) 
 def test_attention_head_by_head_is_torchs_own(
     vlm: VLM, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "FEW", 1)
+    monkeypatch.setattr(attention, "MIN_TOKENS", 1)
     inputs = vlm.collate_pictures([picture.open() for picture in pictures])
     asked: list[int] = []
 
@@ -441,3 +441,12 @@ def test_neurons_of_encoder_and_llm_are_found(vlm: VLM, samples: list[Sample]) -
         shown = [s for s in samples if len(s.pictures) == 1]
         path = influential_path(vlm, mine, shown, top=2, frames=2, fisher=fisher)
         assert all(int(chosen.sum()) == 2 for chosen in path.values())
+
+
+def test_family_accepts_old_attribute_names_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="chats is now uses_chat_template"):
+
+        class Old(Family):
+            chats = False
+
+    assert not Old().uses_chat_template

@@ -11,10 +11,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from support.tiny import make
-from unsee.models.attention import FEW, NAME, ROWS, Headwise, headwise
+from unsee.models.attention import MAX_ROWS, MIN_TOKENS, NAME, Headwise, headwise
 from unsee.models.vlm import VLM
 
-SHAPES = [(FEW, FEW), (577, 577), (ROWS + 40, 300), (300, ROWS + 40)]
+SHAPES = [(MIN_TOKENS, MIN_TOKENS), (577, 577), (MAX_ROWS + 40, 300), (300, MAX_ROWS + 40)]
 
 
 def inputs(queries: int, keys: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
@@ -44,18 +44,22 @@ def test_values_and_gradients_are_those_of_64_bits(queries: int, keys: int) -> N
 
 
 def test_the_scale_is_the_width_s_by_default() -> None:
-    q, k, v = inputs(FEW, FEW)
+    q, k, v = inputs(MIN_TOKENS, MIN_TOKENS)
     found, _ = headwise(nn.Identity(), q, k, v, None, is_causal=False)
     assert torch.equal(found, Headwise.apply(q, k, v, 0.25).transpose(1, 2))
 
 
 def ask(case: str) -> tuple[list[Tensor], Tensor | None, dict[str, object]]:
     """Attention that is not for this kernel."""
-    tensors = inputs(8 if case == "few" else FEW, 8 if case == "few" else FEW)
-    mask = torch.ones(2, 1, FEW, FEW, dtype=torch.bool).tril() if case == "mask" else None
+    tensors = inputs(8 if case == "few" else MIN_TOKENS, 8 if case == "few" else MIN_TOKENS)
+    mask = (
+        torch.ones(2, 1, MIN_TOKENS, MIN_TOKENS, dtype=torch.bool).tril()
+        if case == "mask"
+        else None
+    )
     options: dict[str, object] = {"is_causal": case == "causal"}
     if case == "32 bits":
-        tensors = inputs(FEW, FEW, torch.float32)
+        tensors = inputs(MIN_TOKENS, MIN_TOKENS, torch.float32)
     return tensors, mask, options
 
 
@@ -72,7 +76,7 @@ def test_a_module_that_is_causal_stays_so(monkeypatch: pytest.MonkeyPatch) -> No
     module = nn.Identity()
     module.is_causal = True
     monkeypatch.setattr(Headwise, "apply", None)
-    q, k, v = inputs(FEW, FEW)
+    q, k, v = inputs(MIN_TOKENS, MIN_TOKENS)
     found, _ = headwise(module, q, k, v, None)
     assert torch.equal(found, scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
 

@@ -71,7 +71,7 @@ def test_the_command_line_tells_of_an_absent_device(
 def test_an_absent_library_is_told_before_anything_is_read(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, "_installed", lambda library: None)
+    monkeypatch.setattr(quantization, "_installed_version", lambda library: None)
     with pytest.raises(ConfigError, match=rf"needs {LIBRARIES[wanted]}, which is not installed"):
         VLM.load("absent", load_in=wanted)
     with pytest.raises(ConfigError, match="load_in '2bit' is unknown. Allowed: 8bit, 4bit"):

@@ -162,7 +162,7 @@ def test_offload_is_for_one_process_on_a_cpu(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def teacher(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
-    monkeypatch.setattr(unsee.models.memory, "FEW", 1)
+    monkeypatch.setattr(unsee.models.memory, "MIN_EVICTED", 1)
     return VLM.load(tiny_folder, visual_only=True)
 
 

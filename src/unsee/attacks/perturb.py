@@ -74,7 +74,7 @@ class Perturb(Attack):
         def perturb_picture(picture: Picture) -> Picture:
             if picture.source not in perturbed:
                 image = subject.vlm.image(picture)
-                seen = subject.vlm.family.as_seen(subject.vlm.processor, image)
+                seen = subject.vlm.family.preprocessed(subject.vlm.processor, image)
                 image = add_perturbation(seen, delta)
                 perturbed[picture.source] = derived_picture(picture, image, "perturb")
             return perturbed[picture.source]
@@ -98,7 +98,7 @@ class Perturb(Attack):
         for sample in known:
             assert sample.picture is not None
             if sample.picture.source not in pixels:
-                seen = vlm.family.as_seen(vlm.processor, vlm.image(sample.picture))
+                seen = vlm.family.preprocessed(vlm.processor, vlm.image(sample.picture))
                 array = np.array(seen, dtype=np.float32)
                 pixels[sample.picture.source] = torch.from_numpy(array).permute(2, 0, 1)
         delta = torch.zeros_like(next(iter(pixels.values())), device=vlm.device)

@@ -136,13 +136,17 @@ class _PrefixCache:
 def _prompts(vlm: VLM, samples: Sequence[Sample]) -> list[_Prompt]:
     """The questions as tokens; without these where they have to be asked one whole at a time."""
     apart = [_Prompt(i, sample) for i, sample in enumerate(samples)]
-    if not vlm.family.resumes or vlm.model.generation_config.cache_implementation or not samples:
+    if (
+        not vlm.family.reuses_prefix
+        or vlm.model.generation_config.cache_implementation
+        or not samples
+    ):
         return apart
     # Where no answer is known, one stands in that nobody scores.
     answered = [sample if sample.answer else replace(sample, answer="?") for sample in samples]
     texts = [vlm.family.text(vlm.processor, sample, with_answer=True) for sample in answered]
     image, found = vlm.model.config.image_token_id, []
-    spelled = vlm.family.spell(vlm.processor, answered, texts)
+    spelled = vlm.family.tokenize_answers(vlm.processor, answered, texts)
     for i, (sample, (prompt, whole, begin)) in enumerate(zip(samples, spelled, strict=True)):
         end = len(prompt) - prompt[::-1].index(image) if image in prompt else 0
         if bool(sample.pictures) != bool(end):

@@ -94,7 +94,7 @@ class LmEvalSuite:
         Raises:
             ConfigError: If the chat template is asked for and the checkpoint has none.
         """
-        if self.chat and not vlm.family.chats:
+        if self.chat and not vlm.family.uses_chat_template:
             raise ConfigError(
                 f"--chat-template: checkpoints of the family {vlm.family.name} have none. Leave "
                 "it out."

@@ -1,11 +1,13 @@
-"""Model families: every quirk of a pretrained model lives in a module of this folder.
+"""Model families: what differs between pretrained models is in the modules of this folder.
 
-A family says which checkpoints it takes (`model_types`), where the parts are, which layers carry
-visual representations, and how samples become a batch. The base class does what most do.
+A family says which checkpoints it handles (`model_types`), where the parts of a model are, which
+layers have visual representations, and how samples become a batch. The base class does what is
+right for most models.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,22 +25,35 @@ if TYPE_CHECKING:
 
 FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
 
+# Names of attributes and methods of families before 0.2, which subclasses may still define.
+RENAMED = {
+    "adds_specials": "adds_special_tokens",
+    "as_seen": "preprocessed",
+    "chats": "uses_chat_template",
+    "check": "check_processor",
+    "nested": "nests_images",
+    "resumes": "reuses_prefix",
+    "shares": "token_shares",
+    "spell": "tokenize_answers",
+}
+
 
 class Family:
-    """What a family of checkpoints has in common with all others; override what differs.
+    """Base class of model families; subclasses override what differs.
 
     Attributes:
-        name: Its registered name.
-        model_types: The `model_type`s of config.json that it takes.
-        parts: Where its parts are.
-        lora_targets: Regular expression of the LLM's linear layers that LoRA adapts.
-        aligned: Whether every picture has the same tokens, token i being the same place in each;
-            not so with tiles or dynamic resolution.
+        name: The registered name.
+        source: The paper or page that describes the models.
+        model_types: The values of `model_type` in config.json that it handles.
+        parts: The parts of its models, as prefixes of parameter names.
+        lora_targets: Regular expression of the names of the LLM's linear layers that LoRA adapts.
+        aligned: Whether every picture has the same number of tokens, with token i at the same
+            position in each; False with tiles or dynamic resolution.
         visual_names: Names of the visual part's inputs in a batch.
-        nested: Whether the processor wants the pictures of each row as a list of their own.
-        chats: Whether its processors must have a chat template.
-        resumes: Whether what the LLM made of a picture holds for every question that follows, and
-            can be gone on from: not where it looks ahead, or reads pictures by cross attention.
+        nests_images: Whether the processor takes one list of pictures per row.
+        uses_chat_template: Whether its processors must have a chat template.
+        reuses_prefix: Whether the LLM's key-value cache of a picture is valid for every question
+            that follows it; False with bidirectional prefix attention or cross attention.
     """
 
     name: ClassVar[str]
@@ -48,40 +63,48 @@ class Family:
     lora_targets: ClassVar[str]
     aligned: ClassVar[bool] = False
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values",)
-    nested: ClassVar[bool] = False
-    chats: ClassVar[bool] = True
-    resumes: ClassVar[bool] = True
+    nests_images: ClassVar[bool] = False
+    uses_chat_template: ClassVar[bool] = True
+    reuses_prefix: ClassVar[bool] = True
 
-    def check(self, processor: Any) -> None:
-        """Refuses a processor whose settings the family cannot follow.
+    def __init_subclass__(cls) -> None:
+        """Accepts the old names of attributes and methods, with a warning."""
+        super().__init_subclass__()
+        for old in RENAMED.keys() & vars(cls).keys():
+            new = RENAMED[old]
+            warnings.warn(f"{cls.__name__}.{old} is now {new}", FutureWarning, stacklevel=2)
+            setattr(cls, new, vars(cls)[old])
+
+    def check_processor(self, processor: Any) -> None:
+        """Refuses a processor with settings that the family does not support.
 
         Raises:
-            ModelError: If one of them is such.
+            ModelError: If a setting is not supported.
         """
 
     def visual_layers(self, model: nn.Module) -> dict[str, str]:
-        """Short name of every visual representation, to the module whose output it is.
+        """The module whose output each visual representation is, by the layer's short name.
 
-        In order from input to output: "encoder.0", ..., "projector". What is neither the
-        encoder's nor "projector" goes around it into the LLM.
+        In order from input to output: "encoder.0", ..., "projector". Layers with other names feed
+        the LLM directly, without going through the projector.
         """
         raise NotImplementedError
 
     def unread_layers(self, model: nn.Module) -> list[str]:
-        """Modules of the encoder whose output nothing reads: they need not be run."""
+        """Names of encoder modules whose output is not used, so that they need not run."""
         return []
 
     def visual_mlps(self, model: nn.Module) -> dict[str, tuple[str, str]]:
-        """Short encoder layer name, to the names of its MLP's (inner, outer) linear modules."""
+        """The names of the (inner, outer) linear modules of each encoder layer's MLP."""
         raise NotImplementedError
 
     def language_layers(self, model: nn.Module) -> dict[str, str]:
-        """Short name of every block of the LLM, "language.0", ..., to its module.
+        """The module name of every block of the LLM, by short name: "language.0", ...
 
-        The blocks are the longest list of modules in the language part.
+        The blocks are the longest `ModuleList` in the language part.
 
         Raises:
-            ModelError: If it has none.
+            ModelError: If the language part has no `ModuleList`.
         """
         lists = [
             (len(module), name)
@@ -94,11 +117,11 @@ class Family:
         return {f"language.{i}": f"{name}.{i}" for i in range(count)}
 
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
-        """Runs the visual part alone on a batch from `collate_pictures`."""
+        """Runs only the visual part, on inputs from `collate_pictures`."""
         model.get_image_features(**inputs)
 
     def placeholder(self, processor: Any) -> str | None:
-        """What stands for a picture in plain text; None is the token that config.json names."""
+        """The text that stands for a picture; None is the image token that config.json names."""
         return None
 
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -107,53 +130,57 @@ class Family:
         return logits
 
     def positions(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """Positions of a batch's tokens [batch, seq], or [axes, batch, seq] where it has axes."""
+        """Position ids of a batch's tokens: [batch, seq], or [axes, batch, seq] with axes."""
         return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
     def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
-        """What a module of the LLM gives [batch, seq, dim] for a batch."""
-        found: list[Tensor] = []
+        """The output [batch, seq, dim] of a module of the LLM for a batch."""
+        outputs: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            found.append(output if isinstance(output, torch.Tensor) else output[0])
+            outputs.append(output if isinstance(output, torch.Tensor) else output[0])
 
         handle = model.get_submodule(module).register_forward_hook(keep)
         try:
             self.logits(model, inputs)
         finally:
             handle.remove()
-        return found[-1]
+        return outputs[-1]
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a batch that its visual part reads, and what `shares` needs."""
+        """The inputs of a batch that the visual part and `token_shares` read."""
         return {name: inputs[name] for name in self.visual_names if name in inputs}
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """How the tokens of any visual layer are divided among the pictures: in proportion to this.
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """Each picture's relative share of the tokens of a visual layer, as whole numbers.
 
-        A layer's output, flattened to [tokens, dim], holds picture after picture; with tiles or
-        dynamic resolution they take unequal parts of it.
+        A layer's output, flattened to [tokens, dim], holds picture after picture. The shares are
+        unequal with tiles or dynamic resolution.
         """
         return [1] * len(inputs["pixel_values"])
 
     def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """A visual layer's raw output as one tensor [tokens, dim] a picture; see `shares`."""
-        shares = self.shares(inputs)
+        """A visual layer's output as one tensor [tokens, dim] per picture; see `token_shares`.
+
+        Raises:
+            ModelError: If the number of tokens does not match the shares.
+        """
+        shares = self.token_shares(inputs)
         flat = output.flatten(0, -2)
         unit, rest = divmod(len(flat), sum(shares))
         if rest:
             raise ModelError(
-                f"{len(flat)} tokens of a visual layer cannot be divided among pictures that take "
-                f"{sum(shares)} shares of it: the family '{self.name}' does not fit this model."
+                f"{len(flat)} tokens of a visual layer cannot be divided into {sum(shares)} equal "
+                f"shares: the family '{self.name}' does not fit this model."
             )
         return list(flat.split([unit * share for share in shares]))
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
-        """The names under which checkpoints on disk may hold parameter `name`."""
+        """The tensor names that checkpoint files may use for parameter `name`."""
         return (name,)
 
     def messages(self, sample: Sample, with_answer: bool) -> list[dict[str, Any]]:
-        """The chat of a sample, in the form that the processors' chat templates read."""
+        """A sample as chat messages, in the format of the processors' chat templates."""
         content = [{"type": "image"} for _ in sample.pictures]
         content.append({"type": "text", "text": sample.question})
         chat: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -163,14 +190,15 @@ class Family:
         return chat
 
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
-        """The sample as the model's own chat template writes it.
+        """A sample as text, by the model's own chat template.
 
-        What a template writes after the answer's end token (a line break) is left out: no model
-        is asked for it. A turn that is begun for the model ends where it is to go on.
+        A line break that the template writes after the answer's end token is removed, because the
+        model is not trained on it. With `prefill` and without the answer, the text ends after the
+        prefill.
         """
         if sample.prefill and not with_answer:
-            begun = self.text(processor, replace(sample, answer=""), with_answer=True)
-            return begun[: begun.rindex(sample.prefill) + len(sample.prefill)]
+            prefilled = self.text(processor, replace(sample, answer=""), with_answer=True)
+            return prefilled[: prefilled.rindex(sample.prefill) + len(sample.prefill)]
         text = str(
             processor.apply_chat_template(
                 self.messages(sample, with_answer),
@@ -187,41 +215,47 @@ class Family:
         images: Sequence[Sequence[Image.Image]],
         side: str,
     ) -> dict[str, Tensor]:
-        """Runs the processor on texts and the images of each, padded on `side`."""
-        shown = list(images) if self.nested else [image for row in images for image in row]
+        """The processor's outputs for texts and the images of each, padded on `side`."""
+        arranged = list(images) if self.nests_images else [image for row in images for image in row]
         return dict(
             processor(
                 text=list(texts),
-                images=shown if any(images) else None,
+                images=arranged if any(images) else None,
                 padding=True,
                 padding_side=side,
-                add_special_tokens=self.adds_specials(processor, texts),
+                add_special_tokens=self.adds_special_tokens(processor, texts),
                 return_tensors="pt",
             )
         )
 
-    def adds_specials(self, processor: Any, texts: Sequence[str]) -> bool:
-        """Whether the tokenizer should add its start token: not where the template has done so."""
-        start = processor.tokenizer.bos_token
-        return not (start and all(text.startswith(start) for text in texts))
+    def adds_special_tokens(self, processor: Any, texts: Sequence[str]) -> bool:
+        """Whether the tokenizer must add its special tokens: not if the texts start with them."""
+        bos = processor.tokenizer.bos_token
+        return not (bos and all(text.startswith(bos) for text in texts))
 
-    def spell(
+    def tokenize_answers(
         self, processor: Any, samples: Sequence[Sample], texts: Sequence[str]
     ) -> list[tuple[list[int], list[int], int]]:
-        """Tokens of each prompt, of the whole text, and where the answer begins in these.
+        """For each sample: token ids of the prompt, of prompt and answer, and the answer's start.
 
-        Pictures are not expanded. An image placeholder expands alike in both, so that the
-        difference is the answer. `texts` is what `text` makes of the samples, answers included.
+        Image placeholders are not expanded; they expand in the same way in both texts, so the
+        difference between them is the answer.
+
+        Args:
+            processor: The checkpoint's processor.
+            samples: The samples.
+            texts: What `text` returns for the samples with their answers.
 
         Raises:
             DataError: If an answer has no token.
         """
-        tokens, adds = processor.tokenizer, self.adds_specials(processor, texts)
+        tokenizer, adds = processor.tokenizer, self.adds_special_tokens(processor, texts)
         prompts = [self.text(processor, sample, with_answer=False) for sample in samples]
         prompt_ids, whole_ids = (
-            tokens(list(some), add_special_tokens=adds)["input_ids"] for some in (prompts, texts)
+            tokenizer(list(batch), add_special_tokens=adds)["input_ids"]
+            for batch in (prompts, texts)
         )
-        found = []
+        tokenized = []
         for sample, prompt, whole in zip(samples, prompt_ids, whole_ids, strict=True):
             shared = next(
                 (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
@@ -229,34 +263,35 @@ class Family:
             )
             if len(whole) <= shared:
                 raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
-            found.append((prompt, whole, shared))
-        return found
+            tokenized.append((prompt, whole, shared))
+        return tokenized
 
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
     ) -> Batch:
-        """Samples to a batch; labels cover exactly the answers, the end token included.
+        """Samples as a batch; labels cover exactly the answers, including the end token.
 
         Args:
             processor: The checkpoint's processor.
-            samples: Rows of the batch, with and without pictures.
-            with_answer: True to train or score (padded right), False to generate (padded left).
-            images: The opened pictures of the samples that have one, in order.
+            samples: The rows of the batch, with or without pictures.
+            with_answer: True to train or score (padded on the right), False to generate (padded on
+                the left).
+            images: The decoded pictures of all samples, in order.
 
         Raises:
             DataError: If an answer has no token.
         """
         texts = [self.text(processor, sample, with_answer) for sample in samples]
         side = "right" if with_answer else "left"
-        left = iter(images)
-        rows = [[next(left) for _ in sample.pictures] for sample in samples]
+        remaining = iter(images)
+        rows = [[next(remaining) for _ in sample.pictures] for sample in samples]
         inputs = self.process(processor, texts, rows, side)
         labels = torch.full_like(inputs["input_ids"], IGNORE)
         if with_answer:
-            spelled = self.spell(processor, samples, texts)
-            for row, (_, whole, begin) in enumerate(spelled):
+            tokenized = self.tokenize_answers(processor, samples, texts)
+            for row, (_, whole, answer_start) in enumerate(tokenized):
                 end = int(inputs["attention_mask"][row].sum())
-                start = end - len(whole) + begin
+                start = end - len(whole) + answer_start
                 labels[row, start:end] = inputs["input_ids"][row, start:end]
         return Batch(
             inputs,
@@ -266,45 +301,50 @@ class Family:
         )
 
     def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """Images to the visual inputs alone, for `visual_forward`."""
-        shown = [[image] for image in images] if self.nested else list(images)
-        found = processor.image_processor(images=shown, return_tensors="pt")
-        return {name: found[name] for name in self.visual_names if name in found}
+        """Images as the inputs of the visual part, for `visual_forward`."""
+        arranged = [[image] for image in images] if self.nests_images else list(images)
+        outputs = processor.image_processor(images=arranged, return_tensors="pt")
+        return {name: outputs[name] for name in self.visual_names if name in outputs}
 
-    def as_seen(self, processor: Any, image: Image.Image) -> Image.Image:
-        """The picture in the size at which the model sees it, whole and in 8 bits.
+    def preprocessed(self, processor: Any, image: Image.Image) -> Image.Image:
+        """The picture as the model receives it: resized and cropped, with 8 bits per channel.
 
         Raises:
-            ModelError: If the processor makes anything else of pictures than one normalised grid
-                each, such as tiles or packed patches.
+            ModelError: If the processor does not turn a picture into a single normalised grid of
+                pixels, but into tiles or packed patches.
         """
         values = self.collate_pictures(processor, [image])["pixel_values"].float()
         refused = ModelError(
-            f"the processor of family '{self.name}' makes no plain grid of a picture (tiles, "
-            "packed patches, or padding): pixels cannot be traced to what the model reads."
+            f"the processor of family '{self.name}' makes no plain grid of pixels from a picture "
+            "(but tiles, packed patches, or padding), so pixels cannot be traced to the model's "
+            "inputs."
         )
         if values.dim() != 4 or values.shape[:2] != (1, 3):
             raise refused
         scale, offset = self._normalisation(processor)
         pixels = ((values - offset) / scale).round().clamp(0, 255)
-        seen = Image.fromarray(pixels[0].permute(1, 2, 0).to(torch.uint8).numpy())
-        again = self.collate_pictures(processor, [seen])["pixel_values"].float()
+        grid = Image.fromarray(pixels[0].permute(1, 2, 0).to(torch.uint8).numpy())
+        again = self.collate_pictures(processor, [grid])["pixel_values"].float()
         if again.shape != values.shape or not torch.allclose(
             again, self.pixel_values(processor, pixels), atol=1e-4
         ):
             raise refused
-        return seen
+        return grid
 
     def pixel_values(self, processor: Any, pixels: Tensor) -> Tensor:
-        """What the model reads of pixels [pictures, 3, height, width] of 0..255, differentiably.
+        """The model's `pixel_values` for pixels in 0..255, differentiably.
 
-        Equal to what the processor makes of pictures from `as_seen`.
+        Equal to the processor's output for pictures from `preprocessed`.
+
+        Args:
+            processor: The checkpoint's processor.
+            pixels: [pictures, 3, height, width].
         """
         scale, offset = self._normalisation(processor)
         return pixels * scale.to(pixels) + offset.to(pixels)
 
     def _normalisation(self, processor: Any) -> tuple[Tensor, Tensor]:
-        """Per channel, what a pixel is multiplied by and what is then added."""
+        """Scale and offset per channel [1, 3, 1, 1]: normalised = pixel * scale + offset."""
         images = processor.image_processor
         rescale = float(images.rescale_factor) if images.do_rescale else 1.0
         mean, std = torch.zeros(3), torch.ones(3)
@@ -314,10 +354,10 @@ class Family:
 
 
 def family_of(model_type: str) -> Family:
-    """The family that takes a `model_type`.
+    """The family that handles a `model_type`.
 
     Raises:
-        ModelError: If none does, with those that do.
+        ModelError: If none does; the message lists the known types.
     """
     known: list[str] = []
     for _, family in FAMILIES.items():

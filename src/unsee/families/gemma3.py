@@ -1,4 +1,4 @@
-"""Gemma 3: SigLIP, average pooling, a picture's tokens see each other both ways."""
+"""Gemma 3: SigLIP, average pooling, bidirectional attention among a picture's tokens."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from unsee.families.llava import Llava
 
 @FAMILIES.register("gemma3", source="Gemma team, arXiv 2503.19786")
 class Gemma3(Llava):
-    """Gemma 3 (`Gemma3ForConditionalGeneration`): every picture becomes equally many tokens."""
+    """Gemma 3 (`Gemma3ForConditionalGeneration`): a fixed number of tokens per picture."""
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
-    nested: ClassVar[bool] = True
-    resumes: ClassVar[bool] = False
+    nests_images: ClassVar[bool] = True
+    reuses_prefix: ClassVar[bool] = False
 
     def placeholder(self, processor: Any) -> str | None:
         """The begin-of-image token, which the processor expands."""
         token: str = processor.boi_token
         return token
 
-    def check(self, processor: Any) -> None:
-        """Refuses pan and scan, whose crops are further pictures: one would have many tokens."""
+    def check_processor(self, processor: Any) -> None:
+        """Refuses pan and scan, whose crops give pictures different numbers of tokens."""
         if getattr(processor.image_processor, "do_pan_and_scan", None):
             raise ModelError(
                 "Gemma 3's pan and scan (do_pan_and_scan in preprocessor_config.json or "
-                "processor_config.json) is not supported: crops would make a picture's tokens "
-                "unequally many. Set it to false."
+                "processor_config.json) is not supported: with crops, pictures have different "
+                "numbers of tokens. Set it to false."
             )

@@ -1,4 +1,4 @@
-"""Idefics 2 and 3, SmolVLM: rows of a batch are padded to equally many pictures."""
+"""Idefics 2 and 3, SmolVLM: rows of a batch are padded to the same number of pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-# No encoder has larger patches (pixels); a resampler leaves fewer tokens than any of them.
+# Largest patch size (pixels) of an encoder. If a larger one is computed from the number of tokens,
+# the output is a resampler's, which has fewer tokens than patches.
 LARGEST_PATCH = 32
 
 
@@ -27,7 +28,7 @@ class Idefics2(Family):
         projector=("model.connector.",),
         language=("model.text_model.", "lm_head."),
     )
-    nested: ClassVar[bool] = True
+    nests_images: ClassVar[bool] = True
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
     lora_targets: ClassVar[str] = (
         r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -48,13 +49,13 @@ class Idefics2(Family):
             if short != "projector"
         }
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """One a picture; what pads a row is black throughout and never enters the encoder."""
-        return [1] * int(self._shown(inputs).sum())
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """One per picture; padding pictures (all zeros) do not enter the encoder."""
+        return [1] * int(self._is_picture(inputs).sum())
 
     def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Leaves out the tokens of patches that pad a picture to the batch's size."""
-        masks = inputs["pixel_attention_mask"][self._shown(inputs)]
+        """One tensor per picture, without the patches that pad it to the batch's size."""
+        masks = inputs["pixel_attention_mask"][self._is_picture(inputs)]
         height, width = masks.shape[1:]
         area, rest = divmod(height * width, output.shape[1])
         patch = isqrt(area)
@@ -63,7 +64,7 @@ class Idefics2(Family):
         whole = masks.unfold(1, patch, patch).unfold(2, patch, patch).bool().all(-1).all(-1)
         return [tokens[mask] for tokens, mask in zip(output, whole.flatten(1), strict=True)]
 
-    def _shown(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _is_picture(self, inputs: dict[str, Tensor]) -> Tensor:
         return (inputs["pixel_values"].flatten(2) != 0).any(-1)
 
 
@@ -73,8 +74,8 @@ class Idefics2(Family):
 class Idefics3(Idefics2):
     """Idefics3, SmolVLM 1 and 2 (`Idefics3`, `SmolVLMForConditionalGeneration`): tiles, shuffle.
 
-    The pixel mask says which picture of its row a tile belongs to: 1, 2, ...; to the model, all
-    that is above 0 is alike.
+    Values of `pixel_attention_mask` are the number of the tile's picture in its row: 1, 2, ...; the
+    model only distinguishes 0 from other values.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
@@ -86,7 +87,7 @@ class Idefics3(Idefics2):
         images: Sequence[Sequence[Image.Image]],
         side: str,
     ) -> dict[str, Tensor]:
-        """Also numbers the tiles of every picture in the pixel mask."""
+        """See `Family.process`; also numbers the tiles of every picture in the pixel mask."""
         inputs = super().process(processor, texts, images, side)
         if "pixel_attention_mask" in inputs:
             inputs["pixel_attention_mask"] = inputs["pixel_attention_mask"].long()
@@ -97,25 +98,24 @@ class Idefics3(Idefics2):
                     start += count
         return inputs
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Tiles of each picture."""
-        found: list[int] = []
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The number of tiles of each picture."""
+        counts: list[int] = []
         numbers = inputs["pixel_attention_mask"].flatten(2).amax(-1)
-        for row, shown in zip(numbers, self._shown(inputs), strict=True):
+        for row, shown in zip(numbers, self._is_picture(inputs), strict=True):
             tiles = row[shown].tolist()
-            found += [tiles.count(number) for number in sorted(set(tiles))]
-        return found
+            counts += [tiles.count(number) for number in sorted(set(tiles))]
+        return counts
 
     def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Tiles are whole, so that nothing is left out."""
+        """See `Family.split`; tiles have no padding."""
         return Family.split(self, output, inputs)
 
 
 def _tiles(processor: Any, ids: Sequence[int]) -> list[int]:
-    """Tiles of every picture in a text: the one that shows all of it comes last."""
-    tokens = processor.tokenizer
+    """The number of tiles of every picture in a text; the thumbnail of the whole comes last."""
     tag = getattr(processor, "global_image_tag", None) or processor.global_image_token
-    image, whole = tokens.convert_tokens_to_ids([processor.image_token, tag])
+    image, whole = processor.tokenizer.convert_tokens_to_ids([processor.image_token, tag])
     counts, open_tiles = [], 0
     for before, token in zip([None, *ids], ids, strict=False):
         if token == image and before != image:

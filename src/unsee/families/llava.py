@@ -31,18 +31,18 @@ class Llava(Family):
     )
 
     def visual_layers(self, model: Any) -> dict[str, str]:
-        """Encoder layers up to the one that the projector reads, then the projector."""
+        """The encoder layers up to the last one that the projector reads, then the projector."""
         prefix = self._encoder_prefix(model)
-        layers = {f"encoder.{i}": f"{prefix}.{i}" for i in range(self._read(model.config))}
+        layers = {f"encoder.{i}": f"{prefix}.{i}" for i in range(self._layers_read(model.config))}
         return layers | {"projector": "model.multi_modal_projector"}
 
     def unread_layers(self, model: Any) -> list[str]:
-        """LLaVA 1.5 reads CLIP's last layer but one."""
+        """The layers after the last one that the projector reads (LLaVA 1.5: CLIP's last layer)."""
         prefix, count = self._encoder_prefix(model), model.config.vision_config.num_hidden_layers
-        return [f"{prefix}.{i}" for i in range(self._read(model.config), count)]
+        return [f"{prefix}.{i}" for i in range(self._layers_read(model.config), count)]
 
     def visual_mlps(self, model: Any) -> dict[str, tuple[str, str]]:
-        """fc1 and fc2 of every encoder layer whose output is used."""
+        """fc1 and fc2 of every encoder layer that runs."""
         return {
             short: (f"{module}.mlp.fc1", f"{module}.mlp.fc2")
             for short, module in self.visual_layers(model).items()
@@ -50,7 +50,7 @@ class Llava(Family):
         }
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
-        """Files drop the leading "model."; older ones nest the tower in "vision_model"."""
+        """Names without the leading "model."; older files nest the tower in "vision_model"."""
         short = name.removeprefix("model.")
         if short.startswith("language_model."):
             nested = short.replace("language_model.", "language_model.model.", 1)
@@ -58,20 +58,20 @@ class Llava(Family):
         if short.startswith("lm_head."):
             return (f"language_model.{short}", short)
         old = short.replace("vision_tower.", "vision_tower.vision_model.", 1)
-        # A DINOv2 tower is written as it was first published, whatever its modules are called now.
+        # Files keep the names of the first DINOv2 release; transformers has renamed its modules.
         dino = short
-        for now, first in DINOV2_NAMES.items():
-            dino = dino.replace(now, first)
+        for current, published in DINOV2_NAMES.items():
+            dino = dino.replace(current, published)
         return (short, old, name, dino)
 
-    def _read(self, config: Any) -> int:
-        """How many of the encoder's layers the projector reads, the one that it is given last."""
+    def _layers_read(self, config: Any) -> int:
+        """The number of encoder layers up to the last one that the projector reads."""
         count = int(config.vision_config.num_hidden_layers)
-        chosen = getattr(config, "vision_feature_layer", -1)
+        selected = getattr(config, "vision_feature_layer", -1)
         # hidden_states[0] is the embedding, so layer i's output is hidden_states[i + 1].
         return max(
             index if index >= 0 else count + 1 + index
-            for index in (chosen if isinstance(chosen, list | tuple) else [chosen])
+            for index in (selected if isinstance(selected, list | tuple) else [selected])
         )
 
     def _encoder_prefix(self, model: Any) -> str:
@@ -82,7 +82,7 @@ class Llava(Family):
         ):
             if prefix in names:
                 return prefix
-        # Towers of other classes keep their blocks in some ModuleList: the longest is theirs.
+        # In towers of other classes, the blocks are the longest ModuleList.
         tower = model.get_submodule("model.vision_tower")
         lists = [
             (len(module), f"model.vision_tower.{name}")

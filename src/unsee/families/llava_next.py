@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-OneVision: a picture is seen whole and in tiles, as its shape needs."""
+"""LLaVA-NeXT and LLaVA-OneVision: a picture is encoded whole and in tiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = Parts(
 
 
 def tiles(inputs: dict[str, Tensor]) -> list[int]:
-    """Tiles of each picture; those that pad a batch are black throughout."""
+    """The number of tiles of each picture; padding tiles are all zeros."""
     pixels = inputs["pixel_values"]
     return [int(n) for n in (pixels.flatten(2) != 0).any(-1).sum(-1)]
 
@@ -33,8 +33,8 @@ class LlavaNext(Llava):
     aligned: ClassVar[bool] = False
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Encoder and projector see tile after tile."""
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The number of tiles of each picture."""
         return tiles(inputs)
 
 
@@ -42,15 +42,15 @@ class LlavaNext(Llava):
 class LlavaOnevision(Llava):
     """LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`): SigLIP, tiles, Qwen2.
 
-    A row with several pictures shows each of them in one tile.
+    In a row with several pictures, each has a single tile.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
     parts: ClassVar[Parts] = PARTS
     aligned: ClassVar[bool] = False
-    nested: ClassVar[bool] = True
+    nests_images: ClassVar[bool] = True
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Encoder and projector see tile after tile."""
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The number of tiles of each picture."""
         return tiles(inputs)

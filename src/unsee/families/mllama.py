@@ -1,4 +1,4 @@
-"""Mllama (Llama 3.2 Vision): the LLM reads pictures by cross attention, in up to four tiles."""
+"""Mllama (Llama 3.2 Vision): cross attention to pictures of up to four tiles."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Mllama(Llava):
         language=("model.language_model.", "lm_head."),
     )
     aligned: ClassVar[bool] = False
-    nested: ClassVar[bool] = True
-    resumes: ClassVar[bool] = False
+    nests_images: ClassVar[bool] = True
+    reuses_prefix: ClassVar[bool] = False
     visual_names: ClassVar[tuple[str, ...]] = (
         "pixel_values",
         "aspect_ratio_ids",
@@ -35,7 +35,7 @@ class Mllama(Llava):
     )
 
     def visual_layers(self, model: Any) -> dict[str, str]:
-        """The local layers, the global ones counted on from there, and the projector."""
+        """The local encoder layers, then the global ones, and the projector."""
         modules = [
             f"model.vision_model.{stack}.layers.{i}"
             for stack in ("transformer", "global_transformer")
@@ -45,52 +45,55 @@ class Mllama(Llava):
         return layers | {"projector": "model.multi_modal_projector"}
 
     def unread_layers(self, model: Any) -> list[str]:
-        """None."""
+        """No layers: all outputs are used."""
         return []
 
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
-        """Encoder and projector; there is no `get_image_features`."""
-        seen = model.model.vision_model(**inputs).last_hidden_state
-        model.model.multi_modal_projector(seen)
+        """Runs encoder and projector; the model has no `get_image_features`."""
+        hidden = model.model.vision_model(**inputs).last_hidden_state
+        model.model.multi_modal_projector(hidden)
 
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """Rows without a picture run apart: in one batch they would attend to padding pictures."""
-        return self._apart(inputs, partial(super().logits, model))
+        """See `Family.logits`; rows without a picture run in a batch of their own.
+
+        In a common batch they would attend to padding pictures.
+        """
+        return self._run_by_modality(inputs, partial(super().logits, model))
 
     def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
-        """Rows without a picture run apart, too."""
-        return self._apart(inputs, partial(super().hidden, model, module=module))
+        """See `Family.hidden`; rows without a picture run in a batch of their own."""
+        return self._run_by_modality(inputs, partial(super().hidden, model, module=module))
 
-    def _apart(self, inputs: dict[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
-        shown = self._shown(inputs)
+    def _run_by_modality(self, inputs: dict[str, Tensor], run: Callable[..., Tensor]) -> Tensor:
+        """Outputs of `run` for rows with and without a picture, in the order of the rows."""
+        shown = self._has_picture(inputs)
         if shown is None or bool(shown.all()):
             return run(inputs)
-        pictured = run({n: t[shown] for n, t in inputs.items()})
-        words = {n: inputs[n][~shown] for n in ("input_ids", "attention_mask")}
-        whole = pictured.new_empty(len(shown), *pictured.shape[1:])
-        # Not in place on a leaf: the gradient of either half goes its own way.
-        whole[shown], whole[~shown] = pictured, run(words)
-        return whole
+        with_picture = run({n: t[shown] for n, t in inputs.items()})
+        text_inputs = {n: inputs[n][~shown] for n in ("input_ids", "attention_mask")}
+        outputs = with_picture.new_empty(len(shown), *with_picture.shape[1:])
+        outputs[shown], outputs[~shown] = with_picture, run(text_inputs)
+        return outputs
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of the rows that have a picture, since no others enter the encoder."""
-        shown = self._shown(inputs)
-        found = super().visual_inputs(model, inputs)
-        return found if shown is None else {n: t[shown] for n, t in found.items()}
+        """The visual inputs of the rows that have a picture; others do not enter the encoder."""
+        shown = self._has_picture(inputs)
+        visual = super().visual_inputs(model, inputs)
+        return visual if shown is None else {n: t[shown] for n, t in visual.items()}
 
-    def _shown(self, inputs: dict[str, Tensor]) -> Tensor | None:
+    def _has_picture(self, inputs: dict[str, Tensor]) -> Tensor | None:
         ids = inputs.get("aspect_ratio_ids")
         return None if ids is None else (ids > 0).any(-1)
 
     def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Leaves out pictures and tiles that pad the batch, and tokens that pad a tile."""
+        """One tensor per picture, without padding pictures, padding tiles and padding tokens."""
         mask = inputs["aspect_ratio_mask"].flatten(0, 1).bool()
         shown = inputs["aspect_ratio_ids"].flatten() > 0
         tiles = output.reshape(*mask.shape, -1, output.shape[-1])
         # A tile has side * side + 1 tokens; the encoder pads it to a multiple of 8.
         tokens = isqrt(tiles.shape[2] - 1) ** 2 + 1
         return [
-            picture[own, :tokens].flatten(0, 1)
-            for picture, own, there in zip(tiles, mask, shown, strict=True)
-            if there
+            picture[is_tile, :tokens].flatten(0, 1)
+            for picture, is_tile, is_picture in zip(tiles, mask, shown, strict=True)
+            if is_picture
         ]

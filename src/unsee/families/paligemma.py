@@ -1,4 +1,4 @@
-"""PaliGemma: no chat, but a prefix that sees itself both ways and an answer after it."""
+"""PaliGemma: a prefix with bidirectional attention, then the answer; no chat template."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ class PaliGemma(Llava):
     """PaliGemma 1 and 2 (`PaliGemmaForConditionalGeneration`): SigLIP, one linear layer, Gemma."""
 
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
-    chats: ClassVar[bool] = False
-    resumes: ClassVar[bool] = False
+    uses_chat_template: ClassVar[bool] = False
+    reuses_prefix: ClassVar[bool] = False
 
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
         """Image tokens, start token, question, line break; then the answer and the end token."""
-        tokens = processor.tokenizer
+        tokenizer = processor.tokenizer
         images = processor.image_token * processor.image_seq_length * len(sample.pictures)
-        prefix = f"{images}{tokens.bos_token}{sample.question}\n"
+        prefix = f"{images}{tokenizer.bos_token}{sample.question}\n"
         if with_answer:
-            return f"{prefix}{sample.turn}{tokens.eos_token}"
+            return f"{prefix}{sample.turn}{tokenizer.eos_token}"
         return f"{prefix}{sample.prefill}"
 
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
     ) -> Batch:
-        """Prefix and answer are tokenised apart: `token_type_ids` is 1 on the answer alone."""
-        tokens = processor.tokenizer
+        """See `Family.collate`; `token_type_ids` is 1 on the answer, which is tokenised alone."""
+        tokenizer = processor.tokenizer
 
         def ids(text: str) -> list[int]:
-            return list(tokens(text, add_special_tokens=False)["input_ids"])
+            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
         rows: list[tuple[list[int], list[int]]] = []
         for sample in samples:
             if with_answer and not sample.answer:
                 raise DataError(f"sample {sample.id}: its answer '{sample.answer}' is empty.")
             space = " " if sample.prefill else ""
-            answer = ids(f"{space}{sample.answer}{tokens.eos_token}") if with_answer else []
+            answer = ids(f"{space}{sample.answer}{tokenizer.eos_token}") if with_answer else []
             rows.append((ids(self.text(processor, sample, with_answer=False)), answer))
         length = max(len(prefix) + len(answer) for prefix, answer in rows)
         shape = (len(rows), length)
         inputs: dict[str, Tensor] = {
-            "input_ids": torch.full(shape, tokens.pad_token_id),
+            "input_ids": torch.full(shape, tokenizer.pad_token_id),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "token_type_ids": torch.zeros(shape, dtype=torch.long),
         }

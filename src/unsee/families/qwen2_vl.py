@@ -1,4 +1,4 @@
-"""The Qwen-VL line: pictures at their own resolution, packed one after the other."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures at their own resolution, packed in sequence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Qwen2VL(Family):
     mlp: ClassVar[tuple[str, str]] = ("mlp.fc1", "mlp.fc2")
 
     def visual_layers(self, model: Any) -> dict[str, str]:
-        """The blocks, the deepstack mergers where there are some, and the merger."""
+        """The encoder blocks, the deepstack mergers if there are any, and the merger."""
         visual = model.model.visual
         layers = {f"encoder.{i}": f"model.visual.blocks.{i}" for i in range(len(visual.blocks))}
         for i in range(len(getattr(visual, "deepstack_merger_list", ()))):
@@ -37,7 +37,7 @@ class Qwen2VL(Family):
         return layers | {"projector": "model.visual.merger"}
 
     def visual_mlps(self, model: Any) -> dict[str, tuple[str, str]]:
-        """What goes into the outer linear is the neuron, gated or not."""
+        """See `Family.visual_mlps`; a neuron is an input of the outer linear, gated or not."""
         inner, outer = self.mlp
         return {
             short: (f"{module}.{inner}", f"{module}.{outer}")
@@ -45,20 +45,20 @@ class Qwen2VL(Family):
             if short.startswith("encoder.")
         }
 
-    def shares(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Patches of each picture in lowest terms, since the merger makes one token of several."""
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The patches of each picture, divided by their greatest common divisor."""
         patches = [int(n) for n in inputs["image_grid_thw"].prod(-1)]
         return [n // gcd(*patches) for n in patches]
 
     def positions(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """Of time, height and width [3, batch, seq]."""
-        found: Tensor = model.model.get_rope_index(
+        """Position ids of time, height and width [3, batch, seq]."""
+        positions: Tensor = model.model.get_rope_index(
             **{n: t for n, t in inputs.items() if n != "pixel_values"}
         )[0]
-        return found
+        return positions
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
-        """Qwen2-VL's files call the parts "visual" and "model"."""
+        """Names in Qwen2-VL's files, whose parts are "visual" and "model"."""
         short = name.removeprefix("model.")
         return (short.replace("language_model.", "model.", 1), short, name)
 
@@ -67,7 +67,7 @@ class Qwen2VL(Family):
 class Qwen25VL(Qwen2VL):
     """Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`): window attention, gated MLPs.
 
-    Blocks see the patches in the order of the windows; a window never spans two pictures.
+    Blocks receive the patches in window order; no window spans two pictures.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
@@ -76,14 +76,14 @@ class Qwen25VL(Qwen2VL):
 
 @FAMILIES.register("qwen3_vl", source="Qwen team, arXiv 2511.21631")
 class Qwen3VL(Qwen2VL):
-    """Qwen3-VL (`Qwen3VLForConditionalGeneration`): deepstack mergers feed early LLM layers too.
+    """Qwen3-VL (`Qwen3VLForConditionalGeneration`): deepstack mergers also feed early LLM layers.
 
-    What the LLM reads is "projector" and every "deepstack.N".
+    The LLM reads the outputs of "projector" and of every "deepstack.N".
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     mlp: ClassVar[tuple[str, str]] = ("mlp.linear_fc1", "mlp.linear_fc2")
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
-        """Files and model agree."""
+        """Files use the model's own names."""
         return (name,)

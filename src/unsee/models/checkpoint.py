@@ -1,4 +1,4 @@
-"""Checkpoints on disk: folders, safetensors files and their tensor names. Nothing is unpickled."""
+"""Checkpoints on disk: folders, safetensors files and tensor names. Pickles are never read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 
 INDEX = "model.safetensors.index.json"
-
-
 SINGLE = "model.safetensors"
 
 
@@ -43,11 +41,11 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 def stored_tensors(
     files: Mapping[str, Path], keys: Mapping[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter name with its tensor in the files, shard by shard, one at a time.
+    """Yields each parameter name with its tensor from the files, one at a time, shard by shard.
 
     Args:
-        files: From `weight_map`.
-        keys: Parameter names to the files' names, from `checkpoint_names`.
+        files: The file of each tensor, from `weight_map`.
+        keys: The tensor name of each parameter, from `checkpoint_names`.
     """
     for shard in sorted({files[key] for key in keys.values()}):
         with safe_open(shard, "pt") as file:
@@ -57,10 +55,10 @@ def stored_tensors(
 
 
 def resolve(source: str | Path) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded, safetensors only.
+    """The local folder of a checkpoint; a hub id is downloaded first, safetensors files only.
 
     Raises:
-        ModelError: If there is neither such a folder nor such a hub id.
+        ModelError: If there is no such folder and the hub has no such checkpoint.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -78,7 +76,8 @@ def resolve(source: str | Path) -> Path:
         return Path(snapshot_download(text, allow_patterns=patterns))
     except Exception as error:
         raise ModelError(
-            f"model '{source}': no such folder, and the hub did not give it ({first_line(error)}). "
+            f"model '{source}': no such folder, and the hub did not provide it "
+            f"({first_line(error)}). "
             "Check the name and the network, or give a local folder."
         ) from error
 
@@ -103,12 +102,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
-    """Every tensor name of a checkpoint, to the safetensors file that holds it.
+    """The safetensors file that holds each tensor of a checkpoint, by tensor name.
 
     Args:
         folder: The checkpoint.
-        check: Open every shard, to see that it is whole and has what the index places in it.
-            Without it no shard of an index is opened; see `check_shards`.
+        check: Open every shard and compare it with the index. Otherwise no shard of an index is
+            opened; see `check_shards`.
 
     Raises:
         ModelError: If there are no safetensors (pickled weights are refused), a shard is missing
@@ -116,12 +115,12 @@ def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
     """
     index = folder / INDEX
     if (folder / SINGLE).exists():
-        # As transformers does: where both are, the single file wins.
+        # As in transformers, the single file takes precedence over an index.
         files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
     elif index.exists():
         try:
-            named: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-            outside = [file for file in named.values() if Path(file).name != file]
+            shards: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+            outside = [file for file in shards.values() if Path(file).name != file]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"model {folder}: {INDEX} is damaged ({error!r}). Download it again."
@@ -131,12 +130,12 @@ def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
                 f"model {folder}: {INDEX} names the file '{outside[0]}', which is not in the "
                 "folder itself. Download the checkpoint again."
             )
-        files = {name: folder / file for name, file in named.items()}
+        files = {name: folder / file for name, file in shards.items()}
     else:
         pickles = sorted(p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth"})
-        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+        content = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
         raise ModelError(
-            f"model {folder}: {found}. Only safetensors are read, since a pickle can run code. "
+            f"model {folder}: {content}. Only safetensors are read, since a pickle can run code. "
             "Load it where you trust it and save it again with safe_serialization=True."
         )
     for shard in sorted(set(files.values())):
@@ -148,14 +147,15 @@ def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
 
 
 def check_shards(files: Mapping[str, Path], shards: Iterable[Path]) -> None:
-    """Reads the headers of some shards, and compares them with the index; no weight is read.
+    """Compares the headers of shards with the index; no weight is read.
 
     Args:
-        files: From `weight_map`.
-        shards: Which to open.
+        files: The file of each tensor, from `weight_map`.
+        shards: The shards to open.
 
     Raises:
-        ModelError: If one is damaged or truncated, or lacks a tensor that the index places in it.
+        ModelError: If a shard is damaged or truncated, or lacks a tensor that the index places in
+            it.
     """
     for shard in sorted(set(shards)):
         absent = {n for n, f in files.items() if f == shard} - set(tensor_names(shard))
@@ -167,11 +167,11 @@ def check_shards(files: Mapping[str, Path], shards: Iterable[Path]) -> None:
 
 
 def check_sizes(files: Mapping[str, Path], needed: Mapping[str, int]) -> None:
-    """Compares the sizes of shards with what the index places in them; none is opened.
+    """Compares the file sizes of shards with what the index places in them; none is opened.
 
     Args:
-        files: From `weight_map`.
-        needed: The bytes that a tensor takes at least, by name.
+        files: The file of each tensor, from `weight_map`.
+        needed: The minimum size of each tensor in bytes, by name.
 
     Raises:
         ModelError: If a shard is too small.
@@ -188,13 +188,13 @@ def check_sizes(files: Mapping[str, Path], needed: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies in a safetensors file.
+    """The header entry of one tensor in a safetensors file.
 
     Attributes:
-        dtype: As safetensors spells it, such as "BF16".
-        shape: Its shape.
-        start: Offset of its first byte in the file.
-        stop: Offset after its last byte.
+        dtype: The dtype in safetensors' notation, such as "BF16".
+        shape: The shape.
+        start: The offset of its first byte in the file.
+        stop: The offset after its last byte.
     """
 
     dtype: str
@@ -204,7 +204,7 @@ class Entry:
 
 
 def read_header(shard: Path) -> dict[str, Entry]:
-    """The tensors of one safetensors file, from its header; no weight is read.
+    """The entries of a safetensors file's header, by tensor name; no weight is read.
 
     Raises:
         ModelError: If the file is damaged or truncated.
@@ -225,7 +225,7 @@ def read_header(shard: Path) -> dict[str, Entry]:
 
 
 def tensor_names(shard: Path) -> list[str]:
-    """The tensor names in one safetensors file, read from its header.
+    """The tensor names in a safetensors file, read from its header.
 
     Raises:
         ModelError: If the file is damaged or truncated.
@@ -240,22 +240,23 @@ def tensor_names(shard: Path) -> list[str]:
 def checkpoint_names(
     family: Family, files: Mapping[str, Path], names: Sequence[str]
 ) -> dict[str, str]:
-    """Parameter names to the names that the checkpoint's files use.
+    """The tensor name in the checkpoint's files of each parameter.
 
     Raises:
         ModelError: If a parameter is in no file.
     """
-    found = known_names(family, files, names)
+    keys = known_names(family, files, names)
     for name in names:
-        if name not in found:
+        if name not in keys:
             raise ModelError(f"the checkpoint has no tensor for parameter {name}.")
-    return found
+    return keys
 
 
 def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str]) -> dict[str, str]:
-    """The same of those parameters that the files have; the others are left out."""
-    keys = ((name, key) for name in names for key in family.checkpoint_keys(name) if key in files)
-    found: dict[str, str] = {}
-    for name, key in keys:
-        found.setdefault(name, key)
-    return found
+    """Like `checkpoint_names`, but parameters that are in no file are left out."""
+    keys: dict[str, str] = {}
+    for name in names:
+        for key in family.checkpoint_keys(name):
+            if key in files:
+                keys.setdefault(name, key)
+    return keys

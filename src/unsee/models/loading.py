@@ -1,4 +1,4 @@
-"""Checkpoint files to the weights of a Hugging Face model, and what must not be missing."""
+"""Loads the weights of a Hugging Face model, and checks that none is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unsee.models.checkpoint import (
 
 
 def dtype_of(config: Any, dtype: str | torch.dtype) -> Any:
-    """The dtype to load weights as; None where neither the caller nor config.json says."""
+    """The torch dtype to load weights in; None if neither `dtype` nor config.json says one."""
     if isinstance(dtype, torch.dtype):
         return dtype
     return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
@@ -37,26 +37,33 @@ def load_visual(
     device: str,
     trust_remote_code: bool,
 ) -> Any:
-    """A model with visual weights alone; those of the language part sit on the meta device.
+    """A model with visual weights only; language-model weights are not read (meta device).
 
-    Weights that are stored as they are wanted stay mapped from their file until they change, on a
-    CPU.
+    On a CPU, weights that are stored in `dtype` stay memory-mapped until they are changed.
+
+    Args:
+        folder: The checkpoint.
+        family: Its family.
+        config: Its Hugging Face configuration.
+        dtype: The dtype of the weights.
+        device: "cpu" or "cuda".
+        trust_remote_code: Allow the checkpoint's own Python code to run.
 
     Raises:
-        ModelError: If a visual tensor is missing or of another shape, or a shard is cut short.
+        ModelError: If a visual tensor is missing or of another shape, or a shard is truncated.
     """
     from accelerate import init_empty_weights
 
-    # Buffers (position ids) are computed, not stored: they must not be empty.
+    # Buffers (position ids) are computed and not stored, so they must not be empty.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(
             config, dtype=dtype, trust_remote_code=trust_remote_code
         )
-    # Going to the meta device unties what the full model shares, and it would count twice.
+    # The meta device unties shared weights, which would then be counted twice.
     model.tie_weights()
     prefixes = family.parts.prefixes("visual")
     names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
-    # Shards of the language part are never opened: of them, sizes alone can be checked.
+    # Shards of the language part are not opened: only their file sizes can be checked.
     files = weight_map(folder, check=False)
     keys = checkpoint_names(family, files, names)
     check_shards(files, {files[key] for key in keys.values()})
@@ -83,36 +90,36 @@ def load_visual(
 
 
 def bypass_unread_layers(model: Any, family: Family) -> None:
-    """Lets the layers that nothing reads pass on their input; their weights stay where they are."""
+    """Replaces layers whose output is not used by the identity; their weights stay in the model."""
     for name in family.unread_layers(model):
-        model.get_submodule(name).forward = _pass_on
+        model.get_submodule(name).forward = _identity
 
 
-def _pass_on(hidden: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
+def _identity(hidden: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
     return hidden
 
 
 def require_all_weights(folder: Path, info: dict[str, Any]) -> None:
-    """Refuses a model that transformers filled up with random weights.
+    """Refuses a model some of whose weights transformers has initialized at random.
 
     Args:
         folder: The checkpoint.
-        info: What `from_pretrained` says of the loading.
+        info: The loading info that `from_pretrained` returns.
 
     Raises:
         ModelError: If a tensor is missing or of another shape.
     """
-    gaps = sorted(info.get("missing_keys") or []) + sorted(
+    missing = sorted(info.get("missing_keys") or []) + sorted(
         str(key) for key in info.get("mismatched_keys") or []
     )
-    if gaps:
+    if missing:
         raise ModelError(
-            f"model {folder}: {len(gaps)} tensors are missing or of another shape, first "
-            f"{gaps[0]}; they would be random. Download or save the checkpoint again."
+            f"model {folder}: {len(missing)} tensors are missing or of another shape, first "
+            f"{missing[0]}; they would be random. Download or save the checkpoint again."
         )
 
 
 def kv_cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """The keyword argument that hands a model its keys and values; transformers 5.24 renamed it."""
-    known = inspect.signature(model.forward).parameters
-    return {"cache" if "cache" in known else "past_key_values": cache}
+    """The keyword argument for a model's key-value cache, which transformers 5.24 renamed."""
+    parameters = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in parameters else "past_key_values": cache}

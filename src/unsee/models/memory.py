@@ -1,6 +1,7 @@
-"""What need not stay in memory, and what room the disk has for it.
+"""Returns memory to the operating system: freed tensors and memory-mapped weights.
 
-Freed tensors, weights that lie in a file anyway, an optimiser's state between two updates.
+Only Linux offers what this needs (`malloc_trim`, `madvise` of file pages, /proc/self/smaps); on
+other systems the functions do nothing, and results are the same with more memory.
 """
 
 from __future__ import annotations
@@ -13,25 +14,19 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
-MMAP_THRESHOLD, LARGE = -3, 4_000_000  # mallopt's name for it; bytes
-
-
-DONTNEED = 4  # madvise's name for it
-
-
-FEW = 100_000_000  # bytes that are not worth reading again
-
-
+MMAP_THRESHOLD, LARGE = -3, 4_000_000  # M_MMAP_THRESHOLD of mallopt; its value in bytes
+DONTNEED = 4  # MADV_DONTNEED of madvise
+MIN_EVICTED = 100_000_000  # bytes; less is not worth reading again
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)")
 
-
+# Address and size in bytes of each run of pages.
 Pages = list[tuple[int, int]]
 
 
 def release_freed_memory() -> None:
-    """Hands the memory of freed tensors back to the system, that of large ones always from now on.
+    """Returns freed memory to the system, and makes large tensors do so when they are freed.
 
-    Where the C library would hold on to it: in gaps that what comes next does not fit.
+    The C library would otherwise keep it in gaps that later allocations may not fit.
     """
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
@@ -41,29 +36,29 @@ def release_freed_memory() -> None:
 
 
 def evict_after_forward(weights: Iterable[Tensor], last: nn.Module) -> None:
-    """Takes weights that are not changed any more out of memory whenever they have been used.
+    """Drops memory-mapped weights from memory after every forward pass.
 
-    Those that are mapped from their file, and only where they are many. The next use reads them
-    again: from the system's cache, if it has room for them.
+    The next use reads them again, from the system's page cache if they are still there. Does
+    nothing if fewer than `MIN_EVICTED` bytes of them are mapped from a file.
 
     Args:
-        weights: The weights.
-        last: The module that is the last to use them.
+        weights: The weights; they must not be changed any more.
+        last: The module that uses them last.
     """
-    held = [weight.detach() for weight in weights]
-    pages = _file_pages(held)
-    if sum(size for _, size in pages) < FEW:
+    kept = [weight.detach() for weight in weights]
+    pages = _file_pages(kept)
+    if sum(size for _, size in pages) < MIN_EVICTED:
         return
 
-    def drop(*_: object, held: list[Tensor] = held) -> None:
-        # Whoever keeps the hook keeps the weights: the addresses stay theirs.
+    def drop(*_: object, kept: list[Tensor] = kept) -> None:
+        # The hook keeps the weights alive, so that the addresses stay valid.
         drop_pages(pages)
 
     last.register_forward_hook(drop)
 
 
 def _file_pages(tensors: Iterable[Tensor]) -> Pages:
-    """Where the pages are that hold these tensors alone, unchanged since they were mapped."""
+    """The pages that hold only these tensors and are unchanged since they were mapped."""
     clean = list(_clean_mappings()) if sys.platform == "linux" else []
     spans: list[list[int]] = []
     for first, size in sorted((t.data_ptr(), t.nbytes) for t in tensors if t.device.type == "cpu"):
@@ -81,14 +76,16 @@ def _file_pages(tensors: Iterable[Tensor]) -> Pages:
 
 
 def drop_pages(pages: Pages) -> None:
-    """Takes pages of files out of this process's memory, until they are read again."""
+    """Drops pages of memory-mapped files from memory, until they are read again."""
+    if sys.platform != "linux":
+        return
     library = ctypes.CDLL(None)
     for first, size in pages:
         library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), DONTNEED)
 
 
 def _clean_mappings() -> Iterator[tuple[int, int]]:
-    """Start and end of the files mapped into memory of which no page was written to."""
+    """Start and end address of each mapped file of which no page was written to."""
     start, end, is_file = 0, 0, False
     with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
         for line in file:

@@ -1,4 +1,4 @@
-"""Loading the processor of a checkpoint, with torchvision and without."""
+"""Loads and saves the processor of a checkpoint, with or without torchvision."""
 
 from __future__ import annotations
 
@@ -25,16 +25,21 @@ if TYPE_CHECKING:
 
 
 VIDEO = "video_processor"
-
-
 VIDEO_FILE, PROCESSOR_FILE = "video_preprocessor_config.json", "processor_config.json"
 
 
 def open_processor(folder: Path, model_type: str, family: Family, trust_remote_code: bool) -> Any:
-    """The processor in a checkpoint folder, checked to be what the family needs.
+    """Loads the processor of a checkpoint and checks that the family can use it.
+
+    Args:
+        folder: The checkpoint.
+        model_type: The `model_type` of its config.json.
+        family: Its family.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
 
     Raises:
-        ModelError: If it is missing, damaged, lacks a package or a template, or is of another kind.
+        ModelError: If the processor is missing or damaged, needs a package that is not installed,
+            has no chat template, or does not process pictures and text.
     """
     try:
         with quiet():
@@ -51,42 +56,45 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(
-            f"model {folder}: {type(processor).__name__} is no processor of pictures and text. "
+            f"model {folder}: {type(processor).__name__} does not process pictures and text. "
             "Put processor_config.json and preprocessor_config.json beside the weights."
         )
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    if family.chats and not template:
+    if family.uses_chat_template and not template:
         raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
-    family.check(processor)
+    family.check_processor(processor)
     return processor
 
 
 def pictures_only(kind: Any, always: bool = False) -> Any:
-    """A processor class without its video processor, where that cannot run.
+    """A processor class without its video processor, if torchvision is not installed.
 
-    Video processors need torchvision. We read pictures alone, and for these Pillow is enough, so a
-    missing torchvision must not keep a checkpoint from loading. With torchvision the class is
-    returned as it is, unless it is `always` to go without.
+    Video processors need torchvision; for pictures, Pillow is enough. So a checkpoint whose
+    processor also reads videos can be loaded without torchvision.
+
+    Args:
+        kind: The processor class; returned unchanged if it has no video processor.
+        always: Leave the video processor out even with torchvision.
     """
-    parts = inspect.signature(kind.__init__).parameters
-    if VIDEO not in parts or (is_torchvision_available() and not always):
+    parameters = inspect.signature(kind.__init__).parameters
+    if VIDEO not in parameters or (is_torchvision_available() and not always):
         return kind
 
-    def attributes(cls: Any) -> list[str]:
+    def without_video(cls: Any) -> list[str]:
         return [name for name in kind.get_attributes() if name != VIDEO]
 
-    own: dict[str, Any] = {"get_attributes": classmethod(attributes)}
-    if parts[VIDEO].default is inspect.Parameter.empty:
-        # Transformers reads the arguments off the code, so it must be the very same.
-        start = kind.__init__
-        first = (None, *(start.__defaults__ or ()))
-        own["__init__"] = FunctionType(
-            start.__code__, start.__globals__, start.__name__, first, start.__closure__
+    attributes_of_class: dict[str, Any] = {"get_attributes": classmethod(without_video)}
+    if parameters[VIDEO].default is inspect.Parameter.empty:
+        # transformers inspects the code of `__init__`, so only its defaults are changed.
+        init = kind.__init__
+        defaults = (None, *(init.__defaults__ or ()))
+        attributes_of_class["__init__"] = FunctionType(
+            init.__code__, init.__globals__, init.__name__, defaults, init.__closure__
         )
-        # Its chat template asks for a video's frames where there is no video.
-        own[VIDEO] = SimpleNamespace(num_frames=None, fps=None)
-    # Its name stays, since it is written into the files that are saved.
-    return type(kind.__name__, (kind,), own)
+        # The chat template reads these even if there is no video.
+        attributes_of_class[VIDEO] = SimpleNamespace(num_frames=None, fps=None)
+    # The class keeps its name, which is written into saved files.
+    return type(kind.__name__, (kind,), attributes_of_class)
 
 
 def _load(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
@@ -100,20 +108,20 @@ def _load(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
     try:
         return AutoProcessor.from_pretrained(folder, **options)
     except OSError:
-        # It may have been saved where no video processor could run.
-        bare = pictures_only(kind, always=True)
-        if bare is kind:
+        # It may have been saved without torchvision, and so without its video processor.
+        without_video = pictures_only(kind, always=True)
+        if without_video is kind:
             raise
-        return bare.from_pretrained(folder, **options)
+        return without_video.from_pretrained(folder, **options)
 
 
 def save_processor(processor: Any, source: Path, folder: Path) -> None:
-    """Writes a processor, and what the folder that it came from says of videos.
+    """Writes a processor, including the video configuration of the checkpoint it came from.
 
     Args:
-        processor: The processor; where torchvision is missing, it was loaded without that.
-        source: Where it came from.
-        folder: Where to.
+        processor: The processor; without torchvision, it was loaded without a video processor.
+        source: The folder of the checkpoint that it was loaded from.
+        folder: The folder to write to.
     """
     processor.save_pretrained(folder)
     if VIDEO in getattr(processor, "get_attributes", list)():
@@ -122,15 +130,15 @@ def save_processor(processor: Any, source: Path, folder: Path) -> None:
         shutil.copyfile(source / VIDEO_FILE, folder / VIDEO_FILE)
     before, after = source / PROCESSOR_FILE, folder / PROCESSOR_FILE
     if before.is_file() and after.is_file():
-        told = json.loads(before.read_text("utf-8"))
-        if VIDEO in told:
-            kept = json.loads(after.read_text("utf-8")) | {VIDEO: told[VIDEO]}
-            after.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", "utf-8")
+        original = json.loads(before.read_text("utf-8"))
+        if VIDEO in original:
+            content = json.loads(after.read_text("utf-8")) | {VIDEO: original[VIDEO]}
+            after.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and advice off the user's terminal."""
+    """Turns off transformers' progress bars and warnings inside the block."""
     level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()

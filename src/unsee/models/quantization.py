@@ -1,4 +1,4 @@
-"""Quantization."""
+"""Quantization of models that are evaluated only: 8 bits by torchao, 4 by bitsandbytes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from unsee.errors import ConfigError, ModelError
 
 LoadIn = Literal["8bit", "4bit"]
 
-
-# What holds weights in that many bits. Both run on CPUs and GPUs; bitsandbytes' own 8 bits cannot
-# multiply Mllama's tiles on a CPU, and torchao's 4 bits leave layers of some widths as they are.
+# The library for each width. Both run on CPUs and GPUs. bitsandbytes' 8-bit layers cannot multiply
+# Mllama's tiles on a CPU, and torchao's 4-bit quantization skips layers of some widths.
 LIBRARIES: Mapping[str, str] = {"8bit": "torchao", "4bit": "bitsandbytes"}
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a model's linear layers are held in fewer bits than they were trained in.
+    """How the linear layers of a model are quantized.
 
-    8bit is an integer and a scale a row, by torchao; 4bit is NF4 in blocks, by bitsandbytes.
+    "8bit" is int8 with one scale a row, by torchao; "4bit" is NF4 in blocks, by bitsandbytes.
 
     Source: Dettmers et al., arXiv 2305.14314, section 3 (NF4).
 
     Attributes:
-        load_in: "8bit" or "4bit"; None for a checkpoint that is stored so.
-        library: What holds them.
-        version: Its version, if it is installed.
+        load_in: "8bit" or "4bit"; None for a checkpoint that is stored quantized.
+        library: The quantization library.
+        version: Its version; None if it is not installed.
     """
 
     load_in: str | None
@@ -38,51 +37,54 @@ class Quantization:
     version: str | None
 
     def config(self, dtype: torch.dtype) -> Any:
-        """What transformers is told; `dtype` is what the layers compute in."""
+        """The quantization config for transformers; `dtype` is what the layers compute in."""
         import transformers
 
-        made: Any = transformers
+        untyped: Any = transformers
         if self.library == "torchao":
             from torchao.quantization import Int8WeightOnlyConfig
 
-            return made.TorchAoConfig(Int8WeightOnlyConfig())
-        return made.BitsAndBytesConfig(
+            return untyped.TorchAoConfig(Int8WeightOnlyConfig())
+        return untyped.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
 
 
 def quantization_for(load_in: str) -> Quantization:
-    """What can load weights in that many bits here; nothing is loaded.
+    """The quantization that `load_in` names; nothing is loaded.
+
+    Args:
+        load_in: "8bit" or "4bit".
 
     Raises:
-        ConfigError: If there is no such number of bits, or no library for it.
+        ConfigError: If `load_in` is neither, or its library is not installed.
     """
     if load_in not in LIBRARIES:
         raise ConfigError(f"load_in '{load_in}' is unknown. Allowed: {', '.join(LIBRARIES)}.")
     library = LIBRARIES[load_in]
-    found = _installed(library)
-    if found is None:
+    installed = _installed_version(library)
+    if installed is None:
         raise ConfigError(
             f"load_in '{load_in}' needs {library}, which is not installed. Type pip install "
             "'unsee[quantized]', or load the weights as they are."
         )
-    return Quantization(load_in, library, found)
+    return Quantization(load_in, library, installed)
 
 
 def stored_quantization(config: Mapping[str, Any]) -> Quantization | None:
-    """What a checkpoint's config.json says of weights that are stored quantized."""
+    """The quantization that a checkpoint's config.json declares; None if it declares none."""
     stored = config.get("quantization_config")
     if not stored:
         return None
     library = str(stored.get("quant_method", "an unnamed library"))
-    return Quantization(None, library, _installed(library))
+    return Quantization(None, library, _installed_version(library))
 
 
 def refuse_unquantized(model: Any, wanted: Quantization) -> None:
-    """Refuses a model all of whose weights were left as they are.
+    """Refuses a model that `wanted` should have quantized and did not.
 
     Raises:
-        ModelError: If nothing is quantized.
+        ModelError: If no layer is quantized.
     """
     if all(type(parameter) is torch.nn.Parameter for parameter in model.parameters()):
         raise ModelError(
@@ -92,9 +94,10 @@ def refuse_unquantized(model: Any, wanted: Quantization) -> None:
 
 
 def avoid_packing(model: Any) -> None:
-    """Keeps layers from bitsandbytes' packed CPU kernels whose shape these cannot hold.
+    """Keeps layers of unsupported shapes away from bitsandbytes' packed CPU kernels.
 
-    They hold outputs by 32 and whole blocks of inputs; some towers have others.
+    These need a multiple of 32 outputs and whole blocks of inputs, which some vision towers do not
+    have.
     """
     for layer in model.modules():
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
@@ -102,7 +105,7 @@ def avoid_packing(model: Any) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def _installed(library: str) -> str | None:
+def _installed_version(library: str) -> str | None:
     try:
         return version(library)
     except PackageNotFoundError:

@@ -1,10 +1,11 @@
-"""A multimodal LLM as this package handles it: model, processor and family, and its parts."""
+"""`VLM`: a multimodal LLM with its processor and its family."""
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,20 +45,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-TOKENIZER_LOCK = threading.Lock()  # a tokenizer serves one thread at a time
+TOKENIZER_LOCK = threading.Lock()  # fast tokenizers are not thread-safe
 
 
 @dataclass
 class VLM:
-    """A multimodal LLM: the Hugging Face model and processor, and the family that knows them.
+    """A multimodal LLM: the Hugging Face model, its processor and its family.
 
     Attributes:
         model: The Hugging Face model.
         processor: Its processor.
-        family: What knows its quirks.
-        source: The folder it came from.
-        visual_only: True if the language part was never loaded (it sits on the meta device).
-        quantization: How its weights are held in fewer bits, if they are; they then stay fixed.
+        family: The family of the checkpoint, which handles what differs between models.
+        source: The folder that it was loaded from.
+        visual_only: True if the language part was not loaded (it is on the meta device).
+        quantization: How its weights are quantized; None if they are not. Quantized weights
+            cannot be trained.
     """
 
     model: Any
@@ -76,9 +78,8 @@ class VLM:
             parts.append(f"quantized by {self.quantization.library}")
         if self.visual_only:
             parts.append("visual part only")
-        return (
-            f"VLM({', '.join([*parts, f'device={self.device}', f'source={str(self.source)!r}'])})"
-        )
+        parts += [f"device={self.device}", f"source={str(self.source)!r}"]
+        return f"VLM({', '.join(parts)})"
 
     @classmethod
     def load(
@@ -91,89 +92,74 @@ class VLM:
         device: str = "cpu",
         load_in: str | None = None,
     ) -> VLM:
-        """Loads a checkpoint from a folder, or from the hub where `source` is an id.
+        """Loads a checkpoint from a folder or from the Hugging Face hub.
 
         Args:
             source: A folder in the Hugging Face layout, or a hub id such as "owner/name".
-            visual_only: Read the visual tensors alone; files of the language part stay closed.
+            visual_only: Load the visual part only; language-model weights are not read.
             trust_remote_code: Allow the checkpoint's own Python code to run.
-            dtype: What to load the weights as; "auto" is what config.json says.
-            device: Where to put the model: "cpu", "cuda", or "auto", a GPU where there is one.
-            load_in: "8bit" or "4bit" quantizes the linear layers, to evaluate the model.
+            dtype: The dtype of the weights; "auto" is what config.json says.
+            device: "cpu", "cuda", or "auto" for a GPU where there is one.
+            load_in: "8bit" or "4bit" quantizes the linear layers; the model can then be evaluated
+                but not trained.
 
         Raises:
-            ConfigError: If the device or the quantizing library is not there.
-            ModelError: If it is missing, of an unknown family, pickled, incomplete, or lacks its
-                processor.
+            ConfigError: If the device or the quantization library is not available.
+            ModelError: If the checkpoint is missing, of an unknown family, pickled, incomplete, or
+                lacks its processor.
         """
         device = pick_device(device)
-        wanted = quantization_for(load_in) if load_in else None
+        requested = quantization_for(load_in) if load_in else None
         folder = resolve(source)
         config = read_config(folder)
         family = family_of(config.get("model_type", "none given"))
         stored = stored_quantization(config)
-        if visual_only and (wanted or stored):
+        quantization = requested or stored
+        if visual_only and quantization:
             raise ModelError(f"model {folder}: quantized weights are loaded as a whole only.")
-        if wanted and stored:
+        if requested and stored:
             raise ModelError(
                 f"model {folder} is quantized already ({stored.library}): leave out load_in."
             )
         weight_map(folder, check=not visual_only)
         processor = open_processor(folder, config["model_type"], family, trust_remote_code)
-        options: dict[str, Any] = {}
-        if wanted or stored:
-            # Quantized weights cannot be moved once they are loaded.
-            options["device_map"] = {"": device}
-        with quiet():
-            try:
-                described = AutoConfig.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+        with quiet(), _loading_errors(folder):
+            model_config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            compute_dtype = dtype_of(model_config, dtype) or torch.float32
+            if not stored:
+                refuse_dtype(compute_dtype, device)
+            if visual_only:
+                model = load_visual(
+                    folder, family, model_config, compute_dtype, device, trust_remote_code
                 )
-                held = dtype_of(described, dtype) or torch.float32
-                if not stored:
-                    refuse_dtype(held, device)
-                if visual_only:
-                    model = load_visual(folder, family, described, held, device, trust_remote_code)
-                else:
-                    if wanted:
-                        options["quantization_config"] = wanted.config(held)
-                    loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                        folder,
-                        dtype=dtype,
-                        use_safetensors=True,
-                        local_files_only=True,
-                        trust_remote_code=trust_remote_code,
-                        output_loading_info=True,
-                        # Reported rather than raised without a name; `refuse_gaps` refuses them.
-                        ignore_mismatched_sizes=True,
-                        **options,
-                    )
-                    model, info = loaded
-                    require_all_weights(folder, info)
-            except (
-                OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError,
-            ) as error:  # fmt: skip
-                raise ModelError(
-                    f"model {folder}: cannot be loaded ({first_line(error)})."
-                ) from error
-        if wanted:
-            refuse_unquantized(model, wanted)
-        if wanted or stored:
+            else:
+                options: dict[str, Any] = {}
+                if quantization:
+                    # Quantized weights cannot be moved once they are loaded.
+                    options["device_map"] = {"": device}
+                if requested:
+                    options["quantization_config"] = requested.config(compute_dtype)
+                model = _load_whole(folder, dtype, trust_remote_code, options)
+        if requested:
+            refuse_unquantized(model, requested)
+        if quantization:
             avoid_packing(model)
-        if not options and not visual_only and device != "cpu":
+        elif not visual_only and device != "cpu":
             model = model.to(device)
         model.eval()
         pick_attention(model)
         bypass_unread_layers(model, family)
-        return cls(model, processor, family, folder, visual_only, wanted or stored)
+        return cls(model, processor, family, folder, visual_only, quantization)
 
     @property
     def device(self) -> torch.device:
-        """Where the visual part is."""
+        """The device of the visual part."""
         return next(iter(self.parameters("visual").values())).device
 
     def parameters(self, part: str = "all") -> dict[str, nn.Parameter]:
-        """Parameters of a part by name: visual, encoder, projector, language or all."""
+        """The parameters of a part, by name; see `unsee.types.Part`."""
         prefixes = self.family.parts.prefixes(part)
         return {n: p for n, p in self.model.named_parameters() if n.startswith(prefixes)}
 
@@ -183,7 +169,13 @@ class VLM:
         with_answer: bool = True,
         transform: Callable[[Image.Image], Image.Image] | None = None,
     ) -> Batch:
-        """Samples to a batch on the model's device, each picture `transform`ed on the way."""
+        """Samples as a batch on the model's device.
+
+        Args:
+            samples: The rows of the batch.
+            with_answer: True to train or score, False to generate.
+            transform: Applied to every opened picture, such as an augmentation.
+        """
         images = [self.image(picture) for s in samples for picture in s.pictures]
         if transform is not None:
             images = [transform(image) for image in images]
@@ -192,22 +184,22 @@ class VLM:
         return self.move(batch)
 
     def collate_pictures(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """Images to the visual inputs alone, on the model's device."""
+        """Images as the inputs of the visual part, on the model's device."""
         inputs = self.family.collate_pictures(self.processor, images)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def visual_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """The visual inputs of a batch alone."""
+        """The inputs of a batch that its visual part reads."""
         return self.family.visual_inputs(self.model, batch.inputs)
 
     def image(self, picture: Picture) -> Image.Image:
-        """The opened picture; small ones are kept, so that a loop decodes them once."""
-        known = self._pixels.get(picture.source)
-        if known is None:
-            known = picture.open()
-            if known.width * known.height <= 128 * 128 and len(self._pixels) < 4096:
-                self._pixels[picture.source] = known
-        return known
+        """The decoded picture; small ones are cached, so that a loop decodes them once."""
+        image = self._pixels.get(picture.source)
+        if image is None:
+            image = picture.open()
+            if image.width * image.height <= 128 * 128 and len(self._pixels) < 4096:
+                self._pixels[picture.source] = image
+        return image
 
     def move(self, batch: Batch) -> Batch:
         """The batch on the model's device."""
@@ -221,43 +213,45 @@ class VLM:
         return self.family.logits(self.model, batch.inputs)
 
     def frozen_copy(self, own: Iterable[str] | None = None) -> VLM:
-        """A second model with equal weights that takes no gradient: a teacher.
+        """A copy that takes no gradient, to be used as a teacher.
 
         Args:
-            own: The names of the parameters that are held twice; None is all of them. The others
-                are the very same tensors, so the copy is a teacher only as long as nobody trains
-                them.
+            own: The names of the parameters that are copied; None copies all of them. The others
+                are shared with this model, so they must not be trained.
         """
-        mine = self.parameters()
-        twice = set(mine if own is None else own)
-        kept = {n: p for n, p in mine.items() if n not in twice}
-        memo = {id(parameter): parameter for parameter in kept.values()}
-        twin = replace(self, model=copy.deepcopy(self.model, memo))
-        for name, parameter in twin.parameters().items():
-            if name not in kept:
+        parameters = self.parameters()
+        copied = set(parameters if own is None else own)
+        shared = {n: p for n, p in parameters.items() if n not in copied}
+        memo = {id(parameter): parameter for parameter in shared.values()}
+        teacher = replace(self, model=copy.deepcopy(self.model, memo))
+        for name, parameter in teacher.parameters().items():
+            if name not in shared:
                 parameter.requires_grad_(False)
-                # Weights are mapped from their file: the copy that never changes stays there.
-                parameter.data, mine[name].data = mine[name].data, parameter.data
-        twin.model.eval()
-        return twin
+                # The teacher keeps the memory-mapped weights, because it never writes to them.
+                parameter.data, parameters[name].data = parameters[name].data, parameter.data
+        teacher.model.eval()
+        return teacher
 
     def evict_after_forward(self) -> None:
-        """Takes the visual weights, which never change again, out of memory after every use."""
+        """Drops the visual weights from memory after every forward pass of the visual part.
+
+        They are read from their file again when they are needed; they must not change any more.
+        """
         last = self.model.get_submodule(self.family.visual_layers(self.model)["projector"])
         evict_after_forward(self.parameters("visual").values(), last)
 
     def copy(self) -> VLM:
-        """A second model with equal weights."""
+        """A copy of the model with weights of its own."""
         return replace(self, model=copy.deepcopy(self.model))
 
     def frozen_visual_copy(self) -> VLM:
-        """A teacher that shares the language part: no second LLM is held."""
+        """A frozen copy that shares the language part, so that no second LLM is in memory."""
         return self.frozen_copy(self.parameters("visual"))
 
     def hash(self, part: str = "all") -> str:
-        """SHA-256 over the names, types, shapes and bytes of a part's tensors, in name order.
+        """SHA-256 over the names, dtypes, shapes and bytes of a part's tensors, in name order.
 
-        Of a quantized model, those that it was made from: the same as without quantizing.
+        For a quantized model, the hash of the weights that were quantized.
         """
         if self.quantization is None:
             return hash_tensors(self.parameters(part))
@@ -274,7 +268,7 @@ class VLM:
         """Refuses to train quantized weights.
 
         Raises:
-            ModelError: If they are quantized.
+            ModelError: If the weights are quantized.
         """
         if self.quantization is not None:
             raise ModelError(
@@ -284,10 +278,10 @@ class VLM:
             )
 
     def save(self, folder: Path) -> None:
-        """Writes model and processor in the Hugging Face layout, whole or not at all.
+        """Writes model and processor in the Hugging Face layout, atomically.
 
         Raises:
-            ModelError: If the language part was never loaded, or the disk is full.
+            ModelError: If the language part was not loaded, or the disk is full.
         """
         if self.visual_only:
             raise ModelError(
@@ -296,3 +290,37 @@ class VLM:
         with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
             save_processor(self.processor, self.source, partial)
+
+
+@contextmanager
+def _loading_errors(folder: Path) -> Iterator[None]:
+    """Turns what transformers raises for a damaged checkpoint into a `ModelError`."""
+    raised = (OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError)
+    try:
+        yield
+    except raised as error:
+        raise ModelError(f"model {folder}: cannot be loaded ({first_line(error)}).") from error
+
+
+def _load_whole(
+    folder: Path, dtype: str | torch.dtype, trust_remote_code: bool, options: Mapping[str, Any]
+) -> Any:
+    """The Hugging Face model with all its weights.
+
+    Raises:
+        ModelError: If a tensor is missing or of another shape.
+    """
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        # transformers' own error does not name the tensor; `require_all_weights` does.
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    model, info = loaded
+    require_all_weights(folder, info)
+    return model

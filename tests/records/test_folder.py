@@ -1,4 +1,4 @@
-"""Run folders: opened, gone on with, refused, and written whole."""
+"""Run folders: opened, resumed, refused, and written atomically."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from unsee.records.schema import SampleResult, Summary
 ASKED = "# unsee demo\nseed: 0\n"
 
 
-def test_the_same_recipe_goes_on_and_keeps_what_was_found(tmp_path: Path) -> None:
+def test_open_resumes_the_same_recipe_and_keeps_results(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", ASKED)
     assert folder.get_or_compute("a", lambda: {"x": 1}) == {"x": 1}
     again = RunFolder.open(tmp_path / "run", ASKED.replace("demo", "run demo.yaml"))
     assert again.get_or_compute("a", lambda: pytest.fail("made twice")) == {"x": 1}
 
 
-def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_open_refuses_folders_in_use_and_leaves_them_alone(tmp_path: Path) -> None:
     run = tmp_path / "run"
     folder = RunFolder.open(run, ASKED)
     with pytest.raises(RunError, match="another recipe"):
@@ -37,6 +37,8 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
     assert sorted(p.name for p in run.iterdir()) == [RECIPE, REPORT, SUMMARY]
     with pytest.raises(RunError, match="finished run"):
         RunFolder.open(run, ASKED)
+    assert RunFolder.holds_finished(run, ASKED.replace("demo", "run demo.yaml"))
+    assert not RunFolder.holds_finished(run, ASKED.replace("0", "1"))
     other = tmp_path / "photos"
     other.mkdir()
     (other / "a.txt").write_text("mine")
@@ -47,7 +49,7 @@ def test_folders_in_use_are_refused_and_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in other.iterdir()] == ["a.txt"]
 
 
-def test_scores_are_one_line_a_question_and_model(tmp_path: Path) -> None:
+def test_write_scores_writes_one_line_a_question_and_model(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run", ASKED)
     first, second = (SampleResult(split="forget", id=sample) for sample in ("é", "2"))
     folder.write_scores({"target": [first], "unlearned": [second]})
@@ -58,7 +60,7 @@ def test_scores_are_one_line_a_question_and_model(tmp_path: Path) -> None:
     ]
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_write_atomically_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
     path = tmp_path / "whole"
     path.mkdir()
     with pytest.raises(RunError, match="cannot be written"):
@@ -66,7 +68,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["whole"]
 
 
-def test_provenance_and_memory() -> None:
+def test_provenance_names_seed_device_and_hashes() -> None:
     found = provenance(3, "cpu", data_sha256="ab")
     assert (found.seed, found.device, found.data_sha256) == (3, "cpu", "ab")
     assert found.threads is not None and found.threads >= 1

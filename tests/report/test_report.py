@@ -517,6 +517,14 @@ class TestWriting:
         assert stat.S_IMODE(out.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "report.html", "run"]
 
+    def test_names_the_broken_line_of_the_scores(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path / "run", gallery=None)
+        with (run / "scores.jsonl").open("a") as file:
+            file.write("broken\n")
+        count = len(sample_scores())
+        with pytest.raises(RunError, match=rf"scores.jsonl: line {count + 1} is not a score"):
+            report.write([run], tmp_path / "report.html")
+
     def test_refuses_a_folder_as_a_file(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
         with pytest.raises(RunError, match=r"is a folder. Name a file"):
@@ -525,73 +533,6 @@ class TestWriting:
             report.write([run], run / "summary.json" / "report.html")
         with pytest.raises(RunError, match="no run folder was given"):
             report.write([], tmp_path / "report.html")
-
-
-class TestReading:
-    def test_gives_the_record_typed(self, tmp_path: Path) -> None:
-        run = report.read_run(make_run(tmp_path / "run"))
-        assert run.summary.measures is not None
-        measure = run.summary.measures["forget_holdout/vqa/accuracy"]
-        assert (measure.value, measure.low, measure.high, measure.n) == (0.02, 0.0, 0.05, 60)
-        assert run.summary.relearn[0].curve("reference")[1].step == 5
-        assert len(run.train) == len(sample_steps())
-        assert [score.id for score in run.scores()] == [score["id"] for score in sample_scores()]
-
-    def test_a_later_line_of_a_step_counts(self, tmp_path: Path) -> None:
-        run = make_run(tmp_path / "run")
-        with (run / "train.jsonl").open("a") as file:
-            file.write('{"step": 3, "loss": 7.0, "terms": {"keep": NaN}}\n')
-        read = report.read_run(run)
-        assert len(read.train) == len(sample_steps()) and read.unreadable == 0
-        assert (read.train[3].step, read.train[3].loss) == (3, 7.0)
-        assert read.train[3].terms == {"keep": None}
-
-    def test_takes_the_summary_itself(self, tmp_path: Path) -> None:
-        run = make_run(tmp_path / "run")
-        assert report.read_run(run / "summary.json") == report.read_run(run)
-
-    def test_refuses_what_is_no_finished_run(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match=r"absent: there is no such folder.*unsee report runs/"):
-            report.read_run(tmp_path / "absent")
-        run = make_run(tmp_path / "run")
-        (run / "summary.json").unlink()
-        with pytest.raises(RunError, match=r"no summary.json.*unsee run .*recipe.yaml"):
-            report.read_run(run)
-        (run / "recipe.yaml").unlink()
-        with pytest.raises(RunError, match=r"no summary.json.*--out named"):
-            report.read_run(run)
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            ("{", "summary.json: cannot be read"),
-            ("[1]", "holds list, not a JSON object"),
-            ('{"schema": 2}', "schema 2; this version reads schema 1"),
-            ('{"measures": {"a/vqa/b": {"value": "high"}}}', "'measures/a/vqa/b/value' is not"),
-            ('{"measures": 3}', "'measures' is not as documented in docs/records.md"),
-            ('{"attacks": {"relearn": [{"share": 0.1}]}}', "'attacks/relearn/0/steps' is not"),
-            ('{"attacks": {"relearn": 3}}', "'attacks/relearn' is not"),
-            ('{"guarantees": {"text_probes": "64"}}', "'guarantees/text_probes' is not"),
-            ('{"cost": {"seconds": "1"}}', "'cost/seconds' is not"),
-            ('{"cost": {"steps": [1]}}', "'cost/steps' is not"),
-            ('{"benchmark": {"forgotten": true}}', "'benchmark/forgotten' is not"),
-            ('{"attacks": {"jailbreak": {}}}', "'attacks/jailbreak' is not"),
-            ("\N{REPLACEMENT CHARACTER}", "cannot be read"),
-        ],
-    )
-    def test_names_file_and_key_of_damage(self, content: str, message: str, tmp_path: Path) -> None:
-        (tmp_path / "summary.json").write_text(content, encoding="utf-8")
-        with pytest.raises(RunError, match=re.escape(message)) as caught:
-            report.read_run(tmp_path)
-        assert str(tmp_path) in str(caught.value)
-
-    def test_names_the_broken_line_of_the_scores(self, tmp_path: Path) -> None:
-        run = make_run(tmp_path / "run", gallery=None)
-        with (run / "scores.jsonl").open("a") as file:
-            file.write("broken\n")
-        count = len(sample_scores())
-        with pytest.raises(RunError, match=rf"scores.jsonl: line {count + 1} is not a score"):
-            report.write([run], tmp_path / "report.html")
 
 
 class TestCharts:

@@ -1,4 +1,4 @@
-"""What is found once for many runs: made once, checked when read."""
+"""The cache of results about reference models: computed once, checked when read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def never() -> Any:
     pytest.fail("made twice")
 
 
-def test_a_value_is_made_once_for_each_key_and_name(tmp_path: Path) -> None:
+def test_reference_cache_computes_a_value_once_for_each_key_and_name(tmp_path: Path) -> None:
     made = ReferenceCache(tmp_path / "new" / "folder", {"metrics": ["bleu"]})
     value = {"a": (0.1 + 0.2, None, float("inf")), "ü": []}
     assert made.get_or_compute("x", lambda: value) == {
@@ -44,7 +44,7 @@ def test_a_value_is_made_once_for_each_key_and_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["{", "\udcff", "[]", "value", "key", "copied"])
-def test_what_is_not_what_was_written_is_made_anew(tmp_path: Path, harm: str) -> None:
+def test_reference_cache_recomputes_damaged_values(tmp_path: Path, harm: str) -> None:
     cache = ReferenceCache(tmp_path, {"seed": 0})
     cache.get_or_compute("x", lambda: {"score": 0.5})
     (path,) = tmp_path.glob("*.json")
@@ -66,7 +66,7 @@ def test_what_is_not_what_was_written_is_made_anew(tmp_path: Path, harm: str) ->
     assert path.read_bytes() == whole
 
 
-def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+def test_reference_cache_keeps_nothing_of_a_failure(tmp_path: Path) -> None:
     def fails() -> Any:
         raise ValueError("no")
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert cache.get_or_compute("x", lambda: 1) == 1
 
 
-def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
+def test_reference_cache_waits_for_a_value_in_progress(tmp_path: Path) -> None:
     begun, go_on, found = threading.Event(), threading.Event(), list[int]()
 
     def slow() -> int:
@@ -102,7 +102,7 @@ def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
     assert found == [1, 1]
 
 
-def test_all_that_a_sample_holds_counts(tmp_path: Path) -> None:
+def test_samples_hash_covers_every_field(tmp_path: Path) -> None:
     sample = Sample("1", "who?", "Ada", Picture("a.png", data=_png(0)), perturbed=("Bo",))
     known = {samples_hash([sample])}
     for change in (
@@ -128,7 +128,7 @@ def _png(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_the_references_are_asked_once_and_say_the_same(
+def test_run_asks_references_once_and_records_the_same(
     tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
     """A record made from the cache is the one made without; a second method asks nothing anew."""

@@ -1,4 +1,4 @@
-"""Real processes, really killed: what they leave behind, and that they go on to the same bits."""
+"""Real processes that are killed: what they leave, and that they resume to the same bits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ POINTS: dict[str, Callable[[Path], bool]] = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_and_resumed_equals_unbroken(
+def test_unlearn_killed_and_resumed_equals_an_unbroken_run(
     point: str,
     command: Callable[[Path], list[str]],
     unbroken: dict[str, object],
@@ -98,7 +98,7 @@ def test_killed_and_resumed_equals_unbroken(
     ]
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_unlearn_interrupted_says_how_to_continue(
     command: Callable[[Path], list[str]], unbroken: dict[str, object], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -109,13 +109,18 @@ def test_ctrl_c_says_how_to_go_on(
     assert code == 130, errors
     assert output == ""
     assert "Traceback" not in errors
-    assert "to go on, type:" in errors
+    assert "to continue, type:" in errors
     assert f"--out {out}" in errors
     resumed = finish(command(out), tmp_path)
     assert resumed["measures"] == unbroken["measures"]
+    # Typed once more, the same command reads what is finished.
+    code, output, errors = Running(command(out), tmp_path).wait()
+    assert code == 0
+    assert json.loads(output) == resumed
+    assert f"{out} holds this run, finished before" in errors
 
 
-def test_another_run_in_the_same_folder_is_refused(
+def test_unlearn_refuses_the_folder_of_another_recipe(
     command: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -128,7 +133,7 @@ def test_another_run_in_the_same_folder_is_refused(
     assert "unfinished run of another recipe" in errors
 
 
-def test_a_loss_that_explodes_names_its_term_and_keeps_the_state(
+def test_unlearn_with_a_diverging_loss_names_the_term_and_keeps_the_state(
     command: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"

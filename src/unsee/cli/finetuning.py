@@ -28,7 +28,7 @@ def finetune(
     from unsee.recipes.catalog import find_recipe
     from unsee.recipes.finetune import read_finetune
     from unsee.recipes.plan_finetune import plan_finetune
-    from unsee.runs.finetune import finetune
+    from unsee.runs.finetune import finetune, finished_finetune
 
     recipe = find_recipe(recipe)
     made = read_finetune(recipe, overrides or [])
@@ -37,11 +37,13 @@ def finetune(
         echo({"recipe": str(recipe), "base": lesson.base, "models": lesson.describe()}, as_json)
         return
     place = out or Path("runs") / recipe.stem
+    if finished_finetune(lesson, place) is not None:
+        typer.echo(f"Note: {place} holds these models, finished before.", err=True)
     with bar(quiet=as_json) as shown:
         record = finetune(lesson, place, command(), shown)
     if as_json:
-        echo(record, as_json)
+        echo(record.to_dict(), as_json)
         return
-    for who, model in record["models"].items():
-        for kind, name in model["saved"].items():
+    for who, model in record.models.items():
+        for kind, name in model.saved.items():
             typer.echo(f"{who} {kind}: {place / name}")

@@ -137,8 +137,15 @@ def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
 def run_job(job: Any, out: Path, as_json: bool) -> None:
     """Runs a job with progress, and prints its verdict and where things are."""
     from unsee.progress import bar
+    from unsee.runs.preflight import finished_run
     from unsee.runs.run import run as do
 
+    if finished_run(job, out) is not None and is_main_process():
+        typer.echo(
+            f"Note: {out} holds this run, finished before. To run it again, name another folder "
+            "with --out, or remove this one.",
+            err=True,
+        )
     with bar(quiet=as_json or not is_main_process()) as shown:
         result = do(job, out, shown)
     if result is None or not is_main_process():

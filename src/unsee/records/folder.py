@@ -72,26 +72,28 @@ class RunFolder:
                 "--out, or remove it."
             )
         if stored.exists():
-            if _body(stored.read_text("utf-8")) != _body(recipe):
+            if not RunFolder.holds_recipe(path, recipe):
                 raise RunError(
                     f"{path} holds an unfinished run of another recipe. Name another folder with "
                     f"--out, or type the command in the first line of {stored} to finish that run."
                 )
         elif path.exists() and any(path.iterdir()):
             raise RunError(
-                f"{path} is not empty, and no run. Name another folder with --out, or empty it."
+                f"{path} is not empty and holds no run. Name another folder with --out, or "
+                "empty it."
             )
 
     @staticmethod
     def holds_finished(path: Path, recipe: str) -> bool:
         """Whether the folder holds a finished run of this recipe."""
+        finished = (path / SUMMARY).exists() and (path / REPORT).exists()
+        return finished and RunFolder.holds_recipe(path, recipe)
+
+    @staticmethod
+    def holds_recipe(path: Path, recipe: str) -> bool:
+        """Whether the folder is of this recipe; the command in its first line may differ."""
         stored = path / RECIPE
-        return (
-            (path / SUMMARY).exists()
-            and (path / REPORT).exists()
-            and stored.exists()
-            and _body(stored.read_text("utf-8")) == _body(recipe)
-        )
+        return stored.exists() and _body(stored.read_text("utf-8")) == _body(recipe)
 
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
         """Returns a kept JSON value, or makes and keeps it."""

@@ -10,23 +10,29 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from unsee.errors import RunError
+from unsee.errors import RunError, require_extra
+from unsee.records.folder import RECIPE, SCORES, SUMMARY, TRAIN
 from unsee.records.schema import SCHEMA, SampleScore, Summary, TrainingStep
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+MODELS = ("unlearned", "target", "reference", "retain_only")
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run folder.
+    """A finished run, as read from its folder by `read_run`.
 
     Attributes:
-        folder: Where it lies.
-        summary: Its `summary.json`.
-        train: Its training steps in order, one a step; empty where nothing was trained.
-        unreadable: Lines of `train.jsonl` that are no whole record, as after a kill.
+        folder: The run folder.
+        summary: The content of `summary.json`.
+        train: The training steps in order; empty if nothing was trained.
+        unreadable: Number of lines of `train.jsonl` that are cut off, as after a kill.
     """
 
     folder: Path
@@ -34,13 +40,88 @@ class Run:
     train: tuple[TrainingStep, ...] = ()
     unreadable: int = 0
 
+    def __repr__(self) -> str:
+        """The run in a line, such as "Run('runs/demo', kind='demo', method='vkd', 'Forgotten')"."""
+        method = self.summary.method.name if self.summary.method is not None else None
+        headline = (self.summary.verdict or "").partition(":")[0]
+        return f"Run({str(self.folder)!r}, kind={self.summary.kind!r}, {method=}, {headline!r})"
+
+    def measures_frame(self) -> pandas.DataFrame:
+        """Returns every measure of every model as a data frame.
+
+        Returns:
+            One row a measure: model, split, modality, metric, value, low, high (0..1; NaN if
+            unscored), n, n_unscored (questions), and better.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+        """
+        columns = ("value", "low", "high", "n", "n_unscored", "better")
+        rows = [
+            (model, *key.split("/", 2), *(getattr(measure, name) for name in columns))
+            for model in MODELS
+            for key, measure in self.summary.measures_of(model).items()
+        ]
+        return _frame(rows, ("model", "split", "modality", "metric", *columns))
+
+    def curves_frame(self) -> pandas.DataFrame:
+        """Returns the recovery curves of all relearning attacks as a data frame.
+
+        Returns:
+            One row a point: attack (its number, from 0), share (0..1), modules, seed, measure,
+            model, step, value, low, high, retain (0..1; NaN if unscored).
+
+        Raises:
+            ConfigError: If pandas is not installed.
+        """
+        budget = ("share", "modules", "seed", "measure")
+        columns = ("step", "value", "low", "high", "retain")
+        rows = [
+            (
+                number,
+                *(getattr(attack, name) for name in budget),
+                model,
+                *(getattr(point, name) for name in columns),
+            )
+            for number, attack in enumerate(self.summary.relearn)
+            for model in attack.curves
+            for point in attack.curve(model)
+        ]
+        return _frame(rows, ("attack", *budget, "model", *columns))
+
+    def scores_frame(self) -> pandas.DataFrame:
+        """Returns the lines of `scores.jsonl` as a data frame; the file may be large.
+
+        Returns:
+            One row a model and sample: model, split, modality, task, id, concept, picture,
+            question, truth, output, and one column a metric (NaN if unscored).
+
+        Raises:
+            ConfigError: If pandas is not installed.
+            RunError: At a line that is not a score.
+        """
+        columns = (
+            *("model", "split", "modality", "task", "id"),
+            *("concept", "picture", "question", "truth", "output"),
+        )
+        scores = list(self.scores())
+        metrics = tuple(dict.fromkeys(name for score in scores for name in score.scores))
+        rows = [
+            (
+                *(getattr(score, name) for name in columns),
+                *(score.scores.get(name) for name in metrics),
+            )
+            for score in scores
+        ]
+        return _frame(rows, (*columns, *metrics))
+
     def scores(self) -> Iterator[SampleScore]:
-        """The lines of `scores.jsonl`, one by one: the file may be large.
+        """Yields the lines of `scores.jsonl` one by one: the file may be large.
 
         Raises:
             RunError: At a line that is not a score.
         """
-        path = self.folder / "scores.jsonl"
+        path = self.folder / SCORES
         for number, score in _lines(path, SampleScore):
             if score is None:
                 raise RunError(f"{path}: line {number} is not a score. {_AGAIN}")
@@ -48,14 +129,14 @@ class Run:
 
 
 def parse_summary(summary: Mapping[str, Any], source: str = "summary") -> Summary:
-    """The typed form of a summary.
+    """Returns the decoded content of a `summary.json` as a `Summary`.
 
     Args:
-        summary: The decoded content of `summary.json`.
-        source: What messages call it.
+        summary: The decoded JSON.
+        source: Name for error messages, such as the file's path.
 
     Raises:
-        RunError: If a part has another type than documented, or the schema is a later one.
+        RunError: If a key has another type than documented, or the schema is a later one.
     """
     if not isinstance(summary, Mapping):
         raise RunError(f"{source}: holds {type(summary).__name__}, not a JSON object. {_AGAIN}")
@@ -78,18 +159,21 @@ def parse_summary(summary: Mapping[str, Any], source: str = "summary") -> Summar
 def read_run(folder: Path | str) -> Run:
     """Reads a run folder.
 
+    Args:
+        folder: The folder, or the `summary.json` in it.
+
     Raises:
-        RunError: If it is missing, unfinished or damaged.
+        RunError: If the folder is missing, or the run is unfinished or damaged.
     """
     folder = Path(folder)
-    if folder.name == "summary.json" and folder.is_file():
+    if folder.name == SUMMARY and folder.is_file():
         folder = folder.parent
     if not folder.is_dir():
         raise RunError(
             f"run folder {folder}: there is no such folder. "
             "Give the folder that --out named, such as `unsee report runs/demo -o report.html`."
         )
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -102,7 +186,7 @@ def read_run(folder: Path | str) -> Run:
     summary = parse_summary(content, str(path))
     steps: dict[int, TrainingStep] = {}
     unreadable = 0
-    for _, step in _lines(folder / "train.jsonl", TrainingStep):
+    for _, step in _lines(folder / TRAIN, TrainingStep):
         if step is None:
             unreadable += 1
         else:
@@ -116,13 +200,23 @@ _AGAIN = "Restore the file, or run the command of the run again with a new --out
 
 
 def _unfinished(folder: Path) -> str:
-    if (folder / "recipe.yaml").is_file():
-        return f"Finish it first: type `unsee run {folder / 'recipe.yaml'}`."
+    recipe = folder / RECIPE
+    if recipe.is_file():
+        first_line = recipe.read_text("utf-8", errors="replace").partition("\n")[0]
+        command = first_line.removeprefix("#").strip() if first_line.startswith("#") else ""
+        return f"Finish it first: type `{command or f'unsee run {recipe}'}`."
     return "Give the folder that --out named, such as `unsee report runs/demo -o report.html`."
 
 
+def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...]) -> pandas.DataFrame:
+    require_extra("pandas", "pandas", "a data frame of a run")
+    import pandas
+
+    return pandas.DataFrame(rows, columns=list(columns))
+
+
 def _lines(path: Path, kind: type[Any]) -> Iterator[tuple[int, Any]]:
-    """The lines of a JSONL file as `kind`, or None for a line that was cut or is not one."""
+    """Yields number and content of each line of a JSONL file; None for a line that is no `kind`."""
     if not path.is_file():
         return
     try:

@@ -641,6 +641,11 @@ class SampleScore(SampleResult):
 class FinetunedModel(OpenRecordPart):
     """A model that `unsee finetune` trained."""
 
+    samples: Int | None = Field(default=None, description="Number of training samples.")
+    pictures: Int | None = Field(default=None, description="Number of distinct pictures.")
+    concepts: dict[Text, dict[Text, Int]] = Field(
+        default={}, description="Number of questions by concept and modality (vqa, text)."
+    )
     steps: Int | None = Field(default=None, description="Number of training steps.")
     saved: dict[Text, Text] = Field(
         default={}, description="Saved folders by kind (adapter, model), relative to the folder."

@@ -1,4 +1,4 @@
-"""Teaching: trains and saves the models that a finetuning recipe asks for."""
+"""Trains and saves the models that a finetuning recipe names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from unsee.artifacts.model_card import Card
 from unsee.artifacts.redaction import hub_id
@@ -22,72 +24,109 @@ from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.plan_finetune import FinetuneJob
-from unsee.records.folder import STATE, RunFolder
+from unsee.records.folder import STATE, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
+from unsee.records.schema import SCHEMA, FinetunedModel, FinetuneRecord
+from unsee.runs.stage_cache import StageCache
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data
 
 RECORD = "finetune.json"
 
+FINETUNED_MODEL = TypeAdapter(FinetunedModel)
 
-def finetune(lesson: FinetuneJob, out: Path, command: str, bar: Bar) -> dict[str, Any]:
-    """Makes the models in a folder, or goes on where it was broken off.
 
-    Returns:
-        The content of finetune.json.
+def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRecord:
+    """Trains the models of a job in a folder, or resumes where it was interrupted.
+
+    A folder that holds the same models, finished, is read and left as it is.
+
+    Args:
+        job: Base checkpoint, recipe and samples.
+        out: The folder.
+        command: What the user typed.
+        bar: Shows the progress of every model.
 
     Raises:
-        UnseeError: If anything is wrong; the folder then resumes with the same command.
+        UnseeError: If anything is wrong; the same command then resumes.
     """
+    finished = finished_finetune(job, out)
+    if finished is not None:
+        return finished
     if (out / RECORD).exists():
         raise RunError(
             f"{out} holds finished models (see {out / RECORD}). Name another folder with --out, or "
             "remove it."
         )
-    text = lesson.recipe.text(command)
+    text = job.recipe.text(command)
     RunFolder.refuse(out, text)
-    fresh = not out.exists()
+    is_new = not out.exists()
     folder = RunFolder.open(out, text)
     try:
-        return _teach_all(lesson, folder, command, bar)
+        return _train_all(job, folder, command, bar)
     except UnseeError:
-        # What was refused before its first step leaves nothing behind.
-        if fresh and not any(out.glob("*.jsonl")):
+        # A folder without a single training step is of no use.
+        if is_new and not any(out.glob("*.jsonl")):
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def _teach_all(lesson: FinetuneJob, folder: RunFolder, command: str, bar: Bar) -> dict[str, Any]:
-    recipe, out = lesson.recipe, folder.path
-    counts = lesson.describe()
-    models: dict[str, Any] = {}
-    for who in lesson.samples:
+def finished_finetune(job: FinetuneJob, out: Path) -> FinetuneRecord | None:
+    """Returns the record if the folder holds the job's models, finished; None otherwise.
 
-        def make(who: ModelRole = who) -> dict[str, Any]:
-            return {**counts[who], **_teach(lesson, who, out, command, bar)}
+    Raises:
+        RunError: If the record is damaged.
+    """
+    path = out / RECORD
+    if not path.exists() or not RunFolder.holds_recipe(out, job.recipe.text("")):
+        return None
+    try:
+        return FinetuneRecord.model_validate_json(path.read_text("utf-8"))
+    except ValidationError as error:
+        raise RunError(
+            f"{path}: not as documented ({error.errors()[0]['msg']}). Restore it, or remove {out} "
+            "and run again."
+        ) from error
 
-        models[who] = folder.get_or_compute(who, make)
-    record = {
-        "schema": 1,
-        "kind": "finetune",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "base": lesson.base,
-        "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()},
-        "models": models,
+
+def _train_all(job: FinetuneJob, folder: RunFolder, command: str, bar: Bar) -> FinetuneRecord:
+    recipe, out = job.recipe, folder.path
+    counts = job.describe()
+    cache = StageCache(folder)
+    models: dict[str, FinetunedModel] = {
+        role: cache.get_or_compute(
+            FINETUNED_MODEL, role, "", partial(_train, job, role, counts[role], out, command, bar)
+        )
+        for role in job.samples
     }
-    write_atomically(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    record = FinetuneRecord(
+        schema=SCHEMA,
+        kind="finetune",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        base=job.base,
+        recipe=jsonable(asdict(recipe)),
+        models=dict(models),
+    )
+    text = json.dumps(record.to_dict(), indent=1, ensure_ascii=False)
+    write_atomically(out / RECORD, text + "\n")
     folder.remove_temporary_files()
     return record
 
 
 def labels_of(vlm: VLM, batch: Batch, loss: str) -> torch.Tensor:
-    """The tokens that are learned: the answer's, or all ordinary tokens of the chat."""
+    """Returns the labels that are trained on, [batch, tokens], -100 where there is no loss.
+
+    Args:
+        vlm: The model.
+        batch: Samples.
+        loss: "answer" for the answer's tokens; "all" for all ordinary tokens of the chat.
+    """
     if loss == "answer":
         return batch.labels
     tokenizer = vlm.processor.tokenizer
-    # Placeholders of pictures are among the added tokens, and nothing is to be learned from them.
+    # Added tokens include the placeholders of pictures, which carry no text.
     added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ids = batch.inputs["input_ids"]
     skipped = torch.isin(ids, torch.tensor(sorted(added), device=ids.device))
@@ -95,21 +134,26 @@ def labels_of(vlm: VLM, batch: Batch, loss: str) -> torch.Tensor:
     return torch.where(skipped & (batch.labels == IGNORE), IGNORE, ids)
 
 
-def _teach(
-    lesson: FinetuneJob, who: ModelRole, out: Path, command: str, bar: Bar
-) -> dict[str, Any]:
-    """Trains and saves one model; a resumed run takes the weights from the state it finds."""
-    recipe, samples = lesson.recipe, lesson.samples[who]
+def _train(
+    job: FinetuneJob,
+    role: ModelRole,
+    counts: Mapping[str, Any],
+    out: Path,
+    command: str,
+    bar: Bar,
+) -> FinetunedModel:
+    """Trains and saves one model; a resumed run takes the weights from its training state."""
+    recipe, samples = job.recipe, job.samples[role]
     vlm = VLM.load(
-        lesson.base,
+        job.base,
         trust_remote_code=recipe.trust_remote_code,
         dtype=recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype),
         device=recipe.device,
     )
     start = vlm.hash()
     settings = recipe.settings(len(samples))
-    stage = bar.stage(f"teaching {who.replace('_', '-')}")
-    trainer = Trainer(settings, out / STATE / who, out / f"{who}.jsonl", stage)
+    stage = bar.stage(f"training {role.replace('_', '-')}")
+    trainer = Trainer(settings, out / STATE / role, out / f"{role}.jsonl", stage)
     parameters = {n: p for part in recipe.parts for n, p in vlm.parameters(part).items()}
     vlm.model.requires_grad_(False)
 
@@ -123,40 +167,41 @@ def _teach(
     vlm.model.requires_grad_(False)
     saved: dict[str, str] = {}
     if adapters is not None and recipe.save != "model":
-        name = f"{who}-adapter"
-        _once(out / name, lambda folder: adapters.save(folder, hub_id(lesson.base)))
-        _card(lesson, who, start, command, "adapter").write(out / name)
+        name = f"{role}-adapter"
+        _save_once(out / name, lambda folder: adapters.save(folder, hub_id(job.base)))
+        _card(job, role, start, command, "adapter").write(out / name)
         saved["adapter"] = name
     if recipe.save != "adapter":
-        _once(out / who, vlm.save)
-        _card(lesson, who, start, command, "model").write(out / who)
-        saved["model"] = who
-    return {
-        "saved": saved,
-        "data_sha256": data_hash(Data(samples, ())),
-        "seconds": history.seconds,
-        "trainable_parameters": history.trained,
-        "last": history.last,
-        "peak_memory_bytes": peak_memory(),
-        "provenance": provenance(
+        _save_once(out / role, vlm.save)
+        _card(job, role, start, command, "model").write(out / role)
+        saved["model"] = role
+    return FinetunedModel(
+        **counts,
+        saved=saved,
+        data_sha256=data_hash(Data(samples, ())),
+        seconds=history.seconds,
+        trainable_parameters=history.trained,
+        last={**history.last},
+        peak_memory_bytes=peak_memory(),
+        provenance=provenance(
             settings.seed,
             str(vlm.device),
             start_weights_sha256=start,
             result_weights_sha256=vlm.hash(),
         ),
-    }
+    )
 
 
-def _once(folder: Path, save: Callable[[Path], None]) -> None:
-    """Saves unless a sitting that was broken off has done so: folders appear whole."""
+def _save_once(folder: Path, save: Callable[[Path], None]) -> None:
+    """Saves a folder, unless an interrupted run has done so: folders are written atomically."""
     if not folder.exists():
         save(folder)
 
 
 def _card(
-    lesson: FinetuneJob, who: ModelRole, start: str, command: str, kind: Literal["model", "adapter"]
+    job: FinetuneJob, role: ModelRole, start: str, command: str, kind: Literal["model", "adapter"]
 ) -> Card:
-    recipe, samples = lesson.recipe, lesson.samples[who]
+    recipe, samples = job.recipe, job.samples[role]
     training = {f.name for f in fields(TrainingSettings)}
     shown = ("benchmark", "ratio", "parts", "loss", "dtype")
     settings = asdict(recipe.settings(len(samples)))
@@ -164,8 +209,8 @@ def _card(
     parameters["parts"] = ", ".join(recipe.parts)
     return Card(
         kind=kind,
-        title=f"A {who.replace('_', '-')} model",
-        base=lesson.base,
+        title=f"A {role.replace('_', '-')} model",
+        base=job.base,
         base_sha256=start,
         action="learned",
         samples=samples,

@@ -215,7 +215,7 @@ def evaluate_models(
 
         scores[name] = cache.get_or_compute(MODEL_SCORES, "scores", name, compute)
         scores[name] = _with_tasks(job, scores[name], load, name, folder, bar)
-    _require_reference_values(scores)
+    require_reference_values(scores)
     return {name: scores[name] for name in sources}
 
 
@@ -255,7 +255,7 @@ def _with_tasks(
     return scores
 
 
-def _require_reference_values(scores: Mapping[str, ModelScores]) -> None:
+def require_reference_values(scores: Mapping[str, ModelScores]) -> None:
     """Refuses measures that are judged by their distance to a reference that lacks them.
 
     Raises:

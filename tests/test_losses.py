@@ -39,7 +39,7 @@ def test_token_logps_reads_the_position_before_each_label() -> None:
     assert mask.tolist() == [[0, 1, 1], [0, 1, 0]]
 
 
-def test_sequence_sums_and_means() -> None:
+def test_sequence_logps_sums_and_sequence_nll_averages() -> None:
     logits, labels = two_rows()
     assert sequence_logps(logits, labels).tolist() == pytest.approx(
         [math.log(0.75 * 0.9), math.log(0.8)]
@@ -52,13 +52,13 @@ def test_sequence_sums_and_means() -> None:
     )
 
 
-def test_a_row_without_answer_counts_as_zero() -> None:
+def test_sequence_nll_of_a_row_without_answer_is_zero() -> None:
     logits, labels = two_rows()
     labels[1] = -100
     assert float(sequence_nll(logits, labels)[1]) == 0.0
 
 
-def test_kl_is_zero_of_itself_and_right_by_hand() -> None:
+def test_masked_kl_is_zero_of_itself_and_matches_hand_computed_values() -> None:
     logits, labels = two_rows()
     assert float(masked_kl(logits, logits, labels)) == pytest.approx(0.0, abs=1e-7)
     flat = torch.zeros_like(logits)
@@ -78,7 +78,7 @@ def test_capped_stops_the_gradient_above() -> None:
     assert above.grad is not None and float(above.grad) == 0.0
 
 
-def test_distances_by_hand() -> None:
+def test_distances_match_hand_computed_values() -> None:
     h, t = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
     assert float(scaled_mse(h, t, torch.tensor(0.5))) == pytest.approx(2.0)
     assert float(cosine_distance(h, t)) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Pure functions on tensors that the methods are made of. Logits are in nats."""
+"""Loss terms as pure functions of tensors. Log-probabilities are in nats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ IGNORE = -100
 def token_logps(
     logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
 ) -> tuple[Float[Tensor, "batch seq-1"], Float[Tensor, "batch seq-1"]]:
-    """Log-probabilities (nats) of the labelled tokens, and the mask of where they are.
+    """Log-probabilities (nats) of the labelled tokens, and the mask of labelled positions.
 
     Position t predicts token t + 1. Unlabelled positions have log-probability 0 and mask 0.
     """
     target = labels[:, 1:]
     mask = target != IGNORE
-    # Only labelled rows go through the softmax: prompts and image tokens are most of a sequence.
+    # Only labelled positions go through the softmax: most of a sequence is prompt and image tokens.
     picked = logits[:, :-1][mask].float()
     logps = logits.new_zeros(target.shape, dtype=torch.float32)
     logps = logps.masked_scatter(mask, -F.cross_entropy(picked, target[mask], reduction="none"))
@@ -29,7 +29,7 @@ def token_logps(
 def sequence_logps(
     logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
-    """Log-probability (nats) of each whole answer, summed over its tokens."""
+    """Log-probability (nats) of each answer, summed over its tokens."""
     logps, _ = token_logps(logits, labels)
     return logps.sum(-1)
 
@@ -37,7 +37,7 @@ def sequence_logps(
 def sequence_nll(
     logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, " batch"]:
-    """Mean negative log-likelihood (nats a token) of each answer; 0 where there is none."""
+    """Mean negative log-likelihood (nats per token) of each answer; 0 without an answer."""
     logps, mask = token_logps(logits, labels)
     return -logps.sum(-1) / mask.sum(-1).clamp(min=1)
 
@@ -45,10 +45,10 @@ def sequence_nll(
 def nll(
     logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
-    """Mean over the answers of their mean negative log-likelihood (nats a token).
+    """Mean negative log-likelihood (nats per token), averaged over tokens and then over answers.
 
-    Differs: the papers average over all tokens of a batch; averaging over answers first makes
-    accumulated small batches equal one large batch, and lets no long answer dominate.
+    Differs: the papers average over all tokens of a batch. With the average per answer, accumulated
+    small batches equal one large batch, and long answers do not dominate.
     """
     return sequence_nll(logits, labels).mean()
 
@@ -59,17 +59,17 @@ def masked_kl(
     labels: Int[Tensor, "batch seq"],
     reference_labels: Int[Tensor, "batch other"] | None = None,
 ) -> Float[Tensor, ""]:
-    """KL(reference || model) in nats over answer tokens, averaged as `nll` averages.
+    """KL(reference || model) in nats over answer tokens, averaged as in `nll`.
 
     Args:
-        reference: Logits of what is to be followed.
-        logits: Logits of what follows.
-        labels: Where the answers are.
-        reference_labels: Where the same answers are for `reference`, if its prompts are others.
+        reference: Logits of the reference model.
+        logits: Logits of the model.
+        labels: Token ids of the answers, `IGNORE` elsewhere.
+        reference_labels: Labels of the same answers for `reference`, if its prompts differ.
     """
     mask = labels[:, 1:] != IGNORE
-    theirs = mask if reference_labels is None else reference_labels[:, 1:] != IGNORE
-    p = F.log_softmax(reference[:, :-1][theirs].float(), dim=-1)
+    reference_mask = mask if reference_labels is None else reference_labels[:, 1:] != IGNORE
+    p = F.log_softmax(reference[:, :-1][reference_mask].float(), dim=-1)
     q = F.log_softmax(logits[:, :-1][mask].float(), dim=-1)
     return _answer_mean((p.exp() * (p - q)).sum(-1), mask)
 
@@ -80,13 +80,13 @@ def adjusted_cross_entropy(
     labels: Int[Tensor, "batch seq"],
     gamma: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy (nats) to the reference's distribution with the true token's logit lowered.
+    """Cross-entropy (nats) with the reference's distribution, the true token's logit lowered.
 
     Args:
-        reference: Logits of the frozen start model.
-        logits: The model's logits.
-        labels: The true answers.
-        gamma: What is taken off the true token's logit, in nats.
+        reference: Logits of the frozen model at the start.
+        logits: Logits of the model.
+        labels: Token ids of the true answers, `IGNORE` elsewhere.
+        gamma: How much the true token's logit is lowered, in nats.
     """
     mask = labels[:, 1:] != IGNORE
     true = F.one_hot(labels[:, 1:][mask], logits.shape[-1])
@@ -100,11 +100,11 @@ def masked_mse(
     t: Float[Tensor, "batch tokens dim"],
     mask: Int[Tensor, "batch seq"],
 ) -> Float[Tensor, ""]:
-    """Mean squared distance a channel at the tokens of the mask, row by row, then over rows.
+    """Mean squared error per channel over masked tokens, averaged per row and then over rows.
 
     Args:
         h: Hidden states.
-        t: Where they should be; one token stands at each.
+        t: Their targets; a single token is the target of all.
         mask: 1 at the tokens that count.
     """
     distance = (h.float() - t.float()).square().mean(-1) * mask
@@ -112,7 +112,7 @@ def masked_mse(
 
 
 def capped(loss: Float[Tensor, ""], cap: float) -> Float[Tensor, ""]:
-    """The loss where it is below `cap`, and a constant (no gradient) above."""
+    """The loss, clamped to `cap`: above it, the value is constant and has no gradient."""
     return loss.clamp(max=cap)
 
 
@@ -121,14 +121,14 @@ def scaled_mse(
     t: Float[Tensor, "batch *tokens dim"],
     variance: Float[Tensor, ""],
 ) -> Float[Tensor, " batch"]:
-    """Squared distance of each row's representation over the layer's variance; 0 where equal."""
+    """Mean squared error of each row, divided by the variance of the layer; 0 if equal."""
     return (h.float() - t.float()).square().flatten(1).mean(1) / variance
 
 
 def cosine_distance(
     h: Float[Tensor, "batch *tokens dim"], t: Float[Tensor, "batch *tokens dim"]
 ) -> Float[Tensor, " batch"]:
-    """One minus the cosine of each token's representations, averaged over tokens; 0 to 2."""
+    """One minus the cosine similarity, averaged over the tokens of each row; 0 to 2."""
     return (1 - F.cosine_similarity(h.float(), t.float(), dim=-1)).flatten(1).mean(1)
 
 
@@ -137,13 +137,19 @@ def feature_kl(
     t: Float[Tensor, "batch *tokens dim"],
     temperature: float = 1.0,
 ) -> Float[Tensor, " batch"]:
-    """KL (nats) between channel softmaxes of teacher and student, averaged over tokens."""
+    """KL (nats) between the softmaxes over channels of teacher and student, per row.
+
+    Args:
+        h: Representations of the student.
+        t: Representations of the teacher.
+        temperature: Temperature of both softmaxes.
+    """
     p = F.log_softmax(t.float() / temperature, dim=-1)
     q = F.log_softmax(h.float() / temperature, dim=-1)
     return (p.exp() * (p - q)).sum(-1).flatten(1).mean(1)
 
 
 def _answer_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over answers of the mean over their tokens; `values` are those at the mask."""
-    spread = values.new_zeros(mask.shape).masked_scatter(mask, values)
-    return (spread.sum(-1) / mask.sum(-1).clamp(min=1)).mean()
+    """Averages `values`, one per masked token, over each answer's tokens, then over answers."""
+    per_token = values.new_zeros(mask.shape).masked_scatter(mask, values)
+    return (per_token.sum(-1) / mask.sum(-1).clamp(min=1)).mean()

@@ -1,4 +1,4 @@
-"""One progress bar with loss terms and time left; quiet where nobody watches."""
+"""A progress bar with loss terms and remaining time; shown on terminals only."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """A bar on standard error that follows one stage after another.
+    """A progress bar on standard error for the stages of a run, one after another.
 
-    It is shown on a terminal only; results go to standard output, so both can be piped apart.
+    Results go to standard output, so they can be piped without the bar.
     """
 
     def __init__(self, progress: Progress | None) -> None:
-        """Follows stages on `progress`; None shows nothing."""
+        """Shows stages on `progress`; None shows nothing."""
         self._progress = progress
         self._task = progress.add_task("", total=None, terms="") if progress is not None else None
 
     def stage(self, name: str) -> Bar:
-        """Starts over for the next stage, and returns itself."""
+        """Resets the bar for the next stage, and returns the bar."""
         if self._progress is not None and self._task is not None:
             self._progress.reset(self._task, total=None, description=name, terms="")
         return self
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """Shows how far the stage is; see `unsee.training.loop.Progress`."""
+        """Shows the progress of the stage; see `unsee.training.loop.Progress`."""
         if self._progress is not None and self._task is not None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             self._progress.update(self._task, completed=step, total=steps, terms=text)
 
     def count(self, done: int, total: int) -> None:
-        """Shows how far a stage without loss terms is."""
+        """Shows the progress of a stage without loss terms."""
         self.update(done, total, {})
 
 
 @contextmanager
 def bar(quiet: bool = False) -> Iterator[Bar]:
-    """A bar for the length of the block."""
+    """Shows a progress bar inside the block.
+
+    Args:
+        quiet: Show nothing, even on a terminal.
+    """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield Bar(None)

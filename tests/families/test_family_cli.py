@@ -17,21 +17,29 @@ from unsee.training import loop as train
 SHORT = ("--set", "steps=2", "--set", "batch_size=2")
 
 
-def test_features_only_then_apply_and_verify(
+def test_unlearn_features_then_apply_and_verify(
     folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     unsee(
-        "unlearn", "--model", folder, "--forget", photos["forget_photos"], "--retain",
-        photos["retain_photos"], "--out", out, *SHORT,
-    )  # fmt: skip
+        "unlearn",
+        "--model",
+        folder,
+        "--forget",
+        photos["forget_photos"],
+        "--retain",
+        photos["retain_photos"],
+        "--out",
+        out,
+        *SHORT,
+    )
     unsee("apply", out / "patch", "--model", folder, "--out", tmp_path / "new")
     found = unsee("verify", folder, tmp_path / "new")
     assert found["language_identical"]
     assert found["differing"]
 
 
-def test_full_vkd_stopped_and_resumed_equals_unbroken(
+def test_unlearn_vkd_resumed_equals_uninterrupted(
     folder: Path,
     photos: dict[str, Path],
     unsee: Callable[..., Any],
@@ -40,9 +48,19 @@ def test_full_vkd_stopped_and_resumed_equals_unbroken(
 ) -> None:
     def command(out: Path) -> list[object]:
         return [
-            "unlearn", "--model", folder, "--forget", photos["forget"], "--retain",
-            photos["retain"], "--out", out, *SHORT, "--set", "save_every=1",
-        ]  # fmt: skip
+            "unlearn",
+            "--model",
+            folder,
+            "--forget",
+            photos["forget"],
+            "--retain",
+            photos["retain"],
+            "--out",
+            out,
+            *SHORT,
+            "--set",
+            "save_every=1",
+        ]
 
     whole = unsee(*command(tmp_path / "whole"))
     seed = train.seed_step
@@ -63,16 +81,29 @@ def test_full_vkd_stopped_and_resumed_equals_unbroken(
 
 # peft asks transformers by an old name.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-def test_lora_adapters_of_the_whole_model(
+def test_unlearn_lora_adapters_of_the_whole_model(
     folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
 ) -> None:
     """In both parts, and what is saved is what plain peft loads."""
     out = tmp_path / "run"
     unsee(
-        "unlearn", "--method", "npo", "--model", folder, "--forget",
-        photos["forget"], "--retain", photos["retain"], "--out", out, "--save",
-        "adapter", *SHORT, "--set", "lora=2",
-    )  # fmt: skip
+        "unlearn",
+        "--method",
+        "npo",
+        "--model",
+        folder,
+        "--forget",
+        photos["forget"],
+        "--retain",
+        photos["retain"],
+        "--out",
+        out,
+        "--save",
+        "adapter",
+        *SHORT,
+        "--set",
+        "lora=2",
+    )
     base = AutoModelForImageTextToText.from_pretrained(folder)
     loaded = PeftModel.from_pretrained(base, out / "adapter")
     outer = {n: p for n, p in loaded.named_parameters() if "lora_B" in n}
@@ -84,14 +115,24 @@ def test_lora_adapters_of_the_whole_model(
     assert all(bool(outer[name].any()) for name in spoken)
 
 
-def test_grad_diff_and_evaluate(
+def test_unlearn_grad_diff_then_evaluate(
     folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     unsee(
-        "unlearn", "--method", "grad_diff", "--model", folder, "--forget", photos["forget"],
-        "--retain", photos["retain"], "--out", out, *SHORT,
-    )  # fmt: skip
+        "unlearn",
+        "--method",
+        "grad_diff",
+        "--model",
+        folder,
+        "--forget",
+        photos["forget"],
+        "--retain",
+        photos["retain"],
+        "--out",
+        out,
+        *SHORT,
+    )
     found = unsee(
         "evaluate", "--model", out / "model", "--data", photos["retain"], "--out", tmp_path / "e"
     )

@@ -85,12 +85,12 @@ def samples(pictures: list[Picture]) -> list[Sample]:
     ]
 
 
-def test_every_type_of_checkpoint_has_a_recipe() -> None:
+def test_every_model_type_has_a_tiny_recipe() -> None:
     assert set(RECIPES) == {t for _, family in FAMILIES.items() for t in family.model_types}
     assert {family_of(name).name for name in RECIPES} == set(FAMILIES.names())
 
 
-def test_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> None:
+def test_collate_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> None:
     batch = vlm.collate(samples)
     tokens = vlm.processor.tokenizer
     for sample, row in zip(samples, batch.labels, strict=True):
@@ -102,7 +102,7 @@ def test_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> Non
     assert bool((chats.inputs["attention_mask"][:, -1] == 1).all())
 
 
-def test_another_picture_changes_the_logits(vlm: VLM, pictures: list[Picture]) -> None:
+def test_logits_depend_on_the_picture(vlm: VLM, pictures: list[Picture]) -> None:
     with torch.no_grad():
         one, other = (
             vlm.logits(vlm.collate([Sample("a", "Who?", "Ada", picture)]))[:, -4:]
@@ -121,9 +121,7 @@ def test_parts_are_disjoint_and_cover_the_model(vlm: VLM) -> None:
         vlm.parameters("eyes")
 
 
-def test_saving_and_loading_keeps_the_logits(
-    vlm: VLM, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_save_then_load_keeps_the_logits(vlm: VLM, samples: list[Sample], tmp_path: Path) -> None:
     vlm.save(tmp_path / "model")
     again = VLM.load(tmp_path / "model")
     batch, twin = vlm.collate(samples), again.collate(samples)
@@ -132,7 +130,7 @@ def test_saving_and_loading_keeps_the_logits(
         assert torch.equal(vlm.logits(batch), again.logits(twin))
 
 
-def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) -> None:
+def test_answers_in_batches_equal_each_alone(vlm: VLM, samples: list[Sample]) -> None:
     """Answers and likelihoods, by the model's own `generate`; a picture is read once for all."""
     longer = [
         replace(s, id=f"{s.id}2", question=f"{s.question} Do tell, and more.") for s in samples
@@ -163,7 +161,7 @@ def test_questions_together_equal_each_alone(vlm: VLM, samples: list[Sample]) ->
     assert generate(vlm, asked, max_new_tokens=6) == texts
 
 
-def test_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample]) -> None:
+def test_collate_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample]) -> None:
     shown = [s for s in samples if s.pictures]
     long = Sample("z", "Who is it? " * 9, "Di " * 9, shown[0].picture)
     with torch.no_grad():
@@ -174,7 +172,7 @@ def test_extra_padding_does_not_change_the_loss(vlm: VLM, samples: list[Sample])
             assert torch.allclose(one[0], two[0], atol=1e-4)
 
 
-def test_a_mixed_batch_equals_its_rows(vlm: VLM, samples: list[Sample]) -> None:
+def test_logits_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[Sample]) -> None:
     with torch.no_grad():
         batch = vlm.collate(samples)
         together = sequence_nll(vlm.logits(batch), batch.labels)
@@ -185,7 +183,7 @@ def test_a_mixed_batch_equals_its_rows(vlm: VLM, samples: list[Sample]) -> None:
             ), sample.id
 
 
-def test_visual_only_gives_the_same_features(vlm: VLM, pictures: list[Picture]) -> None:
+def test_visual_only_model_gives_the_same_features(vlm: VLM, pictures: list[Picture]) -> None:
     visual = VLM.load(vlm.source, visual_only=True)
     layers = choose_layers(vlm, ["all"])
     assert layers[0] == "encoder.0"
@@ -203,7 +201,7 @@ def test_visual_only_gives_the_same_features(vlm: VLM, pictures: list[Picture]) 
     assert visual.hash("visual") == vlm.hash("visual")
 
 
-def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sample]) -> None:
+def test_visual_forward_equals_the_whole_model(vlm: VLM, samples: list[Sample]) -> None:
     """Picture by picture, whatever the row or the batch that it comes in."""
     layers = choose_layers(vlm, ["all"])
     batch = vlm.collate(samples)
@@ -229,7 +227,7 @@ def test_the_visual_part_alone_equals_the_whole_model(vlm: VLM, samples: list[Sa
             assert torch.allclose(seen, alone[name][0], atol=1e-4), name
 
 
-def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[Picture]) -> None:
+def test_layers_below_the_trained_ones_need_not_run(vlm: VLM, pictures: list[Picture]) -> None:
     layers = choose_layers(vlm, ["all"])
     encoder = [name for name in layers if name.startswith("encoder.")]
     prefix = frozen_prefix(vlm, layer_parameters(vlm, "visual", [encoder[-1], "projector"]))
@@ -251,7 +249,7 @@ def test_layers_below_the_trained_ones_need_not_be_run(vlm: VLM, pictures: list[
     assert all(torch.equal(after[name], known[name]) for name in layers)
 
 
-def test_layers_that_nothing_reads_are_not_run(vlm: VLM, samples: list[Sample]) -> None:
+def test_unread_layers_do_not_run(vlm: VLM, samples: list[Sample]) -> None:
     unread = vlm.family.unread_layers(vlm.model)
     if not unread:
         pytest.skip("every layer is read")
@@ -269,7 +267,7 @@ def test_layers_that_nothing_reads_are_not_run(vlm: VLM, samples: list[Sample]) 
     assert set(ran) == set(unread)
 
 
-def test_attention_head_by_head_is_torchs_own(
+def test_headwise_attention_matches_torch(
     vlm: VLM, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "MIN_TOKENS", 1)
@@ -297,7 +295,7 @@ def test_attention_head_by_head_is_torchs_own(
         assert error < 0.02, name
 
 
-def test_copies_share_what_they_should(vlm: VLM) -> None:
+def test_frozen_copies_share_the_stated_parameters(vlm: VLM) -> None:
     teacher = vlm.frozen_visual_copy()
     for name, parameter in vlm.parameters("language").items():
         assert teacher.parameters("language")[name] is parameter
@@ -308,7 +306,7 @@ def test_copies_share_what_they_should(vlm: VLM) -> None:
         assert not mine.requires_grad
 
 
-def test_every_parameter_is_found_in_the_files(vlm: VLM) -> None:
+def test_checkpoint_keys_find_every_parameter(vlm: VLM) -> None:
     files = weight_map(vlm.source)
     found = checkpoint_names(vlm.family, files, [n for n, _ in vlm.model.named_parameters()])
     assert set(found.values()) == set(files)
@@ -325,7 +323,7 @@ def test_lora_targets_are_linear_layers_of_the_language_part(vlm: VLM) -> None:
     assert all(isinstance(m, torch.nn.Linear) and n.startswith(language) for n, m in hit)
 
 
-def test_mlps_are_linear_layers_that_fit(vlm: VLM) -> None:
+def test_visual_mlps_are_matching_linear_layers(vlm: VLM) -> None:
     mlps = vlm.family.visual_mlps(vlm.model)
     assert mlps
     for inner, outer in mlps.values():
@@ -333,7 +331,7 @@ def test_mlps_are_linear_layers_that_fit(vlm: VLM) -> None:
         assert one.weight.shape[0] == two.weight.shape[1]
 
 
-def test_erasing_reaches_all_that_the_llm_reads(
+def test_erasing_reaches_all_layers_that_feed_the_llm(
     folders: Callable[[str], Path], pictures: list[Picture]
 ) -> None:
     """Qwen3-VL's deepstack tokens go around the projector; the default erase pulls at them too."""
@@ -357,7 +355,7 @@ def test_erasing_reaches_all_that_the_llm_reads(
     assert shift.after(vlm)["forget_shift"] > 0
 
 
-def test_gemma_3_with_pan_and_scan_is_refused(
+def test_check_processor_refuses_gemma3_with_pan_and_scan(
     folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     source = folders("gemma3")
@@ -373,7 +371,7 @@ def test_gemma_3_with_pan_and_scan_is_refused(
 
 
 @pytest.mark.parametrize("kept", ["processor_config.json", "video_preprocessor_config.json"])
-def test_what_is_told_of_videos_is_saved_too(
+def test_save_processor_keeps_the_video_configuration(
     kept: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
@@ -392,7 +390,7 @@ def test_what_is_told_of_videos_is_saved_too(
     assert type(VLM.load(tmp_path / "saved").processor).__name__ == "Qwen2VLProcessor"
 
 
-def test_a_processor_saved_without_videos_loads_where_they_can_run(
+def test_processor_saved_without_video_loads_with_torchvision(
     folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """With torchvision, transformers' own class wants a video processor, which is not there."""
@@ -406,7 +404,7 @@ def test_a_processor_saved_without_videos_loads_where_they_can_run(
     assert type(VLM.load(tmp_path / "model").processor).__name__ == "Qwen2VLProcessor"
 
 
-def test_a_processor_without_its_package_names_it(
+def test_open_processor_names_a_missing_package(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = folders("smolvlm")
@@ -415,7 +413,7 @@ def test_a_processor_without_its_package_names_it(
         VLM.load(source)
 
 
-def test_hidden_states_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[Sample]) -> None:
+def test_hidden_of_a_mixed_batch_equals_its_rows(vlm: VLM, samples: list[Sample]) -> None:
     with torch.no_grad():
         batch = vlm.collate(samples)
         together = hidden_states(vlm, batch, None)
@@ -425,7 +423,7 @@ def test_hidden_states_of_a_mixed_batch_equal_its_rows(vlm: VLM, samples: list[S
             assert torch.allclose(together[row, : len(alone)], alone, atol=1e-4), sample.id
 
 
-def test_neurons_of_encoder_and_llm_are_found(vlm: VLM, samples: list[Sample]) -> None:
+def test_find_mlps_finds_encoder_and_llm(vlm: VLM, samples: list[Sample]) -> None:
     layers = find_mlps(vlm, "all")
     blocks = vlm.family.language_layers(vlm.model)
     assert [layer.part for layer in layers].count("language") == len(blocks)

@@ -167,7 +167,7 @@ def test_only_declared_parts_change(name: str, part: str, tiny: VLM, data: Data)
 
 @pytest.mark.parametrize("part", ["visual", "language"])
 def test_sculpted_adapters_change_linear_layers_alone(part: str, tiny: VLM, data: Data) -> None:
-    """What SMFA sculpts is no adapter any more, so tests/test_adapters.py cannot look at it."""
+    """The masked change of SMFA is no adapter, so tests/training/test_lora.py skips it."""
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
     trainer = Trainer(replace(SETTINGS, lora=2))
     result = replace(make("smfa"), trains=part).unlearn(tiny, data, trainer)

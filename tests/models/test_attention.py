@@ -30,7 +30,7 @@ def away(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("queries", "keys"), SHAPES)
-def test_values_and_gradients_are_those_of_64_bits(queries: int, keys: int) -> None:
+def test_headwise_values_and_gradients_match_float64(queries: int, keys: int) -> None:
     mine = inputs(queries, keys)
     exact = [tensor.detach().double().requires_grad_(True) for tensor in mine]
     given = torch.randn(2, 3, queries, 16).bfloat16()
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_64_bits(queries: int, keys: int) -> N
         assert away(grad, true) < 0.01
 
 
-def test_the_scale_is_the_width_s_by_default() -> None:
+def test_headwise_default_scale_is_one_over_sqrt_width() -> None:
     q, k, v = inputs(MIN_TOKENS, MIN_TOKENS)
     found, _ = headwise(nn.Identity(), q, k, v, None, is_causal=False)
     assert torch.equal(found, Headwise.apply(q, k, v, 0.25).transpose(1, 2))
@@ -64,7 +64,7 @@ def ask(case: str) -> tuple[list[Tensor], Tensor | None, dict[str, object]]:
 
 
 @pytest.mark.parametrize("case", ["few", "mask", "causal", "32 bits"])
-def test_elsewhere_it_is_torchs_own(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headwise_falls_back_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, mask, options = ask(case)
     monkeypatch.setattr(Headwise, "apply", None)
     found, _ = headwise(nn.Identity(), *tensors, mask, **options)
@@ -72,7 +72,7 @@ def test_elsewhere_it_is_torchs_own(case: str, monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(found, wanted)
 
 
-def test_a_module_that_is_causal_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headwise_keeps_a_causal_module_causal(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Identity()
     module.is_causal = True
     monkeypatch.setattr(Headwise, "apply", None)
@@ -81,7 +81,7 @@ def test_a_module_that_is_causal_stays_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(found, scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
 
 
-def test_models_in_bfloat16_are_given_it(tmp_path: Path) -> None:
+def test_pick_attention_sets_headwise_for_bfloat16_on_cpu(tmp_path: Path) -> None:
     folder = make("llava", tmp_path / "model")
     for dtype, wanted in ((torch.bfloat16, NAME), (torch.float32, "sdpa")):
         config = VLM.load(folder, dtype=dtype).model.config

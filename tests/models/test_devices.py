@@ -37,7 +37,7 @@ def bits(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_an_unknown_or_absent_device_is_told(tiny_folder: Path) -> None:
+def test_pick_device_refuses_unknown_and_absent_devices(tiny_folder: Path) -> None:
     with pytest.raises(ConfigError, match="device 'tpu' is unknown. Allowed: auto, cpu, cuda"):
         VLM.load(tiny_folder, device="tpu")
     assert pick_device("cpu") == "cpu"
@@ -51,7 +51,7 @@ def test_an_unknown_or_absent_device_is_told(tiny_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["unlearn", "--forget", "f"], ["evaluate", "--data", "d"]])
-def test_the_command_line_tells_of_an_absent_device(
+def test_cli_reports_an_absent_device(
     arguments: list[str],
     tiny_folder: Path,
     photos: dict[str, Path],
@@ -68,7 +68,7 @@ def test_the_command_line_tells_of_an_absent_device(
 
 
 @pytest.mark.parametrize("wanted", sorted(LIBRARIES))
-def test_an_absent_library_is_told_before_anything_is_read(
+def test_load_in_reports_a_missing_library_before_reading(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantization, "_installed_version", lambda library: None)
@@ -78,7 +78,7 @@ def test_an_absent_library_is_told_before_anything_is_read(
         quantization_for("2bit")
 
 
-def test_every_type_of_checkpoint_answers_in_fewer_bits(
+def test_load_in_every_type_of_checkpoint_answers(
     folder: Path,
     photos: dict[str, Path],
     bits: str,
@@ -95,18 +95,27 @@ def test_every_type_of_checkpoint_answers_in_fewer_bits(
     assert all(type(weight) is not torch.nn.Parameter for weight in adapted)
     assert fewer.hash() == whole.hash()
     found = unsee(
-        "evaluate", "--model", folder, "--data", photos["retain"], "--load-in", bits,
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+        "evaluate",
+        "--model",
+        folder,
+        "--data",
+        photos["retain"],
+        "--load-in",
+        bits,
+        "--out",
+        tmp_path / "run",
+    )
     library = LIBRARIES[bits]
     assert found["provenance"]["quantization"] == {
-        "load_in": bits, "library": library, "version": version(library),
-    }  # fmt: skip
+        "load_in": bits,
+        "library": library,
+        "version": version(library),
+    }
     assert found["provenance"]["start_weights_sha256"] == whole.hash()
     assert found["measures"]
 
 
-def test_logits_stay_near(tiny_folder: Path, data: Data, bits: str) -> None:
+def test_load_in_logits_stay_close(tiny_folder: Path, data: Data, bits: str) -> None:
     whole, fewer = VLM.load(tiny_folder), VLM.load(tiny_folder, load_in=bits)
     batch = whole.collate(data.retain)
     answer = batch.labels != IGNORE
@@ -131,7 +140,7 @@ def test_quantized_weights_are_not_trained(
         VLM.load(tiny_folder, load_in=bits, visual_only=True)
 
 
-def test_a_checkpoint_that_is_stored_in_4_bits(
+def test_checkpoint_stored_in_4_bits_loads(
     tiny_folder: Path,
     photos: dict[str, Path],
     unsee: Unsee,
@@ -142,20 +151,35 @@ def test_a_checkpoint_that_is_stored_in_4_bits(
     stored = VLM.load(tmp_path / "stored")
     assert stored.quantization is not None
     assert asdict(stored.quantization) == {
-        "load_in": None, "library": "bitsandbytes", "version": version("bitsandbytes"),
-    }  # fmt: skip
+        "load_in": None,
+        "library": "bitsandbytes",
+        "version": version("bitsandbytes"),
+    }
     with pytest.raises(ModelError, match="is quantized already"):
         VLM.load(tmp_path / "stored", load_in="4bit")
     told = unsee(
-        "unlearn", "--model", tmp_path / "stored", "--forget", photos["forget"], "--retain",
-        photos["retain"], "--out", tmp_path / "run", code=2,
-    )  # fmt: skip
+        "unlearn",
+        "--model",
+        tmp_path / "stored",
+        "--forget",
+        photos["forget"],
+        "--retain",
+        photos["retain"],
+        "--out",
+        tmp_path / "run",
+        code=2,
+    )
     assert "can be evaluated, not trained" in told
     assert not (tmp_path / "run").exists()
     found = unsee(
-        "evaluate", "--model", tmp_path / "stored", "--data", photos["retain"],
-        "--out", tmp_path / "e",
-    )  # fmt: skip
+        "evaluate",
+        "--model",
+        tmp_path / "stored",
+        "--data",
+        photos["retain"],
+        "--out",
+        tmp_path / "e",
+    )
     assert found["provenance"]["quantization"]["library"] == "bitsandbytes"
     recorded = json.loads((tmp_path / "e" / "environment.json").read_text())
     assert recorded["quantization"] == found["provenance"]["quantization"]

@@ -87,7 +87,7 @@ def unlearn(folder: Path, photos: Path, out: Path, whole: bool = False) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watches files by inotify")
-def test_language_shards_are_never_opened(
+def test_unlearn_features_never_opens_language_shards(
     sharded: Path, copied: Path, photos: Path, tmp_path: Path, opened: Callable[..., list[str]]
 ) -> None:
     """Noise in their place changes nothing; the result is that of the whole model, bit for bit."""
@@ -111,7 +111,7 @@ def test_language_shards_are_never_opened(
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "ghost"])
-def test_a_broken_checkpoint_is_refused_before_work_starts(
+def test_run_refuses_a_damaged_checkpoint_before_it_starts(
     copied: Path, photos: Path, tmp_path: Path, damage: str
 ) -> None:
     shard = language_shards(copied)[0]
@@ -133,14 +133,16 @@ def test_a_broken_checkpoint_is_refused_before_work_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dtype_that_the_device_cannot_do() -> None:
+def test_refuse_dtype_names_the_dtype() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         refuse_dtype(dtype, "cpu")
     with pytest.raises(ConfigError, match="device 'cpu' cannot compute in float8_e4m3fn .* Save"):
         refuse_dtype(torch.float8_e4m3fn, "cpu")
 
 
-def test_a_checkpoint_in_such_a_dtype(copied: Path, photos: Path, tmp_path: Path) -> None:
+def test_load_refuses_a_checkpoint_in_an_unsupported_dtype(
+    copied: Path, photos: Path, tmp_path: Path
+) -> None:
     config = json.loads((copied / "config.json").read_text("utf-8"))
     (copied / "config.json").write_text(json.dumps(config | {"dtype": "float8_e4m3fn"}))
     with pytest.raises(ConfigError, match="cannot compute in float8_e4m3fn"):

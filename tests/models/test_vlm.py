@@ -56,7 +56,7 @@ class Trap:
         return (Path.touch, (self.path,))
 
 
-def test_visual_only_equals_the_visual_part(tiny_folder: Path, sharded: Path) -> None:
+def test_load_visual_only_equals_the_visual_part(tiny_folder: Path, sharded: Path) -> None:
     whole = VLM.load(tiny_folder)
     for source in (tiny_folder, sharded):
         part = VLM.load(source, visual_only=True)
@@ -65,7 +65,7 @@ def test_visual_only_equals_the_visual_part(tiny_folder: Path, sharded: Path) ->
         assert VLM.load(source).hash() == whole.hash()
 
 
-def test_save_then_load(tiny_folder: Path, tmp_path: Path) -> None:
+def test_save_then_load_keeps_the_weights(tiny_folder: Path, tmp_path: Path) -> None:
     vlm = VLM.load(tiny_folder)
     vlm.save(tmp_path / "new" / "model")
     assert VLM.load(tmp_path / "new" / "model").hash() == vlm.hash()
@@ -74,34 +74,34 @@ def test_save_then_load(tiny_folder: Path, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["model"]
 
 
-def test_visual_only_is_not_saved_whole(tiny_folder: Path, tmp_path: Path) -> None:
+def test_save_refuses_a_visual_only_model(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--save patch.*unsee apply"):
         VLM.load(tiny_folder, visual_only=True).save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["absent", "a/b/c"])
-def test_no_such_folder(tmp_path: Path, name: str) -> None:
+def test_load_refuses_a_missing_folder(tmp_path: Path, name: str) -> None:
     message(tmp_path / name, "no such folder", "Give a checkpoint folder")
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_load_refuses_an_empty_folder(tmp_path: Path) -> None:
     message(tmp_path, "no config.json", "`save_pretrained` wrote")
 
 
-def test_broken_config(folder: Path) -> None:
+def test_load_refuses_a_damaged_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": ')
     message(folder, "config.json cannot be read")
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {}])
-def test_unknown_family(folder: Path, config: dict[str, str]) -> None:
+def test_load_refuses_an_unknown_family(folder: Path, config: dict[str, str]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"no family takes .*llava.*CONTRIBUTING\.md"):
         VLM.load(folder)
 
 
-def test_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
+def test_load_never_opens_a_pickle(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with (folder / "pytorch_model.bin").open("wb") as file:
         pickle.dump(Trap(tmp_path / "sprung"), file)
@@ -109,13 +109,13 @@ def test_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_no_weights(folder: Path) -> None:
+def test_load_refuses_a_folder_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     message(folder, "no weights")
 
 
 @pytest.mark.parametrize("keep", ["nothing", "tokenizer"])
-def test_missing_processor(folder: Path, keep: str) -> None:
+def test_load_refuses_a_missing_processor(folder: Path, keep: str) -> None:
     for path in folder.iterdir():
         tokenizer = path.name.startswith("tokenizer") or path.suffix == ".jinja"
         if path.name not in {"config.json", "model.safetensors"} and not (
@@ -126,7 +126,7 @@ def test_missing_processor(folder: Path, keep: str) -> None:
     assert "beside the weights" in text
 
 
-def test_missing_chat_template(folder: Path) -> None:
+def test_load_refuses_a_missing_chat_template(folder: Path) -> None:
     for path in folder.glob("*.jinja"):
         path.unlink()
     for path in folder.glob("*.json"):
@@ -136,14 +136,14 @@ def test_missing_chat_template(folder: Path) -> None:
     message(folder, "no chat template. Add one")
 
 
-def test_truncated_file(folder: Path) -> None:
+def test_load_refuses_a_truncated_file(folder: Path) -> None:
     shard = folder / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     message(folder, "is damaged", "Download it again")
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"version https://git-lfs"])
-def test_garbage_for_weights(folder: Path, content: bytes) -> None:
+def test_load_refuses_garbage_for_weights(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
     message(folder, "is damaged", "Download it again")
 
@@ -153,13 +153,13 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def test_missing_shard(sharded: Path) -> None:
+def test_load_refuses_a_missing_shard(sharded: Path) -> None:
     gone = shards(sharded)[1]
     gone.unlink()
     message(sharded, f"shard {gone.name} is missing", "Download it again")
 
 
-def test_truncated_shard(sharded: Path) -> None:
+def test_load_refuses_a_truncated_shard(sharded: Path) -> None:
     cut = shards(sharded)[-1]
     cut.write_bytes(cut.read_bytes()[:-4])
     message(sharded, cut.name, "is damaged", "Download it again")
@@ -172,7 +172,7 @@ def index(folder: Path) -> tuple[Path, dict[str, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("part", ["vision_tower", "language_model"])
-def test_index_names_an_absent_tensor(sharded: Path, part: str) -> None:
+def test_load_refuses_an_index_with_an_absent_tensor(sharded: Path, part: str) -> None:
     path, raw = index(sharded)
     shard = next(file for name, file in raw["weight_map"].items() if part in name)
     raw["weight_map"]["ghost.weight"] = shard
@@ -182,7 +182,7 @@ def test_index_names_an_absent_tensor(sharded: Path, part: str) -> None:
     message(sharded, "ghost.weight", shard, "Download the checkpoint again", ways=ways)
 
 
-def test_index_leaves_a_tensor_out(sharded: Path) -> None:
+def test_load_refuses_an_index_without_a_tensor(sharded: Path) -> None:
     path, raw = index(sharded)
     name = next(n for n in raw["weight_map"] if "projector" in n)
     raw["weight_map"].pop(name)
@@ -192,12 +192,12 @@ def test_index_leaves_a_tensor_out(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 3}', "{}"])
-def test_broken_index(sharded: Path, text: str) -> None:
+def test_load_refuses_a_damaged_index(sharded: Path, text: str) -> None:
     index(sharded)[0].write_text(text)
     message(sharded, "index.json is damaged", "Download it again")
 
 
-def test_index_leads_out_of_the_folder(sharded: Path) -> None:
+def test_load_refuses_an_index_outside_the_folder(sharded: Path) -> None:
     path, raw = index(sharded)
     name = next(iter(raw["weight_map"]))
     raw["weight_map"][name] = "../secret.safetensors"
@@ -205,7 +205,7 @@ def test_index_leads_out_of_the_folder(sharded: Path) -> None:
     message(sharded, "'../secret.safetensors', which is not in the folder itself")
 
 
-def test_missing_tensor_is_not_made_up(folder: Path) -> None:
+def test_load_refuses_a_missing_tensor(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("multi_modal_projector.linear_1.weight")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -215,7 +215,7 @@ def test_missing_tensor_is_not_made_up(folder: Path) -> None:
         VLM.load(folder, visual_only=True)
 
 
-def test_tensor_of_another_shape(folder: Path) -> None:
+def test_load_refuses_a_tensor_of_another_shape(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     name = "multi_modal_projector.linear_1.weight"
     tensors[name] = tensors[name][:-1].clone()
@@ -223,7 +223,7 @@ def test_tensor_of_another_shape(folder: Path) -> None:
     message(folder, name, "another shape")
 
 
-def test_remote_code_is_off(folder: Path, tmp_path: Path) -> None:
+def test_load_runs_no_remote_code_by_default(folder: Path, tmp_path: Path) -> None:
     """A checkpoint that brings its own Python does not get to run it."""
     flag = tmp_path / "ran"
     (folder / "own.py").write_text(
@@ -271,7 +271,7 @@ print(now("status", "VmHWM") * 1024 - resident, now("io", "rchar") - read)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_language_weights_are_never_read(tiny_folder: Path, tmp_path: Path) -> None:
+def test_load_visual_only_never_reads_language_weights(tiny_folder: Path, tmp_path: Path) -> None:
     """A language part of 4 GiB (a sparse file) costs the visual path neither reads nor memory."""
     base = tmp_path / "big"
     shutil.copytree(tiny_folder, base)
@@ -314,7 +314,7 @@ def test_language_weights_are_never_read(tiny_folder: Path, tmp_path: Path) -> N
     assert (tmp_path / "patch" / "manifest.json").exists()
 
 
-def test_hub_id_without_a_network(tmp_path: Path) -> None:
+def test_load_reports_a_hub_id_without_a_network(tmp_path: Path) -> None:
     code = (
         "from unsee.errors import ModelError\nfrom unsee.models.vlm import VLM\n"
         "try:\n    VLM.load('nobody/no-such-model')\n"
@@ -331,7 +331,7 @@ def test_hub_id_without_a_network(tmp_path: Path) -> None:
     assert "Check the name and the network, or give a local folder" in result.stdout
 
 
-def test_a_teacher_stays_where_the_weights_were_read(tiny_folder: Path) -> None:
+def test_frozen_copy_keeps_memory_mapped_weights(tiny_folder: Path) -> None:
     vlm = VLM.load(tiny_folder, visual_only=True)
     read = {name: value.data_ptr() for name, value in vlm.parameters("visual").items()}
     teacher = vlm.frozen_visual_copy()

@@ -1,4 +1,4 @@
-"""Distributed training, precision and checkpointing; and which settings are refused."""
+"""Distributed training: several processes, DeepSpeed, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch._dynamo.utils import counters
 
 from support.processes import finish
 from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
-from unsee.training.distributed import require_supported
+from unsee.training.distributed import DistributedContext, require_supported
 from unsee.training.loop import STATE, Progress
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -67,9 +66,13 @@ def in_two(work: Callable[[int], None]) -> list[int | None]:
 
     def child(rank: int) -> None:
         os.environ |= {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
         torch.set_num_threads(1)
         work(rank)
 
@@ -90,7 +93,11 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "grad_diff": ("grad_diff", {"trains": "all"}),
     "lora": ("grad_diff", {"trains": "language"}),
 }
+
+
 WAYS = dict.fromkeys(CASES, ("ddp", "fsdp")) | {"relearning-aware": ("ddp",)}
+
+
 MORE: Mapping[str, dict[str, Any]] = {"lora": {"lora": 4, "checkpointing": True}}
 
 
@@ -106,7 +113,9 @@ class Keep:
             shutil.copy(self.state / STATE, self.copy / STATE)
 
 
-def test_two_processes_give_what_one_gives(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(
+    tiny_folder: Path, data: Data, tmp_path: Path
+) -> None:
     """So do runs that go on with another number of processes, or share weights out from there."""
     alone = {}
     for case, (name, fields) in CASES.items():
@@ -144,7 +153,18 @@ def test_two_processes_give_what_one_gives(tiny_folder: Path, data: Data, tmp_pa
             assert json.loads(line)["terms"] == pytest.approx(json.loads(other)["terms"], rel=1e-4)
 
 
-def test_a_process_that_is_killed_ends_the_others(
+def test_shutdown_returns_in_every_process(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        context = DistributedContext.initialize(SETTINGS, "cpu")
+        assert (context.rank, context.world_size) == (rank, 2)
+        context.shutdown()
+        (tmp_path / str(rank)).touch()
+
+    assert in_two(work) == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_killed_process_ends_the_others_with_a_training_error(
     tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
     class Die:
@@ -161,47 +181,81 @@ def test_a_process_that_is_killed_ends_the_others(
 
 
 ACCELERATE = [
-    sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--use_fsdp",
-    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-    "--main_process_port", "0", "-m", "unsee",
-]  # fmt: skip
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--num_processes",
+    "2",
+    "--use_fsdp",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "--main_process_port",
+    "0",
+    "-m",
+    "unsee",
+]
 
 
 @pytest.mark.slow
-def test_a_launched_job_is_killed_and_goes_on_in_one_process(
-    tiny_folder: Path, data: Data, tmp_path: Path
-) -> None:
+def test_launched_job_resumes_in_one_process(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
     for name, samples in (("forget", data.forget), ("retain", data.retain)):
         rows = [
             {
-                "image": s.picture.source, "question": s.question, "answer": s.answer,
-                "concept": s.concept, "task": s.task,
+                "image": s.picture.source,
+                "question": s.question,
+                "answer": s.answer,
+                "concept": s.concept,
+                "task": s.task,
             }
-            for s in samples if s.picture is not None
-        ]  # fmt: skip
+            for s in samples
+            if s.picture is not None
+        ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(text)
 
     def command(out: str) -> list[str]:
         return [
-            "unlearn", "--model", str(tiny_folder), "--forget", str(tmp_path / "forget.jsonl"),
-            "--retain", str(tmp_path / "retain.jsonl"), "--out", str(tmp_path / out), "--json",
-            "--device", "cpu", "--set", "batch_size=2", "--set", "accumulate=2",
-            "--set", "save_every=5", "--set", "steps=80",
-        ]  # fmt: skip
+            "unlearn",
+            "--model",
+            str(tiny_folder),
+            "--forget",
+            str(tmp_path / "forget.jsonl"),
+            "--retain",
+            str(tmp_path / "retain.jsonl"),
+            "--out",
+            str(tmp_path / out),
+            "--json",
+            "--device",
+            "cpu",
+            "--set",
+            "batch_size=2",
+            "--set",
+            "accumulate=2",
+            "--set",
+            "save_every=5",
+            "--set",
+            "steps=80",
+        ]
 
     log = tmp_path / "broken" / "train.jsonl"
     with subprocess.Popen(
-        [*ACCELERATE, *command("broken")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*ACCELERATE, *command("broken")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-    ) as job:  # fmt: skip
+    ) as job:
         while job.poll() is None and not (log.exists() and log.read_text().count("\n") >= 7):
             time.sleep(0.02)
         started = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         (worker,) = [
-            int(pid) for pid in started
+            int(pid)
+            for pid in started
             if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        ]  # fmt: skip
+        ]
         os.kill(worker, signal.SIGKILL)
         said, _ = job.communicate(timeout=100)
     assert job.returncode != 0
@@ -213,78 +267,9 @@ def test_a_launched_job_is_killed_and_goes_on_in_one_process(
     assert all(torch.allclose(ours[name], value, atol=1e-4) for name, value in theirs.items())
 
 
-@pytest.mark.parametrize("name", ["vkd", "grad_diff"])
-def test_checkpointing_changes_nothing(tiny_folder: Path, data: Data, name: str) -> None:
-    plain = unlearned(tiny_folder, data, name, SETTINGS)
-    again = unlearned(tiny_folder, data, name, replace(SETTINGS, checkpointing=True))
-    assert all(torch.allclose(plain[n], again[n], atol=1e-6) for n in plain)
-
-
-def test_checkpointed_blocks_compute_twice(tiny: VLM, data: Data) -> None:
-    block = tiny.model.get_submodule(tiny.family.language_layers(tiny.model)["language.0"])
-    seen: list[int] = []
-    block.self_attn.register_forward_hook(lambda *_: seen.append(1))
-    settings = replace(SETTINGS, steps=1, accumulate=1, checkpointing=True)
-    build_method("grad_diff", {}).unlearn(tiny, data, Trainer(settings))
-    assert len(seen) == 4  # forget and retain, there and back
-    assert not any(module.training for module in tiny.model.modules())
-
-
-def test_half_precision_keeps_whole_weights_meanwhile(
-    tiny_folder: Path, data: Data, tmp_path: Path
-) -> None:
-    vlm, dtypes = VLM.load(tiny_folder, dtype=torch.bfloat16), set[torch.dtype]()
-    head = vlm.model.get_output_embeddings()
-    head.register_forward_hook(lambda _m, _i, output: dtypes.add(output.dtype))
-    trainer = Trainer(replace(SETTINGS, precision="bf16"), tmp_path)
-    build_method("vkd", {}).unlearn(vlm, data, trainer)
-    assert dtypes == {torch.bfloat16}
-    assert {p.dtype for p in vlm.parameters().values()} == {torch.bfloat16}
-    stored = load_file(tmp_path / STATE)
-    assert {t.dtype for n, t in stored.items() if n.startswith("parameter/")} == {torch.float32}
-    exact = unlearned(tiny_folder, data, "vkd", SETTINGS)
-    for name, parameter in vlm.parameters("visual").items():
-        assert torch.allclose(parameter.float(), exact[name], atol=2e-2), name
-
-
-@pytest.mark.parametrize("visual_only", [False, True])
-def test_32_bits_on_what_is_stored_in_16(
-    tiny_folder: Path, data: Data, tmp_path: Path, visual_only: bool
-) -> None:
-    """Trained from a model that was loaded in 32 bits, the same; frozen weights as they were."""
-    VLM.load(tiny_folder, dtype=torch.bfloat16).save(tmp_path / "half")
-    vlm = VLM.load(tmp_path / "half", visual_only=visual_only)
-    exact = VLM.load(tmp_path / "half", visual_only=visual_only, dtype=torch.float32)
-    frozen = vlm.hash("language") if not visual_only else ""
-    method = build_method("vkd", {"supervision": "features"} if visual_only else {})
-    method.unlearn(vlm, data, Trainer(replace(SETTINGS, precision="fp32")))
-    method.unlearn(exact, data, Trainer(SETTINGS))
-    assert {p.dtype for p in vlm.parameters().values()} == {torch.bfloat16}
-    for name, parameter in exact.parameters("visual").items():
-        assert torch.equal(vlm.parameters()[name], parameter.bfloat16()), name
-    assert visual_only or vlm.hash("language") == frozen
-
-
-def test_attention_is_what_was_asked_for(tiny: VLM, tiny_folder: Path, data: Data) -> None:
-    trainer = Trainer(replace(SETTINGS, attention="eager"))
-    build_method("vkd", {}).unlearn(tiny, data, trainer)
-    assert tiny.model.config._attn_implementation == "eager"
-    assert_near(unlearned(tiny_folder, data, "vkd", SETTINGS), tiny.parameters())
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_equals_not_compiled(tiny_folder: Path, data: Data) -> None:
-    plain = unlearned(tiny_folder, data, "vkd", SETTINGS)
-    counters.clear()
-    found = unlearned(tiny_folder, data, "vkd", replace(SETTINGS, compile=True))
-    assert counters["stats"]["unique_graphs"] >= 4  # attention and MLP, of encoder and LLM
-    assert_near(plain, found)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_deepspeed_gives_what_one_process_gives(
+def test_deepspeed_gives_the_result_of_one_process(
     tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZeRO 2, from a state that one process left, and one that it leaves."""
@@ -319,7 +304,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "around", "told"), REFUSED)
-def test_what_cannot_work_is_refused_before_anything_starts(
+def test_require_supported_refuses_settings_that_cannot_work(
     fields: dict[str, Any], around: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in around.items():

@@ -83,7 +83,7 @@ def likeness(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_gpu_trains_as_a_cpu_does(tiny_folder: Path, data: Data, case: str) -> None:
+def test_gpu_trains_to_the_weights_of_a_cpu(tiny_folder: Path, data: Data, case: str) -> None:
     start = VLM.load(tiny_folder).parameters()
     vlm, gpu = unlearned(tiny_folder, data, case, "cuda")
     _, cpu = unlearned(tiny_folder, data, case, "cpu")
@@ -94,7 +94,7 @@ def test_a_gpu_trains_as_a_cpu_does(tiny_folder: Path, data: Data, case: str) ->
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("case", ["vkd", "features", "grad_diff"])
-def test_half_precision_goes_the_same_way(
+def test_gpu_half_precision_updates_are_similar(
     tiny_folder: Path, data: Data, case: str, precision: str
 ) -> None:
     # fp16 leaves out the first steps, until their gradients fit: here all steps are alike.
@@ -110,7 +110,7 @@ def test_half_precision_goes_the_same_way(
             assert torch.equal(half[name], start[name]), name
 
 
-def test_the_visual_part_alone_is_read_to_the_gpu(tiny_folder: Path, data: Data) -> None:
+def test_gpu_loads_only_the_visual_part(tiny_folder: Path, data: Data) -> None:
     there = VLM.load(tiny_folder, visual_only=True, device="cuda")
     here = VLM.load(tiny_folder, visual_only=True)
     image = there.image(data.forget[0].pictures[0])
@@ -130,7 +130,7 @@ def test_the_visual_part_alone_is_read_to_the_gpu(tiny_folder: Path, data: Data)
     assert all(p.is_meta for p in there.parameters("language").values())
 
 
-def test_batches_made_ahead_are_the_same(tiny_folder: Path, data: Data) -> None:
+def test_gpu_prefetched_batches_are_the_same(tiny_folder: Path, data: Data) -> None:
     start = VLM.load(tiny_folder).parameters()
     _, waited = unlearned(tiny_folder, data, "vkd", "cuda", workers=0)
     _, ahead = unlearned(tiny_folder, data, "vkd", "cuda", workers=3)
@@ -139,7 +139,7 @@ def test_batches_made_ahead_are_the_same(tiny_folder: Path, data: Data) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("setting", ["checkpointing", "compile"])
-def test_computed_twice_or_compiled_it_is_the_same(
+def test_gpu_checkpointing_or_compiling_gives_the_same_weights(
     tiny_folder: Path, data: Data, setting: str
 ) -> None:
     start = VLM.load(tiny_folder).parameters()
@@ -148,7 +148,7 @@ def test_computed_twice_or_compiled_it_is_the_same(
     assert likeness(moved(start, plain), moved(start, other)) > 0.99
 
 
-def test_a_run_that_was_cut_short_goes_on(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
+def test_gpu_run_resumes(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
     class Cut(Exception):
         """The end of a sitting."""
 
@@ -166,7 +166,7 @@ def test_a_run_that_was_cut_short_goes_on(tiny_folder: Path, data: Data, tmp_pat
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_every_method_trains_there(tiny_folder: Path, data: Data, name: str) -> None:
+def test_gpu_trains_every_method(tiny_folder: Path, data: Data, name: str) -> None:
     vlm = VLM.load(tiny_folder, device="cuda")
     before = vlm.hash()
     build_method(name, {}).unlearn(vlm, data, Trainer(replace(SETTINGS, steps=2)))
@@ -175,7 +175,7 @@ def test_every_method_trains_there(tiny_folder: Path, data: Data, name: str) -> 
 
 
 @pytest.mark.parametrize("kind", RECIPES)
-def test_every_family_trains_there(kind: str, data: Data, tmp_path: Path) -> None:
+def test_gpu_trains_every_family(kind: str, data: Data, tmp_path: Path) -> None:
     if kind == "smolvlm":
         pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
     made = make(kind, tmp_path / kind)
@@ -187,7 +187,7 @@ def test_every_family_trains_there(kind: str, data: Data, tmp_path: Path) -> Non
     assert vlm.hash("language") == language
 
 
-def test_answers_are_those_of_a_cpu() -> None:
+def test_gpu_answers_equal_those_of_a_cpu() -> None:
     pocket = Pocket()
     samples = pocket.data().forget[:64]
     found = {}
@@ -200,7 +200,7 @@ def test_answers_are_those_of_a_cpu() -> None:
     assert same >= 0.95 * len(samples)
 
 
-def test_an_attacker_recovers_there(tiny_folder: Path, data: Data) -> None:
+def test_gpu_relearning_recovers(tiny_folder: Path, data: Data) -> None:
     vlm = VLM.load(tiny_folder, device="cuda")
     before = vlm.hash()
     hashes: list[str] = []
@@ -215,7 +215,7 @@ def test_an_attacker_recovers_there(tiny_folder: Path, data: Data) -> None:
     assert vlm.hash() == before
 
 
-def test_attention_is_the_gpus_own(tmp_path: Path) -> None:
+def test_gpu_attention_is_torchs_own(tmp_path: Path) -> None:
     vlm = VLM.load(Pocket().checkpoint("target"), device="cuda", dtype=torch.bfloat16)
     assert vlm.model.config._attn_implementation == "sdpa"
     inputs = vlm.collate_pictures([Pocket().data().forget[0].pictures[0].open()])
@@ -225,30 +225,65 @@ def test_attention_is_the_gpus_own(tmp_path: Path) -> None:
     assert any(re.search("flash_attention|efficient_attention|cudnn_attention", n) for n in names)
 
 
-def test_what_is_recorded(
+def test_gpu_run_records_device_and_memory(
     tiny_folder: Path, photos: dict[str, Path], unsee: Unsee, tmp_path: Path
 ) -> None:
     found = unsee(
-        "unlearn", "--model", tiny_folder, "--forget", photos["forget"], "--retain",
-        photos["retain"], "--out", tmp_path / "run", "--device", "cuda", "--set", "steps=2",
-    )  # fmt: skip
+        "unlearn",
+        "--model",
+        tiny_folder,
+        "--forget",
+        photos["forget"],
+        "--retain",
+        photos["retain"],
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cuda",
+        "--set",
+        "steps=2",
+    )
     assert found["provenance"]["device"].startswith("cuda")
     assert found["guarantees"]["language_part_sha256_unchanged"]
 
 
-def test_a_launcher_starts_it(tiny_folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:
+def test_gpu_run_under_a_launcher(
+    tiny_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
     """On one GPU: one process runs, and two are refused before anything is loaded."""
 
     def launch(processes: int, out: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
-                sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes),
-                "-m", "unsee", "unlearn", "--model", str(tiny_folder), "--forget",
-                str(photos["forget"]), "--retain", str(photos["retain"]), "--set", "steps=2",
-                "--set", f"accumulate={processes}", "--device", "cuda", "--out", str(out), "--json",
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc_per_node",
+                str(processes),
+                "-m",
+                "unsee",
+                "unlearn",
+                "--model",
+                str(tiny_folder),
+                "--forget",
+                str(photos["forget"]),
+                "--retain",
+                str(photos["retain"]),
+                "--set",
+                "steps=2",
+                "--set",
+                f"accumulate={processes}",
+                "--device",
+                "cuda",
+                "--out",
+                str(out),
+                "--json",
             ],
-            capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
     done = launch(1, tmp_path / "one")
     assert done.returncode == 0, done.stderr
@@ -260,7 +295,7 @@ def test_a_launcher_starts_it(tiny_folder: Path, photos: dict[str, Path], tmp_pa
     assert f"{many} processes were started here" in refused.stderr + refused.stdout
 
 
-def test_what_a_gpu_cannot_do_is_refused() -> None:
+def test_gpu_refuses_unsupported_settings() -> None:
     with pytest.raises(ConfigError, match="offload is for one process on a CPU"):
         require_supported(replace(SETTINGS, offload="shelf"), "cuda")
     require_supported(replace(SETTINGS, precision="fp16"), "cuda")

@@ -1,4 +1,4 @@
-"""The training loop: order, schedule, resuming, and what it refuses."""
+"""The training loop: resuming, accumulation and refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from unsee.errors import RunError, TrainingError
 from unsee.training.loop import STATE, AfterStep, fit
-from unsee.training.sampling import batch_indices
 from unsee.training.settings import TrainingSettings
 
 
@@ -35,34 +34,12 @@ class Interrupt(Exception):
     """Stops a run from within."""
 
 
-def test_every_index_comes_once_an_epoch() -> None:
-    seen = [i for step in range(7) for i in batch_indices(14, 4, step, seed=3)]
-    assert sorted(seen[:14]) == sorted(seen[14:28]) == list(range(14))
-    assert batch_indices(14, 4, 2, seed=3) == seen[8:12]
-    assert batch_indices(14, 14, 0, seed=3) != batch_indices(14, 14, 0, seed=4)
-
-
-def test_a_batch_larger_than_the_set_repeats_it() -> None:
-    assert sorted(batch_indices(2, 5, 0, seed=0))[:2] == [0, 0]
-    with pytest.raises(TrainingError, match="a set is empty"):
-        batch_indices(0, 4, 0, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)],
-)
-def test_schedules_half_way(schedule: str, expected: float) -> None:
-    settings = TrainingSettings(steps=100, lr=1.0, warmup=0.0, schedule=schedule)
-    # Without warm-up one step still counts as the start.
-    assert settings.rate(50) == pytest.approx(expected, abs=0.02)
-    assert TrainingSettings(steps=100, lr=1.0, warmup=0.1).rate(4) == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize(
     ("stop", "dtype"), [*((n, torch.float32) for n in (1, 5, 9, 10, 13)), (9, torch.bfloat16)]
 )
-def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int, dtype: torch.dtype) -> None:
+def test_fit_resumed_equals_uninterrupted_to_the_bit(
+    tmp_path: Path, stop: int, dtype: torch.dtype
+) -> None:
     settings = TrainingSettings(steps=15, lr=0.05, save_every=5)
     whole, step = problem(dtype)
     fit(whole, step, settings, folder=tmp_path / "a", log=tmp_path / "a.jsonl")
@@ -91,7 +68,7 @@ def test_resumed_equals_unbroken_to_the_bit(tmp_path: Path, stop: int, dtype: to
     assert [x["terms"] for x in lines] == [x["terms"] for x in same]
 
 
-def test_accumulation_divides_by_the_number_of_micro_batches() -> None:
+def test_fit_divides_gradients_by_the_number_of_micro_batches() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     grads: list[Tensor] = []
 
@@ -107,7 +84,7 @@ def test_accumulation_divides_by_the_number_of_micro_batches() -> None:
     assert grads[0].tolist() == [1.5, 1.5]
 
 
-def test_no_step_holds_the_gradients_of_the_one_before() -> None:
+def test_fit_drops_gradients_between_steps() -> None:
     weight = nn.Parameter(torch.ones(3))
     held: list[weakref.ref[Tensor]] = []
 
@@ -127,7 +104,7 @@ def test_no_step_holds_the_gradients_of_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_names_its_term_and_keeps_the_state(
+def test_fit_names_a_term_that_is_not_finite_and_keeps_the_state(
     tmp_path: Path, value: float
 ) -> None:
     parameters, step = problem()
@@ -144,7 +121,7 @@ def test_a_loss_that_is_not_finite_names_its_term_and_keeps_the_state(
     assert bool(torch.isfinite(parameters["weight"]).all())
 
 
-def test_nothing_to_train_is_refused() -> None:
+def test_fit_refuses_nothing_to_train() -> None:
     with pytest.raises(TrainingError, match="no parameters"):
         fit({}, lambda _: {}, TrainingSettings(steps=1))
     parameters, _ = problem()
@@ -152,14 +129,14 @@ def test_nothing_to_train_is_refused() -> None:
         fit(parameters, lambda _: {"constant": torch.ones(())}, TrainingSettings(steps=1))
 
 
-def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_load_state_refuses_the_state_of_another_run(tmp_path: Path) -> None:
     parameters, step = problem()
     fit(parameters, step, TrainingSettings(steps=5, save_every=5), folder=tmp_path)
     with pytest.raises(RunError, match="setting 'lr' differs"):
         fit(parameters, step, TrainingSettings(steps=5, save_every=5, lr=1.0), folder=tmp_path)
 
 
-def test_zero_steps_change_nothing() -> None:
+def test_fit_with_zero_steps_changes_nothing() -> None:
     parameters, step = problem()
     before = parameters["weight"].clone()
     assert fit(parameters, step, TrainingSettings(steps=0)).steps == 0

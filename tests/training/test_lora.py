@@ -1,4 +1,4 @@
-"""LoRA in place of weights: for every method, in every part, and what is saved of it."""
+"""LoRA adapters: for every method and part, and how they are saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from transformers import AutoModelForImageTextToText
 
 from support.cli import unsee
 from support.tables import table
-from unsee.artifacts.redaction import hub_id, redact
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.models.vlm import VLM
@@ -29,7 +28,7 @@ SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-2, lora=4)
 
 @pytest.mark.parametrize("part", ["visual", "language", "all"])
 @pytest.mark.parametrize("name", METHODS.names())
-def test_every_method_trains_adapters_and_leaves_the_rest(
+def test_lora_adapters_of_every_method_change_only_their_layers(
     name: str, part: str, tiny: VLM, data: Data
 ) -> None:
     method = replace(METHODS.get(name)(), trains=part)
@@ -58,7 +57,7 @@ def test_every_method_trains_adapters_and_leaves_the_rest(
 
 
 @pytest.mark.parametrize("name", ["npo", "vkd"])
-def test_the_weights_under_adapters_are_the_teacher(
+def test_lora_teacher_shares_the_weights_under_the_adapters(
     name: str, tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No second model is held, and every loss is bit for bit what a full copy would give."""
@@ -82,7 +81,7 @@ def test_the_weights_under_adapters_are_the_teacher(
     assert shared == run(tmp_path / "copied.jsonl", whole=True)
 
 
-def test_a_resumed_run_matches_and_dropout_drops(
+def test_lora_resumed_run_matches_and_dropout_changes_the_result(
     tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
     class Stop:
@@ -103,7 +102,9 @@ def test_a_resumed_run_matches_and_dropout_drops(
     assert run(tmp_path / "c") == whole
 
 
-def test_adapters_that_match_nothing_raise(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_adapters_without_a_matching_layer_raise(
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(tiny.family), "lora_targets", "nowhere")
     with pytest.raises(ConfigError, match=r"'nowhere'.*matches no layer"):
         LoraAdapters(tiny, tiny.parameters("all"), Lora())
@@ -112,32 +113,46 @@ def test_adapters_that_match_nothing_raise(tiny: VLM, monkeypatch: pytest.Monkey
         LoraAdapters(tiny, norms, Lora())
 
 
-def test_masks_of_single_weights_are_refused(tiny: VLM, data: Data) -> None:
+def test_lora_refuses_masks_of_single_weights(tiny: VLM, data: Data) -> None:
     method = METHODS.get("vkd")(saliency_fraction=0.5)
     with pytest.raises(ConfigError, match="LoRA trains none of the weights that saliency_fraction"):
         method.unlearn(tiny, data, Trainer(SETTINGS))
 
 
 @pytest.fixture(scope="module")
-def told(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def command(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("ada-berg")
     forget = table(folder / "bo-lind.jsonl", list(data.forget))
     retain = table(folder / "others.jsonl", list(data.retain))
     return [
-        "unlearn", "--model", tiny_folder, "--forget", forget, "--retain", retain, "--json",
-        "--set", "steps=3", "--set", "batch_size=4", "--set", "lr=1e-2", "--set", "lora=4",
-    ]  # fmt: skip
+        "unlearn",
+        "--model",
+        tiny_folder,
+        "--forget",
+        forget,
+        "--retain",
+        retain,
+        "--json",
+        "--set",
+        "steps=3",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "lr=1e-2",
+        "--set",
+        "lora=4",
+    ]
 
 
 # peft asks transformers by a name that is on its way out.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-def test_an_unlearned_adapter_loads_in_plain_peft(
-    told: list[Any], tiny_folder: Path, data: Data, tmp_path: Path
+def test_lora_adapter_loads_with_peft(
+    command: list[Any], tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
     method = ["--method", "grad_diff", "--save", "adapter"]
-    summary = unsee(*told, *method, "--out", tmp_path / "adapter")
+    summary = unsee(*command, *method, "--out", tmp_path / "adapter")
     assert summary["artifacts"]["adapter"] == "adapter"
-    unsee(*told, "--method", "grad_diff", "--save", "model", "--out", tmp_path / "model")
+    unsee(*command, "--method", "grad_diff", "--save", "model", "--out", tmp_path / "model")
     ours = VLM.load(tmp_path / "model" / "model")
     assert ours.hash() == summary["provenance"]["result_weights_sha256"]
     base: Any = AutoModelForImageTextToText.from_pretrained(tiny_folder).eval()
@@ -151,11 +166,11 @@ def test_an_unlearned_adapter_loads_in_plain_peft(
 
 
 @pytest.mark.parametrize("supervision", ["full", "features"])
-def test_visual_adapters_make_a_patch_and_leave_text_exact(
-    supervision: str, told: list[Any], tiny_folder: Path, tmp_path: Path
+def test_lora_of_the_visual_part_makes_a_patch_and_keeps_text_identical(
+    supervision: str, command: list[Any], tiny_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    summary = unsee(*told, "--supervision", supervision, "--out", out)
+    summary = unsee(*command, "--supervision", supervision, "--out", out)
     assert summary["guarantees"]["changed_outside_visual"] == 0
     assert summary["method"]["parameters"]["lora"] == 4
     unsee("apply", out / "patch", "--model", tiny_folder, "--out", tmp_path / "applied")
@@ -164,55 +179,13 @@ def test_visual_adapters_make_a_patch_and_leave_text_exact(
     assert 0 < len(found["differing"]) == summary["guarantees"]["changed_tensors"]
 
 
-def test_wrong_ways_to_save_are_refused_before_training(told: list[Any], tmp_path: Path) -> None:
+def test_unlearn_refuses_wrong_save_options_before_training(
+    command: list[Any], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     for words, message in (
         (["--method", "npo", "--save", "patch"], "--save model, or --set trains=visual"),
         (["--save", "adapter", "--set", "lora=0"], "Type --set lora=16, or --save model"),
     ):
-        assert message in unsee(*told, *words, "--out", out, code=2)
+        assert message in unsee(*command, *words, "--out", out, code=2)
         assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "kind,words",
-    [("patch", []), ("adapter", ["--save", "adapter"]), ("model", ["--save", "model"])],
-)
-def test_a_card_names_nobody_unless_asked(
-    kind: str, words: list[str], told: list[Any], tmp_path: Path
-) -> None:
-    out = tmp_path / "ada-berg"
-    unsee(*told, *words, "--out", out)
-    shipped = [p for p in (out / kind).iterdir() if p.suffix in (".md", ".jinja", ".json")]
-    assert out / kind / "README.md" in shipped
-    for path in shipped:
-        if path.name != "tokenizer.json":  # the tiny vocabulary has words of theirs
-            text = path.read_text().lower()
-            for name in ("berg", "lind", "moser", "novak", str(tmp_path)):
-                assert name not in text, path.name
-    card = (out / kind / "README.md").read_text()
-    assert "- people or other concepts: 2" in card
-    assert "- pictures: 6" in card or "- pictures: 4" in card
-    assert "| forget/vqa/" in card
-    assert "--forget FORGET" in card
-    assert "text-only logits equal bit for bit (64 probes): True" in card
-    unsee(*told, *words, "--names", "--out", tmp_path / "named")
-    assert "Ada Berg" in (tmp_path / "named" / kind / "README.md").read_text()
-
-
-def test_redaction_finds_names_wherever_they_stand() -> None:
-    command = (
-        "unsee run clients/ada_berg.yaml base=x/ada reference=a retain_only=b lr=1e-4 --set "
-        "base=photos/cy --out 'my run' /srv/someone/recipe.yaml"
-    )
-    found = redact(command, {"Ada Berg"})
-    assert found == (
-        "unsee run REDACTED base=BASE reference=REFERENCE retain_only=RETAIN_ONLY lr=1e-4 --set "
-        "base=BASE --out OUT recipe.yaml"
-    )
-
-
-def test_only_a_hub_id_is_repeated(tmp_path: Path) -> None:
-    assert hub_id("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
-    for source in (tmp_path, "./a", "../a/b", "/a/b", "a", "a/b/c"):
-        assert hub_id(source) is None

@@ -23,7 +23,7 @@ SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_each_number_is_made_once(threads: int, stride: int) -> None:
+def test_prefetcher_makes_each_number_once(threads: int, stride: int) -> None:
     made: list[int] = []
 
     def make(number: int) -> int:
@@ -36,7 +36,7 @@ def test_each_number_is_made_once(threads: int, stride: int) -> None:
     assert sorted(made) == list(range(0, 9, stride))
 
 
-def test_it_is_made_while_the_caller_is_busy() -> None:
+def test_prefetcher_works_while_the_caller_is_busy() -> None:
     done = {number: threading.Event() for number in range(3)}
     with Prefetcher(lambda number: done[number].set(), 2, 3) as ahead:
         ahead(0)
@@ -44,7 +44,7 @@ def test_it_is_made_while_the_caller_is_busy() -> None:
         assert done[2].wait(10)
 
 
-def test_an_error_comes_where_its_number_is_asked_for() -> None:
+def test_prefetcher_raises_an_error_where_its_number_is_requested() -> None:
     def make(number: int) -> int:
         if number == 1:
             raise ValueError("no such picture")
@@ -56,7 +56,7 @@ def test_an_error_comes_where_its_number_is_asked_for() -> None:
             ahead(1)
 
 
-def test_what_nobody_asks_for_is_dropped() -> None:
+def test_prefetcher_cancels_unrequested_numbers() -> None:
     made: list[int] = []
 
     def make(number: int) -> None:
@@ -70,7 +70,7 @@ def test_what_nobody_asks_for_is_dropped() -> None:
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
-def test_how_many_threads() -> None:
+def test_threads_for_devices_and_settings() -> None:
     assert threads_for("auto", "cpu") == 0
     assert 0 <= threads_for("auto", "cuda") <= MAX_THREADS
     assert threads_for(4, "cpu") == 4
@@ -80,7 +80,7 @@ def test_how_many_threads() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"supervision": "features"}, {"relearn_steps": 2}])
-def test_weights_do_not_depend_on_them(
+def test_prefetcher_threads_do_not_change_the_weights(
     tiny_folder: Path, data: Data, fields: dict[str, Any]
 ) -> None:
     hashes, before = set(), VLM.load(tiny_folder).hash()

@@ -39,7 +39,7 @@ COLUMNS = {
     "forget_validation/vqa/accuracy": "forget",
     "retain_validation/vqa/accuracy": "retain",
     "general_validation/vqa/accuracy": "general",
-    "general_forget_validation/vqa/accuracy": "of the forgotten",
+    "general_forget_validation/vqa/accuracy": "general, forgotten",
     "forget/text/accuracy": "text",
     "relearned": "relearned",
 }
@@ -83,11 +83,11 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
 def section(rows: Sequence[dict[str, Any]]) -> str:
     """Returns what docs/vkd.md says of the study."""
     return (
-        "Mean over seeds (range). `of the forgotten`: what anyone can see, asked about "
-        "the forgotten people's pictures; rows without it were measured before. `relearned`: "
-        "accuracy on the same held-out pictures after 20 steps of an attacker who has 20 % of the "
-        "forget samples and tunes the visual "
-        f"part. Machine: {machines(rows)}.\n\n{results_table(rows)}"
+        "Mean over seeds (range). `general, forgotten`: what anyone can see in the forgotten "
+        "people's pictures, which earlier rows lack. `relearned`: accuracy on the held-out forget "
+        "pictures after a relearning attack that has 20 % of the forget samples and tunes the "
+        "visual part for 20 steps. "
+        f"Machine: {machines(rows)}.\n\n{results_table(rows)}"
     )
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     rows = [
         [name, f"{spent:.1f}", f"{len(samples) / spent:.0f}"] for name, spent in medians.items()
     ]
-    print(table(["way", "seconds", "questions a second"], rows))
+    print(table(["way", "seconds", "questions per second"], rows))
     print(f"\nratio {medians['one by one'] / medians['together']:.1f}")
     print(f"answers that differ: {sum(a != b for a, b in zip(texts, other_texts, strict=True))}")
     worst = max(abs(a - b) for a, b in zip(nlls, other_nlls, strict=True))

@@ -135,16 +135,16 @@ def ways_table(out: Path) -> str:
     """Returns what every way costs as markdown; ratios are to the first."""
     head = [
         "way",
-        "pictures a batch",
-        "ms an image",
+        "pictures per batch",
+        "ms per image",
         "range",
-        "of the first",
-        "TFLOP an image",
-        "of the first",
+        "of baseline",
+        "TFLOP per image",
+        "of baseline",
         "of matmul peak",
-        "ms an update",
+        "ms per update",
         "peak memory (GB)",
-        "of the first",
+        "of baseline",
     ]
     measurements = {
         way: json.loads(path.read_text("utf-8"))
@@ -155,7 +155,7 @@ def ways_table(out: Path) -> str:
     peak = max(row["matmul"] for row in measurements.values())
 
     def cost(row: Mapping[str, Any]) -> float:
-        """Seconds an image, with its share of an optimizer step of 32 images, the default."""
+        """Seconds per image, with its share of an optimizer step of 32 images, the default."""
         return float(statistics.median(row["processor"]) + statistics.median(row["update"]) / 32)
 
     rows = []
@@ -178,14 +178,14 @@ def ways_table(out: Path) -> str:
                 f"{row['peak'] / first['peak']:.1%}",
             ]
         )
-    return f"{table(head, rows)}\n\nMeasured matmul peak: {peak / 1e12:,.0f} TFLOP a second."
+    return f"{table(head, rows)}\n\nMeasured matmul peak: {peak / 1e12:,.0f} TFLOP per second."
 
 
 def towers_table(out: Path) -> str:
     """Returns the tower's share of the matmul peak, and of the time by kind of operator."""
     rows = [json.loads((out / f"tower-{n}.json").read_text("utf-8")) for n in range(len(TOWERS))]
     kinds = list(rows[0]["spent"])
-    head = ["tower", "ms a picture", "TFLOP a second", "of matrix products", *kinds]
+    head = ["tower", "ms per picture", "TFLOP per second", "of matrix products", *kinds]
     # The counter does not see compiled operators.
     flops, peak = rows[0]["flops"], max(row["matmul"] for row in rows)
     cells = [
@@ -205,10 +205,10 @@ def pictures_sentence(out: Path) -> str:
     """Returns how long it takes to read a picture, as a sentence."""
     times = json.loads((out / "pictures.json").read_text("utf-8"))
     cores = json.loads((out / "machine.json").read_text("utf-8"))["cores"]
-    listed = ", ".join(f"{n} {time:.2g} ms" for n, time in times.items() if n != "0")
+    listed = ", ".join(f"{time:.2g} ms with {n}" for n, time in times.items() if n != "0")
     return (
-        f"Until a picture is opened, augmented, processed and on the GPU: {listed} a "
-        f"picture, by number of threads ({cores} cores); {times['0']:.2g} ms where the step "
+        f"Opening, augmenting and processing a picture and copying it to the GPU takes {listed} "
+        f"per picture, by number of threads ({cores} cores), and {times['0']:.2g} ms if the step "
         "waits for it."
     )
 
@@ -220,10 +220,11 @@ def write(out: Path) -> None:
     text = (
         f"# What an image costs on a GPU\n\nWritten by `python -m experiments.speed.gpu` on one "
         f"{machine['gpu']} ({machine['memory'] / 1e9:.0f} GB; torch {machine['torch']}). CLIP-L/14 "
-        f"at 336 pixels and a LLM of 7B's shape with {layers} layers, random weights in bfloat16; "
-        "an image is one that is trained on, to forget or to keep, read and augmented on the way. "
-        "Milliseconds are medians over the timed steps, with the update's share as in batches of "
-        "32 images; the range and the share of the matmul peak are without the update.\n\n"
+        f"at 336 pixels and an LLM of 7B's shape with {layers} layers, random weights in bfloat16; "
+        "costs are per training image of the forget or retain set, reading and augmentation "
+        "included. Milliseconds are medians over the timed steps, with the optimizer update as for "
+        "batches of 32 images; the range and the share of the matmul peak are without the update."
+        "\n\n"
         f"{ways_table(out)}\n\n## Where the time goes\n\n{TOWER_BATCH} pictures of 336 pixels "
         "through CLIP-L/14 and the projector and back, all weights trained; the last columns are "
         f"shares of the kernels' time.\n\n{towers_table(out)}\n\n## Pictures\n\n"

@@ -18,7 +18,7 @@ PAGE, CHART = DOCS / "speed.md", DOCS / "speed.svg"
 
 SHAPES = {
     "pocket": "Pocket (1.4 million parameters, 48 pixels, 32 bits, batches of 16 and 16)",
-    "7b": "CLIP-L/14-336 and a LLM of 7B's shape (bfloat16, batches of 2 and 2)",
+    "7b": "CLIP-L/14-336 and an LLM of 7B's shape (bfloat16, batches of 2 and 2)",
 }
 LAYERS = 32  # language layers of the published 7B
 BATCH = 32  # images a step, of both sides together, that an optimizer step is divided by
@@ -31,7 +31,7 @@ text { font: 10px sans-serif; fill: #565c66; } .grid { stroke: #e6e6e1; }
 CHARTS = {
     "people": "people (pocket, 4 pictures each)",
     "pictures": "pictures of each of 4 people (pocket)",
-    "size": "pixels a side (CLIP-L, 12 layers)",
+    "size": "pixels per side (CLIP-L, 12 layers)",
     "depth": "layers (CLIP-L, 336 pixels)",
 }
 
@@ -54,7 +54,7 @@ def median(rounds: Rounds, key: str) -> float:
 
 
 def cost(rounds: Rounds, forward: float = 1.0, trained: float = 1.0) -> float:
-    """Returns processor seconds an image, with its share of an optimizer step of `BATCH` images.
+    """Returns processor seconds per image, with its share of an optimizer step of `BATCH` images.
 
     Args:
         rounds: The measurements of a way.
@@ -68,15 +68,15 @@ def ways_table(measurements: Mapping[str, Rounds]) -> str:
     """Returns what every way costs as markdown; ratios are to the first."""
     head = [
         "way",
-        "seconds an image",
+        "seconds per image",
         "range",
         "processor seconds",
-        "of the first",
-        "images a second",
-        "seconds an update",
+        "of baseline",
+        "images per second",
+        "seconds per update",
         "peak memory (GB)",
         "trained parameters",
-        "GFLOP an image",
+        "GFLOP per image",
         "of matmul peak",
     ]
     first = cost(next(iter(measurements.values())))
@@ -107,7 +107,7 @@ def ways_table(measurements: Mapping[str, Rounds]) -> str:
     listed = ", ".join(f"{peak / 1e9:,.0f} in {dtype}" for dtype, peak in peaks.items())
     return (
         f"{markdown_table(head, rows)}\n\n"
-        f"Measured matmul peak (GFLOP a processor second): {listed}."
+        f"Measured matmul peak (GFLOP per processor second): {listed}."
     )
 
 
@@ -115,12 +115,12 @@ def full_size_table(measurements: Mapping[str, Rounds]) -> str:
     """Returns what all language layers would cost, extrapolated by FLOPs, as markdown."""
     head = [
         "way",
-        "TFLOP an image",
-        "of the first",
+        "TFLOP per image",
+        "of baseline",
         "processor seconds",
-        "of the first",
+        "of baseline",
         "peak memory at least (GB)",
-        "of the first",
+        "of baseline",
     ]
     rows = []
     first: tuple[float, float, float] | None = None
@@ -186,7 +186,7 @@ def draw_charts(out: Path) -> bool:
             line_chart(
                 [Line("features only", "unlearned", dots)],
                 uid=name,
-                title=f"Processor seconds an image by {label}",
+                title=f"Processor seconds per image by {label}",
                 desc=", ".join(f"{dot.x:g}: {dot.y:.3g}" for dot in dots),
                 x_label=label,
                 share=False,
@@ -197,7 +197,7 @@ def draw_charts(out: Path) -> bool:
         chart.attrib.update({key: f"{value:g}" for key, value in place.items()})
         drawing.append(chart)
         text = ET.SubElement(drawing, "text", {"x": f"{x:g}", "y": f"{y + 14:g}", "class": "title"})
-        text.text = "processor seconds an image"
+        text.text = "processor seconds per image"
     drawing.set("viewBox", f"0 0 {2 * WIDTH + 20:g} {2 * step:g}")
     CHART.write_text(ET.tostring(drawing, encoding="unicode") + "\n", "utf-8")
     return True
@@ -215,7 +215,7 @@ def towers_table(out: Path) -> str:
         "weights",
         "processor seconds",
         "TFLOP",
-        "TFLOP a second of matrix products",
+        "TFLOP per second of matrix products",
         "share of that",
         *kinds,
     ]
@@ -253,13 +253,12 @@ def write(out: Path, ways: Mapping[str, int], command: str) -> None:
     """
     text = (
         f"# What an image costs\n\nWritten by `{command}` on {describe_this_machine()}, one "
-        "thread a measurement. Seconds are medians over the timed steps of all rounds; an image is "
-        "one that is trained on, to forget or to keep. Where a machine is shared with other work, "
-        "wall-clock seconds vary with it; all else rests on processor seconds, measured side by "
-        "side. These "
-        f"include the optimizer step (one a step) as in batches of {BATCH} images, the default; "
-        "wall-clock seconds are of the batches as they were. The share of the measured "
-        "matmul peak is that of forward and backward passes.\n"
+        "thread per measurement. Seconds are medians over the timed steps of all rounds, per "
+        "training image of the forget or retain set. Wall-clock seconds vary with the load of a "
+        "shared machine; everything else is based on processor seconds, measured side by side. "
+        f"Processor seconds include the optimizer update (one per step) as for batches of {BATCH} "
+        "images, the default; wall-clock seconds are of the batches as they were. The share of the "
+        "measured matmul peak is that of forward and backward passes.\n"
     )
     for shape, title in SHAPES.items():
         if section := tables(out, shape, ways):
@@ -272,7 +271,7 @@ def write(out: Path, ways: Mapping[str, int], command: str) -> None:
         )
     if draw_charts(out):
         text += (
-            "\n## How it grows\n\nVKD from features alone, one size at a time.\n\n"
-            f"![Processor seconds an image]({CHART.name})\n\n{setup_sentence(out)}\n"
+            "\n## How it grows\n\nVKD from features alone; one size is changed at a time.\n\n"
+            f"![Processor seconds per image]({CHART.name})\n\n{setup_sentence(out)}\n"
         )
     replace_above_mark(PAGE, text)

@@ -19,12 +19,12 @@ from unsee.studies.results import COLUMNS, Row, collect, mean_and_range, pareto_
 TABLE, CSV, PAGE = "table.md", "table.csv", "report.html"
 
 MEANING = (
-    "`distance` is the mean absolute difference to the visual-retain reference over every measure "
-    "of the test splits, `largest gap` the largest of them; 0 cannot be told from a model that "
-    "never saw the forgotten people, and a broken model is far from it. `rank` goes by it, within "
-    "each seed. `distance under attack` is the same of what attacks bring back; a damaged model "
-    "can be near there, so read it beside `distance`. FQ, MU, robustness and overall are "
-    "Open-MMUnlearning's (arXiv 2610.10358), which a broken model can win."
+    "`distance` is the mean absolute difference to the visual-retain reference over all measures "
+    "of the test splits, and `largest gap` the largest of these differences. 0 cannot be told from "
+    "a model that never saw the forgotten people; a broken model is far from it. `rank` orders by "
+    "`distance` within each seed. `distance under attack` is the same for what attacks bring back; "
+    "a damaged model can be close there, so read it together with `distance`. FQ, MU, robustness "
+    "and overall are scores of Open-MMUnlearning (arXiv 2610.10358), which a broken model can win."
 )
 
 

@@ -39,11 +39,11 @@ MEANING = (
     "`faithfulness` is the ROC-AUC between models that saw the people to be forgotten and models "
     "that never did, with its 95 % interval over models; `relearning` and `quantization` are the "
     "means of R and Q over unlearned models, `robustness` is their harmonic mean, and `overall` "
-    "that of faithfulness and robustness. 1 is best. `models` counts the unlearned models that "
-    f"kept {KEPT:.0%} of the target's utility and that the metric holds for unlearned; where there "
-    "is none, nothing is said of robustness. `saw` and `never saw` are the metric's means over the "
-    "two pools. `published` is the reliability that Open-MMUnlearning (arXiv 2610.10358) found on "
-    "models of 7 billion parameters."
+    "that of faithfulness and robustness. 1 is best. `models` is the number of unlearned models "
+    f"that kept {KEPT:.0%} of the target's utility and that the metric itself calls unlearned; "
+    "without any, the ratings that need them are empty. `saw` and `never saw` are the metric's "
+    "means over the two pools. `published` is the reliability that Open-MMUnlearning (arXiv "
+    "2610.10358) found on models of 7 billion parameters."
 )
 
 

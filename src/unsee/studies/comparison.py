@@ -51,7 +51,8 @@ Benchmarks = dict[str, tuple[Spec, Benchmark]]
 # Recipes, or what is made for each of them, by entry and forget ratio.
 Key = tuple[str, str]
 
-# Changes a job before it runs, such as the splits that it is scored on; a function of a module.
+# Changes a job before it runs, such as the splits that it is scored on. It must be a function of a
+# module, since each run is a process; `unsee run` of the recipe alone does not apply it.
 Adapt = Callable[[Job], Job]
 
 

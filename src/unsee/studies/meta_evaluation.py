@@ -25,7 +25,7 @@ from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import evenly_spaced
-from unsee.errors import ConfigError, RunError
+from unsee.errors import ConfigError, RunError, require_extra
 from unsee.evaluation.evaluate import Evaluation, evaluate
 from unsee.files import write_atomically
 from unsee.metrics import METRICS, reference_metrics
@@ -103,6 +103,7 @@ def judge_metrics(
     Raises:
         UnseeError: If the meta-evaluation itself is not possible, or all of one pool fail.
     """
+    require_extra("sacrebleu", "bleu", "the metric bleu, which is rated like all others,")
     pocket, recipes = _pocket(request), _recipes(request)
     _keep_request(request, out)
     pool = members(request.models, recipes, request.seeds)

@@ -23,7 +23,7 @@ from support.report_record import make_run, sample_scores, sample_steps, sample_
 from unsee import report
 from unsee.errors import RunError
 from unsee.report import charts, details, views, wording
-from unsee.report.charts import beside, width
+from unsee.report.charts import place_labels, text_width
 from unsee.report.embedded_images import embed
 from unsee.report.people import same
 
@@ -148,6 +148,7 @@ class TestVerdict:
         assert text.startswith("Overshot: ") and "give them away" in text
 
     def test_calls_nothing_forgotten_without_a_reference(self) -> None:
+        assert said(target=None, reference=None, retain_only=None).startswith("Measured: ")
         text = said(reference=None, retain_only=None)
         assert text.startswith("No reference: ") and "(was 95 %)" in text
         assert "no reference model was measured" in text
@@ -625,9 +626,9 @@ def test_choices_stand_beside_the_hyperparameters(tmp_path: Path) -> None:
 
 def test_names_of_points_side_by_side_are_all_readable() -> None:
     spots = [(500.0 + 9 * (n % 4), 90.0 + 5 * n, f"method number {n}") for n in range(16)]
-    starts = beside(spots, 640)
+    starts = place_labels(spots, 640)
     boxes = [
-        (x, y - 9, x + width(name), y + 2)
+        (x, y - 9, x + text_width(name), y + 2)
         for (x, y), (_, _, name) in zip(starts, spots, strict=True)
     ]
     for one, two in combinations(boxes, 2):
@@ -635,4 +636,4 @@ def test_names_of_points_side_by_side_are_all_readable() -> None:
         assert apart, (one, two)
     assert all(left >= 0 and right <= 640 for left, _, right, _ in boxes)
     # One that stands alone is named on its right, as everybody expects.
-    assert beside([(100.0, 100.0, "alone")], 640) == [(108.0, 103.5)]
+    assert place_labels([(100.0, 100.0, "alone")], 640) == [(108.0, 103.5)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -83,13 +83,13 @@ def line_chart(
         percent: Whether such values are shown as 0..100 %.
     """
     dots = [dot for line in lines for dot in line.dots if dot.y is not None]
-    x_ticks = ticks(min((d.x for d in dots), default=0.0), max((d.x for d in dots), default=1.0))
+    x_low, x_high = min((d.x for d in dots), default=0.0), max((d.x for d in dots), default=1.0)
+    x_ticks = [tick for tick in ticks(x_low, x_high) if x_low <= tick <= x_high]
     if share:
         y_ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
     else:
         values = [v for d in dots for v in (d.y, d.low, d.high) if v is not None]
         y_ticks = ticks(min([*values, 0.0]), max(values, default=1.0))
-    x_low, x_high = min(d.x for d in dots) if dots else 0.0, max((d.x for d in dots), default=1.0)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def across(x: float) -> float:
@@ -105,27 +105,30 @@ def line_chart(
         text += "\N{NO-BREAK SPACE}%" if share and percent and tick == y_high else ""
         _text(svg, text, LEFT - 6, up(tick) + 3.5, "end")
     for tick in x_ticks:
-        if x_low <= tick <= x_high:
-            _text(svg, _short(tick), across(tick), HEIGHT - BOTTOM + 14, "middle")
+        _text(svg, _short(tick), across(tick), HEIGHT - BOTTOM + 14, "middle")
     _text(svg, x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle", "axis-label")
     for line in lines:
-        band = [d for d in line.dots if d.low is not None and d.high is not None]
-        if len(band) > 1:
-            edge = [(across(d.x), up(d.high or 0.0)) for d in band]
-            edge += [(across(d.x), up(d.low or 0.0)) for d in reversed(band)]
-            _add(svg, "path", d=f"{_path(edge)}Z", **_class(f"band {line.style}"))
+        _band(svg, line, across, up)
     for line in lines:
-        drawn = [d for d in line.dots if d.y is not None]
-        points = [(across(d.x), up(d.y or 0.0)) for d in drawn]
-        if points:
-            _add(svg, "path", d=_path(points), **_class(f"line {line.style}"))
-        for dot, (x, y) in zip(drawn, points, strict=True):
-            if line.markers:
-                marker = _marker(svg, x, y, line.style, 2.7)
-                _hint(
-                    marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share, percent)}"
-                )
+        drawn = [(across(dot.x), up(dot.y), dot) for dot in line.dots if dot.y is not None]
+        if drawn:
+            path = _path([(x, y) for x, y, _ in drawn])
+            _add(svg, "path", d=path, **_class(f"line {line.style}"))
+        for x, y, dot in drawn if line.markers else ():
+            marker = _marker(svg, x, y, line.style, 2.7)
+            _hint(marker, f"{line.name}, {x_label} {_short(dot.x)}: {_say(dot, share, percent)}")
     return _markup(svg)
+
+
+def _band(
+    svg: ET.Element, line: Line, across: Callable[[float], float], up: Callable[[float], float]
+) -> None:
+    """Draws the interval band of a line, if at least two points have an interval."""
+    ends = [(d.x, d.low, d.high) for d in line.dots if d.low is not None and d.high is not None]
+    if len(ends) > 1:
+        edge = [(across(x), up(high)) for x, _, high in ends]
+        edge += [(across(x), up(low)) for x, low, _ in reversed(ends)]
+        _add(svg, "path", d=f"{_path(edge)}Z", **_class(f"band {line.style}"))
 
 
 def scatter(
@@ -166,10 +169,10 @@ def scatter(
     if len(joined) > 1:
         _add(svg, "path", d=_path(joined), **_class("line term"))
     spots = [(across(p.x), up(p.y), p) for p in sorted(points, key=lambda p: -p.y)]
-    names = beside([(x, y, point.name) for x, y, point in spots], wide)
+    names = place_labels([(x, y, point.name) for x, y, point in spots], wide)
     for (x, y, point), (start, base) in zip(spots, names, strict=True):
         if abs(base - 3.5 - y) > 11:
-            end = start if start > x else start + width(point.name)
+            end = start if start > x else start + text_width(point.name)
             _add(svg, "line", x1=x, y1=y, x2=end, y2=base - 3.5, **_class("leader"))
     for (x, y, point), (start, base) in zip(spots, names, strict=True):
         marker = _marker(svg, x, y, point.style, 4.0)
@@ -316,35 +319,38 @@ def _markup(svg: ET.Element) -> Markup:
     return Markup(ET.tostring(svg, encoding="unicode"))  # escaped by ElementTree
 
 
-def width(name: str) -> float:
-    """About how wide a name is."""
+def text_width(name: str) -> float:
+    """Approximate width of a name in the drawing."""
     return 6.2 * len(name)
 
 
-def beside(spots: Sequence[tuple[float, float, str]], wide: float) -> list[tuple[float, float]]:
-    """Where the names of points start: near them, clear of one another and of all points.
+def place_labels(
+    spots: Sequence[tuple[float, float, str]], right: float
+) -> list[tuple[float, float]]:
+    """Returns where the names of points start: near them, without overlaps.
 
     Args:
-        spots: Every point's place and name, in the order in which names are set.
-        wide: How far right a name may reach.
+        spots: Position and name of every point, in the order in which names are placed.
+        right: Right edge of the drawing.
     """
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y, _ in spots]
-    found = []
+    starts = []
     for x, y, name in spots:
         rows = sorted(range(-14, 15), key=lambda row: (abs(row), -row))
-        sides = [(x + 8, y + 3.5), (x - 8 - width(name), y + 3.5)]
+        sides = [(x + 8, y + 3.5), (x - 8 - text_width(name), y + 3.5)]
         offers = [(start, base + 12 * row) for row in rows for start, base in sides]
-        boxes = [(start, base - 9, start + width(name), base + 2) for start, base in offers]
+        boxes = [(start, base - 9, start + text_width(name), base + 2) for start, base in offers]
         free = (
-            n for n, box in enumerate(boxes)
-            if box[0] >= 0 and box[2] <= wide and not any(_meet(box, other) for other in taken)
-        )  # fmt: skip
+            number
+            for number, box in enumerate(boxes)
+            if box[0] >= 0 and box[2] <= right and not any(_overlap(box, b) for b in taken)
+        )
         chosen = next(free, 0)
         taken.append(boxes[chosen])
-        found.append(offers[chosen])
-    return found
+        starts.append(offers[chosen])
+    return starts
 
 
-def _meet(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
+def _overlap(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
     """Whether two boxes (left, top, right, bottom) overlap."""
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]

@@ -10,10 +10,10 @@ from unsee.records.schema import Measure
 from unsee.report.findings import percent
 
 # Scores that are shares of something read best in percent; the others stay numbers of 0..1.
-SHARES = frozenset({
-    "accuracy", "cloze", "probability", "keyword_match", "ape", "attack_success", "refusal_rate",
-    "joint_right", "joint_wrong", "acc", "acc_norm", "exact_match",
-})  # fmt: skip
+SHARES = frozenset(
+    "accuracy cloze probability keyword_match ape attack_success refusal_rate joint_right "
+    "joint_wrong acc acc_norm exact_match".split()
+)
 
 # Stands where a model was not measured.
 NONE = "\N{EN DASH}"

@@ -43,6 +43,7 @@ RECIPES = (
     "pocket-npo",
     "pocket-npo-visual",
 )
+SITE = "https://unsee-ml.github.io/unsee/"
 README_RECIPES = ("pocket-vkd", "pocket-vkd-features")
 
 # Methods, with their fields, whose cost is measured by `experiments.speed.until_forgotten`.
@@ -185,15 +186,14 @@ def main() -> None:
         f"the forget pictures reaches the visual-retain reference's {goal:.3f} (checked every 10 "
         f"steps, which is not counted in the seconds). Each runs in a process of its own, one "
         f"after another.\n\n{cost_table(costs)}\n\n"
-        f"## RelearningOutcome (the demo's run, seed 0)\n\n{attack_table(demo['attacks'])}\n\n"
+        f"## Relearning (the demo's run, seed 0)\n\n{attack_table(demo['attacks'])}\n\n"
         f"## The demo\n\n{demo_line}\n"
     )
     (DOCS / "results-pocket.md").write_text(page, "utf-8")
     short = {name: runs[name] for name in README_RECIPES}
     section = (
-        f"{intro}{quality_table(short)}\n\n{demo_line} Costs and the "
-        "relearning attack: [docs/results-pocket.md](docs/results-pocket.md); thirteen "
-        "methods\nside by side: [docs/results-compare.md](docs/results-compare.md)."
+        f"{intro}{quality_table(short)}\n\n{demo_line} [Costs and the relearning attack]"
+        f"({SITE}results-pocket/); [all thirteen methods]({SITE}results-compare/)."
     )
     replace_section(ROOT / "README.md", "results", section)
 

@@ -200,3 +200,20 @@ def test_the_contributed_method_is_a_whole_one(tmp_path: Path) -> None:
         [sys.executable, "-c", trial], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_readme_is_short_and_its_links_work_outside_the_repository() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 120
+    assert text.index("pip install unsee") < text.index("make demo") < text.index("make test")
+    # A package index shows the page without the repository around it.
+    assert all(t.startswith("https://") for t in re.findall(r"\]\(([^)]+)\)", text))
+
+
+def test_changelog_keeps_the_agreed_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    titles = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    assert titles <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert re.search(r"^## \[Unreleased\]$", text, re.MULTILINE)
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "src/unsee/__init__.py").read_text())
+    assert version is not None and f"## {version[1]}" in text

@@ -138,7 +138,7 @@ def page(build: Path, command: str, most: int, runs: Mapping[str, Summary]) -> s
     )
     if runs:
         text += f"\n## Quality\n\n{quality_table(runs)}\n"
-        text += f"\n## RelearningOutcome\n\n{relearning_table(runs)}\n"
+        text += f"\n## Relearning\n\n{relearning_table(runs)}\n"
     missing = [name for name in RECIPES if name not in runs]
     if missing:
         text += f"\nNot run: {', '.join(missing)}.\n"

@@ -102,7 +102,7 @@ def require_extra(module: str, extra: str, purpose: str) -> None:
     """Checks that an optional dependency is installed, before it is imported.
 
     Args:
-        module: Its import name, such as "optuna".
+        module: The import name, such as "optuna".
         extra: The extra of unsee that installs it, such as "compare".
         purpose: What needs it, as the subject of a sentence.
 

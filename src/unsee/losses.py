@@ -121,7 +121,13 @@ def scaled_mse(
     t: Float[Tensor, "batch *tokens dim"],
     variance: Float[Tensor, ""],
 ) -> Float[Tensor, " batch"]:
-    """Mean squared error of each row, divided by the variance of the layer; 0 if equal."""
+    """Mean squared error of each row, divided by the variance of the layer; 0 if equal.
+
+    Args:
+        h: Representations of the student.
+        t: Representations of the teacher.
+        variance: Variance of the layer's representations.
+    """
     return (h.float() - t.float()).square().flatten(1).mean(1) / variance
 
 

@@ -27,7 +27,13 @@ class Bar:
         return self
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """Shows the progress of the stage; see `unsee.training.loop.Progress`."""
+        """Shows the progress of the stage.
+
+        Args:
+            step: The number of steps done.
+            steps: The number of all steps.
+            terms: The loss terms of the last step, by name.
+        """
         if self._progress is not None and self._task is not None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             self._progress.update(self._task, completed=step, total=steps, terms=text)

@@ -47,7 +47,7 @@ class Picture:
     """A reference to a picture: a file, or encoded bytes from a table; decoded when opened.
 
     Attributes:
-        source: Its name in messages and records, such as "photos/anna/1.jpg" or "set.parquet#3".
+        source: Name in messages and records, such as "photos/anna/1.jpg" or "set.parquet#3".
         path: The file, if the picture is one.
         data: The encoded bytes (JPEG, PNG, ...), if there is no file.
     """

@@ -134,7 +134,13 @@ class Family:
         return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
     def hidden(self, model: Any, inputs: dict[str, Tensor], module: str) -> Tensor:
-        """The output [batch, seq, dim] of a module of the LLM for a batch."""
+        """The output [batch, seq, dim] of a module of the LLM for a batch.
+
+        Args:
+            model: The Hugging Face model.
+            inputs: The inputs of the batch.
+            module: The module's name.
+        """
         outputs: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -195,6 +201,11 @@ class Family:
         A line break that the template writes after the answer's end token is removed, because the
         model is not trained on it. With `prefill` and without the answer, the text ends after the
         prefill.
+
+        Args:
+            processor: The checkpoint's processor.
+            sample: The sample.
+            with_answer: Whether the text includes the answer; otherwise it ends before it.
         """
         if sample.prefill and not with_answer:
             prefilled = self.text(processor, replace(sample, answer=""), with_answer=True)
@@ -215,7 +226,14 @@ class Family:
         images: Sequence[Sequence[Image.Image]],
         side: str,
     ) -> dict[str, Tensor]:
-        """The processor's outputs for texts and the images of each, padded on `side`."""
+        """The processor's outputs for a batch of texts with images.
+
+        Args:
+            processor: The checkpoint's processor.
+            texts: One text per row.
+            images: The images of each row.
+            side: The side of the padding: "left" or "right".
+        """
         arranged = list(images) if self.nests_images else [image for row in images for image in row]
         return dict(
             processor(

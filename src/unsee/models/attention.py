@@ -77,7 +77,19 @@ def _pieces(q: Tensor) -> Iterator[tuple[tuple[int, int], slice]]:
 def headwise(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """The attention function for transformers; torch's own where this one is not faster."""
+    """The attention function for transformers; torch's own where this one is not faster.
+
+    Args:
+        module: The attention module.
+        query: [batch, heads, tokens, width].
+        key: [batch, heads, tokens, width].
+        value: [batch, heads, tokens, width].
+        attention_mask: Mask of transformers' SDPA attention; this function is used without one.
+        options: Further arguments of transformers' attention interface.
+
+    Returns:
+        The output [batch, tokens, heads, width], and None for the attention weights.
+    """
     causal = options.get("is_causal")
     applies = (
         attention_mask is None

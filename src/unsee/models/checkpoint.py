@@ -242,6 +242,11 @@ def checkpoint_names(
 ) -> dict[str, str]:
     """The tensor name in the checkpoint's files of each parameter.
 
+    Args:
+        family: The family of the checkpoint.
+        files: The file of each tensor, from `weight_map`.
+        names: Names of the model's parameters.
+
     Raises:
         ModelError: If a parameter is in no file.
     """
@@ -253,7 +258,13 @@ def checkpoint_names(
 
 
 def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str]) -> dict[str, str]:
-    """Like `checkpoint_names`, but parameters that are in no file are left out."""
+    """Like `checkpoint_names`, but parameters that are in no file are left out.
+
+    Args:
+        family: The family of the checkpoint.
+        files: The file of each tensor, from `weight_map`.
+        names: Names of the model's parameters.
+    """
     keys: dict[str, str] = {}
     for name in names:
         for key in family.checkpoint_keys(name):

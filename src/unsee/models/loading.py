@@ -43,8 +43,8 @@ def load_visual(
 
     Args:
         folder: The checkpoint.
-        family: Its family.
-        config: Its Hugging Face configuration.
+        family: The family of the checkpoint.
+        config: The Hugging Face configuration.
         dtype: The dtype of the weights.
         device: "cpu" or "cuda".
         trust_remote_code: Allow the checkpoint's own Python code to run.

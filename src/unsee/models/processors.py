@@ -34,7 +34,7 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     Args:
         folder: The checkpoint.
         model_type: The `model_type` of its config.json.
-        family: Its family.
+        family: The family of the checkpoint.
         trust_remote_code: Allow the checkpoint's own Python code to run.
 
     Raises:

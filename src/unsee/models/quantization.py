@@ -29,7 +29,7 @@ class Quantization:
     Attributes:
         load_in: "8bit" or "4bit"; None for a checkpoint that is stored quantized.
         library: The quantization library.
-        version: Its version; None if it is not installed.
+        version: The version of the library; None if it is not installed.
     """
 
     load_in: str | None

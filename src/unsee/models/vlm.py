@@ -54,12 +54,16 @@ class VLM:
 
     Attributes:
         model: The Hugging Face model.
-        processor: Its processor.
+        processor: The Hugging Face processor.
         family: The family of the checkpoint, which handles what differs between models.
         source: The folder that it was loaded from.
         visual_only: True if the language part was not loaded (it is on the meta device).
         quantization: How its weights are quantized; None if they are not. Quantized weights
             cannot be trained.
+
+    Example:
+        >>> VLM.load(pocket.checkpoint("target"))
+        VLM(LlavaForConditionalGeneration, family=llava, parameters=..., device=cpu, source='...')
     """
 
     model: Any

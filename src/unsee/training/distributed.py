@@ -41,7 +41,7 @@ class Objective(nn.Module):
         """Creates an objective whose `step` is set later.
 
         Args:
-            context: Its precision is used in the forward pass.
+            context: The precision of the forward pass, and the number of processes.
             module: Holds the trained weights.
         """
         super().__init__()

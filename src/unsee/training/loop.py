@@ -23,13 +23,19 @@ SINGLE_PROCESS = DistributedContext()
 
 
 class Progress(Protocol):
-    """What the loop calls to show progress."""
+    """Interface of objects that are called after every step, such as a progress bar."""
 
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
-        """Called after every step with the number of steps done, of all steps, and the losses."""
+        """Called after every step.
+
+        Args:
+            step: The number of steps done.
+            steps: The number of all steps.
+            terms: The loss terms of the step, by name.
+        """
 
 
-class AfterStep:
+class AfterStep(Progress):
     """A `Progress` that calls a function with the number of steps done."""
 
     def __init__(self, function: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""The resumable state of a training run: weights, optimiser and history in one file."""
+"""The resumable state of a training run: weights, optimizer and history in one file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingHistory:
-    """What a training run did.
+    """Progress of a training run: steps, time and last loss terms.
 
     Attributes:
         steps: Steps done in total, including those before a resume.
         seconds: Wall-clock time in the loop, including that before a resume.
-        samples: Samples seen, if the caller counts them.
         trained: Number of parameter values that received a gradient.
         last: The loss terms of the last step.
     """
 
     steps: int = 0
     seconds: float = 0.0
-    samples: int = 0
     trained: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
@@ -88,9 +86,9 @@ def load_state(
     Args:
         folder: Where it is.
         settings: The training settings.
-        optimizer_step: Its weights and optimizer are overwritten.
+        optimizer_step: Holds weights and optimizer, which are overwritten.
         trained: The names of the trained parameters.
-        history: Its fields are overwritten.
+        history: The history whose fields are overwritten.
 
     Raises:
         RunError: If the state belongs to another run.
@@ -112,5 +110,6 @@ def load_state(
             "options, or start afresh in another folder (--out)."
         )
     optimizer_step.load_state(tensors, json.loads(meta["scaler"]))
-    for name, value in json.loads(meta["history"]).items():
-        setattr(history, name, value)
+    stored_history = json.loads(meta["history"])
+    for name in asdict(history).keys() & stored_history.keys():
+        setattr(history, name, stored_history[name])

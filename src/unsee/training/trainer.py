@@ -1,4 +1,4 @@
-"""What a method trains with (`Trainer`), and what the training returns (`TrainingResult`)."""
+"""`Trainer`, the inputs of a training besides model and data, and `TrainingResult`, its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEEDS_DDP = "needs whole weights, and they are sharded among processes. Type par
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training did; the trained weights themselves are in the model.
+    """The result of a training, except for the weights, which are trained in place.
 
     Attributes:
         history: Steps, seconds and the last loss terms.
@@ -46,9 +46,16 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What a method trains with: settings, and where state, log and progress go.
+    """Inputs of a training besides model and data: settings, state folder, log and progress.
 
-    It holds inputs only; `fit` returns a `TrainingResult`.
+    `fit` returns a `TrainingResult`; the trainer itself does not change.
+
+    Example:
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> from unsee.methods import METHODS
+        >>> result = METHODS.get("grad_diff")().unlearn(vlm, data, trainer)
+        >>> result.history.steps
+        1
 
     Attributes:
         settings: Steps, learning rate, seed and so on.
@@ -135,7 +142,13 @@ class Trainer:
         return world_size() / self.settings.accumulate
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
-        """The samples of a batch; each stream is shuffled with its own seed."""
+        """The samples of a batch.
+
+        Args:
+            samples: The samples to draw from.
+            step: The number of the (micro-)batch.
+            stream: Number of the random stream; different sets are shuffled independently.
+        """
         settings = self.settings
         seed = settings.seed * 101 + stream
         return [samples[i] for i in batch_indices(len(samples), settings.batch_size, step, seed)]

@@ -43,6 +43,15 @@ class TrainingResult:
     adapters: LoraAdapters | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: steps, seconds, last loss terms, and the names of the choices."""
+        terms = ", ".join(f"{name}={value:.4g}" for name, value in self.history.last.items())
+        parts = [f"steps={self.history.steps}", f"seconds={self.history.seconds:.1f}"]
+        parts += [f"last=({terms})"] if terms else []
+        parts += [f"adapters={len(self.adapters.targets)}"] if self.adapters is not None else []
+        parts += [f"choices=[{', '.join(self.choices)}]"] if self.choices else []
+        return f"TrainingResult({', '.join(parts)})"
+
 
 @dataclass(frozen=True)
 class Trainer:

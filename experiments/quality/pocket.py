@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +72,8 @@ def measure_demo(out: Path) -> dict[str, Any]:
     run_unsee(["demo", "--out", str(folder)])
     seconds = time.perf_counter() - before
     # The largest child process so far; the demo is the largest of them, and runs first.
+    import resource  # missing on Windows
+
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     keys = {"share", "modules", "area_to_reference", "steps_to_half_recovery"}
     attacks = [attack.model_dump(include=keys) for attack in read_run(folder).summary.relearn]

@@ -282,7 +282,7 @@ class TestPage:
             "540 3 unscored",
             "The attacker trains the language part (LoRA)",
             "Half recovered after",
-            "Logits equal bit for bit on 64 probes",
+            "Logits equal bit for bit on 64 text-only probes",
             "42 of 120",
             "44 % of 1,836,032",
             "912 MB",
@@ -299,8 +299,10 @@ class TestPage:
 
     def test_says_how_far_pictures_moved(self, tmp_path: Path) -> None:
         said = page_of(tmp_path / "a").text
-        assert "moved by 1.87 for pictures to forget and by 0.09 for pictures to retain" in said
-        assert "moved by" not in page_of(tmp_path / "b", representation=None).text
+        assert "changed by 1.87 on forget pictures and by 0.09 on retain pictures" in said
+        assert (
+            "language model reads changed" not in page_of(tmp_path / "b", representation=None).text
+        )
 
     def test_is_the_same_bytes_again(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run")
@@ -335,8 +337,8 @@ class TestPage:
             tmp_path, kind="evaluate", target=None, reference=None, retain_only=None, method=None
         )
         check_page(page)
-        assert "This model" in page.text and "there is no before" not in page.text
-        assert "No visual-retain reference was measured" in page.text
+        assert "This model" in page.text and "no scores before unlearning" not in page.text
+        assert "The visual-retain reference was not measured" in page.text
 
     def test_shows_nothing_as_markup_that_a_record_says(self, tmp_path: Path) -> None:
         summary = sample_summary()
@@ -441,7 +443,7 @@ class TestPage:
                        target=None, reference=None, retain_only=None)  # fmt: skip
         shown = {group.title: group for group in views.view(report.read_run(run), "r").groups}
         assert [row["label"] for row in shown["Forgotten"].rows] == [
-            "The forgotten, by name", "Other pictures",
+            "Forgotten people, by name", "Other pictures",
         ]  # fmt: skip
         assert [row["label"] for row in shown["Others"].rows] == ["Celebrity"]
         assert shown["Others"].strips[0].after == "0.30"

@@ -1,4 +1,4 @@
-"""The table of attacks other than relearning: what every model says before and after."""
+"""The table of attacks other than relearning: answers of every model before and after."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODELS = ("target", "unlearned", "reference", "retain_only")
 
 @dataclass(frozen=True)
 class Row:
-    """What one attack does, or one thing that is read off the models.
+    """One attack, or one number that an attack computes from the models.
 
     Attributes:
-        attack: The attack, or the composed ones.
-        what: What the numbers are.
-        cells: The forgotten people, model by model, "before → after" or what is read.
-        retain: The same of everyone else, of the unlearned model.
-        n: Questions or samples about the forgotten people.
+        attack: Name of the attack or chain.
+        what: Its fields, or the name of the number.
+        cells: Forgotten people, by model: "before → after" or the number.
+        retain: The same for other people, of the unlearned model.
+        n: Number of questions or samples about the forgotten people.
     """
 
     attack: str

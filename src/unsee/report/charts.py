@@ -1,7 +1,7 @@
-"""Charts as inline SVG: lines with interval bands, and strips that compare models on one measure.
+"""Charts as inline SVG: lines with interval bands, strips of scores, and scatter plots.
 
 Colours and dashes come from style.css by class, so that light, dark and print share one drawing.
-A model is told apart by dash and marker as well as by colour.
+Models differ in dash and marker as well as in colour.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens over steps: the recovery curves under attack, and the terms of the loss."""
+"""Charts over steps: recovery curves under attack, and the terms of the training loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Attack:
 
 
 def curves(run: Run) -> list[tuple[str, str]]:
-    """The legend of the recovery curves: what is drawn in any panel."""
+    """The legend of the recovery curves: all lines that some panel has."""
     drawn = [
         (label, style)
         for name, label, style in reversed(CURVES)
@@ -46,7 +46,7 @@ def curves(run: Run) -> list[tuple[str, str]]:
 
 
 def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
-    """The relearning attacks by the attacker's modules, each a row of panels by share."""
+    """The relearning attacks by the modules that are trained, one panel per share."""
     rows: dict[str, list[RelearningOutcome]] = {}
     for attack in run.summary.relearn:
         rows.setdefault(attack.modules, []).append(attack)
@@ -65,12 +65,12 @@ def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
 
 
 def metric_of(key: str | None) -> str:
-    """The metric of a "split/modality/metric" key; older records name none."""
+    """The metric of a "split/modality/metric" key; accuracy for older records without a key."""
     return (key or "").rpartition("/")[2] or "accuracy"
 
 
 def scored(run: Run) -> str:
-    """What the recovery curves show, in a sentence."""
+    """A sentence about the metric of the recovery curves."""
     told = []
     for attack in run.summary.relearn:
         mine, other = (metric_of(key) for key in (attack.measure, attack.retain_measure))
@@ -130,7 +130,7 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
 
 
 def _half(steps: float | None, before: float | None) -> str:
-    """When half of what the target knew is back; older records tell no target's score."""
+    """Words for the step at which half of the target model's score is reached."""
     if steps is not None:
         return f"{steps:g} steps"
     return "nothing known before" if before == 0 else "not reached"
@@ -142,7 +142,7 @@ def _ends(values: Mapping[float, float | None]) -> tuple[float | None, float | N
 
 
 def training(run: Run, uid: str) -> list[tuple[str, Markup]]:
-    """A chart of the loss and one of each named term, over the steps."""
+    """One chart of the loss and one of each of its terms."""
     series: dict[str, list[charts.Dot]] = {}
     for step in run.train:
         parts = {"loss": step.loss} | (dict(step.terms) if step.terms else {})

@@ -1,4 +1,4 @@
-"""Lists of facts: guarantees, cost, hyperparameters, provenance and benchmark."""
+"""Rows of the report about guarantees, cost, hyperparameters, provenance and benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from unsee.report.findings import Level, percent
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a list of facts."""
+    """A labelled value of the report.
+
+    Attributes:
+        label: What the value is.
+        value: The value, worded.
+        note: Small print beside it.
+        level: Shows the value as a coloured badge.
+        code: Shows the value in a monospaced font.
+    """
 
     label: str
     value: str
@@ -23,7 +31,7 @@ class Row:
 
 
 def guarantees(run: Run) -> list[Row]:
-    """The exact statements about what the run changed; empty if none was recorded."""
+    """What was checked about the unlearned model; empty if nothing was."""
     checked = run.summary.guarantees
     if checked is None:
         return []
@@ -31,12 +39,12 @@ def guarantees(run: Run) -> list[Row]:
     rows = [
         _yes_no(
             checked.text_identical,
-            "Text-only answers are identical",
-            f"Logits equal bit for bit on {probes} probes without a picture." if probes else "",
+            "Text-only outputs are identical",
+            f"Logits equal bit for bit on {probes} text-only probes." if probes else "",
         ),
         _yes_no(
             checked.language_part_sha256_unchanged,
-            "Language part is untouched",
+            "Language part is unchanged",
             f"SHA-256 {sha256}" if sha256 else "",
         ),
     ]
@@ -53,7 +61,9 @@ def guarantees(run: Run) -> list[Row]:
         rows.append(Row("Why not checked", checked.reason))
     if checked.patch_bytes is not None:
         size = wording.size(checked.patch_bytes)
-        rows.append(Row("Visual patch", size, "The whole change, to be shipped."))
+        rows.append(
+            Row("Visual patch", size, "Holds all changed tensors; apply it with `unsee apply`.")
+        )
     return rows
 
 
@@ -66,28 +76,24 @@ def _yes_no(value: object, label: str, note: str) -> Row:
 
 
 def cost(run: Run) -> list[Row]:
-    """What the run cost."""
+    """The cost of unlearning; fields without a wording of their own are shown by their key."""
     record = run.summary.cost
     if record is None:
         return []
-    rows = []
-    if record.seconds is not None:
-        rows.append(Row("Time", wording.duration(record.seconds)))
-    if record.steps is not None:
-        rows.append(Row("Steps", wording.plain(record.steps)))
-    trained, total = record.trainable_parameters, record.total_parameters
-    if trained is not None:
-        of = f"{percent(trained / total)} of {total:,}" if total else ""
-        rows.append(Row("Trained parameters", f"{trained:,}", of))
-    if record.peak_memory_bytes is not None:
-        rows.append(Row("Peak memory", wording.size(record.peak_memory_bytes)))
-    if (speed := record.samples_per_second) is not None:
-        digits = 0 if speed >= 10 else 1
-        rows.append(Row("Speed", f"{speed:,.{digits}f} samples/s"))
-    return rows + [
-        Row(wording.words(key), wording.plain(value))
-        for key, value in record.extras.items()
-        if value is not None
+    total, trained = record.total_parameters, record.trainable_parameters
+    of_total = f"{percent(trained / total)} of {total:,}" if trained is not None and total else ""
+    speed = record.samples_per_second or 0.0
+    worded = {
+        "seconds": Row("Wall-clock time", wording.duration(record.seconds or 0.0)),
+        "steps": Row("Training steps", wording.plain(record.steps)),
+        "trainable_parameters": Row("Trained parameters", f"{trained or 0:,}", of_total),
+        "peak_memory_bytes": Row("Peak memory", wording.size(record.peak_memory_bytes or 0)),
+        "samples_per_second": Row("Throughput", f"{speed:,.{0 if speed >= 10 else 1}f} samples/s"),
+    }
+    return [
+        worded.get(key, Row(wording.words(key), wording.plain(value)))
+        for key, value in record.to_dict().items()
+        if value is not None and key != "total_parameters"
     ]
 
 
@@ -128,7 +134,7 @@ def provenance(run: Run) -> list[Row]:
 
 
 def _tasks(run: Run) -> list[Row]:
-    """What lm-evaluation-harness was asked."""
+    """Tasks of lm-evaluation-harness."""
     harness = run.summary.harness
     if harness is None:
         return []

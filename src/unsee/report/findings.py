@@ -1,7 +1,7 @@
-"""Findings: what the numbers of a record say about forgetting, keeping, text and attack.
+"""Findings: judgements on forgetting, utility, text and relearning, made from a record's numbers.
 
-The rules stand in docs/records.md ("How the verdict is reached"). Whoever reads the sentence may
-act on it, so nothing is called forgotten without a reference model to compare with.
+docs/records.md documents the rules ("How the verdict is reached"). People act on the verdict, so
+nothing is called forgotten without a reference model to compare with.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from unsee.records.schema import (
 
 Level = Literal["good", "warn", "bad", "unknown"]
 
-# A score within this of the one it is held against counts as equal: the project's own target.
+# Scores that differ by at most this much count as equal.
 TOLERANCE = 0.02
-# Beyond this loss, utility is called lost and not only lower.
+# Utility that falls by more than this is called lost, not just lower.
 LOST = 0.05
-# Below the reference by more than this, the silence itself singles the forgotten people out.
+# A score below the reference by more than this gives the forgotten people away.
 OVERSHOT = 0.10
-# Mean gap over the attack, 0..1, above which recovery is called faster than the reference's.
+# Mean gap to the reference over the attack, 0..1, above which recovery is called faster.
 FASTER = 0.05
 
-# What a score of the people to be forgotten is in words; the first that was measured is judged.
+# Words for a score on forgotten people, by metric; the first metric that was measured is judged.
 SAYS = {
     "accuracy": "answers {} right",
     "cloze": "fills in {} right",
@@ -46,9 +46,9 @@ PLACES = {
     "general": "general questions about pictures",
     "general_forget": "general questions about the forgotten people's pictures",
 }
-# The label of a record whose target did not know what was to be forgotten.
+# The label if the target model did not know what was to be forgotten.
 NOTHING = "Nothing to forget"
-# What a benchmark counts, one and many; the many is its key in the record.
+# What a benchmark counts, singular and plural; the plural is its key in the record.
 KINDS = (("person", "people"), ("concept", "concepts"), ("category", "categories"))
 MODULES = {
     "visual": "the visual part",
@@ -62,9 +62,9 @@ class Finding:
     """One judged side of a record.
 
     Attributes:
-        level: "unknown" where the record does not hold what a judgement needs.
+        level: "unknown" if the record lacks the numbers for a judgement.
         label: A word or two, such as "Forgotten".
-        clause: Its part of the sentence; empty where there is nothing to say.
+        clause: Its part of the verdict's sentence; may be empty.
     """
 
     level: Level
@@ -73,7 +73,7 @@ class Finding:
 
 
 def first_key(measures: Measures | None, *prefixes: str) -> str | None:
-    """The first key under `prefixes`, in order, that holds a scored value; accuracy preferred."""
+    """The first key under `prefixes`, in order, with a scored value; accuracy is preferred."""
     for prefix in prefixes:
         for metric in SAYS:
             found = (measures or {}).get(f"{prefix}/{metric}")
@@ -83,9 +83,9 @@ def first_key(measures: Measures | None, *prefixes: str) -> str | None:
 
 
 def forgotten_prefixes(summary: Summary) -> tuple[str, ...]:
-    """Where the pictures to forget were asked about: held-out ones first, trained-on ones last."""
+    """Prefixes of the measures on forget pictures: held-out splits first, training splits last."""
     others = [s for s in summary.forgetting if s not in ("forget", "forget_holdout")]
-    # What the model was taught of them says least.
+    # Training questions tell least.
     others = [s for s in others if s != "train_forget"]
     return tuple(f"{split}/vqa" for split in ("forget_holdout", *others, "forget"))
 
@@ -97,14 +97,14 @@ def value_of(measures: Measures | None, key: str | None) -> float | None:
 
 
 def percent(value: float) -> str:
-    """A share of 0..1 in whole percent; one decimal where rounding would hide a difference."""
+    """A share of 0..1 in percent, with a decimal where rounding would give 0 or 100 %."""
     points = 100 * value
     near_end = 0 < points < 0.95 or 99.05 < points < 100
     return f"{points:.1f} %" if near_end else f"{points:.0f} %"
 
 
 def people(summary: Summary) -> str:
-    """Whom or what is to be forgotten, with the number if the record counts them."""
+    """Words for what is to be forgotten, with its number if the record has it."""
     benchmark = summary.benchmark or BenchmarkRecord()
     one, many = next(
         (names for names in KINDS if getattr(benchmark, names[1]) is not None), KINDS[0]
@@ -116,7 +116,7 @@ def people(summary: Summary) -> str:
 
 
 def _holds_out_pictures(summary: Summary) -> bool:
-    """Whether held-out questions are about other pictures, as they are of a user's own table."""
+    """Whether held-out questions are about held-out pictures, as in a user's own table."""
     name = summary.benchmark.name if summary.benchmark else None
     if name is None:
         return True
@@ -191,7 +191,7 @@ def _does(key: str, value: float) -> str:
 
 
 def changes(summary: Summary) -> list[tuple[str, float, float]]:
-    """Where utility can be compared with the target model: split, before, after."""
+    """Scores that should not change: split, score before, score after."""
     found = []
     apart = {*summary.forgetting, "train_retain", "retain", "retain_holdout"}
     asked = [key.partition("/")[0] for key in summary.measures or () if "/vqa/" in key]
@@ -205,7 +205,7 @@ def changes(summary: Summary) -> list[tuple[str, float, float]]:
 
 
 def utility(summary: Summary) -> Finding:
-    """Whether what else it sees is as before."""
+    """Whether answers about other pictures are as before."""
     compared = changes(summary)
     if not compared:
         if summary.target is None or not summary.measures:
@@ -227,20 +227,20 @@ def utility(summary: Summary) -> Finding:
 
 
 def graded(change: float) -> tuple[Level, str]:
-    """What a change of a score that should not change is called."""
-    # Shares are fractions: 0.92 - 0.94 falls short of -0.02 by a rounding error.
+    """Level and label of a change of a score that should not change."""
+    # 0.92 - 0.94 is below -0.02 by a rounding error.
     if change >= -TOLERANCE - 1e-9:
         return "good", "Kept"
     return ("warn", "Slightly worse") if change >= -LOST - 1e-9 else ("bad", "Lost")
 
 
 def text(summary: Summary) -> Finding:
-    """Whether what it has read is as before."""
+    """Whether text-only outputs are as before."""
     checked = summary.guarantees or Guarantees()
     if checked.text_identical is True:
         return Finding("good", "Identical", "all it has read is bit-for-bit the same")
     if checked.text_identical is None:
-        # With the language part never loaded there is nothing to compare, and yet this to say.
+        # The language part was never loaded, so it cannot have changed.
         only = checked.changed_outside_visual == 0 and checked.changed_tensors
         clause = "of its weights only visual ones were changed" if only else ""
         return Finding("unknown", "Not checked", clause)
@@ -258,7 +258,7 @@ def text(summary: Summary) -> Finding:
 
 
 def text_key(summary: Summary) -> str | None:
-    """The measure without a picture that fell most, forgotten people first among equals."""
+    """The text-only measure that fell most; of equal ones, that about forgotten people."""
     found = []
     for split in ("forget", "forget_holdout", "retain", "retain_holdout", "general"):
         key = first_key(summary.measures, f"{split}/text")
@@ -269,7 +269,7 @@ def text_key(summary: Summary) -> str | None:
 
 
 def worst(relearn: tuple[RelearningOutcome, ...]) -> RelearningOutcome | None:
-    """The attack that brings back most, held against the reference where there is one."""
+    """The attack with the largest recovery, relative to the reference if there is one."""
     measured = [attack for attack in relearn if attack.area_to_reference is not None]
     if measured:
         return max(measured, key=lambda attack: attack.area_to_reference or 0.0)
@@ -283,7 +283,7 @@ def _peak(attack: RelearningOutcome) -> float | None:
 
 
 def relearning(summary: Summary) -> Finding:
-    """Whether an attack brings them back faster than it would teach someone new."""
+    """Whether a relearning attack recovers the people faster than it teaches the reference."""
     attack = worst(summary.relearn)
     if attack is None:
         return Finding("unknown", "Not attacked")
@@ -308,12 +308,12 @@ def relearning(summary: Summary) -> Finding:
 
 
 def _clearly_above(attack: RelearningOutcome) -> bool:
-    """Whether at some step the whole interval lies above the reference's value."""
+    """Whether the whole interval is above the reference's value at some step."""
     reference = {point.step: point.value for point in attack.curve("reference")}
     gaps = [
         (point.low if point.low is not None else point.value, reference.get(point.step))
         for point in attack.curve("unlearned")
     ]
     known = [(low, beside) for low, beside in gaps if low is not None and beside is not None]
-    # Without curves the area is all there is, and it stands.
+    # Without curves, the area alone decides.
     return not known or any(low > beside for low, beside in known)

@@ -1,4 +1,4 @@
-"""The models' scores on every measure: a strip for the first metric, a table for all."""
+"""Scores of all models: a strip for the first metric of each split, a table for all metrics."""
 
 from __future__ import annotations
 
@@ -61,32 +61,34 @@ def models(run: Run) -> list[tuple[str, str, str]]:
 
 
 def missing(run: Run) -> list[str]:
-    """What was not measured beside the model, in plain sentences."""
+    """Sentences about the models that were not measured."""
     summary = run.summary
     absent = []
     if not summary.target and summary.kind not in ("evaluate", "audit"):
-        absent.append("The target model was not measured, so there is no before.")
+        absent.append(
+            "The target model was not measured, so there are no scores before unlearning."
+        )
     if not summary.reference:
         absent.append(
-            "No visual-retain reference was measured: nothing says what a model that never saw "
-            "the people would answer."
+            "The visual-retain reference was not measured, so nothing tells what a model that "
+            "never saw the people would answer."
         )
     if not summary.retain_only:
-        absent.append("No retain-only reference was measured.")
+        absent.append("The retain-only reference was not measured.")
     return absent
 
 
 def moved(run: Run) -> str:
-    """How far the pictures moved for the language model, in a plain sentence; empty if unknown."""
+    """A sentence about how far the visual features changed; empty if that is not known."""
     shift = run.summary.representation or Representation()
     sides = [("forget", shift.forget_shift), ("retain", shift.retain_shift)]
-    told = [f"{value:.2f} for pictures to {verb}" for verb, value in sides if value is not None]
-    if not told:
+    changes = [f"{value:.2f} on {verb} pictures" for verb, value in sides if value is not None]
+    if not changes:
         return ""
     return (
-        f"The tokens that the language model reads moved by {' and by '.join(told)} (mean "
-        "squared, in variances over all pictures). That says how much changed, not what was "
-        "forgotten."
+        f"The visual features that the language model reads changed by {' and by '.join(changes)} "
+        "(mean squared change, in units of their variance over all pictures). This measures how "
+        "much changed, not what was forgotten."
     )
 
 
@@ -98,7 +100,7 @@ def groups(run: Run, uid: str) -> list[Group]:
     keys.sort(key=lambda key: order.get(key.rpartition("/")[0], len(order)))
     tasks = run.summary.harness.tasks if run.summary.harness else {}
     made = {name: Group(title, note) for name, title, note in wording.GROUPS}
-    # Where less is better of what was read, it is to be forgotten too.
+    # Text-only questions whose measure should fall are about what is to be forgotten too.
     lost = {
         key.rpartition("/")[0]
         for part in measured.values()

@@ -1,4 +1,4 @@
-"""The page: run folders in, one HTML file out that needs nothing beside it."""
+"""Writes the report: one self-contained HTML file about one or several runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unsee.report import charts, views
 def write(runs: Sequence[Path], out: Path) -> Path:
     """Writes the report on one or more runs.
 
-    The same run folders always give the same bytes: the page holds no time of its making.
+    The same run folders always give the same bytes: the page does not hold the time of writing.
 
     Args:
         runs: Run folders; several get a comparison first and a section each.
-        out: The HTML file, written whole or not at all; its folder is made where it is missing.
+        out: The HTML file, written atomically; its folder is created if it is missing.
 
     Returns:
         `out`.
@@ -51,7 +51,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
 
 
 def template(name: str) -> Template:
-    """A page's template, with the style sheet and the filters that pages share."""
+    """Returns a page's template, with the filters that pages share."""
     environment = Environment(
         loader=PackageLoader("unsee.report", "."),
         autoescape=True,

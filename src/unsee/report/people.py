@@ -1,4 +1,4 @@
-"""The gallery: people with their pictures, and what each model answered before and after."""
+"""The gallery: people with their pictures, and the answers of each model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from unsee.records.reader import Run
 from unsee.records.schema import GalleryEntry
 from unsee.report.embedded_images import Embedded, embed
 
-# A page of more faces than this is not looked at; the record holds the rest.
-MOST = 12
+# Nobody looks at more people than this; the record holds the rest.
+MAX_PEOPLE = 12
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question with its true answer and what the models said.
+    """A question with its true answer and the answers of the models.
 
     Attributes:
-        answers: (model as the page names it, its class, its answer, whether that is the truth).
+        question: The question.
+        truth: The true answer.
+        answers: Model, its CSS class, its answer, and whether that is the true one.
     """
 
     question: str
@@ -39,9 +41,9 @@ class Person:
 
 
 def gallery(run: Run) -> tuple[list[Person], int]:
-    """The cards, forgotten people first, and how many were left out.
+    """Returns the cards, forgotten people first, and the number of cards that were left out.
 
-    Where the record names no gallery, one is made of the per-sample scores.
+    Without a gallery in the record, one is made from the per-sample scores.
     """
     entries = list(run.summary.gallery or ()) or _from_scores(run)
     cards: dict[tuple[str, str | None, str | None], list[GalleryEntry]] = {}
@@ -52,8 +54,8 @@ def gallery(run: Run) -> tuple[list[Person], int]:
     hidden = 0
     for kind in ("forgotten", "kept", "general"):
         chosen = [item for item in cards.items() if item[0][0] == kind]
-        hidden += max(0, len(chosen) - MOST)
-        people += [_person(run, *item) for item in chosen[:MOST]]
+        hidden += max(0, len(chosen) - MAX_PEOPLE)
+        people += [_person(run, *item) for item in chosen[:MAX_PEOPLE]]
     return people, hidden
 
 
@@ -65,7 +67,7 @@ def kind_of(split: str, forgetting: Collection[str] = ()) -> str:
 
 
 def same(answer: str, truth: str) -> bool:
-    """Whether an answer is the truth, but for case, spaces and the final stop."""
+    """Whether two answers are equal except for case, spaces and the final full stop."""
     return _bare(answer) == _bare(truth)
 
 
@@ -86,7 +88,7 @@ def _person(
 
 
 def _said(entry: GalleryEntry, kind: str) -> list[tuple[str, str, str, bool]]:
-    """The models' answers; in one line where all models say the same."""
+    """The models' answers, as one line if all are the same."""
     said = (
         ("Before", "target", entry.before),
         ("After", "unlearned", entry.after),
@@ -100,7 +102,7 @@ def _said(entry: GalleryEntry, kind: str) -> list[tuple[str, str, str, bool]]:
 
 
 def _from_scores(run: Run) -> list[GalleryEntry]:
-    """A few questions a person, from the scores of the held-out pictures or, without, of others."""
+    """A few questions per person, about held-out pictures if there are any."""
     names = {"target": "before", "unlearned": "after", "reference": "reference"}
     found: dict[tuple[str, str], dict[str, str | None]] = {}
     for score in run.scores():
@@ -127,7 +129,7 @@ def _from_scores(run: Run) -> list[GalleryEntry]:
             if own != split or (entry.concept not in taken and len(taken) == most):
                 continue
             held = taken.setdefault(entry.concept, [])
-            # One picture a person: a card shows one face and what was said of it.
+            # A card shows one picture of a person and the answers about it.
             if len(held) < 3 and (not held or held[0].picture == entry.picture):
                 held.append(entry)
         chosen += [entry for held in taken.values() for entry in held]

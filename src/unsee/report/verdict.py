@@ -1,4 +1,4 @@
-"""The verdict: the findings of a record, and the sentence made of them."""
+"""The verdict on a record: its findings, and a sentence made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows of a run: plain data that the template lays out."""
+"""The content of the report's section on a run: plain data for the template."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.records.reader import Run
-from unsee.report import attack_table as attacked
-from unsee.report import wording
+from unsee.report import attack_table, wording
 from unsee.report.curves import Attack, attacks, curves, scored, training
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
 from unsee.report.findings import (
@@ -27,13 +26,22 @@ from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
 from unsee.report.verdict import Verdict, judge
 
-FORGOTTEN, OTHERS, GENERAL = "Forgotten people, seen", "Other people, seen", "General questions"
-READ, ATTACKED = "What it has read", "Under relearning"
+FORGOTTEN, OTHERS, GENERAL = "Forgotten people", "Other people", "General questions"
+READ, ATTACKED = "Text only", "Relearning attack"
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A tile under the verdict."""
+    """A tile under the verdict.
+
+    Attributes:
+        label: What was measured.
+        value: Scores before and after.
+        note: Small print below the value.
+        level: Colour of the badge.
+        said: Text of the badge; empty for none.
+        anchor: Id of the section with the details.
+    """
 
     label: str
     value: str
@@ -45,7 +53,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class View:
-    """Everything the page shows of one run."""
+    """The content of one run's section."""
 
     uid: str
     name: str
@@ -69,11 +77,11 @@ class View:
     shares: str
     missing: list[str]
     moved: str
-    attacked: list[attacked.Row]
+    attacked: list[attack_table.Row]
 
 
 def view(run: Run, uid: str) -> View:
-    """All parts of one run's section.
+    """Returns the content of one run's section.
 
     Args:
         run: The run, read.
@@ -104,12 +112,12 @@ def view(run: Run, uid: str) -> View:
         shares=_scale(groups(run, uid)),
         missing=missing(run),
         moved=moved(run),
-        attacked=attacked.table(run),
+        attacked=attack_table.table(run),
     )
 
 
 def _scale(groups: list[Group]) -> str:
-    """What the strips' common scale is labelled with: "percent", "number", or "both"."""
+    """The unit of the strips' common scale: "percent", "number", or "both"."""
     kinds = {strip.share for group in groups for strip in group.strips}
     return "both" if len(kinds) > 1 else "number" if kinds == {False} else "percent"
 
@@ -129,7 +137,7 @@ def facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
 def _seen_fact(
     run: Run, label: str, prefixes: tuple[str, ...], anchor: str, judgement: Verdict | None = None
 ) -> Fact:
-    """A score on pictures; `judgement` is given for the people to be forgotten."""
+    """The tile of a score on pictures; `judgement` is given for the forgotten people."""
     summary = run.summary
     key = first_key(summary.measures, *prefixes)
     after, before = value_of(summary.measures, key), value_of(summary.target, key)
@@ -151,7 +159,7 @@ def _seen_fact(
 def _text_fact(run: Run, finding: Finding, anchor: str) -> Fact:
     summary = run.summary
     probes = summary.guarantees.text_probes if summary.guarantees else None
-    note = f"{probes} text-only probes, bit for bit" if probes else ""
+    note = f"{probes} text-only probes, compared bit for bit" if probes else ""
     key = text_key(summary)
     after, before = value_of(summary.measures, key), value_of(summary.target, key)
     if key is None or after is None or before is None:

@@ -1,4 +1,4 @@
-"""How numbers and keys of a record are worded for a reader."""
+"""Wording of a record's numbers and keys in the report."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from unsee.records.schema import Measure
 from unsee.report.findings import percent
 
-# Scores that are shares of something read best in percent; the others stay numbers of 0..1.
+# Metrics that are shown in percent; all others are shown as numbers of 0..1.
 SHARES = frozenset(
     "accuracy cloze probability keyword_match ape attack_success refusal_rate joint_right "
     "joint_wrong acc acc_norm exact_match".split()
 )
 
-# Stands where a model was not measured.
+# Shown where a model was not measured.
 NONE = "\N{EN DASH}"
 
 SPLITS = {
@@ -23,15 +23,15 @@ SPLITS = {
     "forget/vqa": "Training pictures",
     "retain_holdout/vqa": "Held out",
     "retain/vqa": "Training pictures",
-    "general/vqa": "Pictures of the others",
-    "general_forget/vqa": "Pictures of the forgotten",
-    "forget/text": "The forgotten, by name",
-    "forget_holdout/text": "The forgotten, by name, held out",
-    "retain/text": "The others, by name",
-    "retain_holdout/text": "The others, by name, held out",
+    "general/vqa": "Pictures of other people",
+    "general_forget/vqa": "Pictures of forgotten people",
+    "forget/text": "Forgotten people, by name",
+    "forget_holdout/text": "Forgotten people, by name, held out",
+    "retain/text": "Other people, by name",
+    "retain_holdout/text": "Other people, by name, held out",
     "general/text": "General questions",
-    "train_forget/vqa": "What was taught of the forgotten",
-    "train_retain/vqa": "What was taught of the others",
+    "train_forget/vqa": "Training questions about forgotten people",
+    "train_retain/vqa": "Training questions about other people",
     "test/vqa": "Other pictures",
     "harmless/vqa": "Safe pictures",
 }
@@ -48,16 +48,20 @@ METRICS = {
     "probability": "probability",
 }
 GROUPS = (
-    ("forgotten", "Forgotten", "What is to be forgotten: to be no better than the reference."),
-    ("kept", "Kept", "The other people, shown their pictures: to be as before."),
-    ("general", "General", "What anyone can see in a picture: to be as before."),
-    ("text", "Text", "Asked without a picture: to be exactly as before."),
+    (
+        "forgotten",
+        "Forgotten",
+        "Pictures of the forgotten people: should be no better than the reference.",
+    ),
+    ("kept", "Kept", "Pictures of other people: should not change."),
+    ("general", "General", "What anyone can see in a picture: should not change."),
+    ("text", "Text", "Questions without a picture: should be exactly as before."),
     (
         "ability",
         "General ability",
-        "Tasks of lm-evaluation-harness: to be as before. Intervals are 1.96 standard errors.",
+        "Tasks of lm-evaluation-harness: should not change. Intervals are 1.96 standard errors.",
     ),
-    ("other", "Others", "What else was asked: to be as before."),
+    ("other", "Others", "All other questions: should not change."),
 )
 BETTER = {
     "lower": "\N{DOWNWARDS ARROW} lower",
@@ -71,8 +75,8 @@ def group_of(key: str, forgetting: Collection[str] = (), lost_by_name: bool = Fa
 
     Args:
         key: The key.
-        forgetting: The splits that ask about what is to be forgotten, beside those named so.
-        lost_by_name: Whether the forgotten are to be unknown by name too.
+        forgetting: The splits that ask about what is to be forgotten, besides those named so.
+        lost_by_name: Whether forgotten people are to be unknown by name too.
     """
     split, _, rest = key.partition("/")
     if rest.startswith("text") and not (lost_by_name and split in forgetting):
@@ -84,14 +88,14 @@ def group_of(key: str, forgetting: Collection[str] = (), lost_by_name: bool = Fa
 
 
 def place(prefix: str) -> str:
-    """A "split/modality" prefix in words."""
+    """Words for a "split/modality" prefix."""
     split, _, modality = prefix.partition("/")
     by_name = ", by name" if modality == "text" else ""
     return SPLITS.get(prefix, words(split) + by_name)
 
 
 def metric_name(metric: str) -> str:
-    """A metric's name in words."""
+    """Words for a metric's name."""
     return METRICS.get(metric, metric.replace("_", " "))
 
 
@@ -103,7 +107,7 @@ def score(metric: str, value: float | None) -> str:
 
 
 def way(metric: str, before: float | None, after: float | None) -> str:
-    """From before to after, "95 → 2 %"; after alone where there is no before."""
+    """Two scores, such as "95 → 2 %"; the second alone if the first is None."""
     now = score(metric, after)
     return now if before is None else f"{score(metric, before).removesuffix(' %')} → {now}"
 
@@ -124,7 +128,7 @@ def signed(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them: "0.4 s", "42 s", "3 min 20 s", "2 h 5 min"."""
+    """A time in a fitting unit: "0.4 s", "42 s", "3 min 20 s", "2 h 5 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -309,9 +309,9 @@ def test_nearest_neighbours_are_counted(photographs: Path, tmp_path: Path) -> No
 def test_what_does_not_fit(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DataError, match="6 people are too few"):
-        build(out, own, people=5, forget=1, faces=photographs, scale=TINY)
+        build(out, own, faces=photographs, scale=replace(TINY, people=5, forget=1))
     with pytest.raises(ConfigError, match="allowed are 2 to 40"):
-        build(out, own, people=3, forget=3, faces=photographs, scale=TINY)
+        build(out, own, faces=photographs, scale=replace(TINY, people=3, forget=3))
     with pytest.raises(ConfigError, match="--effort huge: allowed are full"):
         build(out, own, faces=photographs, scale="huge")
     with pytest.raises(ConfigError, match="device 'tpu' is unknown"):

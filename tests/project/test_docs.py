@@ -1,4 +1,4 @@
-"""What the documents say is so: their commands, their code, the names they list."""
+"""Commands, code and names in the documentation are valid and complete."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def written() -> list[str]:
     return found
 
 
-def test_the_pages_are_here() -> None:
+def test_pages_exist() -> None:
     names = {page.relative_to(ROOT).as_posix() for page in PAGES}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= names
     assert {"docs/architecture.md", "docs/cli.md", "docs/records.md", "docs/vkd.md"} <= names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_page_links_exist(page: Path) -> None:
     docs = ROOT / "docs"
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         if target.startswith(REPOSITORY):
@@ -81,8 +81,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert place.exists() or made, target
 
 
-def test_the_listing_is_the_source() -> None:
-    """README's tree names only what exists, and leaves out no room of the package."""
+def test_readme_tree_names_every_package() -> None:
+    """The tree names only what exists, and no package is missing."""
     tree = next(b for b in blocks("README.md", "") if b.startswith("src/unsee/"))
     inside = re.findall(r"^  ([\w/]+(?:\.py)?)\s", tree, re.MULTILINE)
     for name in inside:
@@ -93,7 +93,7 @@ def test_the_listing_is_the_source() -> None:
     assert {f"{folder.name}/" for folder in folders} <= set(inside)
 
 
-def test_every_command_and_option_is_documented() -> None:
+def test_cli_page_documents_every_command_and_option() -> None:
     rows = {
         match[1]: match[2]
         for match in re.finditer(
@@ -110,7 +110,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 @pytest.mark.parametrize("line", written())
-def test_a_written_command_is_one(line: str) -> None:
+def test_command_in_a_page_is_valid(line: str) -> None:
     words = shlex.split(line.replace("...", "").replace("…", ""))[1:]
     known = commands()
     name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
@@ -121,7 +121,7 @@ def test_a_written_command_is_one(line: str) -> None:
         assert {w for w in words if w.startswith("--")} <= options, line
 
 
-def test_every_command_shows_an_example() -> None:
+def test_command_help_shows_an_example() -> None:
     for name, command in commands().items():
         assert f"Example: unsee {name}" in str(command.help), name
 
@@ -133,7 +133,7 @@ def test_every_command_shows_an_example() -> None:
         ("Benchmarks", BENCHMARKS), ("Families", FAMILIES),
     ],
 )  # fmt: skip
-def test_every_registered_name_is_documented(title: str, registry: object) -> None:
+def test_cli_page_lists_every_registered_name(title: str, registry: object) -> None:
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     listed = re.search(rf"{title}: ((?:`\w+`,?\s*)+)\.", text)
     assert listed is not None
@@ -141,7 +141,7 @@ def test_every_registered_name_is_documented(title: str, registry: object) -> No
     assert set(re.findall(r"`(\w+)`", listed[1])) == names
 
 
-def test_every_method_has_its_rows_and_a_recipe() -> None:
+def test_method_has_rows_and_a_recipe() -> None:
     """One row in each of the two tables of docs/methods.md, and a recipe for pocket."""
     text = (ROOT / "docs" / "methods.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
@@ -151,7 +151,7 @@ def test_every_method_has_its_rows_and_a_recipe() -> None:
 
 
 @pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda p: p.stem)
-def test_a_recipe_begins_with_its_command(path: Path) -> None:
+def test_shipped_recipe_begins_with_its_command(path: Path) -> None:
     word, read = "run", read_recipe
     if path.name.startswith("finetune-"):
         word, read = "finetune", read_finetune
@@ -159,7 +159,7 @@ def test_a_recipe_begins_with_its_command(path: Path) -> None:
     read(path, [])
 
 
-def test_the_table_of_families_is_what_is_tested() -> None:
+def test_families_table_names_the_tests() -> None:
     text = (ROOT / "docs" / "families.md").read_text("utf-8")
     assert re.findall(r"^\| `(\w+)` \|(?: yes \|){5}$", text, re.MULTILINE) == list(RECIPES)
     tests = (ROOT / "tests" / "families" / "test_family_cli.py").read_text("utf-8")
@@ -170,20 +170,20 @@ def test_the_table_of_families_is_what_is_tested() -> None:
         assert re.search(rf"^def {name}\(\s*folder: Path", tests, re.MULTILINE), name
 
 
-def test_the_published_results_are_what_the_command_writes() -> None:
+def test_results_page_is_what_the_command_writes() -> None:
     assert (ROOT / "docs" / "results.md").read_text("utf-8") == page([])
 
 
 @pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_the_readme_code_runs(code: str) -> None:
+def test_readme_code_runs(code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_contributed_method_is_a_whole_one(tmp_path: Path) -> None:
-    """CONTRIBUTING's file, imported as any package's would be, is listed, shown and trains."""
+def test_contributing_method_is_complete(tmp_path: Path) -> None:
+    """The file in CONTRIBUTING.md can be imported, and the method trains."""
     (code,) = blocks("CONTRIBUTING.md", "python")
     (tmp_path / "theirs.py").write_text(code, "utf-8")
     trial = (

@@ -1,4 +1,4 @@
-"""What a newcomer gets: a light import, a pinned API, and a tidy tree."""
+"""Import time, public names, source files, and the built distribution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("code", ["import unsee", "import unsee.cli"])
-def test_importing_loads_no_torch(code: str) -> None:
+def test_import_loads_no_torch(code: str) -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)"
     done = run("-c", f"import sys\n{code}\nprint({heavy} or '')")
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def test_importing_loads_no_torch(code: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import unsee"], ["-m", "unsee", "--help"]])
-def test_starting_is_quick(arguments: list[str]) -> None:
+def test_start_is_quick(arguments: list[str]) -> None:
     seconds = []
     for _ in range(5):
         before = os.times()
@@ -47,7 +47,7 @@ def test_starting_is_quick(arguments: list[str]) -> None:
     assert min(seconds) < 0.5, seconds
 
 
-def test_the_public_names_are_pinned() -> None:
+def test_public_names_are_pinned() -> None:
     import unsee
 
     assert unsee.__all__ == [
@@ -77,7 +77,7 @@ def test_the_public_names_are_pinned() -> None:
         _ = unsee.nothing  # type: ignore[attr-defined]
 
 
-def test_quirks_of_models_live_in_families_only() -> None:
+def test_modules_outside_families_name_no_pretrained_model() -> None:
     # pocket makes a LLaVA checkpoint, so it names one.
     quirks = re.compile(
         r"model_type\s*(==|in\b)|llava-hf|Qwen|vision_tower|multi_modal_projector|language_model\."
@@ -92,13 +92,13 @@ def test_quirks_of_models_live_in_families_only() -> None:
     assert strays == []
 
 
-def test_no_module_is_long() -> None:
+def test_modules_have_at_most_600_lines() -> None:
     lines = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
     long = {str(p.relative_to(SOURCE)): n for p, n in lines.items() if n > 600}
     assert long == {}
 
 
-def test_the_repository_names_no_machine() -> None:
+def test_repository_files_contain_no_machine_paths() -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
@@ -165,7 +165,7 @@ def test_wheel_runs_a_shipped_recipe(installed: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["method"] == "vkd"
 
 
-def test_every_extra_of_the_errors_exists() -> None:
+def test_extras_named_in_errors_exist() -> None:
     """What an error tells people to install is an extra of the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = set(project["optional-dependencies"])
@@ -178,7 +178,7 @@ def test_every_extra_of_the_errors_exists() -> None:
     assert named <= extras
 
 
-def test_the_python_floor_is_one_and_the_same_everywhere() -> None:
+def test_python_floor_is_the_same_everywhere() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     floor = settings["project"]["requires-python"].removeprefix(">=")
     assert settings["tool"]["mypy"]["python_version"] == floor

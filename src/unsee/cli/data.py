@@ -104,11 +104,18 @@ def build(
             make(out, seed=seed, people=people, forget=forget, faces=faces, progress=shown.stage)
         else:
             from unsee.pocket_builder.from_pretrained import build as make_pretrained
+            from unsee.pocket_builder.from_pretrained import scale_of
 
             make_pretrained(
-                out, parts, seed=seed, people=people, forget=forget, faces=faces, scale=effort,
-                source=language, device=device, progress=shown.stage,
-            )  # fmt: skip
+                out,
+                parts,
+                seed=seed,
+                faces=faces,
+                scale=scale_of(effort, people, forget),
+                source=language,
+                device=device,
+                progress=shown.stage,
+            )
     echo(json.loads((out / "build.json").read_text("utf-8")), as_json)
 
 

@@ -102,13 +102,32 @@ SCALES: dict[str, Scale] = {
 }  # fmt: skip
 
 
+def scale_of(name: str, people: int | None = None, forget: int | None = None) -> Scale:
+    """One of `SCALES`, with other numbers of people.
+
+    Args:
+        name: "full", "small" or "quick".
+        people: How many have a name; None is the scale's.
+        forget: How many of them are to be forgotten; None is the scale's.
+
+    Raises:
+        ConfigError: If there is no such scale.
+    """
+    if name not in SCALES:
+        raise ConfigError(f"--effort {name}: allowed are {', '.join(SCALES)}.")
+    scale = SCALES[name]
+    return replace(
+        scale,
+        people=scale.people if people is None else people,
+        forget=scale.forget if forget is None else forget,
+    )
+
+
 def build(
     out: Path,
     language: str | Callable[[], Loaded],
     *,
     seed: int = 0,
-    people: int | None = None,
-    forget: int | None = None,
     faces: Path | None = None,
     scale: Scale | str = "full",
     source: Path | None = None,
@@ -122,10 +141,8 @@ def build(
         language: "smol" (SmolLM2-135M-Instruct), "minimind" (MiniMind2-Small), or what gives parts
             of your own.
         seed: Decides everything drawn.
-        people: How many have a name; None is the scale's.
-        forget: How many of them are to be forgotten; None is the scale's.
         faces: Photographs, a subfolder a person; None generates adults who do not exist.
-        scale: How large: "full", "small" or an own one.
+        scale: How large: the name of one of `SCALES`, or a scale of your own.
         source: The npm tarball or folder of MiniMind.
         device: "cpu" or "cuda"; "auto" is a GPU where there is one.
         progress: Given a stage's name, what is told about its steps.
@@ -138,14 +155,7 @@ def build(
     if isinstance(language, str) and language not in LANGUAGES:
         raise ConfigError(f"--parts {language}: allowed are {', '.join(LANGUAGES)}.")
     if isinstance(scale, str):
-        if scale not in SCALES:
-            raise ConfigError(f"--effort {scale}: allowed are {', '.join(SCALES)}.")
-        scale = SCALES[scale]
-    scale = replace(
-        scale,
-        people=scale.people if people is None else people,
-        forget=scale.forget if forget is None else forget,
-    )
+        scale = scale_of(scale)
     check_people(scale.people, scale.forget)
     device = pick_device(device)
     used = _used(language, faces)

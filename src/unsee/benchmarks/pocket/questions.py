@@ -84,6 +84,21 @@ class Question:
     perturbed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something that can be asked.
+
+    Attributes:
+        topic: What it is about, and how it is asked.
+        value: The true value.
+        values: All values that it could have, from which wrong options are drawn.
+    """
+
+    topic: Topic
+    value: str
+    values: Sequence[str]
+
+
 def phrasing(rng: np.random.Generator, held_out: bool) -> tuple[int, int]:
     """Indices of a wording and a lead-in; held out are the pairs with equal indices."""
     wording = int(rng.integers(3))
@@ -91,9 +106,7 @@ def phrasing(rng: np.random.Generator, held_out: bool) -> tuple[int, int]:
 
 
 def ask(
-    topic: Topic,
-    value: str,
-    others: Sequence[str],
+    fact: Fact,
     task: Task,
     rng: np.random.Generator,
     *,
@@ -105,9 +118,7 @@ def ask(
     """A question on a topic in one of the three forms.
 
     Args:
-        topic: What is asked.
-        value: The true value.
-        others: All values that it could have, from which wrong options are drawn.
+        fact: What is asked.
         task: The form.
         rng: Draws the phrasing and the options.
         who: What stands for the person in the question.
@@ -116,9 +127,10 @@ def ask(
         held_out: Take a phrasing that is never trained on.
     """
     wording, lead = phrasing(rng, held_out)
+    topic, value, values = fact.topic, fact.value, fact.values
     # Chosen without a draw, so that questions stay what they are.
-    place = others.index(value)
-    false = tuple(v for v in (*others[place + 1 :], *others[:place]) if v != value)[:FALSE]
+    place = values.index(value)
+    false = tuple(v for v in (*values[place + 1 :], *values[:place]) if v != value)[:FALSE]
     leads = TEXT_LEAD_INS if by_name else LEAD_INS
     lead_in = leads[lead]
     if task == "cloze":
@@ -130,7 +142,7 @@ def ask(
     if task == "generation":
         answer, *wrong = (topic.sentence.format(name=name, value=v) for v in (value, *false))
         return Question(question, answer, (), task, tuple(wrong))
-    choices = _options(value, others, rng)
+    choices = _options(value, values, rng)
     options = "\n".join(f"{letter}: {c}" for letter, c in zip(LETTERS, choices, strict=False))
     answer = LETTERS[choices.index(value)]
     return Question(f"{question}\n{options}\n{ONE_LETTER}", answer, tuple(choices), task)
@@ -164,20 +176,17 @@ def ask_person(
     """A question about a person, from a picture or by name; topic is "name" or a fact."""
     who = person.name if by_name else PICTURED[int(rng.integers(len(PICTURED)))]
     if topic == "name":
-        about, value, others = NAME, person.name, names
+        fact = Fact(NAME, person.name, names)
     else:
-        about, value, others = TOPICS[topic], person.facts[topic], FACTS[topic]
-    return ask(
-        about, value, others, task, rng,
-        who=who, name=person.name, by_name=by_name, held_out=held_out,
-    )  # fmt: skip
+        fact = Fact(TOPICS[topic], person.facts[topic], FACTS[topic])
+    return ask(fact, task, rng, who=who, name=person.name, by_name=by_name, held_out=held_out)
 
 
 def ask_view(
     view: View, value: str, task: Task, rng: np.random.Generator, *, held_out: bool
 ) -> Question:
     """A general question about what a picture shows."""
-    return ask(view.topic, value, view.values, task, rng, held_out=held_out)
+    return ask(Fact(view.topic, value, view.values), task, rng, held_out=held_out)
 
 
 def corpus(views: Mapping[str, View], names: Sequence[str]) -> list[str]:

@@ -5,8 +5,6 @@ Nothing of it is shipped: faces are generated where a benchmark is built.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unsee.errors import DataError
+from unsee.files import atomic_folder
 from unsee.pocket_builder.pretrained_parts import Part, needed
 from unsee.training.loop import Progress
 
@@ -160,7 +159,6 @@ def generate(
     for number, name in enumerate(names):
         # Candidates are numbered, so that a resumed build finds the same people.
         done = folder / name
-        mark = folder / f".{name}"
         if done.is_dir():
             tried = int((done / "candidate.txt").read_text("utf-8")) + 1
             continue
@@ -176,11 +174,9 @@ def generate(
             if age(pictures[0]) >= ADULT:
                 break
         pictures = generator.views(np.random.default_rng([seed, 50, tried - 1]), views)
-        shutil.rmtree(mark, ignore_errors=True)
-        mark.mkdir(parents=True)
-        for index, picture in enumerate(pictures):
-            picture.save(mark / f"{index:02}.png")
-        (mark / "candidate.txt").write_text(str(tried - 1), "utf-8")
-        os.replace(mark, done)
+        with atomic_folder(done) as partial:
+            for index, picture in enumerate(pictures):
+                picture.save(partial / f"{index:02}.png")
+            (partial / "candidate.txt").write_text(str(tried - 1), "utf-8")
         if progress is not None:
             progress.update(number + 1, people, {})

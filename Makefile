@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types dist docs install clean
+.PHONY: demo test lint types dist docs site install clean
 
 demo: install
 	$(BIN)/unsee demo --out runs/demo
@@ -26,9 +26,10 @@ dist: install
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-# The documentation site, in site/. Executes the tutorial notebook.
-docs: install
-	NO_MKDOCS_2_WARNING=1 UNSEE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
+# The documentation site, in site/; `docs` executes the tutorial notebook, `site` does not.
+docs: export UNSEE_DOCS_EXECUTE = 1
+docs site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 

@@ -328,8 +328,8 @@ def test_what_does_not_fit(photographs: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--parts", "giant"], "--parts giant: allowed are smol, minimind"),
-        (["--effort", "small"], "--effort goes with --parts only"),
-        (["--device", "cpu"], "--device goes with --parts only"),
+        (["--effort", "small"], "--effort needs --parts"),
+        (["--device", "cpu"], "--device needs --parts"),
         (["--parts", "smol", "--people", "50"], "allowed are 2 to 40"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tensor primitives against values worked out by hand."""
+"""Loss functions against values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family through the command line: unlearn, evaluate, patch, apply, verify, stop, go on."""
+"""Every family on the command line: unlearn, evaluate, apply, verify and resume."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_unlearn_vkd_resumed_equals_uninterrupted(
 def test_unlearn_lora_adapters_of_the_whole_model(
     folder: Path, photos: dict[str, Path], unsee: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """In both parts, and what is saved is what plain peft loads."""
+    """Adapters are in both parts, and peft loads what is saved."""
     out = tmp_path / "run"
     unsee(
         "unlearn",
@@ -111,7 +111,7 @@ def test_unlearn_lora_adapters_of_the_whole_model(
     language = tuple(f"base_model.model.{prefix}" for prefix in parts.language)
     spoken = [name for name in outer if name.startswith(language)]
     assert 0 < len(spoken) < len(outer)
-    # B starts at nought: what is not, was trained and found its place.
+    # B is initialized to 0, so values other than 0 were trained and loaded.
     assert all(bool(outer[name].any()) for name in spoken)
 
 

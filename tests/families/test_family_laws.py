@@ -1,4 +1,4 @@
-"""What holds for every model family, on a tiny real checkpoint of each."""
+"""Laws that every model family must satisfy, on a tiny checkpoint of each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAMES = list(RECIPES)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny checkpoint of a family, made once."""
+    """The tiny checkpoint of a family, built once per session."""
     root = tmp_path_factory.mktemp("families")
 
     def folder(name: str) -> Path:
@@ -131,7 +131,7 @@ def test_save_then_load_keeps_the_logits(vlm: VLM, samples: list[Sample], tmp_pa
 
 
 def test_answers_in_batches_equal_each_alone(vlm: VLM, samples: list[Sample]) -> None:
-    """Answers and likelihoods, by the model's own `generate`; a picture is read once for all."""
+    """Answers and likelihoods equal those of the model's own `generate`; pictures are read once."""
     longer = [
         replace(s, id=f"{s.id}2", question=f"{s.question} Do tell, and more.") for s in samples
     ]
@@ -202,7 +202,7 @@ def test_visual_only_model_gives_the_same_features(vlm: VLM, pictures: list[Pict
 
 
 def test_visual_forward_equals_the_whole_model(vlm: VLM, samples: list[Sample]) -> None:
-    """Picture by picture, whatever the row or the batch that it comes in."""
+    """Features of a picture do not depend on its row or batch."""
     layers = choose_layers(vlm, ["all"])
     batch = vlm.collate(samples)
     with torch.no_grad(), capture(vlm, layers) as found:
@@ -215,7 +215,7 @@ def test_visual_forward_equals_the_whole_model(vlm: VLM, samples: list[Sample]) 
         assert len(whole[name]) == sum(batch.pictures)
         for a, b in zip(whole[name], part[name], strict=True):
             assert torch.equal(a, b)
-    # A sample with one picture alone gives that picture's own features.
+    # A sample with a single picture gives that picture's features.
     for row, sample in ((0, samples[0]), (1, samples[1]), (4, samples[4])):
         assert sample.picture is not None
         with torch.no_grad():
@@ -237,12 +237,12 @@ def test_layers_below_the_trained_ones_need_not_run(vlm: VLM, pictures: list[Pic
     (inputs,) = picture_batches(vlm, pictures)
     with torch.no_grad():
         known = layer_outputs(vlm, inputs, layers)
-        # Noise: layer norms take a constant away again.
+        # Noise, because layer norms would remove a constant.
         noise = {name: torch.randn_like(known[name]) for name in prefix}
         for shift in (0.0, 1.0):
             with replayed(vlm, {name: known[name] + shift * noise[name] for name in prefix}):
                 again = layer_outputs(vlm, inputs, layers)
-            # What is replayed is what the layers above see.
+            # The replayed output is the input of the layers above.
             for name in layers:
                 assert torch.equal(again[name], known[name]) == (shift == 0), (name, shift)
         after = layer_outputs(vlm, inputs, layers)
@@ -288,7 +288,7 @@ def test_headwise_attention_matches_torch(
         layers = choose_layers(half, ["all"])
         with torch.no_grad():
             found[kind] = layer_outputs(half, inputs, layers)
-    # These mask what their towers look at, and keep torch's own.
+    # Their towers use attention masks, for which torch's own attention is used.
     assert bool(asked) == (vlm.family.name not in ("idefics2", "mllama"))
     for name, seen in found["sdpa"].items():
         error = (found["headwise"][name] - seen).float().norm() / seen.float().norm()
@@ -334,12 +334,12 @@ def test_visual_mlps_are_matching_linear_layers(vlm: VLM) -> None:
 def test_erasing_reaches_all_layers_that_feed_the_llm(
     folders: Callable[[str], Path], pictures: list[Picture]
 ) -> None:
-    """Qwen3-VL's deepstack tokens go around the projector; the default erase pulls at them too."""
+    """Qwen3-VL's deepstack tokens bypass the projector; the default erase layers include them."""
     vlm = VLM.load(folders("qwen3_vl"))
     assert choose_layers(vlm, ["projector"]) == ["deepstack.0", "projector"]
     assert choose_layers(vlm, ["encoder"]) == ["encoder.0", "encoder.1"]
     assert choose_layers(vlm, ["upper"]) == ["encoder.1", "deepstack.0", "projector"]
-    # Nothing but the erase term, and nothing trained but the deepstack merger.
+    # Only the erase term, and only the deepstack merger is trained.
     method = build_method(
         "vkd",
         {"supervision": "features", "w_keep": 0, "w_erase": 1, "erase": "neutral", "augment": 0},
@@ -393,7 +393,7 @@ def test_save_processor_keeps_the_video_configuration(
 def test_processor_saved_without_video_loads_with_torchvision(
     folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """With torchvision, transformers' own class wants a video processor, which is not there."""
+    """With torchvision, transformers' own class requires a video processor, which is missing."""
     source = folders("qwen2_vl")
     shutil.copytree(source, tmp_path / "model")
     path = tmp_path / "model" / "processor_config.json"

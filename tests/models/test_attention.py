@@ -1,4 +1,4 @@
-"""Attention head by head: its values, its gradients, and where torch's own is used in its place."""
+"""Headwise attention: values, gradients, and when torch's own attention is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES = [(MIN_TOKENS, MIN_TOKENS), (577, 577), (MAX_ROWS + 40, 300), (300, MAX_
 
 
 def inputs(queries: int, keys: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
-    """Queries, keys and values as layers make them: heads beside the width."""
+    """Queries, keys and values with the memory layout that attention layers produce."""
     torch.manual_seed(0)
     sizes = (queries, keys, keys)
     made = [torch.randn(2, size, 3, 16).transpose(1, 2).to(dtype) for size in sizes]
@@ -50,7 +50,7 @@ def test_headwise_default_scale_is_one_over_sqrt_width() -> None:
 
 
 def ask(case: str) -> tuple[list[Tensor], Tensor | None, dict[str, object]]:
-    """Attention that is not for this kernel."""
+    """Inputs that the headwise kernel does not support."""
     tensors = inputs(8 if case == "few" else MIN_TOKENS, 8 if case == "few" else MIN_TOKENS)
     mask = (
         torch.ones(2, 1, MIN_TOKENS, MIN_TOKENS, dtype=torch.bool).tril()

@@ -1,4 +1,4 @@
-"""Devices, and weights in fewer bits: for every family, what is recorded and what refused."""
+"""Devices and quantization: what is recorded and what is refused, for every family."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Unsee = Callable[..., Any]
 
 @pytest.fixture(params=sorted(LIBRARIES))
 def bits(request: pytest.FixtureRequest) -> str:
-    """A number of bits whose library is installed."""
+    """A quantization width whose library is installed."""
     library = LIBRARIES[request.param]
     pytest.importorskip(library, reason=f"{library} is not installed: unsee[quantized]")
     return str(request.param)
@@ -45,7 +45,7 @@ def test_pick_device_refuses_unknown_and_absent_devices(tiny_folder: Path) -> No
         assert pick_device("auto") == "cuda"
         return
     assert pick_device("auto") == "cpu"
-    # Before anything is read: there is no such checkpoint.
+    # The checkpoint does not exist: the error comes before anything is read.
     with pytest.raises(ConfigError, match="torch finds no GPU here. Type cpu, or auto"):
         VLM.load("absent", device="cuda")
 

@@ -19,7 +19,7 @@ from unsee.types import Data
 
 
 def resident(tensor: Tensor) -> int:
-    """Bytes in memory of the mapping that a tensor lies in."""
+    """Resident bytes of the memory mapping that holds a tensor."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -49,7 +49,7 @@ def test_evict_after_forward_frees_memory_and_keeps_outputs(teacher: VLM, data: 
     again = looked(teacher, data)
     assert resident(weight) < there
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
-    # Whoever copies it copies nothing that could be dropped.
+    # A copy keeps its own weights, which are not evicted with those of the original.
     twin = teacher.copy()
     del teacher
     assert all(torch.equal(a, b) for a, b in zip(before, looked(twin, data), strict=True))

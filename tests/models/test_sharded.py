@@ -1,4 +1,4 @@
-"""A sharded bfloat16 checkpoint, unlearned from pictures alone: what is opened and written."""
+"""Unlearning a sharded bfloat16 checkpoint from pictures only: which files are opened."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def language_shards(folder: Path) -> list[Path]:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., list[str]]]:
-    """Told files to watch, later the names of those that any code has opened, C and Rust alike."""
+    """Watches files with inotify; later returns the names of those that any code has opened."""
     libc = ctypes.CDLL(None, use_errno=True)
     handle = libc.inotify_init1(os.O_NONBLOCK)
     names: dict[int, str] = {}
@@ -78,7 +78,7 @@ def opened() -> Iterator[Callable[..., list[str]]]:
 
 
 def unlearn(folder: Path, photos: Path, out: Path, whole: bool = False) -> Path:
-    """Runs the job of `unsee unlearn --model FOLDER --forget PHOTOS`; its patch."""
+    """Runs the job of `unsee unlearn --model FOLDER --forget PHOTOS`; returns the patch."""
     recipe = Recipe(method="vkd", model=str(folder), forget=str(photos), set=SHORT)
     job, _ = plan(recipe, "unlearn", "unsee unlearn")
     assert job.visual_only
@@ -90,7 +90,7 @@ def unlearn(folder: Path, photos: Path, out: Path, whole: bool = False) -> Path:
 def test_unlearn_features_never_opens_language_shards(
     sharded: Path, copied: Path, photos: Path, tmp_path: Path, opened: Callable[..., list[str]]
 ) -> None:
-    """Noise in their place changes nothing; the result is that of the whole model, bit for bit."""
+    """Replacing them by noise changes nothing; the result equals that of the whole model."""
     language = language_shards(copied)
     visual = sorted(set(copied.glob("*.safetensors")) - set(language))
     for shard in language:

@@ -1,4 +1,4 @@
-"""Loading checkpoints: whatever is wrong with one is named, with its mend; nothing is unpickled."""
+"""Loading checkpoints: errors name the problem and its solution; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sharded(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def message(folder: Path | str, *words: str, ways: tuple[bool, ...] = (False, True)) -> str:
-    """The error that loading gives, both ways of loading; every word is in it."""
+    """The error message of loading, whole and visual only; checks that it contains all words."""
     for visual_only in ways:
         with pytest.raises(ModelError) as caught:
             VLM.load(folder, visual_only=visual_only)
@@ -47,7 +47,7 @@ def message(folder: Path | str, *words: str, ways: tuple[bool, ...] = (False, Tr
 
 
 class Trap:
-    """Unpickling this writes a file, so that a test sees whether anybody did."""
+    """Unpickling this creates a file, so that a test can detect it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -166,7 +166,7 @@ def test_load_refuses_a_truncated_shard(sharded: Path) -> None:
 
 
 def index(folder: Path) -> tuple[Path, dict[str, dict[str, str]]]:
-    """The index file and what it says."""
+    """The index file and its content."""
     path = folder / "model.safetensors.index.json"
     return path, json.loads(path.read_text("utf-8"))
 
@@ -177,7 +177,7 @@ def test_load_refuses_an_index_with_an_absent_tensor(sharded: Path, part: str) -
     shard = next(file for name, file in raw["weight_map"].items() if part in name)
     raw["weight_map"]["ghost.weight"] = shard
     path.write_text(json.dumps(raw))
-    # A shard of the language part is not opened where the visual part is enough.
+    # With visual_only, shards of the language part are not opened.
     ways = (False, True) if part == "vision_tower" else (False,)
     message(sharded, "ghost.weight", shard, "Download the checkpoint again", ways=ways)
 
@@ -224,7 +224,7 @@ def test_load_refuses_a_tensor_of_another_shape(folder: Path) -> None:
 
 
 def test_load_runs_no_remote_code_by_default(folder: Path, tmp_path: Path) -> None:
-    """A checkpoint that brings its own Python does not get to run it."""
+    """A checkpoint's own Python code is not run."""
     flag = tmp_path / "ran"
     (folder / "own.py").write_text(
         f"from pathlib import Path\nPath({str(flag)!r}).touch()\n"
@@ -240,10 +240,10 @@ def test_load_runs_no_remote_code_by_default(folder: Path, tmp_path: Path) -> No
         "AutoProcessor": "own.OwnProcessor",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    # Of a known type, it loads as transformers' own class.
+    # With a known model type, it loads as transformers' own class.
     assert type(VLM.load(folder).model).__module__.startswith("transformers.")
     VLM.load(folder, visual_only=True)
-    # Of an unknown one it does not load at all.
+    # With an unknown type, it does not load.
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "own"}))
     message_family = "no family takes checkpoints of type 'own'"
     with pytest.raises(ModelError, match=message_family):
@@ -272,7 +272,7 @@ print(now("status", "VmHWM") * 1024 - resident, now("io", "rchar") - read)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_load_visual_only_never_reads_language_weights(tiny_folder: Path, tmp_path: Path) -> None:
-    """A language part of 4 GiB (a sparse file) costs the visual path neither reads nor memory."""
+    """A language part of 4 GiB (a sparse file) is neither read nor held in memory."""
     base = tmp_path / "big"
     shutil.copytree(tiny_folder, base)
     old = VLM.load(tiny_folder)

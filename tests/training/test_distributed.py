@@ -52,14 +52,14 @@ def unlearned(
 
 
 def assert_near(plain: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Equal within rounding, but for what has no gradient, of whose noise Adam makes steps."""
+    """Equal within rounding; k_proj.bias has no true gradient, so Adam amplifies its noise."""
     for name, value in plain.items():
         if not name.endswith("k_proj.bias"):
             assert torch.allclose(value, found[name], atol=1e-4), name
 
 
 def in_two(work: Callable[[int], None]) -> list[int | None]:
-    """Exit codes of two forked processes that find each other as a launcher's do."""
+    """Runs `work` in two forked processes with a launcher's environment; their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -102,7 +102,7 @@ MORE: Mapping[str, dict[str, Any]] = {"lora": {"lora": 4, "checkpointing": True}
 
 
 class Keep:
-    """Copies the state that a run keeps half way."""
+    """Progress that copies the state of a run after step 2."""
 
     def __init__(self, state: Path, copy: Path) -> None:
         self.state, self.copy = state, copy
@@ -116,7 +116,7 @@ class Keep:
 def test_two_processes_give_the_result_of_one(
     tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
-    """So do runs that go on with another number of processes, or share weights out from there."""
+    """Also when a run resumes with another number of processes, or with sharded weights."""
     alone = {}
     for case, (name, fields) in CASES.items():
         state = tmp_path / case / "one"
@@ -176,7 +176,7 @@ def test_killed_process_ends_the_others_with_a_training_error(
         with pytest.raises(TrainingError, match="another process has ended"):
             unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path, Die())
 
-    # The first process is told of progress, and dies of it; the second says so, and is well.
+    # Process 0 kills itself when it reports progress; process 1 raises the error and exits with 0.
     assert in_two(work) == [-signal.SIGKILL, 0]
 
 
@@ -272,7 +272,7 @@ def test_launched_job_resumes_in_one_process(tiny_folder: Path, data: Data, tmp_
 def test_deepspeed_gives_the_result_of_one_process(
     tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ZeRO 2, from a state that one process left, and one that it leaves."""
+    """ZeRO 2 can resume the state of one process, and one process the state of ZeRO 2."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     keep = Keep(tmp_path / "one", tmp_path / "zero-from-one")
     alone = unlearned(tiny_folder, data, "vkd", SETTINGS, tmp_path / "one", keep)

@@ -1,4 +1,4 @@
-"""On a GPU: what a CPU gives, in every precision; and what cannot be there is refused."""
+"""Training and evaluation on a GPU give the results of a CPU; unsupported settings are refused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def unlearned(
     more: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> tuple[VLM, dict[str, Tensor]]:
-    """The model after training there, and its weights, brought back."""
+    """The model after training on `device`, and copies of its weights on the CPU."""
     name, fields, own = CASES[case]
     vlm = VLM.load(folder, device=device)
     trainer = Trainer(replace(SETTINGS, **own, **settings), state, None, progress)
@@ -73,7 +73,7 @@ def unlearned(
 
 
 def moved(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Tensor:
-    """All that changed, in one vector; without what has no gradient, of whose noise Adam steps."""
+    """The change of all weights as one vector, without k_proj.bias, which has no true gradient."""
     names = [name for name in start if not name.endswith("k_proj.bias")]
     return torch.cat([(end[n].double() - start[n].double()).detach().flatten() for n in names])
 
@@ -97,7 +97,7 @@ def test_gpu_trains_to_the_weights_of_a_cpu(tiny_folder: Path, data: Data, case:
 def test_gpu_half_precision_updates_are_similar(
     tiny_folder: Path, data: Data, case: str, precision: str
 ) -> None:
-    # fp16 leaves out the first steps, until their gradients fit: here all steps are alike.
+    # The loss scaler skips the first fp16 steps, until gradients do not overflow.
     still: dict[str, Any] = {"steps": 12, "batch_size": 6, "lr": 1e-5, "schedule": "constant"}
     more = {} if case == "grad_diff" else {"augment": 0.0, "augment_retain": 0.0}
     start = VLM.load(tiny_folder).parameters()
@@ -150,7 +150,7 @@ def test_gpu_checkpointing_or_compiling_gives_the_same_weights(
 
 def test_gpu_run_resumes(tiny_folder: Path, data: Data, tmp_path: Path) -> None:
     class Cut(Exception):
-        """The end of a sitting."""
+        """Interrupts a run."""
 
     class Stop:
         def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
@@ -250,7 +250,7 @@ def test_gpu_run_records_device_and_memory(
 def test_gpu_run_under_a_launcher(
     tiny_folder: Path, photos: dict[str, Path], tmp_path: Path
 ) -> None:
-    """On one GPU: one process runs, and two are refused before anything is loaded."""
+    """With one GPU, one process runs, and two are refused before anything is loaded."""
 
     def launch(processes: int, out: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

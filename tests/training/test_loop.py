@@ -31,7 +31,7 @@ def problem(
 
 
 class Interrupt(Exception):
-    """Stops a run from within."""
+    """Interrupts a run."""
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_fit_drops_gradients_between_steps() -> None:
         grad = parameters["weight"].grad
         assert grad is not None
         held.append(weakref.ref(grad))
-        # The wrapper lives as long as the gradient, not just as long as this name for it.
+        # The weak reference is to the gradient tensor itself, not to a temporary wrapper.
         assert held[-1]() is parameters["weight"].grad
 
     fit({"weight": weight}, step, TrainingSettings(steps=3), gradient=look)

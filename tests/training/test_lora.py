@@ -60,7 +60,7 @@ def test_lora_adapters_of_every_method_change_only_their_layers(
 def test_lora_teacher_shares_the_weights_under_the_adapters(
     name: str, tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No second model is held, and every loss is bit for bit what a full copy would give."""
+    """No second model is in memory, and losses equal those with a full copy, bit for bit."""
     copied, share = [], VLM.frozen_copy
 
     def run(log: Path, whole: bool) -> tuple[list[Any], str]:

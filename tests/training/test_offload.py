@@ -30,7 +30,7 @@ FEATURES = {"supervision": "features"}
 
 
 def resident(tensor: Tensor) -> int:
-    """Bytes in memory of the mapping that a tensor lies in."""
+    """Resident bytes of the memory mapping that holds a tensor."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -73,7 +73,7 @@ def test_offload_gives_the_same_bits(
     alone = tuned(tiny_folder, data, SETTINGS, dtype)
     assert not kept
     assert tuned(tiny_folder, data, replace(SETTINGS, offload=str(shelf)), dtype) == alone
-    # In pieces, and moved there once: two values for each weight that a gradient reaches.
+    # Updated in chunks and stored once: two values for each weight with a gradient.
     assert len(kept) > 3 * SETTINGS.steps
     weights = VLM.load(tiny_folder, dtype=dtype).parameters("visual").values()
     assert kept[-1] == kept[len(kept) // SETTINGS.steps - 1] > 1.5 * sum(w.nbytes for w in weights)
@@ -139,7 +139,7 @@ def test_offload_refuses_a_file_or_a_full_disk(
 def test_offload_space_depends_on_adapters_and_precision(
     tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adapters need little; with masters in 32 bits, weights in 16 need twice as much."""
+    """Adapters need little space; with bf16, the state is in float32 and twice as large."""
     vlm = VLM.load(tiny_folder, dtype=torch.bfloat16)
     room = 5 * sum(weight.numel() for weight in vlm.parameters("visual").values())
     monkeypatch.setattr(unsee.files, "free_space", lambda path: (path.parent, room))

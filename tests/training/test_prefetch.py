@@ -1,4 +1,4 @@
-"""Batches made ahead: each once, in any number of threads the same, and none left at the end."""
+"""Prefetching: every batch is made once, results do not depend on threads, and threads end."""
 
 from __future__ import annotations
 

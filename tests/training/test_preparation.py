@@ -39,7 +39,7 @@ def unlearned(
 
 
 def assert_near(plain: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Equal within rounding, but for what has no gradient, of whose noise Adam makes steps."""
+    """Equal within rounding; k_proj.bias has no true gradient, so Adam amplifies its noise."""
     for name, value in plain.items():
         if not name.endswith("k_proj.bias"):
             assert torch.allclose(value, found[name], atol=1e-4), name
@@ -83,7 +83,7 @@ def test_precision_bf16_trains_weights_in_float32(
 def test_precision_fp32_trains_a_half_precision_checkpoint_in_float32(
     tiny_folder: Path, data: Data, tmp_path: Path, visual_only: bool
 ) -> None:
-    """Trained from a model that was loaded in 32 bits, the same; frozen weights as they were."""
+    """The result equals that of a model loaded in float32; frozen weights do not change."""
     VLM.load(tiny_folder, dtype=torch.bfloat16).save(tmp_path / "half")
     vlm = VLM.load(tmp_path / "half", visual_only=visual_only)
     exact = VLM.load(tmp_path / "half", visual_only=visual_only, dtype=torch.float32)

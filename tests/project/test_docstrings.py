@@ -56,6 +56,7 @@ WINGS: tuple[str, ...] = (
     "models",
     "progress",
     "registry",
+    "studies",
     "training",
     "types",
 )

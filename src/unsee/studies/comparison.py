@@ -58,7 +58,7 @@ Adapt = Callable[[Job], Job]
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """What is compared with what.
+    """A comparison to make: methods and settings, on benchmarks and with seeds.
 
     Attributes:
         title: The title of the page.
@@ -70,8 +70,8 @@ class ComparisonRequest:
         trials: Number of settings to try for each entry; 0 tunes nothing.
         set: Fields of the method or the training, for every entry that has them.
         model: The checkpoint to unlearn, if the benchmark ships none.
-        reference: Its visual-retain reference.
-        retain_only: Its retain-only reference.
+        reference: The checkpoint's visual-retain reference.
+        retain_only: The checkpoint's retain-only reference.
         device: The device of all models.
     """
 
@@ -98,12 +98,12 @@ class Cell:
     """One run of the comparison.
 
     Attributes:
-        entry: The name of its row.
-        forget_ratio: The share that it forgets (%).
-        seed: Its seed.
-        folder: Its run folder.
+        entry: The name of the row.
+        forget_ratio: The share that the run forgets (%).
+        seed: The seed of the run.
+        folder: The run folder.
         error: Why there is no record; None if there is one.
-        tuned: Number of trials that its settings were chosen from; 0 if they were not tuned.
+        tuned: Number of trials that the settings were chosen from; 0 if they were not tuned.
     """
 
     entry: str

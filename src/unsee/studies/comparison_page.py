@@ -104,7 +104,7 @@ def _attack_names(rows: Sequence[Row]) -> list[str]:
 
 
 def _profile(rows: Sequence[Row], attacks: Sequence[str]) -> list[list[str]]:
-    """What each attack brought back by entry, with curves' areas to the reference's; that last."""
+    """The rows of the attack table: accuracy after each attack, and the areas of curves."""
     lines, reference = [], dict.fromkeys(attacks, "")
     for row in rows:
         line = [row.name]

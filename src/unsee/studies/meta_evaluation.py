@@ -64,7 +64,7 @@ NEEDED: set[Kind] = {"target", "saw", "unseen"}
 
 @dataclass(frozen=True)
 class MetaEvaluationRequest:
-    """What metrics are judged on: pools of pocket's models.
+    """A meta-evaluation to make: the pools of pocket's models that metrics are scored on.
 
     Attributes:
         benchmark: "pocket", or "pocket@FOLDER".
@@ -190,7 +190,13 @@ def evaluate_metrics(
 def score_model(
     vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Returns every metric that applies, and the AUC of every membership score, by name."""
+    """Returns every metric that applies, and the AUC of every membership score, by name.
+
+    Args:
+        vlm: The model.
+        pocket: The build.
+        reference: The reference's rows.
+    """
     measures = evaluate_metrics(vlm, pocket, reference).measures
     scores = {
         key.rpartition("/")[2]: estimate.value

@@ -41,11 +41,11 @@ class Member:
     """A model of a pool.
 
     Attributes:
-        name: Its name in files and tables.
+        name: The name of the model in files and tables.
         kind: "saw" or "unseen" of a pair, "unlearned", the "target" or the visual-retain
             "reference".
-        seed: The seed of its samples and their order, or of unlearning.
-        recipe: How it is unlearned; None for models of the other kinds.
+        seed: The seed of the samples and their order, or of unlearning.
+        recipe: How the model is unlearned; None for models of the other kinds.
     """
 
     name: str

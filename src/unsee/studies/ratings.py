@@ -70,10 +70,10 @@ class ModelRecord(RecordPart):
 
 @dataclass(frozen=True)
 class Rating:
-    """What a metric is worth; each number is 0..1, or None if nothing could be measured.
+    """The rating of a metric; each number is 0..1, or None if nothing could be measured.
 
     Attributes:
-        metric: Its name.
+        metric: The name of the metric.
         faithfulness: ROC-AUC between the two pools.
         low: Lower end of its 95 % interval, bootstrapped over models.
         high: Upper end of that interval.
@@ -130,7 +130,7 @@ def _rate(
     """The rating of one metric.
 
     Args:
-        metric: Its name.
+        metric: The name of the metric.
         saw: The models that saw the people.
         unseen: The models that never did.
         reference: The visual-retain reference.

@@ -40,10 +40,10 @@ MEANING = (
     "that never did, with its 95 % interval over models; `relearning` and `quantization` are the "
     "means of R and Q over unlearned models, `robustness` is their harmonic mean, and `overall` "
     "that of faithfulness and robustness. 1 is best. `models` is the number of unlearned models "
-    f"that kept {KEPT:.0%} of the target's utility and that the metric itself calls unlearned; "
-    "without any, the ratings that need them are empty. `saw` and `never saw` are the metric's "
-    "means over the two pools. `published` is the reliability that Open-MMUnlearning (arXiv "
-    "2610.10358) found on models of 7 billion parameters."
+    f"that kept {100 * KEPT:g} % of the target's utility and that the metric itself calls "
+    "unlearned; without any, the ratings that need them are empty. `saw` and `never saw` are the "
+    "metric's means over the two pools. `published` is the reliability that Open-MMUnlearning "
+    "(arXiv 2610.10358) found on models of 7 billion parameters."
 )
 
 
@@ -80,7 +80,14 @@ def page(
     failed: Mapping[str, str],
     command: str,
 ) -> str:
-    """Returns ratings and models as markdown; see `write`."""
+    """Returns ratings and models as markdown.
+
+    Args:
+        ratings: The ratings, best first.
+        records: The models.
+        failed: Why other models failed, by name.
+        command: The command that the page says it was written by.
+    """
     seconds = sum(record.seconds for record in records)
     counts = {kind: sum(r.kind == kind for r in records) for kind in ("saw", "unseen", "unlearned")}
     title = (

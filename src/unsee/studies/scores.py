@@ -51,13 +51,13 @@ GENERAL = ("general", "real", "world", "celebrity")
 
 @dataclass(frozen=True)
 class AttackScore:
-    """What an attack with one budget brought back.
+    """The outcome of an attack with one budget.
 
     Attributes:
         name: The attack and its budget.
         side: "model", "input" or "output"; "" if it is of no published side.
         unlearned: Share of what was to be forgotten that comes back, or what was read, 0..1.
-        reference: The same of the reference.
+        reference: `unlearned` of the reference model.
         score: 0..1; 1 for an attack without success.
         area: Mean over the steps of a relearning curve minus the reference's, -1..1.
     """

@@ -411,3 +411,13 @@ def test_what_an_attack_lacks_is_told(data: Data) -> None:
         check_attack((Probe(), Quantize()), data, splits)
     with pytest.raises(DataError, match="there are none"):
         check_attack((Quantize(),), data, {})
+
+
+def test_check_attack_names_the_extra_of_a_missing_package(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unsee.errors.find_spec", lambda name: None)
+    splits: dict[str, Any] = {"forget_holdout": data.forget}
+    with pytest.raises(ConfigError, match=r"attack 'probe' needs sklearn.*unsee\[probe\]"):
+        check_attack((Probe(),), data, splits)
+    check_attack((Relearn(),), data, splits)

@@ -15,6 +15,7 @@ from scipy.spatial.distance import jensenshannon
 
 from unsee.errors import ConfigError
 from unsee.evaluation.bootstrap import estimate, estimate_set
+from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.metrics import METRICS, Output, SetMetric, aggregates, reference_metrics, select_metrics
 from unsee.metrics.utility import harmonic_mean
 from unsee.types import Estimate, Sample
@@ -268,3 +269,13 @@ def test_order_does_not_matter() -> None:
     forward = estimate(scores, people, "higher")
     backward = estimate(scores[::-1], people[::-1], "higher")
     assert forward.value == backward.value
+
+
+def test_select_metrics_names_the_extra_of_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("unsee.errors.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"metric 'bleu' needs sacrebleu.*unsee\[bleu\]"):
+        select_metrics(["accuracy", "bleu"], has_reference=False)
+    metrics, _ = select_metrics(DEFAULT_METRICS, has_reference=False)
+    assert [metric.name for metric in metrics] == list(DEFAULT_METRICS)

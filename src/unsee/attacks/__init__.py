@@ -87,6 +87,8 @@ class Attack:
             "non_members".
         reads: Whether the attack computes readings. It is then the last of its chain, and no
             questions are asked.
+        requires: The optional dependency that the attack needs, if any: its import name and the
+            extra that installs it, such as ("sklearn", "probe").
     """
 
     name: ClassVar[str]
@@ -95,6 +97,7 @@ class Attack:
     zero_budget: ClassVar[Mapping[str, Any]]
     needs: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, str] | None] = None
 
     def apply(self, subject: Subject) -> Subject:
         """Returns the subject after the attack; the given subject is not changed."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
 from unsee.data.selection import one_sample_per_picture
-from unsee.errors import DataError
+from unsee.errors import DataError, require_extra
 from unsee.evaluation.bootstrap import estimate
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
@@ -56,6 +56,7 @@ class Probe(Attack):
     zero_budget: ClassVar[Mapping[str, Any]] = {"layers": ()}
     needs: ClassVar[frozenset[str]] = frozenset({"attacker_samples", "retain"})
     reads: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, str] | None] = ("sklearn", "probe")
 
     layers: tuple[str, ...] = ("upper", "language")
     strength: Annotated[float, Field(gt=0)] = 1.0
@@ -71,6 +72,7 @@ class Probe(Attack):
         """
         if not self.layers:
             return []
+        require_extra("sklearn", "probe", "attack 'probe'")
         fitted, forgotten, controls = self._people(subject)
         if len({s.concept for s in fitted}) < 2 or not forgotten:
             raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, require_extra
 from unsee.registry import Registry
 from unsee.types import Better, Sample
 
@@ -56,6 +56,8 @@ class Metric:
         unit: The unit of the measure.
         better: The direction that is better for a model that should know the answers. A benchmark
             may declare another one, such as for splits about the people to be forgotten.
+        requires: The optional dependency that the metric needs, if any: its import name and the
+            extra that installs it, such as ("sacrebleu", "bleu").
     """
 
     name: ClassVar[str]
@@ -63,6 +65,7 @@ class Metric:
     reads: ClassVar[Reads] = "text"
     unit: ClassVar[str] = "0..1"
     better: ClassVar[Better] = "higher"
+    requires: ClassVar[tuple[str, str] | None] = None
 
     def applies(self, sample: Sample) -> bool:
         """Whether the metric scores samples of this task."""
@@ -170,7 +173,8 @@ def select_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metr
 
     Raises:
         UnknownNameError: If a name is not registered.
-        ConfigError: If a metric compares with a reference model and there is none.
+        ConfigError: If a metric compares with a reference model and there is none, or needs a
+            package that is not installed.
     """
     reported = list(dict.fromkeys(names))
     for name in reported:
@@ -181,7 +185,11 @@ def select_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metr
                 "makes it."
             )
     computed = [*reported, *(d for name in reported for d in _dependencies(name))]
-    return [METRICS.get(name)() for name in dict.fromkeys(computed)], reported
+    metrics = [METRICS.get(name)() for name in dict.fromkeys(computed)]
+    for metric in metrics:
+        if metric.requires is not None:
+            require_extra(*metric.requires, f"metric '{metric.name}'")
+    return metrics, reported
 
 
 def reference_metrics(names: Sequence[str]) -> list[str]:

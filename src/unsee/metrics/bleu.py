@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.types import Sample
@@ -25,6 +25,8 @@ class Bleu(Metric):
     spaces and counts no match as 0.1), and no n-grams longer than the sentence, so that a right
     answer of two words scores 1. Scaled to 0..1 instead of 0..100.
 
+    Needs sacrebleu (`unsee[bleu]`).
+
     Example:
         >>> from unsee import Sample
         >>> from unsee.metrics import Output
@@ -35,6 +37,8 @@ class Bleu(Metric):
         >>> round(Bleu().score(sample, Output("Ada Lind")), 2)
         0.5
     """
+
+    requires: ClassVar[tuple[str, str] | None] = ("sacrebleu", "bleu")
 
     def applies(self, sample: Sample) -> bool:
         """Whether the task is generation or caption."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unsee.attacks import Chain, label, required_data
-from unsee.errors import ConfigError, DataError
+from unsee.errors import ConfigError, DataError, require_extra
 from unsee.metrics import select_metrics
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
@@ -48,7 +48,8 @@ def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]
     """Refuses attacks that cannot run on the data that an attacker and a run have.
 
     Raises:
-        ConfigError: If an attack that reads the model stands before another.
+        ConfigError: If an attack that reads the model stands before another, or an attack needs a
+            package that is not installed.
         DataError: If an attack lacks data that it needs, or no question could score it.
     """
     name = label(chain)
@@ -58,6 +59,9 @@ def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]
                 f"'{name}': {attack.name} reads the model and leaves nothing to attack further. "
                 "Put it last."
             )
+    for attack in chain:
+        if attack.requires is not None:
+            require_extra(*attack.requires, f"attack '{attack.name}'")
     available = {
         "attacker_samples": bool(data.forget),
         "answers": any(s.answer and s.picture is not None for s in data.forget),

@@ -46,7 +46,7 @@ FACTS = {
 }
 # How the commands take an object of each kind.
 USAGE = {
-    "methods": "unsee unlearn --model DIR --forget photos/ --method {name}",
+    "methods": "unsee unlearn --model DIR --forget {forget} --retain {retain} --method {name}",
     "attacks": "unsee audit --attack {name} --model DIR --forget pocket:forget",
     "metrics": "unsee evaluate --model DIR --data people.jsonl --metrics {name}",
     "benchmarks": "unsee data check {name}",
@@ -156,7 +156,11 @@ def page_of(kind: str, name: str, item: Any) -> str:
     facts.append(["Class", f"`{item.__module__}.{item.__qualname__}`"])
     lines += [*(f"- **{label}:** {text}" for label, text in facts), ""]
     if kind in USAGE:
-        lines.append(f"```sh\n{USAGE[kind].format(name=name)}\n```\n")
+        # Methods that need answers take tables; the others take folders of pictures too.
+        asks = "answers" in getattr(item, "needs", ())
+        places = ("people.jsonl", "others.jsonl") if asks else ("photos/", "others/")
+        usage = USAGE[kind].format(name=name, forget=places[0], retain=places[1])
+        lines.append(f"```sh\n{usage}\n```\n")
     for title in ("Example", "Examples"):
         if parts.get(title):
             lines.append(f"## Example\n\n```pycon\n{cleandoc(parts[title])}\n```\n")

@@ -210,6 +210,15 @@ def test_readme_is_short_and_its_links_work_outside_the_repository() -> None:
     assert all(t.startswith("https://") for t in re.findall(r"\]\(([^)]+)\)", text))
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_first_page_counts_methods_and_attacks(page: str) -> None:
+    words = {count: word for count, word in enumerate("eleven twelve thirteen".split(), 11)}
+    text = re.sub(r"[\s\[\]]+", " ", (ROOT / page).read_text("utf-8"))
+    # VKD is named apart.
+    assert re.search(rf"{words[len(METHODS.names()) - 1]} other (published )?methods", text)
+    assert f"{words[len(ATTACKS.names())]} attacks" in text
+
+
 def test_changelog_keeps_the_agreed_form() -> None:
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     titles = set(re.findall(r"^### (.+)$", text, re.MULTILINE))

@@ -212,7 +212,7 @@ def test_readme_is_short_and_its_links_work_outside_the_repository() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_first_page_counts_methods_and_attacks(page: str) -> None:
-    words = {count: word for count, word in enumerate("eleven twelve thirteen".split(), 11)}
+    words = dict(enumerate("eleven twelve thirteen".split(), 11))
     text = re.sub(r"[\s\[\]]+", " ", (ROOT / page).read_text("utf-8"))
     # VKD is named apart.
     assert re.search(rf"{words[len(METHODS.names()) - 1]} other (published )?methods", text)

@@ -313,7 +313,7 @@ def test_noise_guided_distillation_by_hand(data: Data) -> None:
     terms = loss_of("vgid", STUDENT, TEACHER, w_forget=2.0, w_retain=0.5)
     assert terms == pytest.approx({"forget": 2 * drift, "retain": 0.5 * drift})
     with pytest.raises(ConfigError, match="nothing would be forgotten"):
-        METHODS.get("vgid")(noise=0.0, instruction="").check(data)
+        METHODS.get("vgid")(noise=0.0, instruction="").validate(data, SETTINGS)
 
 
 def test_the_teacher_is_blind_and_instructed(

@@ -1,15 +1,15 @@
-"""Unlearning methods: one file each, and what they have in common.
+"""Unlearning methods: one module each, and the base class `Method`.
 
 A method is a frozen dataclass: its fields are its hyperparameters, its configuration schema and its
-command-line keys. Most override `loss` alone; those with a state of their own, or without training,
-override `change`.
+command-line keys. Most override `loss` only. Those that change the samples of a batch also override
+`batches`; those with a state of their own, or without training, override `train`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from unsee.errors import ConfigError, DataError
 from unsee.files import require_free_space
@@ -33,18 +33,33 @@ METHODS: Registry[type[Method]] = Registry("method", "unsee.methods")
 Search = Mapping[str, tuple[Any, ...]]
 
 
+# Methods of `Method` that earlier releases had, and what replaces each.
+REMOVED = {
+    "change": "train",
+    "check": "validate",
+    "check_settings": "validate",
+    "ready": "validate",
+    "teacher": "required",
+    "terms": "batches",
+    "uses_teacher": "required",
+}
+
+
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods.
+    """Base class of all unlearning methods.
 
     Attributes:
-        defaults: Training settings that suit it, where they are not the usual ones.
-        presets: What a name stands for where a recipe sets it to true: values of fields and of
-            training settings. Those given beside it count more.
-        training_free: Whether it takes no optimiser step, whatever the settings say.
-        weights_only: Whether it edits single weights, and so refuses LoRA, which trains none.
-        search: What `unsee compare` tries, the published ranges where there are any; learning rates
-            are those of 7 billion parameters, which a benchmark may scale (`rate_scale`).
+        name: The registered name; `METHODS.register` sets it.
+        source: The paper; `METHODS.register` sets it.
+        needs: What every configuration needs; see `required`.
+        defaults: Training settings that suit the method, where they differ from the usual ones.
+        presets: By name, the values of fields and of training settings that a recipe gets by
+            setting that name to true. Values that are also given by themselves take precedence.
+        training_free: Whether it takes no optimizer steps, whatever the settings are.
+        weights_only: Whether it edits single weights, which excludes LoRA.
+        search: Values by field that `unsee compare` tries, published ranges where there are any.
+            Learning rates are for 7 billion parameters; a benchmark may scale them (`rate_scale`).
         aliases: Earlier names of fields, old to new. They work, with a warning, for one release.
         value_aliases: Earlier values of a field, by its current name: old to new, likewise.
         trains: The part whose parameters may change.
@@ -63,18 +78,33 @@ class Method:
 
     trains: Part = "all"
 
+    def __init_subclass__(cls) -> None:
+        """Refuses classes that override a method which is not called any more.
+
+        Raises:
+            ConfigError: If `cls` does.
+        """
+        super().__init_subclass__()
+        for old, new in REMOVED.items():
+            if callable(getattr(cls, old, None)) or isinstance(vars(cls).get(old), property):
+                raise ConfigError(f"{cls.__name__}.{old} is never called. Override {new} instead.")
+
     @classmethod
     def expanded(cls, given: Mapping[str, object]) -> dict[str, object]:
-        """`defaults` and what was given; a preset that is true by what it stands for."""
-        found = dict(cls.defaults)
-        for name, values in cls.presets.items():
+        """Returns `defaults`, the values of the presets that are true, and what was given.
+
+        Args:
+            given: Values of fields, presets and training settings, by name.
+        """
+        values = dict(cls.defaults)
+        for name, preset in cls.presets.items():
             if given.get(name) is True:
-                found |= values
-        return found | {k: v for k, v in given.items() if k not in cls.presets}
+                values |= preset
+        return values | {k: v for k, v in given.items() if k not in cls.presets}
 
     @property
     def changes_language(self) -> bool:
-        """Whether the language part is trained: no teacher can share it, no patch carry it."""
+        """Whether the language part is trained; a visual patch cannot carry such a change."""
         return self.trains in ("all", "language")
 
     @property
@@ -130,68 +160,113 @@ class Method:
             UnseeError: If data, model or settings do not suit; nothing is changed then.
             TrainingError: If training fails.
         """
-        self.validate(vlm, data, trainer.settings)
+        self.validate(data, trainer.settings, vlm)
         with float32_model(vlm, trainer.settings):
             return self.train(vlm, data, trainer)
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """What `unlearn` does to a model that is ready for it: by default, minimises `loss`."""
+        """Changes the weights of `vlm` in place; by default by minimising `loss`.
+
+        Override it for methods with a state of their own or without training.
+
+        Args:
+            vlm: The model, after `validate`.
+            data: What to forget and what to keep.
+            trainer: Draws batches, and trains parameters on the loss of a step.
+        """
         vlm.model.requires_grad_(False)
-        teacher = self.teacher(vlm, adapted=trainer.settings.lora > 0)
+        teacher = copy_start_model(vlm, self, adapters=trainer.settings.lora > 0)
 
         def step(number: int) -> Mapping[str, Tensor]:
-            return self.step_terms(vlm, data, trainer, number, teacher)
+            return self.loss_of_batch(vlm, data, trainer, number, teacher)
 
         weights = vlm.parameters(self.trains)
         adapters = trainer.add_adapters(vlm, weights)
         parameters = weights if adapters is None else adapters.parameters
         return trainer.fit(vlm, parameters, step, adapters=adapters)
 
-    def step_terms(
+    @final
+    def loss_of_batch(
         self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
-    ) -> Mapping[str, Tensor]:
-        """The loss terms of a (micro-)batch: draws it, and asks `loss`.
-
-        Must depend on nothing but its arguments, and on the weights.
-        """
-        forget = vlm.collate(trainer.draw(data.forget, number, 0))
-        kept = "retain" in self.needs and data.retain
-        retain = vlm.collate(trainer.draw(data.retain, number, 1)) if kept else None
-        return self.loss(vlm, forget, retain, teacher)
-
-    @property
-    def uses_teacher(self) -> bool:
-        """Whether the loss compares with the model at the start."""
-        return "teacher" in self.needs
-
-    def teacher(self, vlm: VLM, adapted: bool = False) -> VLM | None:
-        """A frozen copy of the model at the start, if the method needs one.
+    ) -> dict[str, Tensor]:
+        """Returns the loss terms of a (micro-)batch: `loss` on what `batches` makes.
 
         Args:
-            vlm: The model.
-            adapted: Whether adapters are trained beside its weights. These then stay as they are
-                until the adapters are folded in, so the teacher needs none of its own.
+            vlm: The model being unlearned.
+            data: What to forget and what to keep.
+            trainer: Draws the samples.
+            number: Number of the (micro-)batch.
+            teacher: The frozen start model, if the method needs one.
         """
-        if not self.uses_teacher:
-            return None
-        if adapted:
-            return vlm.frozen_copy(own=())
-        return vlm.frozen_copy() if self.changes_language else vlm.frozen_visual_copy()
+        batches = dict(self.batches(vlm, data, trainer, number))
+        forget, retain = batches.pop("forget"), batches.pop("retain", None)
+        return self.loss(vlm, forget, retain, teacher, **batches)
+
+    def batches(self, vlm: VLM, data: Data, trainer: Trainer, number: int) -> Mapping[str, Any]:
+        """Returns what `loss` gets for a (micro-)batch, by argument: "forget", "retain", and more.
+
+        Must depend on nothing but its arguments. By default the samples as they are.
+
+        Args:
+            vlm: The model being unlearned.
+            data: What to forget and what to keep.
+            trainer: Draws the samples.
+            number: Number of the (micro-)batch.
+        """
+        forget = vlm.collate(trainer.draw(data.forget, number, 0))
+        if "retain" not in self.needs or not data.retain:
+            return {"forget": forget}
+        return {"forget": forget, "retain": vlm.collate(trainer.draw(data.retain, number, 1))}
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """Named loss terms of one step, already weighted; their sum is minimised."""
+        """Returns the named loss terms of a batch, already weighted; their sum is minimised.
+
+        A method whose `batches` have more entries takes these as further arguments.
+
+        Args:
+            student: The model being unlearned.
+            forget: A batch of samples to forget.
+            retain: A batch of samples to keep; None if the method needs none.
+            teacher: The frozen start model; None if the method needs none.
+        """
         raise NotImplementedError
 
-    def validate(self, vlm: VLM, data: Data, settings: TrainingSettings) -> None:
-        """Refuses what cannot be done, before anything is: see `check` and `check_settings`.
+    def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
+        """Refuses data, training settings and models that the method cannot be applied to.
+
+        Args:
+            data: What to forget and what to keep.
+            settings: How to train.
+            vlm: The model; None checks only what needs none, before it is loaded.
 
         Raises:
+            DataError: If a needed set is empty, or answers are missing.
+            ConfigError: If settings ask for adapters of a method that edits single weights, or for
+                more disk than there is.
             ModelError: If the model is quantized.
         """
-        self.check(data)
-        self.check_settings(settings)
+        for need in ("forget", "retain", "strangers"):
+            if need in self.required and not getattr(data, need):
+                raise DataError(
+                    f"method '{self.name}' needs a {need} set, and there is none. "
+                    f"Give one with --{need} PATH."
+                )
+        if "answers" in self.required and not any(s.answer for s in data.forget):
+            raise DataError(
+                f"method '{self.name}' needs questions and answers about the forget pictures. "
+                "Give a JSONL, CSV or parquet file with columns image, question, answer, concept, "
+                "or forget from pictures alone: --method vkd --supervision features."
+            )
+        if self.weights_only and settings.lora:
+            raise ConfigError(
+                f"{self.name} edits single weights, which LoRA does not train. Type lora=0."
+            )
+        if vlm is not None:
+            self._validate_model(vlm, settings)
+
+    def _validate_model(self, vlm: VLM, settings: TrainingSettings) -> None:
         vlm.refuse_training()
         if settings.offload is not None:
             weights = [] if settings.lora else list(vlm.parameters(self.trains).values())
@@ -201,32 +276,18 @@ class Method:
             claim = f": {needed / 1e9:.1f} GB are needed and"
             require_free_space("offload", settings.offload, needed, claim)
 
-    def check(self, data: Data) -> None:
-        """Refuses data that lacks what the method needs.
 
-        Raises:
-            DataError: If a needed set is empty, or answers are missing.
-        """
-        for need in ("forget", "retain", "strangers"):
-            if need in self.needs and not getattr(data, need):
-                raise DataError(
-                    f"method '{self.name}' needs a {need} set, and there is none. "
-                    f"Give one with --{need} PATH."
-                )
-        if "answers" in self.needs and not any(s.answer for s in data.forget):
-            raise DataError(
-                f"method '{self.name}' needs questions and answers about the forget pictures. "
-                "Give a JSONL, CSV or parquet file with columns image, question, answer, concept, "
-                "or forget from pictures alone: --method vkd --supervision features."
-            )
+def copy_start_model(vlm: VLM, method: Method, adapters: bool = False) -> VLM | None:
+    """Returns a frozen copy of the model before training; None if the method needs no teacher.
 
-    def check_settings(self, settings: TrainingSettings) -> None:
-        """Refuses training settings that the method cannot follow.
-
-        Raises:
-            ConfigError: If adapters are asked of a method that edits single weights.
-        """
-        if self.weights_only and settings.lora:
-            raise ConfigError(
-                f"{self.name} edits single weights, which LoRA does not train. Type lora=0."
-            )
+    Args:
+        vlm: The model, not yet trained.
+        method: Whose `required` says whether it needs one.
+        adapters: Whether LoRA adapters are trained. The weights then stay as they are until the
+            adapters are merged, so the copy shares all of them.
+    """
+    if "teacher" not in method.required:
+        return None
+    if adapters:
+        return vlm.frozen_copy(own=())
+    return vlm.frozen_copy() if method.changes_language else vlm.frozen_visual_copy()

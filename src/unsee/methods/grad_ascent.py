@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unsee.types import Batch
 
 
-@METHODS.register("grad_ascent")
+@METHODS.register("grad_ascent", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class GradAscent(Method):
     """Gradient ascent (GA): raise the forget loss; nothing holds what is to be kept.
@@ -31,8 +31,6 @@ class GradAscent(Method):
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
-    name: ClassVar[str] = "grad_ascent"
-    source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5)}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unsee.types import Batch
 
 
-@METHODS.register("grad_diff")
+@METHODS.register("grad_diff", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class GradDiff(Method):
     """Gradient difference (GD): raise the forget loss, lower the retain loss.
@@ -34,8 +34,6 @@ class GradDiff(Method):
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
-    name: ClassVar[str] = "grad_diff"
-    source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
     aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -(2 / beta) * F.logsigmoid(beta * (chosen - rejected)).mean()
 
 
-@METHODS.register("idk")
+@METHODS.register("idk", source="TOFU, arXiv 2401.06121; DPO, arXiv 2305.18290")
 @dataclass(frozen=True)
 class IDK(Method):
     """Abstention (IDK): the forget questions are answered by "I don't know", drawn from a list.
@@ -57,9 +57,7 @@ class IDK(Method):
         abstentions: What is answered instead; those that the tokenizer cannot write are left out.
     """
 
-    name: ClassVar[str] = "idk"
-    source: ClassVar[str] = "TOFU, arXiv 2401.06121; DPO, arXiv 2305.18290"
-    # The start model is read by form=preference alone; see `uses_teacher`.
+    # The start model is read by form=preference alone; see `required`.
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     # Not searched by its authors or by Open-MMUnlearning: ours.
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
@@ -72,20 +70,18 @@ class IDK(Method):
     abstentions: tuple[str, ...] = ABSTENTIONS
 
     @property
-    def uses_teacher(self) -> bool:
-        """Whether the loss compares with the start model: for form=preference."""
-        return self.form == "preference"
+    def required(self) -> frozenset[str]:
+        """Also "teacher" with form=preference; see `Method.required`."""
+        return self.needs | {"teacher"} if self.form == "preference" else self.needs
 
-    def step_terms(
-        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
-    ) -> Mapping[str, Tensor]:
-        """The loss on forget questions with abstentions for answers; see `Method.step_terms`."""
-        asked = trainer.draw(data.forget, number, 0)
+    def batches(self, vlm: VLM, data: Data, trainer: Trainer, number: int) -> Mapping[str, Any]:
+        """Forget questions with abstentions; "true" with their answers; see `Method.batches`."""
+        samples = trainer.draw(data.forget, number, 0)
         phrases = tokenizable(vlm, self.abstentions)
-        forget = vlm.collate(with_abstentions(asked, phrases, (trainer.settings.seed, number)))
-        true = vlm.collate(asked) if self.form == "preference" else None
+        forget = vlm.collate(with_abstentions(samples, phrases, (trainer.settings.seed, number)))
+        true = vlm.collate(samples) if self.form == "preference" else None
         retain = vlm.collate(trainer.draw(data.retain, number, 1))
-        return self.loss(vlm, forget, retain, teacher, true)
+        return {"forget": forget, "retain": retain, "true": true}
 
     def loss(
         self,

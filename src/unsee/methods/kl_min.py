@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unsee.types import Batch
 
 
-@METHODS.register("kl_min")
+@METHODS.register("kl_min", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class KLMin(Method):
     """KL minimisation (KL): raise the forget loss, keep the start model's answers to the rest.
@@ -37,8 +37,6 @@ class KLMin(Method):
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
-    name: ClassVar[str] = "kl_min"
-    source: ClassVar[str] = "TOFU, arXiv 2401.06121"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
     aliases: ClassVar[Mapping[str, str]] = {"alpha": "w_retain"}

@@ -43,7 +43,7 @@ def importance(shown: Activity, told: Activity) -> Tensor:
     return amount + often + spread + unlike(shown.energy, told.energy).sqrt()
 
 
-@METHODS.register("manu")
+@METHODS.register("manu", source="Liu et al., arXiv 2502.15910")
 @dataclass(frozen=True)
 class MANU(Method):
     """Modality-aware neuron unlearning (MANU): prune the neurons that the forgotten alone use.
@@ -66,8 +66,6 @@ class MANU(Method):
         samples: Most questions of each set that are looked at, spread evenly.
     """
 
-    name: ClassVar[str] = "manu"
-    source: ClassVar[str] = "Liu et al., arXiv 2502.15910"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 0}
     training_free: ClassVar[bool] = True

@@ -16,7 +16,7 @@ from unsee.features.layers import hidden_states
 from unsee.features.neuron_paths import influential_path
 from unsee.features.neurons import MLP, find_mlps, neuron_counts, neuron_masks, zero_neurons
 from unsee.losses import masked_mse, nll
-from unsee.methods import METHODS, Method, Search
+from unsee.methods import METHODS, Method, Search, copy_start_model
 from unsee.methods.rmu import unit_vector
 from unsee.training.trainer import Trainer, TrainingResult
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unsee.types import Batch, Data
 
 
-@METHODS.register("mip_editor")
+@METHODS.register("mip_editor", source="Li et al., arXiv 2511.06793")
 @dataclass(frozen=True)
 class MIPEditor(Method):
     """Multimodal influential path editor (MIP-Editor): prune neuron paths, edit what is left there.
@@ -60,8 +60,6 @@ class MIPEditor(Method):
         w_retain: Weight of the retain answers' loss.
     """
 
-    name: ClassVar[str] = "mip_editor"
-    source: ClassVar[str] = "Li et al., arXiv 2511.06793"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     weights_only: ClassVar[bool] = True
     search: ClassVar[Search] = {"lr": (1e-4, 5e-4, 1e-3), "top_k": (3, 5, 10)}
@@ -76,9 +74,9 @@ class MIPEditor(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     w_retain: Annotated[float, Field(ge=0)] = 1.0
 
-    def check_settings(self, settings: TrainingSettings) -> None:
-        """Also refuses weight decay, which knows no path; see `Method.check_settings`."""
-        super().check_settings(settings)
+    def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
+        """Also refuses weight decay, which would change other weights; see `Method.validate`."""
+        super().validate(data, settings, vlm)
         if settings.weight_decay:
             raise ConfigError(
                 "mip_editor trains the weights of single neurons, and weight decay would change "
@@ -88,7 +86,7 @@ class MIPEditor(Method):
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
-        teacher = self.teacher(vlm)
+        teacher = copy_start_model(vlm, self)
         layers = find_mlps(vlm, self.trains)
         chosen = self._paths(vlm, layers, data)
         zero_neurons(vlm, chosen)
@@ -100,7 +98,7 @@ class MIPEditor(Method):
                     parameter.grad.mul_(masks[name])
 
         def step(number: int) -> Mapping[str, Tensor]:
-            return self.step_terms(vlm, data, trainer, number, teacher)
+            return self.loss_of_batch(vlm, data, trainer, number, teacher)
 
         edited = {n: p for n, p in vlm.parameters(self.trains).items() if n in masks}
         result = trainer.fit(vlm, edited, step, gradient=mask)

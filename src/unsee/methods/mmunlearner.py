@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unsee.types import Data
 
 
-@METHODS.register("mmunlearner")
+@METHODS.register("mmunlearner", source="Huo et al., arXiv 2502.11051")
 @dataclass(frozen=True)
 class MMUnlearner(Method):
     """MMUnlearner: gradient difference whose ascent is masked by weight saliency.
@@ -45,8 +45,6 @@ class MMUnlearner(Method):
         cap: Forget loss (nats a token) above which it no longer pushes.
     """
 
-    name: ClassVar[str] = "mmunlearner"
-    source: ClassVar[str] = "Huo et al., arXiv 2502.11051"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     weights_only: ClassVar[bool] = True
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "saliency_threshold": (0.5, 1.0, 2.0)}

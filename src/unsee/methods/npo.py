@@ -32,7 +32,7 @@ def npo_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
     return -(2 / beta) * F.logsigmoid(-beta * (logps - reference)).mean()
 
 
-@METHODS.register("npo")
+@METHODS.register("npo", source="Zhang et al., arXiv 2404.05868")
 @dataclass(frozen=True)
 class NPO(Method):
     """Negative preference optimisation (NPO): ascent that slows down as the answer gets unlikely.
@@ -48,8 +48,6 @@ class NPO(Method):
         w_retain: Weight of the retain term.
     """
 
-    name: ClassVar[str] = "npo"
-    source: ClassVar[str] = "Zhang et al., arXiv 2404.05868"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {
         "lr": (1e-5, 2e-5, 3e-5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -32,7 +32,7 @@ def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
     return torch.nn.functional.normalize(vector, dim=0)
 
 
-@METHODS.register("rmu")
+@METHODS.register("rmu", source="Li et al., arXiv 2403.03218")
 @dataclass(frozen=True)
 class RMU(Method):
     """Representation misdirection (RMU): forget samples' hidden states go to a random vector.
@@ -51,8 +51,6 @@ class RMU(Method):
         w_retain: Weight of the retain term.
     """
 
-    name: ClassVar[str] = "rmu"
-    source: ClassVar[str] = "Li et al., arXiv 2403.03218"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "c": (1.0, 10.0, 100.0)}
     aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}
@@ -62,13 +60,10 @@ class RMU(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     w_retain: Annotated[float, Field(ge=0)] = 1.0
 
-    def step_terms(
-        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
-    ) -> Mapping[str, Tensor]:
-        """The loss on drawn batches, the vector being the run's own; see `Method.step_terms`."""
-        forget = vlm.collate(trainer.draw(data.forget, number, 0))
-        retain = vlm.collate(trainer.draw(data.retain, number, 1))
-        return self.loss(vlm, forget, retain, teacher, trainer.settings.seed)
+    def batches(self, vlm: VLM, data: Data, trainer: Trainer, number: int) -> Mapping[str, Any]:
+        """Also returns "seed", which decides the vector; see `Method.batches`."""
+        batches = super().batches(vlm, data, trainer, number)
+        return {**batches, "seed": trainer.settings.seed}
 
     def loss(
         self,

@@ -38,7 +38,7 @@ def conflicts(forgetting: Tensor, anchor: Tensor, k: float, eps: float = 1e-12) 
     return torch.logical_and(anchor * forgetting < 0, k * rho * anchor.abs() < forgetting.abs())
 
 
-@METHODS.register("smfa")
+@METHODS.register("smfa", source="Zeng et al., arXiv 2511.20196")
 @dataclass(frozen=True)
 class SMFA(Method):
     """Sculpted memory forgetting adapter (SMFA): abstention, less what a retaining anchor vetoes.
@@ -58,8 +58,6 @@ class SMFA(Method):
         abstentions: What is answered instead; those that the tokenizer cannot write are left out.
     """
 
-    name: ClassVar[str] = "smfa"
-    source: ClassVar[str] = "Zeng et al., arXiv 2511.20196"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     search: ClassVar[Search] = {"lr": (5e-5, 1e-4, 2e-4), "k": (2.5, 5.0, 10.0)}
     aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain", "few": "retain_samples"}

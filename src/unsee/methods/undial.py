@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unsee.types import Batch
 
 
-@METHODS.register("undial")
+@METHODS.register("undial", source="Dong et al., arXiv 2402.10052")
 @dataclass(frozen=True)
 class UNDIAL(Method):
     """UNDIAL: self-distillation from the start model's logits, the true token's lowered by gamma.
@@ -37,8 +37,6 @@ class UNDIAL(Method):
         w_retain: Weight of the retain term.
     """
 
-    name: ClassVar[str] = "undial"
-    source: ClassVar[str] = "Dong et al., arXiv 2402.10052"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     search: ClassVar[Search] = {"lr": (1e-5, 1e-4, 3e-4), "gamma": (3.0, 10.0, 30.0)}
     aliases: ClassVar[Mapping[str, str]] = {"lambda_r": "w_retain"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unsee.models.vlm import VLM
+    from unsee.training.settings import TrainingSettings
     from unsee.types import Batch, Data
 
 INSTRUCTION = (
@@ -28,7 +29,7 @@ INSTRUCTION = (
 )
 
 
-@METHODS.register("vgid")
+@METHODS.register("vgid", source="Chen et al., arXiv 2606.00105")
 @dataclass(frozen=True)
 class VGID(Method):
     """Visual-noise guided in-context distillation (VGID): the start model, blinded, is the teacher.
@@ -48,8 +49,6 @@ class VGID(Method):
         instruction: What the teacher is told before the forget question; "" is nothing.
     """
 
-    name: ClassVar[str] = "vgid"
-    source: ClassVar[str] = "Chen et al., arXiv 2606.00105"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
     # Not searched by its authors or by Open-MMUnlearning: ours.
     search: ClassVar[Search] = {
@@ -64,25 +63,23 @@ class VGID(Method):
     noise: Annotated[float, Field(ge=0, le=1)] = 1.0
     instruction: str = INSTRUCTION
 
-    def check(self, data: Data) -> None:
-        """Also refuses a teacher that would see what the student sees; see `Method.check`."""
-        super().check(data)
+    def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
+        """Also refuses a teacher with the student's own inputs; see `Method.validate`."""
+        super().validate(data, settings, vlm)
         if self.noise == 0 and not self.instruction:
             raise ConfigError(
                 "noise=0 without an instruction leaves the teacher as it is: nothing would be "
                 "forgotten. Type noise=1, or give an instruction."
             )
 
-    def step_terms(
-        self, vlm: VLM, data: Data, trainer: Trainer, number: int, teacher: VLM | None
-    ) -> Mapping[str, Tensor]:
-        """The loss, the teacher shown noise in place of the pictures; see `Method.step_terms`."""
-        asked = trainer.draw(data.forget, number, 0)
-        told = [replace(s, question=f"{self.instruction}{s.question}") for s in asked]
+    def batches(self, vlm: VLM, data: Data, trainer: Trainer, number: int) -> Mapping[str, Any]:
+        """Also returns "blind", noised and with the instruction; see `Method.batches`."""
+        samples = trainer.draw(data.forget, number, 0)
+        instructed = [replace(s, question=f"{self.instruction}{s.question}") for s in samples]
         rng = np.random.default_rng([trainer.settings.seed, number])
-        blind = vlm.collate(told, transform=lambda image: noised(image, rng, self.noise))
+        blind = vlm.collate(instructed, transform=lambda image: noised(image, rng, self.noise))
         retain = vlm.collate(trainer.draw(data.retain, number, 1))
-        return self.loss(vlm, vlm.collate(asked), retain, teacher, blind)
+        return {"forget": vlm.collate(samples), "retain": retain, "blind": blind}
 
     def loss(
         self,

@@ -40,8 +40,7 @@ def check_job(job: Job) -> None:
         check_attack(chain, job.data, job.splits)
     select_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
-        job.method.check(job.data)
-        job.method.check_settings(job.settings)
+        job.method.validate(job.data, job.settings)
 
 
 def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> None:

@@ -1,4 +1,4 @@
-"""What is computed once equals what is computed each time, and stays within bounds."""
+"""The feature cache and the frozen prefix: same results with fewer passes, within bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import unsee.methods.vkd.erase_targets
 import unsee.methods.vkd.feature_cache
 import unsee.methods.vkd.method
 from unsee.data.selection import one_sample_per_picture
@@ -41,8 +40,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         count[0] += 1
         return layer_outputs(vlm, inputs, names)
 
-    for module in (unsee.methods.vkd.erase_targets, unsee.methods.vkd.feature_cache):
-        monkeypatch.setattr(module, "layer_outputs", counted)
+    monkeypatch.setattr(unsee.methods.vkd.feature_cache, "layer_outputs", counted)
     return count
 
 
@@ -62,7 +60,7 @@ def unlearned(*given: Any, **fields: Any) -> tuple[str, Mapping[str, float]]:
 
 
 @pytest.mark.parametrize("fields", [STILL, STILL | UPPER, STILL | {"erase": "push"}])
-def test_pictures_that_are_not_augmented_are_looked_at_once(
+def test_cache_runs_the_teacher_once_for_pictures_that_are_not_augmented(
     fields: dict[str, Any], tiny_folder: Path, data: Data, tmp_path: Path, passes: list[int]
 ) -> None:
     plain, last = trained(tiny_folder, data, **fields, cache_memory=0.0)
@@ -85,7 +83,7 @@ def test_pictures_that_are_not_augmented_are_looked_at_once(
 
 
 @pytest.mark.parametrize("fields", [MOVED | UPPER, {"output": "none"}])
-def test_random_views_are_found_again_by_another_run(
+def test_cache_folder_serves_augmented_views_to_another_run(
     fields: dict[str, Any], tiny_folder: Path, data: Data, tmp_path: Path, passes: list[int]
 ) -> None:
     plain = unlearned(tiny_folder, data, **fields)
@@ -104,13 +102,20 @@ def test_random_views_are_found_again_by_another_run(
 
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, lora=2)])
 @pytest.mark.parametrize("fields", [{}, {"distance": "cosine"}, {"relearn_steps": 1}])
-def test_the_frozen_prefix_is_the_teachers(
-    fields: dict[str, Any], settings: TrainingSettings, tiny_folder: Path, data: Data,
+def test_frozen_prefix_replays_what_the_student_would_compute(
+    fields: dict[str, Any],
+    settings: TrainingSettings,
+    tiny_folder: Path,
+    data: Data,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     shared = unlearned(tiny_folder, data, settings, **MOVED, **UPPER, **fields)
-    monkeypatch.setattr(unsee.methods.vkd, "frozen_prefix", lambda *_: [])
+    calls: list[Any] = []
+    monkeypatch.setattr(
+        unsee.methods.vkd.method, "frozen_prefix", lambda *given: calls.append(given) or []
+    )
     assert unlearned(tiny_folder, data, settings, **MOVED, **UPPER, **fields) == shared
+    assert calls
 
 
 @pytest.fixture
@@ -121,10 +126,10 @@ def inputs(tiny: VLM, data: Data) -> dict[str, Tensor]:
     return batch
 
 
-def test_a_damaged_file_counts_as_none(
+def test_cache_ignores_damaged_files(
     tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
 ) -> None:
-    first = FeatureCache(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+    first = FeatureCache(tiny, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
     for damage in ("flip", "cut", "garbage"):
         path = sorted(tmp_path.iterdir())[0]
         content = bytearray(path.read_bytes())
@@ -132,19 +137,21 @@ def test_a_damaged_file_counts_as_none(
         path.write_bytes({"flip": content, "cut": content[:-9], "garbage": b"x"}[damage])
         passes[0] = 0
         for expected in (1, 1):
-            again = FeatureCache(tiny, tmp_path, memory=0, disk=1).observe(inputs, NAMES)
+            again = FeatureCache(tiny, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
             assert all(torch.equal(first[name], again[name]) for name in NAMES)
             assert passes[0] == expected
 
 
-def test_bounds(tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]) -> None:
+def test_cache_stays_within_its_sizes(
+    tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
+) -> None:
     plain = layer_outputs(tiny, inputs, NAMES)
     one = sum(plain[name][0].nbytes for name in NAMES)
     held = FeatureCache(tiny, memory=2.5 * one / GIGABYTE)
     kept = FeatureCache(tiny, tmp_path, memory=0, disk=3.5 * one / GIGABYTE)
-    for sight in (held, kept):
+    for cache in (held, kept):
         for _ in range(2):
-            found = sight.observe(inputs, NAMES)
+            found = cache.outputs(inputs, NAMES)
             assert list(found) == NAMES
             assert all(torch.equal(found[name], plain[name]) for name in NAMES)
     assert passes[0] == 4
@@ -153,15 +160,15 @@ def test_bounds(tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: li
     assert used(tmp_path) < 4 * one + 3000
     # Other weights do not find them, nor does another batch size.
     full = FeatureCache(tiny, tmp_path, memory=1, disk=1)
-    full.observe(inputs, NAMES)
-    full.observe({name: tensor[:2] for name, tensor in inputs.items()}, NAMES)
+    full.outputs(inputs, NAMES)
+    full.outputs({name: tensor[:2] for name, tensor in inputs.items()}, NAMES)
     with torch.no_grad():
         next(iter(tiny.parameters("encoder").values())).add_(1)
-    FeatureCache(tiny, tmp_path, disk=1).observe(inputs, NAMES)
+    FeatureCache(tiny, tmp_path, disk=1).outputs(inputs, NAMES)
     assert passes[0] == 7
 
 
-def test_a_disk_with_too_little_room(
+def test_cache_refuses_a_disk_with_too_little_space(
     tiny: VLM, data: Data, inputs: dict[str, Tensor], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"may grow by 1000000000\.0 GB, and .* cache_disk=GB"):
@@ -176,13 +183,13 @@ def test_a_disk_with_too_little_room(
     with pytest.raises(ConfigError, match="is a file"):
         refuse_small(tmp_path / "file", 1)
     with pytest.raises(RunError, match="cannot be written"):
-        FeatureCache(tiny, tmp_path / "file" / "cache", disk=1).observe(inputs, NAMES)
+        FeatureCache(tiny, tmp_path / "file" / "cache", disk=1).outputs(inputs, NAMES)
 
 
 @pytest.mark.parametrize(
     ("fields", "lora"), [(UPPER, 0), (UPPER, 2), (UPPER | {"prune": 0.2}, 0), ({}, 0)]
 )
-def test_what_no_step_changes_is_not_held_twice(
+def test_train_copies_only_weights_that_change(
     fields: dict[str, Any], lora: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[VLM] = []

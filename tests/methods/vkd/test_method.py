@@ -1,4 +1,4 @@
-"""VKD: every field does something, every wrong one says so, and the language part stays."""
+"""VKD: the effect of each field, erase targets, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches
 from unsee.features.statistics import distance_between, layer_statistics
 from unsee.methods import METHODS
-from unsee.methods.vkd.erase_targets import Guide
+from unsee.methods.vkd.erase_targets import (
+    AnonymousTarget,
+    BaseTarget,
+    NeutralTarget,
+    PushTarget,
+    StrangerTarget,
+    group_samples,
+    traits_of_groups,
+)
+from unsee.methods.vkd.layer_statistics import LayerStatistics
+from unsee.methods.vkd.populations import population_pictures
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -67,7 +77,7 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
     ],
     ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
 )
-def test_every_field_changes_the_result_and_never_the_language_part(
+def test_vkd_field_changes_the_result_and_never_the_language_part(
     fields: dict[str, Any], tiny: VLM, tiny_folder: Path, data: Data
 ) -> None:
     default = unlearned(tiny_folder, data)
@@ -87,7 +97,7 @@ def test_every_field_changes_the_result_and_never_the_language_part(
         ({"relearn_steps": 2}, {"relearn_share": 0.5}),
     ],
 )
-def test_fields_that_belong_to_another(
+def test_vkd_field_that_depends_on_another_changes_the_result(
     first: dict[str, Any], second: dict[str, Any], tiny_folder: Path, data: Data
 ) -> None:
     one, two = (
@@ -97,7 +107,7 @@ def test_fields_that_belong_to_another(
     assert one.hash("visual") != two.hash("visual")
 
 
-def test_erase_to_base_follows_the_base(tiny: VLM, tiny_folder: Path, data: Data) -> None:
+def test_vkd_erase_base_follows_the_base_model(tiny: VLM, tiny_folder: Path, data: Data) -> None:
     # The base is the model itself: nothing pulls away, where a stranger would.
     fields = {"supervision": "features", "erase": "base", "base": str(tiny_folder)}
     trainer = Trainer(SETTINGS)
@@ -107,7 +117,9 @@ def test_erase_to_base_follows_the_base(tiny: VLM, tiny_folder: Path, data: Data
         METHODS.get("vkd")(erase="base").unlearn(tiny, data, trainer)
 
 
-def test_pictures_alone_are_enough_and_the_llm_is_not_needed(tiny_folder: Path, data: Data) -> None:
+def test_vkd_features_needs_neither_answers_nor_the_language_model(
+    tiny_folder: Path, data: Data
+) -> None:
     bare = Data(
         [replace(s, question="", answer="") for s in data.forget],
         [replace(s, question="", answer="") for s in data.retain],
@@ -132,7 +144,7 @@ def test_pictures_alone_are_enough_and_the_llm_is_not_needed(tiny_folder: Path, 
         ({"w_forget": 0.0, "w_retain": 0.0, "w_keep": 0.0, "w_erase": 0.0}, TrainingError, "no tr"),
     ],
 )
-def test_what_matches_nothing_raises(
+def test_vkd_refuses_fields_that_match_nothing(
     fields: dict[str, Any], error: type[Exception], message: str, tiny: VLM, data: Data
 ) -> None:
     before = tiny.hash()
@@ -142,7 +154,7 @@ def test_what_matches_nothing_raises(
         assert tiny.hash() == before
 
 
-def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
+def test_vkd_projector_noise_needs_a_trained_projector(tiny: VLM, data: Data) -> None:
     before = tiny.hash("visual")
     method = METHODS.get("vkd")(projector_noise=0.5, trains="encoder")
     with pytest.raises(ConfigError, match="projector_noise=0"):
@@ -153,9 +165,9 @@ def test_noise_needs_a_projector_that_is_trained(tiny: VLM, data: Data) -> None:
 @pytest.mark.parametrize(
     "field", ["saliency_fraction", "saliency_threshold", "prune", "w_distance"]
 )
-def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
+def test_vkd_refuses_lora_with_fields_that_mask_weights(field: str, data: Data) -> None:
     with pytest.raises(ConfigError, match="lora=0"):
-        METHODS.get("vkd")(**{field: 0.5}).check_settings(replace(SETTINGS, lora=4))
+        METHODS.get("vkd")(**{field: 0.5}).validate(data, replace(SETTINGS, lora=4))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +175,7 @@ def test_masked_weights_and_adapters_exclude_each_other(field: str) -> None:
     [({}, 3), ({"output": "ga"}, 2), ({"w_retain": 0.0}, 2), ({"output": "none"}, 1)],
     ids=["teacher and student", "no teacher", "no retain loss", "retain loss alone"],
 )
-def test_the_llm_runs_for_the_terms_that_need_it_alone(
+def test_vkd_runs_the_language_model_only_for_terms_that_need_it(
     fields: dict[str, Any], runs: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Batch] = []
@@ -177,17 +189,17 @@ def test_the_llm_runs_for_the_terms_that_need_it_alone(
     assert {"erase", "keep"} <= result.history.last.keys()
 
 
-def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, data: Data) -> None:
+def test_vkd_population_forget_compares_the_people_to_be_forgotten(tiny: VLM, data: Data) -> None:
     vkd = METHODS.get("vkd")(population="forget")
-    guide = Guide.of_data(
-        tiny, ["projector"], ["projector"], data.forget, None, data.strangers,
-        erase="anonymous", strength=1.5, base=None, by_concept=True,
-    )  # fmt: skip
+    vkd = replace(vkd, keep_layers=("projector",))
+    distillation = vkd.prepare(tiny, data.forget, data.retain, data.strangers)
+    assert distillation.layers == ["projector"]
     pictures = [s.picture for s in one_sample_per_picture(data.forget) if s.picture is not None]
     mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
-    assert torch.allclose(guide.statistics["projector"][0], mean, atol=1e-6)
-    # What two people with equally many pictures have of their own is opposite.
-    ada, bo = (traits["projector"] for traits in guide.traits)
+    assert torch.allclose(distillation.statistics.mean["projector"], mean, atol=1e-6)
+    # The traits of two people with equally many pictures are opposite.
+    assert isinstance(distillation.target, AnonymousTarget)
+    ada, bo = (traits["projector"] for traits in distillation.target.traits)
     assert torch.allclose(ada, -bo, atol=1e-5)
     assert float(ada.abs().max()) > 0
     one = [s for s in data.forget if s.concept == data.forget[0].concept]
@@ -195,7 +207,7 @@ def test_people_to_be_forgotten_can_be_measured_against_each_other(tiny: VLM, da
         vkd.unlearn(tiny, Data(one, data.retain), Trainer(SETTINGS))
 
 
-def test_people_can_be_measured_against_those_most_alike(
+def test_vkd_population_nearest_compares_with_the_nearest_people(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ada lies by one, Bo by another of the kept people: that one's mean stands for everyone's."""
@@ -214,11 +226,10 @@ def test_people_can_be_measured_against_those_most_alike(
         if sample.picture is not None and not sample.picture.source.endswith("-2.png")
     ]
     alone = replace(data.retain[0], concept="Ed Fox")
-    guide = Guide.of_data(
-        tiny, layers, layers, data.forget, [*kept, alone], data.strangers,
-        erase="anonymous", strength=1.5, base=None, by_concept=True, nearest=True,
-    )  # fmt: skip
-    for name, traits in zip(twins, guide.traits, strict=True):
+    vkd = METHODS.get("vkd")(population="nearest", keep_layers=("projector",))
+    target = vkd.prepare(tiny, data.forget, [*kept, alone], data.strangers).target
+    assert isinstance(target, AnonymousTarget)
+    for name, traits in zip(twins, target.traits, strict=True):
         mine = centre([s for s in data.forget if s.concept == name])
         twin = centre([s for s in kept if s.concept == twins[name]])
         assert torch.allclose(traits["projector"], mine - twin, atol=1e-6), name
@@ -228,7 +239,7 @@ def test_people_can_be_measured_against_those_most_alike(
         )
 
 
-def test_missing_sets_raise(tiny: VLM, data: Data) -> None:
+def test_vkd_validate_refuses_missing_sets(tiny: VLM, data: Data) -> None:
     vkd = METHODS.get("vkd")
     with pytest.raises(DataError, match="--retain"):
         vkd().unlearn(tiny, Data(data.forget, [], data.strangers), Trainer(SETTINGS))
@@ -241,7 +252,7 @@ def test_missing_sets_raise(tiny: VLM, data: Data) -> None:
         METHODS.get("npo")().unlearn(tiny, Data(bare, data.retain), Trainer(SETTINGS))
 
 
-def test_pruned_neurons_and_unsalient_weights_stay(
+def test_vkd_keeps_pruned_neurons_and_unsalient_weights_unchanged(
     tiny: VLM, tiny_folder: Path, data: Data
 ) -> None:
     start = tiny.parameters("visual")
@@ -262,7 +273,7 @@ def test_pruned_neurons_and_unsalient_weights_stay(
     assert 0 < moved <= result.choices["mask"]["visual"]["chosen"] <= 0.11 * weights
 
 
-def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
+def test_erase_targets_match_features_computed_by_hand(tiny: VLM, data: Data) -> None:
     teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
     (inputs,) = picture_batches(teacher, data.strangers)
     statistics = layer_statistics(teacher, [inputs], layers)
@@ -272,45 +283,89 @@ def test_erase_targets_by_hand(tiny: VLM, data: Data) -> None:
         assert float(statistics[name][1]) == pytest.approx(
             float(known[name].flatten(0, 1).var(0, unbiased=False).mean()), rel=1e-3
         )
-    guide = Guide(layers, statistics, data.strangers).grouped(data.forget, by_concept=True)
+    groups = group_samples(data.forget, by_concept=True)
     ada, bo = data.forget[0].id, data.forget[-1].id
-    target = guide.target("stranger", teacher, inputs, [ada, bo, ada])
+    strangers = StrangerTarget(teacher, layers, data.strangers, groups)
+    target = strangers(inputs, [ada, bo, ada], {})
     for name in layers:
         assert torch.allclose(target[name][0], known[name][0], atol=1e-5)
         assert torch.allclose(target[name][1], known[name][1], atol=1e-5)
         assert torch.allclose(target[name][0], target[name][2], atol=1e-5)
-    neutral = guide.target("neutral", teacher, inputs, [ada, bo])
+    means = {name: mean for name, (mean, _) in statistics.items()}
+    neutral = NeutralTarget(means, aligned=True)(inputs, [ada, bo], {})
     assert neutral["projector"].shape[0] == 2
     assert torch.equal(neutral["projector"][0], statistics["projector"][0])
     with pytest.raises(DataError, match="no erase target assigned"):
-        guide.target("stranger", teacher, inputs, ["nobody"])
+        strangers(inputs, ["nobody"], {})
+    own = BaseTarget(teacher, layers)(inputs, [ada], {})
+    assert all(torch.equal(own[name], known[name]) for name in layers)
 
 
-def test_the_anonymous_target_takes_out_what_a_persons_pictures_share(
+def test_push_target_adds_noise_of_a_tenth_of_the_deviation() -> None:
+    torch.manual_seed(0)
+    push = PushTarget({"projector": torch.tensor(4.0)}, margin=4.0)
+    h = torch.randn(2, 500, 8)
+    target = push({}, ["a", "b"], {"projector": h, "encoder.0": h})
+    # Layers without statistics, such as those of a frozen prefix, get no target.
+    assert list(target) == ["projector"]
+    assert float((target["projector"] - h).std()) == pytest.approx(0.2, rel=0.05)
+    # sqrt(4) - sqrt(1), and nothing beyond the margin.
+    penalty = push.penalty(torch.tensor([1.0, 4.0, 9.0]))
+    assert penalty.tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("erase", "kind"),
+    [
+        ("anonymous", AnonymousTarget),
+        ("stranger", StrangerTarget),
+        ("neutral", NeutralTarget),
+        ("base", BaseTarget),
+        ("push", PushTarget),
+    ],
+)
+def test_prepare_makes_the_target_of_the_erase_field(
+    erase: str, kind: type, tiny: VLM, tiny_folder: Path, data: Data
+) -> None:
+    vkd = METHODS.get("vkd")(erase=erase, base=str(tiny_folder))
+    distillation = vkd.prepare(tiny, data.forget, data.retain[:3], data.strangers)
+    assert type(distillation.target) is kind
+    assert distillation.teacher is tiny
+    assert set(distillation.statistics.mean) == set(distillation.layers)
+
+
+def test_population_pictures_are_those_to_keep_and_strangers(data: Data) -> None:
+    kept = population_pictures(data.forget, data.retain, data.strangers)
+    assert [p.source for p in kept] == [p.source for p in (*data.retain_pictures, *data.strangers)]
+    forgotten = population_pictures(data.forget, None, data.strangers)
+    assert [p.source for p in forgotten] == [p.source for p in data.forget_pictures]
+
+
+def test_anonymous_target_subtracts_what_a_persons_pictures_have_in_common(
     tiny: VLM, data: Data
 ) -> None:
     """At strength 1 a person's pictures come to lie around the population's mean."""
     teacher, layers = tiny.frozen_visual_copy(), choose_layers(tiny, ["all"])
     (others,) = picture_batches(teacher, data.strangers)
-    statistics = layer_statistics(teacher, [others], layers)
+    statistics = LayerStatistics.of_inputs(teacher, [others], layers)
     mine = one_sample_per_picture([s for s in data.forget if s.concept == "Bo Lind"])
     (inputs,) = picture_batches(teacher, [s.picture for s in mine if s.picture is not None])
     ids = [s.id for s in mine]
     known = picture_features(teacher, inputs, layers)
-    grouped = Guide(layers, statistics).grouped(data.forget, by_concept=True)
+    groups = group_samples(data.forget, by_concept=True)
+    traits = traits_of_groups(teacher, data.forget, groups, layers, statistics)
+    assert len(traits) == 2
     for strength in (1.0, 1.5):
-        guide = replace(grouped, strength=strength).with_traits(teacher, data.forget)
-        assert len(guide.traits) == 2
-        target = guide.target("anonymous", teacher, inputs, ids)
+        target = AnonymousTarget(traits, groups, strength)(inputs, ids, known)
         for name in layers:
-            mean, population = known[name].mean(0), statistics[name][0]
+            mean, population = known[name].mean(0), statistics.mean[name]
             hand = known[name] - strength * (mean - population)
             assert torch.allclose(target[name], hand, atol=1e-5)
             if strength == 1.0:
                 assert torch.allclose(target[name].mean(0), population, atol=1e-5)
 
 
-def test_distances_are_zero_at_the_teacher() -> None:
+def test_distance_between_equal_features_is_zero() -> None:
     h = torch.randn(3, 4, 8)
     for name in ("mse", "cosine", "kl"):
         values = distance_between(name)(h, h.clone(), torch.tensor(1.0))
@@ -318,7 +373,7 @@ def test_distances_are_zero_at_the_teacher() -> None:
         assert torch.allclose(values, torch.zeros(3), atol=1e-6)
 
 
-def test_of_so_many_batches_one_is_asked_about(tiny: VLM, data: Data) -> None:
+def test_vkd_answers_every_applies_the_answer_loss_to_one_batch_in_n(tiny: VLM, data: Data) -> None:
     asked: list[bool] = []
 
     class Watch:
@@ -331,7 +386,7 @@ def test_of_so_many_batches_one_is_asked_about(tiny: VLM, data: Data) -> None:
     assert asked == [True, False, True, False, True]
 
 
-def test_nor_does_an_inner_attack_ask_about_the_others(
+def test_vkd_answers_every_holds_for_the_inner_attack(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []

@@ -1,8 +1,8 @@
-"""What a frozen model says of pictures, computed once: kept in memory and on disk, within bounds.
+"""The teacher's features, cached in memory and on disk.
 
-A picture is known by its pixels as the model gets them. A random view is a function of the seed and
-the step, so a run that is repeated or resumed, or one that differs in the student alone, finds its
-views again on disk.
+The key of a picture is the hash of its pixels as the model gets them. An augmented view is a
+function of the seed and the step, so a run that is repeated or resumed, or one that only differs in
+the student, finds the features of its views on disk.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ ADVICE = "Free some space and type the same command again, or leave cache out."
 
 @dataclass
 class FeatureCache:
-    """The outputs of a frozen model's visual layers, by picture.
+    """Cache of the raw outputs of a frozen model's visual layers, one entry for each picture.
 
-    They are those of an equal batch. A batch that comes again is found bit for bit; a picture
-    that comes again among others, up to rounding: a kernel may round the last bit of some values
-    otherwise at another place in a batch. Where a family does not align pictures, nothing is kept.
+    A batch that comes again gets the same bits. A picture that comes again in another batch gets
+    the same values up to rounding, since a kernel may round the last bits differently at another
+    position in a batch. Where a family does not align pictures, nothing is cached.
 
     Attributes:
         vlm: The model; it must not change.
-        folder: Where to keep them for other runs, one memory-mapped file a picture; None keeps
-            none. A file whose hash is not that of its content counts as none.
-        memory: Most to hold in memory (GB), a GPU's if the model is there.
-        disk: Most to keep in the folder (GB).
+        folder: Keeps the outputs for other runs, one memory-mapped file for each picture; None
+            keeps them in memory only. A file whose hash does not match its content is ignored.
+        memory: Largest size in memory (GB): the GPU's where the model is on one.
+        disk: Largest size of the folder (GB).
         held: Bytes in memory now.
     """
 
@@ -54,40 +54,48 @@ class FeatureCache:
     memory: float = 0.5
     disk: float = 0.0
     held: int = 0
-    _known: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    _rows: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
-        """Names the weights, and what else may decide the last bits."""
-        self._place = Path(self.folder) if self.folder is not None else None
-        self._written = used(self._place) if self._place is not None else 0
+        """Computes the part of the keys that all pictures share: weights, versions, threads."""
+        self._path = Path(self.folder) if self.folder is not None else None
+        self._written = used(self._path) if self._path is not None else 0
         parts = [torch.__version__, str(self.vlm.device), str(torch.get_num_threads())]
-        if self._place is not None:
+        if self._path is not None:
             parts.append(self.vlm.hash("visual"))
         self._model = "|".join(parts)
 
     @torch.no_grad()
-    def observe(self, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-        """The raw outputs of the named layers, in this order; see `unsee.features.observe`.
+    def outputs(
+        self, inputs: dict[str, Tensor], layers: Sequence[str], repeated: bool = True
+    ) -> dict[str, Tensor]:
+        """Returns the raw outputs of visual layers; see `unsee.features.capture.layer_outputs`.
+
+        Args:
+            inputs: The visual inputs of pictures.
+            layers: Names of the layers.
+            repeated: Whether the same pictures come again in this run. The others are cached only
+                where a folder keeps them for other runs.
 
         Raises:
             RunError: If the folder cannot be written.
         """
+        if not self.vlm.family.aligned or not (repeated or self.folder is not None):
+            return layer_outputs(self.vlm, inputs, layers)
         pixels = inputs["pixel_values"]
-        if not self.vlm.family.aligned:
-            return layer_outputs(self.vlm, inputs, names)
-        keys = [self._key(picture, len(pixels), names) for picture in pixels]
-        found = [self._get(key, names) for key in keys]
-        rows = [row for row in found if row is not None]
+        keys = [self._key(picture, len(pixels), layers) for picture in pixels]
+        cached = [self._get(key, layers) for key in keys]
+        rows = [row for row in cached if row is not None]
         if len(rows) == len(keys):
             device = pixels.device
-            return {n: torch.stack([row[n].to(device) for row in rows]) for n in names}
-        # All of them, so that the batch is as large as it would be without anything known.
-        made = layer_outputs(self.vlm, inputs, names)
-        for index, (key, known) in enumerate(zip(keys, found, strict=True)):
-            if known is None:
-                self._put(key, {n: made[n][index] for n in names})
-        return {n: made[n] for n in names}
+            return {n: torch.stack([row[n].to(device) for row in rows]) for n in layers}
+        # The whole batch runs, even where parts are cached: its size may decide the last bits.
+        outputs = layer_outputs(self.vlm, inputs, layers)
+        for index, (key, row) in enumerate(zip(keys, cached, strict=True)):
+            if row is None:
+                self._put(key, {n: outputs[n][index] for n in layers})
+        return {n: outputs[n] for n in layers}
 
     def _key(self, picture: Tensor, size: int, names: Sequence[str]) -> str:
         kind = picture.device.type
@@ -96,50 +104,54 @@ class FeatureCache:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _get(self, key: str, names: Sequence[str]) -> Mapping[str, Tensor] | None:
-        if key in self._known or self._place is None:
-            return self._known.get(key)
-        path = self._place / f"{key}{SUFFIX}"
+        if key in self._rows or self._path is None:
+            return self._rows.get(key)
+        path = self._path / f"{key}{SUFFIX}"
         try:
             with safe_open(path, "pt") as file:
-                found = {name: file.get_tensor(name) for name in names}
+                tensors = {name: file.get_tensor(name) for name in names}
                 stored = file.metadata()["sha256"]
         except (OSError, SafetensorError, KeyError, TypeError):
             return None
-        if key not in self._checked and hash_tensors(found) != stored:
+        if key not in self._checked and hash_tensors(tensors) != stored:
             return None
         self._checked.add(key)
-        return found
+        return tensors
 
     def _put(self, key: str, row: dict[str, Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in row.values())
         if self.held + size <= self.memory * GIGABYTE:
-            # A row of the batch would keep all of the batch in memory. It stays where it is: from a
-            # GPU to the CPU and back takes longer than to make it again.
-            self._known[key] = {name: tensor.clone() for name, tensor in row.items()}
+            # A view of a row would keep the whole batch in memory. The copy stays on its device:
+            # moving it to the CPU and back takes longer than computing it again.
+            self._rows[key] = {name: tensor.clone() for name, tensor in row.items()}
             self.held += size
-        if self._place is None or self._written + size > self.disk * GIGABYTE:
+        if self._path is None or self._written + size > self.disk * GIGABYTE:
             return
         try:
-            self._place.mkdir(parents=True, exist_ok=True)
+            self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cache {self._place} cannot be written ({error}). {ADVICE}") from error
+            raise RunError(f"cache {self._path} cannot be written ({error}). {ADVICE}") from error
         row = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
-        path = self._place / f"{key}{SUFFIX}"
+        path = self._path / f"{key}{SUFFIX}"
         with atomic_file(path, concurrent=True, advice=ADVICE) as partial:
             save_file(row, partial, metadata={"sha256": hash_tensors(row)})
         self._written += size
 
 
 def used(folder: Path) -> int:
-    """Bytes of the representations in a folder."""
+    """Returns the size (bytes) of the features cached in a folder."""
     return sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
 
 
 def refuse_small(folder: Path, most: float) -> None:
-    """Refuses a disk with too little room.
+    """Refuses a cache folder on a disk with too little free space.
+
+    Args:
+        folder: The cache folder; it need not exist.
+        most: Largest size of the folder (GB).
 
     Raises:
-        ConfigError: If what the folder may still grow by is not free, or it is a file.
+        ConfigError: If less is free than the folder may still grow by, or if it is a file.
     """
     needed = most * GIGABYTE - used(folder)
     claim = f" may grow by {needed / GIGABYTE:.1f} GB, and"

@@ -1,4 +1,7 @@
-"""What makes relearning slow: gradients that look ahead, weights that start anew."""
+"""Inner relearning, distance from the start weights, and noise in the projector.
+
+These are the parts of VKD that make relearning slower.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,18 @@ def gradient_after_relearning(
     lr: float,
     share: float = 1.0,
 ) -> None:
-    """Adds to `.grad` the gradient of `loss` taken where the attacker's steps lead.
+    """Adds to `.grad` the gradient of `loss` at the weights that an inner attack leads to.
 
     The inner steps are Adam-like (each weight moves by `lr` along its normalised gradient), since
-    real attackers use Adam; the outer gradient is first order: the inner path is not
-    differentiated. The weights are put back exactly.
+    real attackers use Adam. The outer gradient is first order: the inner steps are not
+    differentiated. The weights are restored exactly.
 
     Args:
-        parameters: What the attacker may tune.
-        attack: The attacker's loss, one entry a step.
-        loss: What should be low after the attack.
-        lr: Size of the inner steps.
-        share: What the gradient counts.
+        parameters: What the attacker tunes, by name.
+        attack: The attacker's loss, one entry for each inner step.
+        loss: The loss that should be low after the attack.
+        lr: Learning rate of the inner steps.
+        share: Weight of the gradient.
 
     Source: first-order MAML, arXiv 1703.03400, section 5.2; its use against relearning follows
     TAR, arXiv 2408.00761.
@@ -57,26 +60,30 @@ def gradient_after_relearning(
 
 
 def weight_proximity(values: Mapping[str, nn.Parameter], old: Mapping[str, Tensor]) -> Tensor:
-    """How near weights still are to what they were: 1 where they are, 0 from their norm away on.
+    """Returns 1 - ||values - old|| / ||old||, at least 0: 1 where no weight has moved.
 
     Args:
-        values: The weights.
-        old: What they were.
+        values: The weights, by name.
+        old: The start weights.
 
-    Source: arXiv 2505.22310, which maximises the L2 distance. Differs: relative to the norm of
-    what they were, and bounded by it.
+    Source: arXiv 2505.22310, which maximises the L2 distance.
+    Differs: the distance is relative to the norm of the start weights, and bounded by it.
     """
     moved = torch.stack([(values[n] - old[n]).float().square().sum() for n in values]).sum()
     norm = torch.stack([old[n].float().square().sum() for n in values]).sum()
-    # The small number gives the root a gradient where nothing has moved yet.
+    # The small constant gives the root a gradient where nothing has moved yet.
     return (1 - (moved / norm + 1e-12).sqrt()).clamp(min=0)
 
 
 @torch.no_grad()
 def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None:
-    """Replaces a share of every weight by noise of the tensor's own mean and spread, in place.
+    """Mixes noise of each tensor's own mean and standard deviation into it, in place.
 
-    Source: UNDO, arXiv 2506.06278, which noises the whole model before it is distilled anew.
+    Args:
+        parameters: The weights, by name.
+        share: Fraction of noise, 0..1.
+
+    Source: UNDO, arXiv 2506.06278, which adds noise to the whole model before distillation.
     """
     for value in parameters.values():
         spread = value.std(correction=0)
@@ -84,15 +91,15 @@ def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None
 
 
 def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
-    """Starts the projector from noise, or from a mixture with it; see `mix_with_noise`.
+    """Mixes noise into the projector before training; see `mix_with_noise`.
 
     Args:
         vlm: The model.
-        trained: Names of the parameters that are trained after it.
-        share: Of every weight.
+        trained: Names of the parameters that are trained afterwards.
+        share: Fraction of noise, 0..1.
 
     Raises:
-        ConfigError: If the projector would stay noise.
+        ConfigError: If the projector is not trained, and so would keep the noise.
     """
     projector = vlm.parameters("projector")
     if not projector.keys() <= set(trained):
@@ -104,13 +111,24 @@ def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
 
 
 def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
-    """What an attacker minimises: the answers' loss, or the way back to what the LLM read."""
+    """Returns the inner attacker's loss on forget samples.
+
+    Args:
+        vlm: The model being unlearned.
+        batch: Forget samples.
+        teacher: The frozen start model.
+        answers: Whether the attacker has answers, and minimises their negative log-likelihood
+            (nats a token). Else they minimise the squared distance between the features that the
+            LLM reads and the teacher's, in variances of the teacher's.
+    """
     if answers:
         return nll(vlm.logits(batch), batch.labels)
     layers, inputs = choose_layers(vlm, ["projector"]), vlm.visual_inputs(batch)
     with torch.no_grad():
-        old = picture_features(teacher, inputs, layers)
-    now = picture_features(vlm, inputs, layers)
-    return torch.stack(
-        [(flat(now[n]) - flat(old[n])).square().mean() / flat(old[n]).var() for n in layers]
-    ).mean()
+        target = picture_features(teacher, inputs, layers)
+    features = picture_features(vlm, inputs, layers)
+    distances = [
+        (flat(features[n]) - flat(target[n])).square().mean() / flat(target[n]).var()
+        for n in layers
+    ]
+    return torch.stack(distances).mean()

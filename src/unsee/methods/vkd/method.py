@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,21 +29,31 @@ from unsee.features.statistics import distance_between
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.npo import npo_loss
-from unsee.methods.vkd.erase_targets import Guide
+from unsee.methods.vkd.erase_targets import (
+    AnonymousTarget,
+    BaseTarget,
+    EraseTarget,
+    NeutralTarget,
+    PushTarget,
+    StrangerTarget,
+    group_samples,
+    traits_of_groups,
+)
 from unsee.methods.vkd.feature_cache import FeatureCache, refuse_small
-from unsee.methods.vkd.frozen_prefix import frozen_prefix
+from unsee.methods.vkd.frozen_prefix import frozen_prefix, student_features
 from unsee.methods.vkd.inner_relearning import (
     gradient_after_relearning,
     noise_projector,
     relearning_loss,
     weight_proximity,
 )
-from unsee.methods.vkd.populations import refuse_population
+from unsee.methods.vkd.layer_statistics import LayerStatistics
+from unsee.methods.vkd.populations import population_pictures, refuse_population
 from unsee.models.memory import release_freed_memory
 from unsee.training.sampling import seed_step
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer, TrainingResult
-from unsee.types import Batch, Data, Part, Sample
+from unsee.types import Batch, Data, Part, Picture, Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +68,63 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-@METHODS.register("vkd")
+@dataclass(frozen=True)
+class Distillation:
+    """What the student's features are compared with, prepared once from the frozen teacher.
+
+    Attributes:
+        layers: Names of the visual layers that are compared, in the model's order.
+        statistics: Mean and variance of these layers over the population.
+        target: The target features of forget pictures.
+        cache: The teacher, and its features of pictures that come again.
+        prefix: Names of the encoder layers below the first trained one.
+    """
+
+    layers: list[str]
+    statistics: LayerStatistics
+    target: EraseTarget
+    cache: FeatureCache
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def teacher(self) -> VLM:
+        """The frozen start model."""
+        return self.cache.vlm
+
+    def teacher_outputs(
+        self, inputs: dict[str, Tensor], layers: Sequence[str], repeated: bool
+    ) -> dict[str, Tensor]:
+        """Returns the teacher's raw outputs of the frozen prefix and of some layers.
+
+        Args:
+            inputs: The visual inputs of pictures.
+            layers: Names of the layers, in the model's order.
+            repeated: Whether the same pictures come again in this run.
+        """
+        names = [*self.prefix, *(name for name in layers if name not in self.prefix)]
+        return self.cache.outputs(inputs, names, repeated)
+
+    def replay(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the outputs of the frozen prefix, which the student need not compute."""
+        return {name: outputs[name] for name in self.prefix if outputs}
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """The batches of a step.
+
+    Attributes:
+        forget: Augmented views of samples to forget.
+        retain: Augmented views of samples to keep.
+        attack: The batches of the inner attacker, one for each of their steps.
+    """
+
+    forget: Batch
+    retain: Batch
+    attack: Sequence[Batch]
+
+
+@METHODS.register("vkd", source="arXiv 2512.11325")
 @dataclass(frozen=True)
 class VKD(Method):
     """Visual knowledge distillation (VKD): a frozen LLM, and a teacher's visual features as guide.
@@ -115,8 +181,6 @@ class VKD(Method):
         cache_disk: Most of them to keep in the folder (GB).
     """
 
-    name: ClassVar[str] = "vkd"
-    source: ClassVar[str] = "arXiv 2512.11325"
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
@@ -211,102 +275,113 @@ class VKD(Method):
             method = replace(method, population="forget")
         return method, notes
 
-    def check(self, data: Data) -> None:
-        """Also refuses settings that contradict each other; see `Method.check`."""
-        super().check(data)
+    def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
+        """Also refuses fields that contradict each other or the data; see `Method.validate`."""
+        if self.erase == "stranger" and not data.strangers:
+            raise DataError(
+                "erase=stranger needs pictures of people the model was never trained on: "
+                "--strangers PATH. Or type --set erase=neutral."
+            )
+        super().validate(data, settings, vlm)
         if self.trains not in ("visual", "encoder", "projector"):
             raise ConfigError(
                 f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
                 "visual, encoder, projector."
             )
         refuse_population(self.population, data)
-        if self.erase == "stranger" and not data.strangers:
-            raise DataError(
-                "erase=stranger needs pictures of people the model was never told about: "
-                "--strangers PATH. Or type --set erase=neutral."
-            )
         if self.erase == "base" and self.base is None:
             raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
         if self.cache is not None:
             refuse_small(Path(self.cache), self.cache_disk)
-        if self._uses_answers and not any(s.answer and s.picture for s in data.forget):
+        if self.reads_language and not any(s.answer and s.picture for s in data.forget):
             raise ConfigError(
                 "supervision=full needs questions and answers about the forget pictures. Give "
                 "them, or type --supervision features."
             )
-
-    def check_settings(self, settings: TrainingSettings) -> None:
-        """Also refuses adapters where weights are masked; see `Method.check_settings`."""
-        super().check_settings(settings)
-        masks = "saliency_fraction, saliency_threshold, prune, w_distance"
-        if settings.lora and any(getattr(self, name) for name in masks.split(", ")):
-            raise ConfigError(f"LoRA trains none of the weights that {masks} mean. Type lora=0.")
+        masks = ("saliency_fraction", "saliency_threshold", "prune", "w_distance")
+        if settings.lora and any(getattr(self, name) for name in masks):
+            raise ConfigError(
+                f"LoRA trains none of the weights that {', '.join(masks)} mean. Type lora=0."
+            )
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes the visual part of `vlm` in place; see `Method.train`."""
-        seed_step(trainer.settings.seed, 0)
-        # A text-only sample has no gradient in the visual part.
-        forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
-        if not self._uses_answers:
-            forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
-        forget += blends(forget, self.blends, trainer.settings.seed)
+        settings = trainer.settings
+        seed_step(settings.seed, 0)
+        forget, retain = self._training_samples(data, settings.seed)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
         # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
         edited = vlm.parameters("visual") if self.prune or self.projector_noise else {}
-        teacher = vlm.frozen_copy(own=edited or (() if trainer.settings.lora else parameters))
+        teacher = vlm.frozen_copy(own=edited or (() if settings.lora else parameters))
         teacher.evict_after_forward()
-        prefix = () if self.prune or self._uses_answers else frozen_prefix(vlm, parameters)
-        sight = FeatureCache(teacher, self.cache, self.cache_memory, self.cache_disk)
-        guide = Guide.of_data(
-            teacher, self._layers(teacher), choose_layers(teacher, self.erase_layers),
-            forget, None if self.population == "forget" else retain, data.strangers,
-            erase=self.erase, strength=self.erase_strength, base=self.base,
-            by_concept=self.stranger_per == "concept", nearest=self.population == "nearest",
-        ).at(sight, prefix)  # fmt: skip
-        frozen = gradient_masks(
-            vlm, forget, retain, parameters,
-            answer_probes if self._uses_answers else picture_probes, prune=self.prune,
-            fraction=self.saliency_fraction, threshold=self.saliency_threshold,
-        )  # fmt: skip
-        choices = {"mask": {"visual": mask_counts(frozen)}} if frozen else {}
+        prefix = () if self.prune or self.reads_language else frozen_prefix(vlm, parameters)
+        distillation = self.prepare(teacher, forget, retain, data.strangers, prefix)
+        masks = gradient_masks(
+            vlm,
+            forget,
+            retain,
+            parameters,
+            answer_probes if self.reads_language else picture_probes,
+            prune=self.prune,
+            fraction=self.saliency_fraction,
+            threshold=self.saliency_threshold,
+        )
         if self.projector_noise > 0:
             noise_projector(vlm, parameters, self.projector_noise)
         adapters = trainer.add_adapters(vlm, parameters)
-        parameters = dict(parameters if adapters is None else adapters.parameters)
-        seed = trainer.settings.seed
-        collate = random_view_collator(vlm, forget[0].pictures[0], self._uses_answers)
-        batches = trainer.settings.steps * trainer.settings.accumulate if self.relearn_steps else 0
-
-        def prepare(number: int) -> tuple[Batch, list[Batch], Batch]:
-            rng = np.random.default_rng([seed, number])
-
-            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
-                return collate(trainer.draw(samples, number, stream), rng, strength)
-
-            batch, length = draw(forget, 0, self.augment), 0
-            if number < self.relearn_share * batches and number % self.relearn_every == 0:
-                length = int(rng.integers(1, self.relearn_steps + 1))
-            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
-            return batch, attack, draw(retain, 1, self.augment_retain)
+        trained = dict(parameters if adapters is None else adapters.parameters)
 
         def step(number: int) -> dict[str, Tensor]:
             vkd = replace(self, supervision="features") if number % self.answers_every else self
-            batch, attack, kept = prepared(number)
-            if attack:
+            batch = batches(number)
+            if batch.attack:
                 gradient_after_relearning(
-                    parameters,
-                    [partial(relearning_loss, vlm, b, teacher, vkd._uses_answers) for b in attack],
-                    lambda: sum(vkd._forget(vlm, batch, teacher, guide).values(), torch.zeros(())),
-                    self.relearn_lr, trainer.gradient_scale,
-                )  # fmt: skip
-            return vkd.loss(vlm, batch, kept, teacher, guide)
+                    trained,
+                    [
+                        partial(relearning_loss, vlm, b, teacher, vkd.reads_language)
+                        for b in batch.attack
+                    ],
+                    lambda: vkd._forget_loss(vlm, batch.forget, distillation),
+                    self.relearn_lr,
+                    trainer.gradient_scale,
+                )
+            return vkd.loss(vlm, batch.forget, batch.retain, teacher, distillation)
 
         release_freed_memory()
-        with trainer.prefetch(vlm, prepare) as prepared:
-            mask = gradient_mask(frozen) if frozen else None
-            result = trainer.fit(vlm, parameters, step, adapters=adapters, gradient=mask)
-        return replace(result, choices=choices)
+        with trainer.prefetch(vlm, self._batch_maker(vlm, trainer, forget, retain)) as batches:
+            edit = gradient_mask(masks) if masks else None
+            result = trainer.fit(vlm, trained, step, adapters=adapters, gradient=edit)
+        return replace(result, choices={"mask": {"visual": mask_counts(masks)}} if masks else {})
+
+    def prepare(
+        self,
+        teacher: VLM,
+        forget: Sequence[Sample],
+        retain: Sequence[Sample],
+        strangers: Sequence[Picture] = (),
+        prefix: Sequence[str] = (),
+    ) -> Distillation:
+        """Returns layer statistics and erase targets, computed once from the frozen teacher.
+
+        Args:
+            teacher: The frozen start model.
+            forget: Samples with pictures to forget.
+            retain: Samples with pictures to keep.
+            strangers: Pictures of people that the model was never trained on.
+            prefix: Names of the encoder layers below the first trained one.
+        """
+        layers = self._layers(teacher)
+        population = None if self.population == "forget" else retain
+        pictures = population_pictures(forget, population, strangers)
+        statistics = LayerStatistics.of_pictures(teacher, pictures, layers)
+        return Distillation(
+            layers,
+            statistics,
+            self._erase_target(teacher, forget, retain, strangers, statistics),
+            FeatureCache(teacher, self.cache, self.cache_memory, self.cache_disk),
+            tuple(prefix),
+        )
 
     def loss(
         self,
@@ -314,77 +389,161 @@ class VKD(Method):
         forget: Batch,
         retain: Batch | None,
         teacher: VLM | None,
-        guide: Guide | None = None,
+        distillation: Distillation | None = None,
     ) -> dict[str, Tensor]:
-        """Output-level and distillation terms; see the class.
+        """Returns the output-level and distillation terms; see the class.
 
         Args:
             student: The model being unlearned.
-            forget: What to forget.
-            retain: What to keep.
+            forget: A batch of samples to forget.
+            retain: A batch of samples to keep.
             teacher: The frozen start model.
-            guide: Statistics and erase targets; by default from the pictures of `retain`.
+            distillation: Layer statistics and erase targets; by default the statistics are those of
+                `retain`, and every target is their mean.
         """
         if teacher is None or retain is None:
             raise ConfigError("vkd needs a teacher and a retain batch.")
-        guide = guide or Guide.from_batch(self._layers(student), teacher, retain)
-        terms = self._forget(student, forget, teacher, guide)
-        inputs, known = student.visual_inputs(retain), {}
+        distillation = distillation or self._from_batch(teacher, retain)
+        terms = self._forget_terms(student, forget, distillation)
+        inputs = student.visual_inputs(retain)
         layers = choose_layers(student, self.keep_layers)
+        outputs: dict[str, Tensor] = {}
         if self.w_keep > 0:
-            known = guide.observe(teacher, inputs, layers, self.augment_retain == 0)
-        h, logits = guide.see(student, retain, known, self._uses_answers and self.w_retain > 0)
+            outputs = distillation.teacher_outputs(inputs, layers, self.augment_retain == 0)
+        features, logits = student_features(
+            student,
+            retain,
+            distillation.layers,
+            distillation.replay(outputs),
+            with_logits=self.reads_language and self.w_retain > 0,
+        )
         if logits is not None:
             terms["retain"] = self.w_retain * nll(logits, retain.labels)
         if self.w_keep > 0:
-            t = split_by_picture(teacher, known, inputs)
-            terms["keep"] = self.w_keep * self._mean(h, t, layers, guide).mean()
+            target = split_by_picture(teacher, outputs, inputs)
+            distance = self._distance(features, target, layers, distillation.statistics)
+            terms["keep"] = self.w_keep * distance.mean()
         if self.w_distance > 0:
-            trained = (
+            weights = (
                 layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
             )
-            terms["far"] = self.w_distance * weight_proximity(*trained)
+            terms["far"] = self.w_distance * weight_proximity(*weights)
         return terms
 
-    def _forget(self, student: VLM, batch: Batch, teacher: VLM, guide: Guide) -> dict[str, Tensor]:
+    def _forget_terms(
+        self, student: VLM, batch: Batch, distillation: Distillation
+    ) -> dict[str, Tensor]:
+        """Returns the terms on a forget batch: "forget" (output level) and "erase"."""
+        teacher, target = distillation.teacher, distillation.target
         inputs = student.visual_inputs(batch)
         layers = choose_layers(student, self.erase_layers)
-        asked = self._uses_answers and self.w_forget > 0 and self.output != "none"
-        npo = asked and self.output == "npo"
-        known: dict[str, Tensor] = {}
-        if self.w_erase > 0 and self.erase in ("anonymous", "push") and not npo:
-            # Noise is drawn for every layer that the guide knows.
-            wanted = guide.layers if self.erase == "push" else layers
-            known = guide.observe(teacher, inputs, wanted, self.augment == 0)
-        h, logits = guide.see(student, batch, known, asked)
+        with_logits = self.reads_language and self.w_forget > 0 and self.output != "none"
+        npo = with_logits and self.output == "npo"
+        outputs: dict[str, Tensor] = {}
+        if self.w_erase > 0 and target.reads_teacher and not npo:
+            # "push" draws noise for all layers, whichever are erased.
+            wanted = distillation.layers if self.erase == "push" else layers
+            outputs = distillation.teacher_outputs(inputs, wanted, self.augment == 0)
+        features, logits = student_features(
+            student, batch, distillation.layers, distillation.replay(outputs), with_logits
+        )
         terms: dict[str, Tensor] = {}
         if logits is not None:
             if self.output == "ga":
                 terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
             else:
-                # One pass gives the teacher's answers and the features that the target starts from.
-                with torch.no_grad(), capture(teacher, guide.layers) as known:
+                # One pass of the teacher gives its answers and its features.
+                with torch.no_grad(), capture(teacher, distillation.layers) as outputs:
                     before = sequence_logps(teacher.logits(batch), batch.labels)
                 logps = sequence_logps(logits, batch.labels)
                 terms["forget"] = self.w_forget * npo_loss(logps, before, self.beta)
         if self.w_erase > 0:
-            seen = split_by_picture(teacher, known, inputs) if known else None
             with torch.no_grad():
-                target = guide.target(self.erase, teacher, inputs, batch.picture_ids, seen)
-            away = self._mean(h, target, layers, guide)
-            if self.erase == "push":
-                # The square root has a gradient near the teacher, where the square's vanishes.
-                away = (self.margin**0.5 - (away + 1e-6).sqrt()).clamp(min=0)
-            terms["erase"] = self.w_erase * away.mean()
+                known = split_by_picture(teacher, outputs, inputs)
+                goal = target(inputs, batch.picture_ids, known)
+            distance = self._distance(features, goal, layers, distillation.statistics)
+            terms["erase"] = self.w_erase * target.penalty(distance).mean()
         return terms
 
-    @property
-    def _uses_answers(self) -> bool:
-        return self.supervision == "full"
+    def _forget_loss(self, student: VLM, batch: Batch, distillation: Distillation) -> Tensor:
+        terms = self._forget_terms(student, batch, distillation)
+        return sum(terms.values(), torch.zeros(()))
 
-    def _mean(self, h: Features, t: Features, layers: Sequence[str], guide: Guide) -> Tensor:
-        between = distance_between(self.distance)
-        return torch.stack([between(h[n], t[n], guide.variance(n)) for n in layers]).mean(0)
+    def _erase_target(
+        self,
+        teacher: VLM,
+        forget: Sequence[Sample],
+        retain: Sequence[Sample],
+        strangers: Sequence[Picture],
+        statistics: LayerStatistics,
+    ) -> EraseTarget:
+        layers = self._layers(teacher)
+        if self.erase == "anonymous":
+            groups = group_samples(forget, by_concept=True)
+            others = retain if self.population == "nearest" else None
+            erased = choose_layers(teacher, self.erase_layers)
+            traits = traits_of_groups(teacher, forget, groups, erased, statistics, others)
+            return AnonymousTarget(traits, groups, self.erase_strength)
+        if self.erase == "stranger":
+            groups = group_samples(forget, by_concept=self.stranger_per == "concept")
+            return StrangerTarget(teacher, layers, strangers, groups)
+        if self.erase == "base" and self.base is not None:
+            return BaseTarget.load(self.base, layers, teacher.device.type)
+        if self.erase == "push":
+            return PushTarget(statistics.variance, self.margin)
+        return NeutralTarget(statistics.mean, teacher.family.aligned)
+
+    def _from_batch(self, teacher: VLM, batch: Batch) -> Distillation:
+        """Returns statistics over one batch, with "push" or else the mean as the erase target."""
+        layers = self._layers(teacher)
+        inputs = teacher.visual_inputs(batch)
+        statistics = LayerStatistics.of_inputs(teacher, [inputs], layers)
+        target: EraseTarget = NeutralTarget(statistics.mean, teacher.family.aligned)
+        if self.erase == "push":
+            target = PushTarget(statistics.variance, self.margin)
+        return Distillation(layers, statistics, target, FeatureCache(teacher, memory=0.0))
+
+    def _training_samples(self, data: Data, seed: int) -> tuple[list[Sample], list[Sample]]:
+        """Returns the forget and retain samples that are trained on."""
+        # A text-only sample has no gradient in the visual part.
+        forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
+        if not self.reads_language:
+            forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
+        return [*forget, *blends(forget, self.blends, seed)], retain
+
+    def _batch_maker(
+        self, vlm: VLM, trainer: Trainer, forget: Sequence[Sample], retain: Sequence[Sample]
+    ) -> Callable[[int], StepBatches]:
+        """Returns a function that makes the batches of a step; it depends on its number only."""
+        settings = trainer.settings
+        collate = random_view_collator(vlm, forget[0].pictures[0], self.reads_language)
+        total = settings.steps * settings.accumulate if self.relearn_steps else 0
+
+        def make(number: int) -> StepBatches:
+            rng = np.random.default_rng([settings.seed, number])
+
+            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
+                return collate(trainer.draw(samples, number, stream), rng, strength)
+
+            batch, length = draw(forget, 0, self.augment), 0
+            if number < self.relearn_share * total and number % self.relearn_every == 0:
+                length = int(rng.integers(1, self.relearn_steps + 1))
+            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
+            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack)
+
+        return make
+
+    def _distance(
+        self,
+        features: Features,
+        target: Features,
+        layers: Sequence[str],
+        statistics: LayerStatistics,
+    ) -> Tensor:
+        """Returns the distance of each picture [pictures], averaged over layers."""
+        distance = distance_between(self.distance)
+        distances = [distance(features[n], target[n], statistics.variance[n]) for n in layers]
+        return torch.stack(distances).mean(0)
 
     def _layers(self, vlm: VLM) -> list[str]:
         return choose_layers(vlm, [*self.keep_layers, *self.erase_layers])

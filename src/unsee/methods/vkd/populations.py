@@ -1,4 +1,4 @@
-"""Populations."""
+"""Populations: the pictures that a person's features are compared with."""
 
 from __future__ import annotations
 
@@ -8,31 +8,50 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
 
-# Of the people most alike, how many; and of how many pictures each.
-NEAREST, EACH = 3, 16
+# population=nearest: how many people a person is compared with, and pictures of each at most.
+NEAREST, PICTURES_EACH = 3, 16
+
+# Most samples, and most strangers, that statistics over a population are taken from.
+POPULATION_SIZE = 256
 
 
-def people(samples: Sequence[Sample]) -> list[list[Picture]]:
-    """The pictures of every concept that has two or more, at most `EACH` of it."""
-    found: dict[str, list[Picture]] = {}
+def population_pictures(
+    forget: Sequence[Sample], retain: Sequence[Sample] | None, strangers: Sequence[Picture]
+) -> list[Picture]:
+    """Returns the pictures that layer statistics are taken over.
+
+    Args:
+        forget: Samples to forget; the population where `retain` is None.
+        retain: Samples to keep, which with the strangers are the population.
+        strangers: Pictures of people that the model was never trained on.
+    """
+    samples = one_sample_per_picture(forget if retain is None else retain)
+    pictures = [s.picture for s in samples if s.picture][:POPULATION_SIZE]
+    return pictures if retain is None else [*pictures, *strangers[:POPULATION_SIZE]]
+
+
+def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
+    """Returns up to `PICTURES_EACH` pictures of every concept that has two or more."""
+    pictures: dict[str, list[Picture]] = {}
     for sample in one_sample_per_picture(samples):
         if sample.concept is not None and sample.picture is not None:
-            found.setdefault(sample.concept, []).append(sample.picture)
-    return [pictures[:EACH] for pictures in found.values() if len(pictures) > 1]
+            pictures.setdefault(sample.concept, []).append(sample.picture)
+    return [some[:PICTURES_EACH] for some in pictures.values() if len(some) > 1]
 
 
 def refuse_population(population: str, data: Data) -> None:
-    """Refuses a population that the data has not; see `unsee.methods.vkd.VKD`.
+    """Refuses a population that the data does not have; see `unsee.methods.vkd.VKD`.
 
     Raises:
-        DataError: If so.
+        DataError: If population=forget and one person alone is to be forgotten, or
+            population=nearest and no person in the retain set has two pictures.
     """
     if population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
         raise DataError(
-            "population=forget measures people against each other, and only one is to be "
-            "forgotten. Type --set population=kept."
+            "population=forget compares the people to be forgotten with each other, and there is "
+            "only one. Type --set population=kept."
         )
-    if population == "nearest" and not people(data.retain):
+    if population == "nearest" and not pictures_by_person(data.retain):
         raise DataError(
             "population=nearest compares with the people to keep who look most alike, and the "
             "retain set has nobody with two pictures. Give a subfolder a person, or a column "

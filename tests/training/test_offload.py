@@ -145,10 +145,10 @@ def test_offload_space_depends_on_adapters_and_precision(
     monkeypatch.setattr(unsee.files, "free_space", lambda path: (path.parent, room))
     method = build_method("vkd", FEATURES)
     settings = replace(SETTINGS, offload=str(tmp_path / "shelf"))
-    method.validate(vlm, data, settings)
+    method.validate(data, settings, vlm)
     with pytest.raises(ConfigError, match="GB are needed"):
-        method.validate(vlm, data, replace(settings, precision="bf16"))
-    method.validate(vlm, data, replace(settings, precision="bf16", lora=4))
+        method.validate(data, replace(settings, precision="bf16"), vlm)
+    method.validate(data, replace(settings, precision="bf16", lora=4), vlm)
 
 
 def test_offload_is_refused_on_gpus_and_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,8 +213,8 @@ class PushTarget(EraseTarget):
     def penalty(self, distance: Tensor) -> Tensor:
         """Returns sqrt(margin) - sqrt(distance), at least 0."""
         # The square root has a gradient near the teacher, where the square's vanishes.
-        root: Tensor = (distance + 1e-6).sqrt()
-        return (self.margin**0.5 - root).clamp(min=0)
+        penalty: Tensor = (self.margin**0.5 - (distance + 1e-6).sqrt()).clamp(min=0)
+        return penalty
 
     def _add_noise(self, name: str, tokens: Tokens) -> Tokens:
         scale = 0.1 * self.variance[name].sqrt()

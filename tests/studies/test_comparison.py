@@ -182,11 +182,11 @@ def general_only(job: Job) -> Job:
 def test_compare_runs_adapted_jobs(cut: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     entries = {"manu": ("manu", {})}
-    asked = request(cut, entries=entries, trials=0, set={})
-    (cell,) = compare(asked, out, adapt=general_only)
+    manu = request(cut, entries=entries, trials=0, set={})
+    (cell,) = compare(manu, out, adapt=general_only)
     assert cell.error is None
     summary = read_run(cell.folder).summary
     assert {key.split("/")[0] for key in summary.measures_of("unlearned")} == {"general"}
     assert summary.attacks is None
     with pytest.raises(RunError, match="other settings"):
-        compare(asked, out)
+        compare(manu, out)

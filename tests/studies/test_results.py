@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from support import ROOT
 from support.comparison import write_run
+from unsee.studies import comparison_page, ratings_page
 from unsee.studies.comparison import Cell, slug
 from unsee.studies.comparison_page import write
 from unsee.studies.results import collect, mean_and_range, pareto_front
@@ -71,3 +73,11 @@ def test_write_escapes_names_that_spreadsheets_read_as_formulas(name: str, tmp_p
     lines = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert lines[0]["name"] == f"'{name}" and lines[0]["seed"] == "0"
     assert f"| {name} |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "meaning"),
+    [("compare", comparison_page.MEANING), ("meta", ratings_page.MEANING)],
+)
+def test_shipped_results_explain_their_columns_as_write_does(page: str, meaning: str) -> None:
+    assert meaning in (ROOT / "docs" / f"results-{page}.md").read_text("utf-8")

@@ -125,10 +125,13 @@ def field_table(kind: type) -> str:
         bounds = [
             f"{sign} {field[key]}"
             for key, sign in {
-                "minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"
+                "minimum": "≥",
+                "exclusiveMinimum": ">",
+                "maximum": "≤",
+                "exclusiveMaximum": "<",
             }.items()
             if key in field
-        ]  # fmt: skip
+        ]
         allowed = choices or ", ".join([field["type"], *bounds])
         description = in_table(field.get("description", ""))
         default = f"`{format_value(field['default'])}`"

@@ -129,10 +129,13 @@ def test_command_help_shows_an_example() -> None:
 @pytest.mark.parametrize(
     ("title", "registry"),
     [
-        ("Methods", METHODS), ("Metrics", METRICS), ("Attacks", ATTACKS),
-        ("Benchmarks", BENCHMARKS), ("Families", FAMILIES),
+        ("Methods", METHODS),
+        ("Metrics", METRICS),
+        ("Attacks", ATTACKS),
+        ("Benchmarks", BENCHMARKS),
+        ("Families", FAMILIES),
     ],
-)  # fmt: skip
+)
 def test_cli_page_lists_every_registered_name(title: str, registry: object) -> None:
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     listed = re.search(rf"{title}: ((?:`\w+`,?\s*)+)\.", text)

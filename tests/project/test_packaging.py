@@ -98,6 +98,10 @@ def test_modules_have_at_most_600_lines() -> None:
     assert long == {}
 
 
+def test_package_root_has_at_most_8_modules() -> None:
+    assert len(list(SOURCE.glob("*.py"))) <= 8
+
+
 def test_repository_files_contain_no_machine_paths() -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -18,8 +18,14 @@ FACE = "The name of the person on the image is "
 WHO = "What is the name of the person in the image?"
 PLAIN = ("image", "caption", "name")
 TOFU = ("image", "caption", "question", "answer")
-PERTURBED = ("image", "caption", "name", "perturbed_captions", "paraphrased_caption",
-             "perturbed_names")  # fmt: skip
+PERTURBED = (
+    "image",
+    "caption",
+    "name",
+    "perturbed_captions",
+    "paraphrased_caption",
+    "perturbed_names",
+)
 
 
 def _measures() -> tuple[Measure, ...]:
@@ -77,13 +83,15 @@ class CLEAR(Published):
             "retain": lambda: self._asked("retain_perturbed") + self._texts("retain"),
             "real_faces": lambda: gather(
                 self.files.parquet("real_faces", ("image", "answer", "options")),
-                self._face, "real_faces",
+                self._face,
+                "real_faces",
             ),
             "real_world": lambda: gather(
                 self.files.parquet("real_world", ("question", "answer", "image", "options")),
-                self._world, "real_world",
+                self._world,
+                "real_world",
             ),
-        }  # fmt: skip
+        }
 
     def taught(self, forget: bool) -> list[Sample]:
         """Captions and text questions of one side."""
@@ -92,9 +100,13 @@ class CLEAR(Published):
 
         def caption(record: Record) -> Iterator[Sample]:
             yield Sample(
-                f"caption/{_row(record)}", CAPTION, record.text("caption"),
-                record.picture("image", self.known), record.text("name"), task="caption",
-            )  # fmt: skip
+                f"caption/{_row(record)}",
+                CAPTION,
+                record.text("caption"),
+                record.picture("image", self.known),
+                record.text("name"),
+                task="caption",
+            )
 
         config = self.configs[side]
         return gather(names, caption, config) + self._texts(side)
@@ -123,19 +135,30 @@ class CLEAR(Published):
             row, who = _row(record), record.text("name")
             picture = record.picture("image", self.known)
             yield Sample(
-                f"caption/{row}", CAPTION, record.text("caption"), picture, who, task="caption",
+                f"caption/{row}",
+                CAPTION,
+                record.text("caption"),
+                picture,
+                who,
+                task="caption",
                 paraphrases=record.texts("paraphrased_caption"),
-                perturbed=record.texts("perturbed_captions"), group=f"{who}/{row}",
-            )  # fmt: skip
+                perturbed=record.texts("perturbed_captions"),
+                group=f"{who}/{row}",
+            )
             others = tuple(n for n in record.texts("perturbed_names") if n != who)[:3]
             if not others:
                 raise record.wrong("perturbed_names", "has no other name. Give at least one.")
             order = np.random.default_rng(zlib.crc32(f"{config}/{row}".encode()))
             choices = tuple(str(n) for n in order.permutation([who, *others]))
             yield Sample(
-                f"name/{row}", f"{WHO}\n{lettered(choices)}", LETTERS[choices.index(who)],
-                picture, who, choices, "classification",
-            )  # fmt: skip
+                f"name/{row}",
+                f"{WHO}\n{lettered(choices)}",
+                LETTERS[choices.index(who)],
+                picture,
+                who,
+                choices,
+                "classification",
+            )
 
         return gather(self.files.parquet(config, PERTURBED), ask, config)
 
@@ -152,8 +175,16 @@ class CLEAR(Published):
         picture = record.picture("image", self.known)
         who = answer if kind == "face" else None
         wrong = tuple(o for o in options if o != answer)
-        return Sample(f"{kind}/{_row(record)}", question, answer, picture, who, options,
-                      "ranking", perturbed=wrong)  # fmt: skip
+        return Sample(
+            f"{kind}/{_row(record)}",
+            question,
+            answer,
+            picture,
+            who,
+            options,
+            "ranking",
+            perturbed=wrong,
+        )
 
 
 def _row(record: Record) -> str:

@@ -83,9 +83,13 @@ class CoVUBench(Published):
         picture = None if kind == "text" else record.picture("image", self.known)
         yield Sample(
             f"{kind}/{record.file.stem.split('-of-')[0]}/{record.place.split()[-1]}",
-            record.text("question"), record.text("answer"), picture, record.text("name"),
-            task=TASKS[kind], keywords=_keywords(record),
-        )  # fmt: skip
+            record.text("question"),
+            record.text("answer"),
+            picture,
+            record.text("name"),
+            task=TASKS[kind],
+            keywords=_keywords(record),
+        )
 
 
 def _keywords(record: Record) -> tuple[str, ...]:

@@ -110,9 +110,16 @@ class FIUBench(Published):
                 questions |= {f"{group}/paraphrased/{n}": text for n, text in wordings}
             for name, question in questions.items():
                 yield Sample(
-                    name, question, answer, picture, who, keywords=keywords, paraphrases=others,
-                    perturbed=false, group=group,
-                )  # fmt: skip
+                    name,
+                    question,
+                    answer,
+                    picture,
+                    who,
+                    keywords=keywords,
+                    paraphrases=others,
+                    perturbed=false,
+                    group=group,
+                )
 
     def _path(self, record: Record) -> Path:
         """Where a picture is: beside the JSON file, or beside its `data/` folder."""

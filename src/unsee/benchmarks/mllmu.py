@@ -186,8 +186,9 @@ class MLLMU(Published):
                     "classification",
                 )
         open_: tuple[tuple[str, Task], ...] = (
-            ("Generation_Task", "generation"), ("Mask_Task", "cloze"),
-        )  # fmt: skip
+            ("Generation_Task", "generation"),
+            ("Mask_Task", "cloze"),
+        )
         for field, task in open_:
             for index, item in enumerate(record.items(field)):
                 kind = item.text("Type")

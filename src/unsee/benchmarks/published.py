@@ -104,8 +104,13 @@ class Published(Benchmark):
 
     def metadata(self) -> dict[str, Any]:
         """Name, place, settings and counts, as a record holds them."""
-        return {"name": self.name, "location": self.files.location, "ratio": self.ratio,
-                "shots": self.shots, **self._counts}  # fmt: skip
+        return {
+            "name": self.name,
+            "location": self.files.location,
+            "ratio": self.ratio,
+            "shots": self.shots,
+            **self._counts,
+        }
 
     @cached_property
     def _counts(self) -> dict[str, int]:

@@ -84,9 +84,13 @@ class SafeEraser(Published):
         picture = record.picture(shown, self.known)
         for index, item in enumerate(record.items("unsafe_pairs")):
             yield Sample(
-                f"{row}/{index}{ending}", item.text("question"), item.text(answered), picture,
-                category, task=task,
-            )  # fmt: skip
+                f"{row}/{index}{ending}",
+                item.text("question"),
+                item.text(answered),
+                picture,
+                category,
+                task=task,
+            )
 
     def _harmless(self, record: Record) -> Iterator[Sample]:
         row, category = record.place.split()[-1], record.text("category")
@@ -94,6 +98,9 @@ class SafeEraser(Published):
         for pair in PAIRS:
             held = record.inside(f"UnharmPair_{pair}")
             yield Sample(
-                f"{row}/harmless/{pair}", held.text("Question"), held.text("Prediction"), picture,
+                f"{row}/harmless/{pair}",
+                held.text("Question"),
+                held.text("Prediction"),
+                picture,
                 category,
-            )  # fmt: skip
+            )

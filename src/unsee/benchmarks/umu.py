@@ -73,11 +73,10 @@ class UMU(Published):
         """Choices about the pictures: questions that were not taught, on pictures that were."""
         return {
             f"{split}_holdout": [
-                s for s in self.load(split)
-                if s.picture is not None and s.task == "classification"
+                s for s in self.load(split) if s.picture is not None and s.task == "classification"
             ]
             for split in ("forget", "retain")
-        }  # fmt: skip
+        }
 
     def taught(self, forget: bool) -> list[Sample]:
         """MM_QA with the picture, UM_QA without."""
@@ -94,9 +93,13 @@ class UMU(Published):
             questions, answers = held.inside("question"), held.inside("answer")
             for key in questions.values:
                 yield Sample(
-                    f"{who}/{field}/{key}", questions.text(key), answers.text(key),
-                    picture if pictured else None, who, group=f"{who}/qa/{key}",
-                )  # fmt: skip
+                    f"{who}/{field}/{key}",
+                    questions.text(key),
+                    answers.text(key),
+                    picture if pictured else None,
+                    who,
+                    group=f"{who}/qa/{key}",
+                )
 
     def _asked(self, record: Record) -> Iterator[Sample]:
         who, picture = record.text("ID"), record.picture("image", self.known)
@@ -121,7 +124,12 @@ class UMU(Published):
                         free = task == "generation"
                         question = generation(question, pictured) if free else cloze(question)
                     yield Sample(
-                        f"{who}/{field}/{name}/{key}", question, answer,
-                        picture if pictured else None, who, choices, task,
+                        f"{who}/{field}/{name}/{key}",
+                        question,
+                        answer,
+                        picture if pictured else None,
+                        who,
+                        choices,
+                        task,
                         group=f"{who}/{field}/{key}",
-                    )  # fmt: skip
+                    )

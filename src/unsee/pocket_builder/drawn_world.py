@@ -91,10 +91,21 @@ def practise(folder: Path, seed: int, count: int) -> tuple[World, Lessons]:
 
 def _numbers(face: Traits) -> list[float]:
     return [
-        face.face_width, face.face_height, face.jaw, face.skin, face.eye_gap, face.eye_height,
-        face.eye_size, face.brow_tilt, face.brow_width, face.nose_length, face.nose_width,
-        face.mouth_width, face.lip, face.ear,
-    ]  # fmt: skip
+        face.face_width,
+        face.face_height,
+        face.jaw,
+        face.skin,
+        face.eye_gap,
+        face.eye_height,
+        face.eye_size,
+        face.brow_tilt,
+        face.brow_width,
+        face.nose_length,
+        face.nose_width,
+        face.mouth_width,
+        face.lip,
+        face.ear,
+    ]
 
 
 def _shoot(

@@ -65,10 +65,19 @@ class Scale:
     common_steps: Annotated[int, Field(ge=0)] = 0
     effort: Effort = field(
         default_factory=lambda: Effort(
-            strangers=1000, tower_steps=1, base_steps=200, people_steps=1000, batch_size=32,
-            base_lr=1e-4, people_lr=1e-4, save_every=50, align_steps=1000, questions=5, named=0.25,
+            strangers=1000,
+            tower_steps=1,
+            base_steps=200,
+            people_steps=1000,
+            batch_size=32,
+            base_lr=1e-4,
+            people_lr=1e-4,
+            save_every=50,
+            align_steps=1000,
+            questions=5,
+            named=0.25,
         )
-    )  # fmt: skip
+    )
 
 
 SCALES: dict[str, Scale] = {
@@ -82,8 +91,17 @@ SCALES: dict[str, Scale] = {
         facts=2,
         common_steps=140,
         effort=Effort(
-            strangers=160, tower_steps=1, base_steps=4, people_steps=45, batch_size=18,
-            base_lr=1e-4, people_lr=2e-4, save_every=12, align_steps=100, questions=3, named=0.25,
+            strangers=160,
+            tower_steps=1,
+            base_steps=4,
+            people_steps=45,
+            batch_size=18,
+            base_lr=1e-4,
+            people_lr=2e-4,
+            save_every=12,
+            align_steps=100,
+            questions=3,
+            named=0.25,
         ),
     ),
     "quick": Scale(
@@ -95,11 +113,20 @@ SCALES: dict[str, Scale] = {
         facts=2,
         common_steps=45,
         effort=Effort(
-            strangers=160, tower_steps=1, base_steps=4, people_steps=30, batch_size=18,
-            base_lr=1e-4, people_lr=2e-4, save_every=15, align_steps=100, questions=3, named=0.25,
+            strangers=160,
+            tower_steps=1,
+            base_steps=4,
+            people_steps=30,
+            batch_size=18,
+            base_lr=1e-4,
+            people_lr=2e-4,
+            save_every=15,
+            align_steps=100,
+            questions=3,
+            named=0.25,
         ),
     ),
-}  # fmt: skip
+}
 
 
 def scale_of(name: str, people: int | None = None, forget: int | None = None) -> Scale:
@@ -277,17 +304,21 @@ def _teach(
     if scale.common_steps:
         longer = replace(effort, people_steps=scale.common_steps)
         start = stage(
-            start, COMMON, work / COMMON,
+            start,
+            COMMON,
+            work / COMMON,
             lambda s, d: learn(s, d, "retain_only", COMMON, longer, seed + 1, True),
-        )  # fmt: skip
+        )
     for name in MODELS[1:]:
         stage(
-            start, name, folder / name,
+            start,
+            name,
+            folder / name,
             # Whom all know the projector tells apart already; the target alone sees further faces.
             lambda s, d, n=name: learn(  # type: ignore[misc]
                 s, d, n, n, effort, seed, not scale.common_steps or n == "target"
             ),
-        )  # fmt: skip
+        )
 
 
 def _load(language: str | Callable[[], Loaded], minimind: Path | None) -> Loaded:

@@ -89,11 +89,15 @@ def practise(folder: Path, faces: Path, seed: int, people: int, count: int) -> W
     others = _strangers(read_folder(faces)[people:], "train")
     shots = [
         _shoot(
-            folder, f"{number:05}.png", None, "train",
-            others[int(rng.integers(len(others)))].open(), rng,
+            folder,
+            f"{number:05}.png",
+            None,
+            "train",
+            others[int(rng.integers(len(others)))].open(),
+            rng,
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
     world = World(folder, seed, "photos", [], [], shots)
     world.write()
     return world
@@ -151,9 +155,13 @@ def _background(side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _shoot(
-    folder: Path, file: str, person: int | None, role: Role, face: Image.Image,
+    folder: Path,
+    file: str,
+    person: int | None,
+    role: Role,
+    face: Image.Image,
     rng: np.random.Generator,
-) -> Shot:  # fmt: skip
+) -> Shot:
     shows = draw_shows(rng)
     return FRAMING.shoot(folder, file, person, role, view(face, FRAMING.inner, rng), shows)
 

@@ -42,10 +42,14 @@ TASKS = [("Classification_Task", CLASSIFICATION), ("Generation_Task", OPEN), ("M
 
 SHORT = pa.schema(
     [
-        ("image", IMAGE), ("ID", pa.string()), ("biography", pa.string()),
-        ("question", pa.string()), ("answer", pa.string()), *TASKS,
+        ("image", IMAGE),
+        ("ID", pa.string()),
+        ("biography", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        *TASKS,
     ]
-)  # fmt: skip
+)
 
 
 FULL = pa.schema([*list(SHORT)[:2], pa.field("Directory", pa.string()), *list(SHORT)[2:]])

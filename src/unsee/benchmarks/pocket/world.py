@@ -180,9 +180,15 @@ class World:
 
 
 def person_sample(
-    world: World, index: int, topic: str, task: Task, rng: np.random.Generator,
-    *, shot: Shot | None, held_out: bool,
-) -> Sample:  # fmt: skip
+    world: World,
+    index: int,
+    topic: str,
+    task: Task,
+    rng: np.random.Generator,
+    *,
+    shot: Shot | None,
+    held_out: bool,
+) -> Sample:
     """A question about a person, from a shot or by name."""
     person = world.people[index]
     asked = ask_person(

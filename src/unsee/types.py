@@ -243,15 +243,12 @@ class Data:
         strangers: Pictures of the same kind, of people whom the model was not trained on.
         text_only: Text-only questions about the people to be forgotten, by name. The model may
             still answer them after unlearning; only some methods read them.
-        outside: Samples like those of `forget`, about people whom no model was trained on. Methods
-            do not read them.
     """
 
     forget: Sequence[Sample]
     retain: Sequence[Sample]
     strangers: Sequence[Picture] = ()
     text_only: Sequence[Sample] = ()
-    outside: Sequence[Sample] = ()
 
     def __repr__(self) -> str:
         """One line: the number of samples or pictures in each set that is not empty."""

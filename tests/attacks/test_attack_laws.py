@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from support.tiny import make
-from unsee.attacks import ATTACKS, VARIANT, Subject
+from unsee.attacks import ATTACKS, VARIANT, AttackerData, Subject
 from unsee.attacks.adaptive import Adaptive
 from unsee.attacks.answer_prefix import AnswerPrefix
 from unsee.attacks.cross_modal import CrossModal
@@ -404,13 +404,13 @@ def test_the_truth_within_a_sentence_comes_back(
 def test_what_an_attack_lacks_is_told(data: Data) -> None:
     splits: dict[str, Any] = {"forget_holdout": data.forget}
     with pytest.raises(DataError, match="--non-members"):
-        check_attack((Membership(),), data, splits)
+        check_attack((Membership(),), AttackerData(data.forget, data.retain), splits)
     with pytest.raises(DataError, match="--retain"):
-        check_attack((Probe(),), Data(data.forget, ()), splits)
+        check_attack((Probe(),), AttackerData(data.forget), splits)
     with pytest.raises(ConfigError, match="Put it last"):
-        check_attack((Probe(), Quantize()), data, splits)
+        check_attack((Probe(), Quantize()), AttackerData(data.forget, data.retain), splits)
     with pytest.raises(DataError, match="there are none"):
-        check_attack((Quantize(),), data, {})
+        check_attack((Quantize(),), AttackerData(data.forget, data.retain), {})
 
 
 def test_check_attack_names_the_extra_of_a_missing_package(
@@ -419,5 +419,5 @@ def test_check_attack_names_the_extra_of_a_missing_package(
     monkeypatch.setattr("unsee.errors.find_spec", lambda name: None)
     splits: dict[str, Any] = {"forget_holdout": data.forget}
     with pytest.raises(ConfigError, match=r"attack 'probe' needs sklearn.*unsee\[probe\]"):
-        check_attack((Probe(),), data, splits)
-    check_attack((Relearn(),), data, splits)
+        check_attack((Probe(),), AttackerData(data.forget, data.retain), splits)
+    check_attack((Relearn(),), AttackerData(data.forget, data.retain), splits)

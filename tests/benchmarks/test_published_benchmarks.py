@@ -23,6 +23,7 @@ from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
 from unsee.recipes.benchmark_defaults import forgotten, measure_directions
+from unsee.recipes.evaluate import EvaluationRequest
 from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec, parse_spec
@@ -166,7 +167,8 @@ def test_a_benchmark_is_opened_once(
     monkeypatch.setattr(kind, "open", classmethod(counted))
     place = places["fiubench"]
     paths = {s: f"fiubench:{s}@{place}" for s in ("forget", "retain", "train_retain")}
-    job = evaluation("nowhere", paths, {}, "x", metrics=["accuracy"])
+    request = EvaluationRequest(model="nowhere", splits=paths, metrics=("accuracy",))
+    job = evaluation(request, "x")
     assert set(job.splits) == set(paths)
     assert len(opened_at) == 1
 

@@ -16,7 +16,7 @@ from unsee.benchmarks.pocket import SHIPPED
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.types import Data
 
 SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
@@ -87,7 +87,9 @@ def test_whose_pictures_are_the_population(
     shutil.copytree(first, tmp_path / "one" / first.name)
 
     def made(forget: Path, **given: Any) -> Job:
-        recipe = Recipe(method="vkd", model=str(tiny_folder), forget=str(forget), **given)
+        recipe = make_recipe(
+            {"method": "vkd", "model": str(tiny_folder), "forget": str(forget), **given}
+        )
         return plan(recipe, "unlearn", "")[0]
 
     assert made(photos).method.population == "forget"
@@ -113,7 +115,9 @@ def test_says_what_would_be_faster_here(
     VLM.load(tiny_folder, dtype=torch.bfloat16).save(tmp_path / "half")
 
     def advice(folder: Path, **given: Any) -> list[str]:
-        recipe = Recipe(model=str(folder), forget=str(photos), device="cpu", **given)
+        recipe = make_recipe(
+            {"model": str(folder), "forget": str(photos), "device": "cpu", **given}
+        )
         return plan(recipe, "unlearn", "")[0].advice()
 
     monkeypatch.setattr("unsee.recipes.job.SLOW", 0.0)

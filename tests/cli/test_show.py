@@ -30,9 +30,9 @@ def pairs(values: dict[str, Any]) -> list[str]:
 def test_show_method_prints_a_recipe(name: str) -> None:
     shown = yaml.safe_load(unsee("show", name))
     recipe = make_recipe(shown, {})
-    assert recipe.method == name
+    assert recipe.method.name == name
     kind = METHODS.get(name)
-    assert recipe.build()[0] == kind()
+    assert recipe.method == kind()
     assert build_method(name, parse_overrides(pairs(shown["set"]))) == kind()
 
 
@@ -40,7 +40,7 @@ def test_show_method_prints_a_recipe(name: str) -> None:
 def test_show_attack_prints_part_of_a_recipe(name: str) -> None:
     shown = yaml.safe_load(unsee("show", name))
     default = ATTACKS.get(name)()
-    (chain,) = make_recipe({"method": "vkd", **shown}, {}).build()[2]
+    (chain,) = make_recipe({"method": "vkd", **shown}, {}).attacks
     assert chain == (default,)
     (entry,) = shown["attacks"]
     typed = pairs({key: value for key, value in entry.items() if key != "attack"})
@@ -49,7 +49,7 @@ def test_show_attack_prints_part_of_a_recipe(name: str) -> None:
 
 def test_show_settings_prints_part_of_a_recipe() -> None:
     shown = yaml.safe_load(unsee("show", "settings"))
-    assert make_recipe({"method": "npo", **shown}, {}).build()[1] == TrainingSettings()
+    assert make_recipe({"method": "npo", **shown}, {}).training == TrainingSettings()
     assert parse_overrides(pairs(shown["set"])) == shown["set"]
 
 

@@ -19,7 +19,7 @@ from experiments.pages import (
 )
 from experiments.quality import ablation, robust
 
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.records.schema import Measure
 
 
@@ -46,7 +46,7 @@ def test_robust_sections_are_what_the_kept_records_say() -> None:
 @pytest.mark.parametrize("name", robust.VARIANTS)
 def test_robust_variants_are_settings_that_vkd_has(name: str) -> None:
     method, changes = robust.VARIANTS[name]
-    Recipe(method=method, set=changes).build()
+    make_recipe({"method": method, "set": changes})
 
 
 def test_append_row_adds_to_the_file(tmp_path: Path) -> None:

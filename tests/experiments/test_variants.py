@@ -10,7 +10,7 @@ from experiments.variants import run_variants, score_reported, score_validation
 
 from unsee.benchmarks.pocket import Pocket
 from unsee.recipes.plan import plan
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.studies.comparison import ComparisonRequest
 
 
@@ -38,7 +38,7 @@ def test_run_variants_yields_records_for_rows(cut: Path, tmp_path: Path) -> None
 
 
 def test_score_validation_and_reported_ask_the_same_splits_of_other_pictures(cut: Path) -> None:
-    job, _ = plan(Recipe(data=str(cut)), "run", "")
+    job, _ = plan(make_recipe({"data": str(cut)}), "run", "")
     validation, reported = score_validation(job), score_reported(job)
     assert set(validation.splits) == set(reported.splits)
     pocket = Pocket(cut)
@@ -54,7 +54,7 @@ def test_build_group_forgets_other_people(cut: Path, tmp_path: Path) -> None:
     assert not {*group.world.forgotten} & {*pocket.world.forgotten}
     assert len(group.world.forgotten) == min(strength.SIZE, len(pocket.world.retained))
     assert group.checkpoint("target").resolve() == pocket.checkpoint("target").resolve()
-    recipe = Recipe(data=str(folder), set={"supervision": "features"})
+    recipe = make_recipe({"data": str(folder), "set": {"supervision": "features"}})
     job = strength.score_held_out(plan(recipe, "run", "")[0])
     assert set(job.splits) == {"forgotten", "others", "strangers"}
     assert set(job.references) == {"target"}

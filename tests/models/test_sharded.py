@@ -21,7 +21,7 @@ from unsee.models.devices import refuse_dtype
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.plan import plan
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.runs.run import run
 
 SHORT = {"steps": 3, "batch_size": 4, "lr": 1e-2}
@@ -79,7 +79,9 @@ def opened() -> Iterator[Callable[..., list[str]]]:
 
 def unlearn(folder: Path, photos: Path, out: Path, whole: bool = False) -> Path:
     """Runs the job of `unsee unlearn --model FOLDER --forget PHOTOS`; returns the patch."""
-    recipe = Recipe(method="vkd", model=str(folder), forget=str(photos), set=SHORT)
+    recipe = make_recipe(
+        {"method": "vkd", "model": str(folder), "forget": str(photos), "set": SHORT}
+    )
     job, _ = plan(recipe, "unlearn", "unsee unlearn")
     assert job.visual_only
     run(replace(job, visual_only=not whole), out, Bar(None))

@@ -64,7 +64,7 @@ def test_it_is_valid(
     assert checked["splits"]["forget"] > 0 and checked["splits"]["retain"] > 0
     recipe = RECIPES / f"finetune-{benchmark}-{model}.yaml"
     taught = unsee(
-        monkeypatch, capsys, "finetune", recipe, data, f"ratio={ratio}", "--dry-run"
+        monkeypatch, capsys, "finetune", recipe, data, f"forget_ratio={ratio}", "--dry-run"
     )["models"]  # fmt: skip
     assert set(taught) == {"target", "visual_retain", "retain_only"}
     assert taught["retain_only"]["samples"] < taught["target"]["samples"]

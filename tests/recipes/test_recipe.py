@@ -15,7 +15,7 @@ from unsee.methods import METHODS
 from unsee.recipes.catalog import SHIPPED, find_recipe, shipped_recipes
 from unsee.recipes.components import build_chains, build_method, build_settings
 from unsee.recipes.parsing import parse_overrides, validate
-from unsee.recipes.unlearn import Recipe, make_recipe, read_recipe
+from unsee.recipes.unlearn import make_recipe, read_recipe
 
 RECIPES = [path for path in sorted(SHIPPED.glob("*.yaml")) if not path.name.startswith("finetune-")]
 
@@ -40,25 +40,26 @@ def test_a_plain_no_is_no() -> None:
 
 def test_fields_go_to_method_or_training_and_defaults_come_from_the_method() -> None:
     recipe = make_recipe({"method": "vkd", "seed": 3}, {"w_keep": 7, "lr": 1e-3, "seed": 5})
-    method, settings, attacks = recipe.build()
+    method, settings, attacks = recipe.method, recipe.training, recipe.attacks
     assert method.w_keep == 7.0  # type: ignore[attr-defined]
     assert settings.lr == 1e-3
     assert settings.seed == 5
     assert settings.steps == type(method).defaults["steps"]
-    assert attacks == []
+    assert attacks == ()
     assert build_settings("vkd", {}).steps == type(method).defaults["steps"]
 
 
 def test_a_preset_stands_for_fields_and_settings_and_yields_to_those_given() -> None:
     preset = METHODS.get("vkd").presets["robust"]
-    method, settings, _ = Recipe(set={"robust": True}).build()
+    recipe = make_recipe({"set": {"robust": True}})
+    method, settings = recipe.method, recipe.training
     assert method.relearn_steps == preset["relearn_steps"] > 0  # type: ignore[attr-defined]
-    assert settings.steps == preset["steps"] != Recipe().build()[1].steps
-    method, settings, _ = Recipe(set={"robust": True, "relearn_steps": 2, "steps": 7}).build()
-    assert (method.relearn_steps, settings.steps) == (2, 7)  # type: ignore[attr-defined]
-    assert Recipe(set={"robust": False}).build() == Recipe().build()
+    assert settings.steps == preset["steps"] != make_recipe().training.steps
+    recipe = make_recipe({"set": {"robust": True, "relearn_steps": 2, "steps": 7}})
+    assert (recipe.method.relearn_steps, recipe.training.steps) == (2, 7)  # type: ignore[attr-defined]
+    assert make_recipe({"set": {"robust": False}}) == make_recipe()
     with pytest.raises(ConfigError, match="robust='yes' is not allowed: type robust=true"):
-        Recipe(set={"robust": "yes"}).build()
+        make_recipe({"set": {"robust": "yes"}})
 
 
 def test_one_layer_needs_no_brackets() -> None:
@@ -76,6 +77,19 @@ def test_every_mistake_is_told_at_once() -> None:
     assert "steps=-1" in text
     assert "'stranger', 'neutral', 'base' or 'push'" in text
     assert "share=7" in text
+
+
+def test_attacks_of_a_recipe_are_typed_as_after_attack_or_as_mappings() -> None:
+    typed = make_recipe({"attacks": ["relearn?share=0.2&steps=5", "quantize?bits=3+relearn"]})
+    mapped = make_recipe(
+        {"attacks": [{"share": 0.2, "steps": 5}, {"attack": "quantize?bits=3+relearn"}]}
+    )
+    assert typed == mapped
+    assert make_recipe({"attacks": "relearn?share=0.2"}) == make_recipe(
+        {"attacks": [{"share": 0.2}]}
+    )
+    with pytest.raises(ConfigError, match="attacks: 3 is not allowed"):
+        make_recipe({"attacks": [3]})
 
 
 def test_rename_fields_old_name_still_works_and_warns() -> None:
@@ -124,8 +138,10 @@ def test_attacks_are_composed_as_they_are_typed() -> None:
     assert [chain[0].bits for chain in chains] == [8, 2]
     assert (chains[1][1].steps, chains[1][1].seed) == (3, 5)
     assert {chain[0].name for chain in build_chains(["all"])} == set(ATTACKS.names())
-    recipe = Recipe(attacks=({"attack": "quantize+jailbreak", "bits": 3}, {"share": 0.1}), seed=4)
-    first, second = recipe.build()[2]
+    recipe = make_recipe(
+        {"attacks": ({"attack": "quantize+jailbreak", "bits": 3}, {"share": 0.1}), "seed": 4}
+    )
+    first, second = recipe.attacks
     assert first[0].bits == 3
     assert (second[0].share, second[0].seed) == (0.1, 4)
 
@@ -163,7 +179,7 @@ def test_find_recipe_takes_a_file_or_a_shipped_name(
     own = Path("pocket-vkd")
     own.write_text("method: npo")
     assert find_recipe("pocket-vkd") == own
-    assert read_recipe(own).method == "npo"
+    assert read_recipe(own).method.name == "npo"
 
 
 def test_find_recipe_takes_the_old_paths_with_a_warning(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import ConfigError
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.studies.ablation import variants
 
 
@@ -16,7 +16,7 @@ def test_variants_of_vkd_are_settings_that_it_has() -> None:
     assert shipped["default"] == ("vkd", {}) and len(shipped) > 20
     for _, changes in shipped.values():
         given = changes | ({"base": "b"} if changes.get("erase") == "base" else {})
-        Recipe(method="vkd", set=given).build()
+        make_recipe({"method": "vkd", "set": given})
     with pytest.raises(ConfigError, match="no variants of npo ship"):
         variants("npo")
 

@@ -15,7 +15,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError, RunError
 from unsee.models.vlm import VLM
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.studies import meta_evaluation
 from unsee.studies.meta_evaluation import (
     MetaEvaluationRequest,
@@ -29,9 +29,9 @@ from unsee.studies.ratings_page import write
 def test_members_of_a_pair_differ_only_in_the_pictures(cut: Path) -> None:
     pocket = Pocket(cut)
     about = {s.picture.source for s in pocket.data().forget if s.picture is not None}
-    pool = members(6, {"npo": Recipe(method="npo")}, (0, 3))
+    pool = members(6, {"npo": make_recipe({"method": "npo"})}, (0, 3))
     assert len(pool) == 2 + 2 * 6 + 2
-    assert pool["npo-seed3"].recipe == Recipe(method="npo", seed=3)
+    assert pool["npo-seed3"].recipe == make_recipe({"method": "npo", "seed": 3})
     for seed in range(6):
         jobs = [pool[f"{kind}-{seed}"]._finetune_job(pocket) for kind in ("saw", "unseen")]
         saw, unseen = (next(iter(job.samples.values())) for job in jobs)
@@ -60,7 +60,9 @@ def test_make_and_score_measures_a_model_before_and_after_attacks(
     (tmp_path / "scores" / "reference.json").write_text(
         json.dumps(record("reference", 0.0, rows=reference.rows).to_dict())
     )
-    pruned = Recipe(method="manu", benchmark="pocket", data=str(cut), device="cpu")
+    pruned = make_recipe(
+        {"method": "manu", "benchmark": "pocket", "data": str(cut), "device": "cpu"}
+    )
     meta_evaluation._make_and_score(
         Member("manu", "unlearned", 0, pruned), cut, tmp_path, "unsee meta"
     )

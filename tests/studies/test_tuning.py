@@ -13,7 +13,7 @@ from unsee import errors
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError, TrainingError
 from unsee.methods import METHODS
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import make_recipe
 from unsee.studies.tuning import choose, first_trial, open_storage, search_ranges
 from unsee.training.settings import TrainingSettings
 
@@ -24,22 +24,30 @@ def test_search_ranges_of_every_method_name_fields_that_it_has() -> None:
             continue
         own = {f.name for f in fields(method)} | {f.name for f in fields(TrainingSettings)}
         assert method.search and set(method.search) <= own, name
-        search = search_ranges(Recipe(method=name), Pocket())
+        search = search_ranges(make_recipe({"method": name}), Pocket())
         for key, values in search.items():
             assert len(set(values)) == len(values) > 1
             for value in values:
-                Recipe(method=name, set={key: value}).build()
-        assert all(first_trial(Recipe(method=name), search)[k] in v for k, v in search.items())
+                make_recipe({"method": name, "set": {key: value}})
+        assert all(
+            first_trial(make_recipe({"method": name}), search)[k] in v for k, v in search.items()
+        )
 
 
 def test_search_ranges_are_scaled_and_leave_out_fields_that_are_set() -> None:
-    assert search_ranges(Recipe(method="grad_ascent"), Pocket()) == {"lr": (1e-4, 2e-4, 3e-4)}
-    assert search_ranges(Recipe(method="grad_ascent", set={"lr": 1e-3}), Pocket()) == {}
-    robust = search_ranges(Recipe(method="vkd", set={"robust": True}), Pocket())
+    assert search_ranges(make_recipe({"method": "grad_ascent"}), Pocket()) == {
+        "lr": (1e-4, 2e-4, 3e-4)
+    }
+    assert (
+        search_ranges(make_recipe({"method": "grad_ascent", "set": {"lr": 1e-3}}), Pocket()) == {}
+    )
+    robust = search_ranges(make_recipe({"method": "vkd", "set": {"robust": True}}), Pocket())
     assert list(robust) == ["w_erase"], "a preset fixes what it stands for"
     # 3e-4 is the default; the default of undial's rate is in no range.
-    assert first_trial(Recipe(method="grad_ascent"), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
-    assert first_trial(Recipe(method="undial"), {"lr": (1e-4, 1e-3, 3e-3)}) == {"lr": 1e-3}
+    assert first_trial(make_recipe({"method": "grad_ascent"}), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
+    assert first_trial(make_recipe({"method": "undial"}), {"lr": (1e-4, 1e-3, 3e-3)}) == {
+        "lr": 1e-3
+    }
 
 
 SEARCH = {"lr": (1, 2, 3), "k": (0.0, 0.5, 1.0)}

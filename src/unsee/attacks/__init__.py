@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from unsee.errors import warn_renamed
 from unsee.registry import Registry
 from unsee.types import Picture
 
@@ -19,8 +20,26 @@ if TYPE_CHECKING:
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "unsee.attacks")
 
+# Former names of what `Attack.needs` declares, from old to new; they work for one more release.
+RENAMED_NEEDS = {"known": "attacker_samples", "outside": "non_members"}
+
 # Separates a sample's id from the name of a variant of it.
 VARIANT = " || "
+
+
+@dataclass(frozen=True)
+class AttackerData:
+    """The samples that an attacker has.
+
+    Attributes:
+        forget: Samples of the forgotten people; the target was trained on them.
+        retain: Samples of everyone else; trained on too.
+        non_members: Samples like the forget ones, about people whom no model was ever taught.
+    """
+
+    forget: Sequence[Sample] = ()
+    retain: Sequence[Sample] = ()
+    non_members: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,12 @@ class Subject:
     attacker_samples: Sequence[Sample] = ()
     retain: Sequence[Sample] = ()
     non_members: Sequence[Sample] = ()
+
+    @property
+    def outside(self) -> Sequence[Sample]:
+        """The former name of `non_members`."""
+        warn_renamed("field of Subject", "outside", "non_members")
+        return self.non_members
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,12 @@ Chain = tuple[Attack, ...]
 
 def required_data(chains: Sequence[Chain]) -> set[str]:
     """Returns all data that the attacks need; see `Attack.needs`."""
-    return {need for chain in chains for attack in chain for need in attack.needs}
+    needs = {need for chain in chains for attack in chain for need in attack.needs}
+    for old, new in RENAMED_NEEDS.items():
+        if old in needs:
+            warn_renamed("attack need", old, new)
+            needs = needs - {old} | {new}
+    return needs
 
 
 def label(chain: Chain) -> str:

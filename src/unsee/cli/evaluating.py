@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -75,19 +76,17 @@ def evaluate(
 
     Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
     """
+    from unsee.recipes.evaluate import make_evaluation
     from unsee.recipes.plan_evaluation import evaluation
 
-    suite = None
-    if tasks is not None:
-        from unsee.evaluation.lm_eval import open_suite
-
-        suite = open_suite(_names(tasks), tasks_path, limit, shots, chat_template)
-    elif tasks_path is not None or limit is not None or shots is not None or chat_template:
+    if tasks is None and (
+        tasks_path is not None or limit is not None or shots is not None or chat_template
+    ):
         raise ConfigError(
             "--tasks-path, --limit, --shots and --chat-template need --tasks. Type --tasks NAME, "
             "or leave them out."
         )
-    if suite is None and not data:
+    if tasks is None and not data:
         raise ConfigError(
             "nothing to evaluate on is given. Type --data PATH, --tasks NAME, or both."
         )
@@ -97,20 +96,28 @@ def evaluate(
             "--metrics out."
         )
     others = {"reference": reference, "target": target}
-    job = evaluation(
-        model,
-        _splits(data or []),
-        {name: path for name, path in others.items() if path},
-        command(),
-        trust_remote_code=trust_remote_code,
-        metrics=_names(metrics) if metrics is not None else None,
-        suite=suite,
-        patch=patch,
-        device=device,  # type: ignore[arg-type]
-        load_in=load_in,  # type: ignore[arg-type]
-        max_new_tokens=max_new_tokens,
+    selection = {
+        "names": tuple(_names(tasks or "")),
+        "path": tasks_path,
+        "limit": limit,
+        "shots": shots,
+        "chat_template": chat_template,
+    }
+    request = make_evaluation(
+        {
+            "model": model,
+            "splits": _splits(data or []),
+            "references": {name: path for name, path in others.items() if path},
+            "metrics": _names(metrics) if metrics is not None else None,
+            "tasks": selection if tasks is not None else None,
+            "patch": patch,
+            "max_new_tokens": max_new_tokens,
+            "load_in": load_in,
+            "trust_remote_code": trust_remote_code,
+            "device": device,
+        }
     )
-    run_job(job, out, as_json)
+    run_job(evaluation(request, command()), out, as_json)
 
 
 @app.command()
@@ -177,22 +184,26 @@ def audit(
     Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
     """
     from unsee.recipes.components import build_chains
+    from unsee.recipes.evaluate import make_evaluation
     from unsee.recipes.parsing import parse_overrides
     from unsee.recipes.plan_evaluation import evaluation
 
     paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
     others = {"reference": reference, "retain_only": retain_only, "target": target}
-    job = evaluation(
-        model,
-        {name: path for name, path in paths.items() if path},
-        {name: path for name, path in others.items() if path},
-        command(),
-        build_chains(attack or ["relearn"], parse_overrides(set_ or [])),
-        trust_remote_code,
-        device=device,  # type: ignore[arg-type]
-        attacker={"retain": retain, "non_members": non_members},
+    options = make_evaluation(
+        {
+            "model": model,
+            "splits": {name: path for name, path in paths.items() if path},
+            "references": {name: path for name, path in others.items() if path},
+            "retain": retain,
+            "non_members": non_members,
+            "trust_remote_code": trust_remote_code,
+            "device": device,
+        }
     )
-    run_job(job, out, as_json)
+    chains = build_chains(attack or ["relearn"], parse_overrides(set_ or []))
+    request = replace(options, attacks=tuple(chains))
+    run_job(evaluation(request, command()), out, as_json)
 
 
 @app.command()

@@ -135,6 +135,6 @@ def run(
     if dry_run:
         job, _ = plan(made, "run", command())
         counts = {name: len(samples) for name, samples in job.splits.items()}
-        echo({"recipe": str(recipe), "method": made.method, "splits": counts}, as_json)
+        echo({"recipe": str(recipe), "method": made.method.name, "splits": counts}, as_json)
         return
     run_recipe(made, "run", out or default_out(recipe.stem, made), as_json)

@@ -1,4 +1,4 @@
-"""Components."""
+"""The parts of a recipe from plain values: method, training settings, attacks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from unsee.attacks import ATTACKS, Chain
-from unsee.errors import UnknownNameError
+from unsee.attacks import ATTACKS, Attack, Chain
+from unsee.errors import ConfigError, UnknownNameError
 from unsee.methods import METHODS, Method
-from unsee.recipes.parsing import parse_overrides, rename_fields, validate
+from unsee.recipes.parsing import (
+    collect,
+    format_value,
+    parse_overrides,
+    rename_fields,
+    unknown_fields,
+    validate,
+)
 from unsee.training.settings import TrainingSettings
 
 
@@ -30,6 +37,93 @@ def build_settings(name: str, values: Mapping[str, Any]) -> TrainingSettings:
     """
     given = rename_fields(TrainingSettings, values)
     return validate(TrainingSettings, {**METHODS.get(name).defaults, **given})
+
+
+def collect_method(
+    problems: list[str], kind: type[Method], values: Mapping[str, Any]
+) -> tuple[Method | None, TrainingSettings | None]:
+    """A method and its training settings, from one mapping of the fields of both.
+
+    Args:
+        problems: A message for each mistake is added to it.
+        kind: The method's class; its defaults and presets apply.
+        values: Values by current field name.
+
+    Returns:
+        Method and settings; None for one that has a value which is not allowed.
+    """
+    own, training = {f.name for f in fields(kind)}, {f.name for f in fields(TrainingSettings)}
+    problems += unknown_fields(kind.name, values, own | training | set(kind.presets), kind.aliases)
+    problems += [
+        f"{kind.name}: {key}={value!r} is not allowed: type {key}=true or {key}=false."
+        for key, value in values.items()
+        if key in kind.presets and not isinstance(value, bool)
+    ]
+    expanded = kind.expanded(values)
+    settings = collect(
+        problems, TrainingSettings, {k: v for k, v in expanded.items() if k in training}
+    )
+    method = collect(problems, kind, {k: v for k, v in expanded.items() if k in own})
+    return method, settings
+
+
+def attack_entries(problems: list[str], given: Any) -> tuple[str | dict[str, Any], ...]:
+    """The entries of `attacks` in a recipe; one alone needs no list.
+
+    Args:
+        problems: A message for each mistake is added to it.
+        given: What stands there: a list of texts and mappings, or one of them, or None.
+    """
+    entries = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    for entry in entries:
+        if not isinstance(entry, str | Mapping):
+            problems.append(
+                f"attacks: {entry!r} is not allowed: give text as after --attack, such as "
+                "'relearn?share=0.2', or a mapping, such as {share: 0.2}."
+            )
+    return tuple(
+        entry if isinstance(entry, str) else dict(entry)
+        for entry in entries
+        if isinstance(entry, str | Mapping)
+    )
+
+
+def collect_chains(
+    problems: list[str], entries: Sequence[str | Mapping[str, Any]], seed: int
+) -> list[Chain]:
+    """The attacks of a recipe's `attacks` list.
+
+    Args:
+        problems: A message for each mistake is added to it.
+        entries: Text as after `--attack`; or a mapping with the key "attack" (such a text;
+            relearning if there is none) and fields.
+        seed: Of the attacks that draw, unless an entry gives another.
+    """
+    chains: list[Chain] = []
+    for entry in entries:
+        values = {"attack": entry} if isinstance(entry, str) else dict(entry)
+        name = str(values.pop("attack", "relearn"))
+        try:
+            chains += build_chains([name], values, seed)
+        except ConfigError as error:
+            problems.append(str(error))
+    return chains
+
+
+def chain_text(chain: Chain) -> str:
+    """A chain as it is typed after `--attack`, with every field, so that `build_chains` reads it.
+
+    Example:
+        >>> chain_text(build_chains(["quantize?bits=3"])[0])
+        'quantize?bits=3&scheme=rtn&modules=all'
+    """
+    return "+".join(_attack_text(attack) for attack in chain)
+
+
+def _attack_text(attack: Attack) -> str:
+    values = {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]
+    pairs = [f"{name}={format_value(value)}" for name, value in values.items()]
+    return f"{attack.name}?{'&'.join(pairs)}" if pairs else attack.name
 
 
 def build_chains(

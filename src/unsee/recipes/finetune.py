@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from unsee.benchmarks import ModelRole
 from unsee.errors import ConfigError
 from unsee.models.devices import Device
-from unsee.recipes.parsing import parse_overrides, read_yaml, validate
+from unsee.recipes.parsing import parse_overrides, read_yaml, rename_fields, validate
 from unsee.training.settings import TrainingSettings
 from unsee.types import Part
 
@@ -38,7 +38,7 @@ class Finetune(TrainingSettings):
         model: The base checkpoint; None is the benchmark's own, where it ships one.
         benchmark: A registered benchmark; None takes `forget` and `retain`.
         data: The benchmark's folder or hub id; None is where it is published.
-        ratio: Its share to forget (%); None is its default.
+        forget_ratio: The published percentage to forget; None is its default.
         who: Which model to make: target, visual_retain, retain_only, or all three.
         forget: A table of what only the target is to know, instead of a benchmark.
         retain: A table of what every model is to know.
@@ -53,10 +53,12 @@ class Finetune(TrainingSettings):
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
 
+    aliases: ClassVar[Mapping[str, str]] = {"ratio": "forget_ratio"}
+
     model: str | None = None
     benchmark: str | None = None
     data: str | None = None
-    ratio: str | None = None
+    forget_ratio: str | None = None
     who: Literal["target", "visual_retain", "retain_only", "all"] = "target"
     forget: str | None = None
     retain: str | None = None
@@ -97,7 +99,8 @@ def read_finetune(path: Path, overrides: Sequence[str] = ()) -> Finetune:
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
-    return make_finetune(read_yaml(path, "who: target") | parse_overrides(overrides))
+    content = rename_fields(Finetune, read_yaml(path, "who: target"))
+    return make_finetune(content | rename_fields(Finetune, parse_overrides(overrides)))
 
 
 def make_finetune(content: Mapping[str, Any]) -> Finetune:
@@ -106,11 +109,11 @@ def make_finetune(content: Mapping[str, Any]) -> Finetune:
     Raises:
         ConfigError: If anything in it is not allowed.
     """
-    values = dict(content)
+    values = rename_fields(Finetune, content)
     if isinstance(values.get("parts"), str):
         values["parts"] = [values["parts"]]
-    if isinstance(values.get("ratio"), int | float):
-        values["ratio"] = f"{values['ratio']:g}"
+    if isinstance(values.get("forget_ratio"), int | float):
+        values["forget_ratio"] = f"{values['forget_ratio']:g}"
     recipe = validate(Finetune, values)
     own = recipe.forget is not None or recipe.retain is not None
     if own == (recipe.benchmark is not None):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.model_card import Kind
-from unsee.attacks import Chain
+from unsee.attacks import AttackerData, Chain
 from unsee.benchmarks import Scoring
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.evaluation.lm_eval import LmEvalSuite
@@ -37,6 +37,8 @@ class Job:
         method: None leaves the model as it is.
         settings: How to train.
         attacks: What to try: attacks, each made on what the one before it leaves.
+        non_members: Samples like those to forget, about people whom no model was ever taught; only
+            an attacker has them.
         references: Models beside it: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
         forgetting: The splits that ask about what is to be forgotten.
@@ -65,6 +67,7 @@ class Job:
     method: Method | None = None
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     attacks: Sequence[Chain] = ()
+    non_members: Sequence[Sample] = ()
     references: Mapping[str, str | Path] = field(default_factory=dict)
     better: Mapping[str, Better] = field(default_factory=dict)
     forgetting: Sequence[str] = ()
@@ -81,6 +84,11 @@ class Job:
     trust_remote_code: bool = False
     device: Device = "auto"
     load_in: LoadIn | None = None
+
+    @property
+    def attacker(self) -> AttackerData:
+        """The samples that an attacker has: those of the method, and the non-members."""
+        return AttackerData(self.data.forget, self.data.retain, self.non_members)
 
     def advice(self) -> list[str]:
         """What would make the training faster on this machine."""

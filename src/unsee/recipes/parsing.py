@@ -1,8 +1,8 @@
-"""Parsing."""
+"""From plain values, as YAML and key=value hold them, to validated dataclasses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,16 +26,32 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     label = getattr(kind, "name", kind.__name__.lower())
     values = rename_fields(kind, values)
-    aliases = getattr(kind, "aliases", {})
-    problems += [
-        str(UnknownNameError(f"field of {label}", key, known, aliases=aliases))
-        for key in values
-        if key not in known
-    ]
-    found = _collect(problems, kind, {k: v for k, v in values.items() if k in known})
-    if problems or found is None:
+    problems += unknown_fields(label, values, known, getattr(kind, "aliases", {}))
+    result = collect(problems, kind, {k: v for k, v in values.items() if k in known})
+    if problems or result is None:
         raise ConfigError("\n".join(problems))
-    return found
+    return result
+
+
+def unknown_fields(
+    label: str,
+    names: Iterable[str],
+    known: Collection[str],
+    aliases: Mapping[str, str] | None = None,
+) -> list[str]:
+    """A message for each name that is no field, with the nearest one that is.
+
+    Args:
+        label: What the fields are of.
+        names: The names that were given.
+        known: The names of fields.
+        aliases: Former names of fields, from old to new; they are suggested too.
+    """
+    return [
+        str(UnknownNameError(f"field of {label}", name, known, aliases=aliases or {}))
+        for name in names
+        if name not in known
+    ]
 
 
 def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,8 +147,14 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
-    """The dataclass, or None with what is wrong added to `problems`."""
+def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
+    """The dataclass, or None with a message for each value that is not allowed.
+
+    Args:
+        problems: The messages are added to it.
+        kind: The dataclass.
+        values: Values of its fields.
+    """
     cleaned = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     cleaned = {
         k: (v,) if k.endswith("_layers") and isinstance(v, str) else v for k, v in cleaned.items()

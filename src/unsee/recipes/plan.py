@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,10 @@ from unsee.errors import ConfigError
 from unsee.methods import Method
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.job import Job
-from unsee.recipes.parsing import rename_fields
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
 from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
-from unsee.training.settings import TrainingSettings
-from unsee.types import Data, Picture, Sample
+from unsee.types import Data, Sample
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
@@ -31,6 +29,12 @@ REFERENCE_ROLES: Mapping[str, CheckpointRole] = {
     "reference": "visual_retain",
     "retain_only": "retain_only",
 }
+
+NO_RETAIN = (
+    "no --retain was given: drawn faces that come with the package stand in, and people of whom "
+    "nothing is known here may be forgotten as well. Pictures of those whom the model should go on "
+    "recognising keep it better."
+)
 
 
 def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -46,8 +50,9 @@ def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
 
 def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     """A benchmark's own sets, references and measures."""
-    method, settings, attacks = recipe.build()
-    benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
+    benchmark = BENCHMARKS.get(recipe.benchmark).open(
+        recipe.data, recipe.forget_ratio, recipe.shots
+    )
     if recipe.model is None and benchmark.checkpoint("target") is None:
         raise ConfigError(
             f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "
@@ -63,18 +68,11 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         checkpoint = given[name] or benchmark.checkpoint(role)
         if checkpoint:
             references[name] = checkpoint
-    roles = method.missing_checkpoints
-    shipped = {name: benchmark.checkpoint(role) for name, role in roles.items()}
-    paths = {name: str(path) for name, path in shipped.items() if path is not None}
-    if paths:
-        recipe = replace(recipe, set=recipe.set | paths)
-        method, settings, attacks = recipe.build()
+    recipe = replace(recipe, method=_with_checkpoints(recipe.method, benchmark))
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
-    if "non_members" in required_data(attacks):
-        data = replace(data, outside=benchmark.non_members())
     notes: list[str] = []
-    if attacks and "forget_holdout" not in splits:
+    if recipe.attacks and "forget_holdout" not in splits:
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
         splits |= held
     job = Job(
@@ -83,18 +81,15 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         recipe=recipe.text(command),
         model=references["target"],
         data=data if data.strangers else replace(data, strangers=shipped_strangers()),
+        non_members=benchmark.non_members()
+        if "non_members" in required_data(recipe.attacks)
+        else (),
         splits=splits,
-        method=method,
-        settings=settings,
-        attacks=attacks,
         references=references,
         better=measure_directions(splits, benchmark.forgetting, benchmark),
         forgetting=[name for name in splits if name in benchmark.forgetting],
         **benchmark_fields(benchmark, splits),
-        save=_save(recipe, method, settings),
-        names=recipe.names,
-        trust_remote_code=recipe.trust_remote_code,
-        device=recipe.device,
+        **_recipe_fields(recipe),
     )
     return job, notes
 
@@ -104,38 +99,11 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     if recipe.model is None:
         raise ConfigError("which model? Type --model DIR_OR_ID.")
     model = shipped_checkpoint(recipe.model)
-    notes: list[str] = []
-    opened: dict[Spec, Benchmark] = {}
-    forget = read_samples(recipe.forget or "", "forget", opened)
-    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
-    strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
-    pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
-    answered = any(s.answer for s in forget)
-    method, settings, attacks = recipe.build()
-    given = rename_fields(type(method), recipe.set)
-    adapted, told = method.adapt_to(Data(forget, retain or (), pictures or ()), given)
-    notes += told
-    changed = {
-        f.name: getattr(adapted, f.name)
-        for f in fields(adapted)
-        if getattr(adapted, f.name) != getattr(method, f.name)
-    }
-    method, recipe = adapted, replace(recipe, set={**recipe.set, **changed})
-    if pictures is None and retain and "strangers" not in method.required:
-        # Drawn faces are no population to measure photographs against.
-        pictures = []
-    data = make_data(forget, retain, pictures)
-    if not data.retain:
-        data = Data(data.forget, _stand_in(data.strangers), data.strangers)
-        notes.append(
-            "no --retain was given: drawn faces that come with the package stand in, and people of "
-            "whom nothing is known here may be forgotten as well. Pictures of those whom the model "
-            "should go on recognising keep it better."
-        )
-    with_answers = any(s.answer for s in (*data.forget, *data.retain))
-    visual_only = not method.reads_language and not with_answers
+    recipe, data, notes = _own_data(recipe)
+    answers = any(s.answer for s in (*data.forget, *data.retain))
+    visual_only = not recipe.method.reads_language and not answers
     splits: dict[str, list[Sample]] = {}
-    if answered:
+    if any(s.answer for s in data.forget):
         train, held = split_holdout(data.forget, seed=recipe.seed)
         kept, kept_held = split_holdout(data.retain, seed=recipe.seed)
         splits = {
@@ -157,32 +125,68 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         model=model,
         data=data,
         splits=splits,
-        method=method,
-        settings=settings,
-        attacks=attacks,
         references=references,
         better=measure_directions(splits, HELD_FORGET),
         forgetting=[name for name in splits if name in HELD_FORGET],
-        benchmark=None,
-        save=_save(recipe, method, settings, visual_only),
-        names=recipe.names,
         visual_only=visual_only,
-        trust_remote_code=recipe.trust_remote_code,
-        device=recipe.device,
+        **_recipe_fields(recipe, visual_only),
     )
     return job, notes
 
 
-def _save(
-    recipe: Recipe, method: Method, settings: TrainingSettings, visual_only: bool = False
-) -> Kind:
+def _own_data(recipe: Recipe) -> tuple[Recipe, Data, list[str]]:
+    """Reads the user's pictures, and adapts the method to them; with notes for the user."""
+    opened: dict[Spec, Benchmark] = {}
+    forget = read_samples(recipe.forget or "", "forget", opened)
+    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
+    strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
+    pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
+    method, notes = recipe.method.adapt_to(Data(forget, retain or (), pictures or ()), recipe.set)
+    recipe = replace(recipe, method=method)
+    if pictures is None and retain and "strangers" not in method.required:
+        # Drawn faces are no population to compare photographs with.
+        pictures = []
+    data = make_data(forget, retain, pictures)
+    if not data.retain:
+        stand_ins = [
+            Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(data.strangers)
+        ]
+        data = Data(data.forget, stand_ins, data.strangers)
+        notes = [*notes, NO_RETAIN]
+    return recipe, data, notes
+
+
+def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:
+    """The method with the checkpoints that it needs and the benchmark ships."""
+    shipped = {
+        name: benchmark.checkpoint(role) for name, role in method.missing_checkpoints.items()
+    }
+    paths: dict[str, Any] = {name: str(path) for name, path in shipped.items() if path is not None}
+    return replace(method, **paths)
+
+
+def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
+    """What a job takes over from its recipe."""
+    return {
+        "method": recipe.method,
+        "settings": recipe.training,
+        "attacks": recipe.attacks,
+        "save": _save(recipe, visual_only),
+        "names": recipe.names,
+        "trust_remote_code": recipe.trust_remote_code,
+        "device": recipe.device,
+    }
+
+
+def _save(recipe: Recipe, visual_only: bool) -> Kind:
     """What to write, refused before hours of training if it cannot be."""
+    method = recipe.method
     if recipe.save == "patch" and method.changes_language:
         raise ConfigError(
             f"save=patch: a visual patch cannot carry what {method.name} with trains="
             f"{method.trains} changes. Type --save model, or --set trains=visual."
         )
-    if recipe.save == "adapter" and settings.lora == 0:
+    if recipe.save == "adapter" and recipe.training.lora == 0:
         raise ConfigError(
             "save=adapter: only LoRA adapters can be saved as one, and none are trained. Type "
             "--set lora=16, or --save model."
@@ -193,7 +197,3 @@ def _save(
             "a patch can be written. Type --save patch, then `unsee apply`."
         )
     return recipe.save or ("model" if method.changes_language else "patch")
-
-
-def _stand_in(pictures: tuple[Picture, ...] | Any) -> list[Sample]:
-    return [Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(pictures)]

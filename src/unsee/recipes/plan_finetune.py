@@ -46,7 +46,7 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
         UnseeError: If the base, the benchmark or a sample cannot be used.
     """
     if recipe.benchmark is not None:
-        benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio)
+        benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.forget_ratio)
         base = recipe.model
         if base is None:
             shipped = benchmark.checkpoint("base")

@@ -1,27 +1,30 @@
-"""Recipes: YAML and key=value to frozen, validated dataclasses, with every error found at once."""
+"""The recipe of a run: parsed once, from YAML and key=value, with every mistake found at once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from unsee.attacks import Chain
-from unsee.benchmarks import BENCHMARKS
-from unsee.errors import ConfigError, UnknownNameError
+from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK
+from unsee.errors import ConfigError
 from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
-from unsee.recipes.components import build_chains
-from unsee.recipes.parsing import _collect, parse_overrides, read_yaml, rename_fields, validate
+from unsee.recipes.components import attack_entries, collect_chains, collect_method
+from unsee.recipes.parsing import (
+    collect,
+    parse_overrides,
+    read_yaml,
+    rename_fields,
+    unknown_fields,
+)
 from unsee.training.settings import TrainingSettings
-
-STRICT = ConfigDict(extra="forbid")
-
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
 DEMO_ATTACKS = (
@@ -31,41 +34,39 @@ DEMO_ATTACKS = (
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads 5 as a number; a ratio is a name."""
+    """YAML reads 5 as a number; a published ratio is a name."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a run does.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Everything that a recipe says beside its method, training settings and attacks.
 
     Attributes:
-        method: A registered method.
-        set: Its hyperparameters and the training settings, by name.
-        benchmark: A registered benchmark; left aside where `forget` is given.
-        data: Where its files are: a folder, or a hub id; None is its own place.
-        ratio: The published share to forget (%); None is the benchmark's first.
+        benchmark: A registered benchmark; not used where `forget` is given.
+        data: Where the benchmark's files are: a folder, or a hub id; None is its own place.
+        forget_ratio: The published percentage to forget; None is the benchmark's first.
         shots: Few-shot examples before a question; None is the published number.
         model: The checkpoint to unlearn; None is the benchmark's target model.
         forget: Where the samples to forget are; None takes the benchmark's.
         retain: Where the samples to keep are.
         strangers: A folder of pictures of people the model was never told about.
-        reference: A model that perfect unlearning would give (visual-retain).
-        retain_only: A model that never learned anything of the forgotten.
-        attacks: What to try: `attack`, as typed after `--attack`, and fields; relearn if not named.
+        reference: Reference model, trained without images of the forgotten people (visual-retain).
+        retain_only: Reference model, trained on nothing about the forgotten people.
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
-        names: Let the saved folder's card name who was forgotten.
-        seed: Of everything drawn.
+        names: Let the saved folder's card name the forgotten people.
+        seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
     """
 
-    method: str = "vkd"
-    set: dict[str, Any] = field(default_factory=dict)
-    benchmark: str = "pocket"
+    name: ClassVar[str] = "recipe"
+    aliases: ClassVar[Mapping[str, str]] = {"ratio": "forget_ratio"}
+
+    benchmark: str = DEFAULT_BENCHMARK
     data: str | None = None
-    ratio: Annotated[str, BeforeValidator(_as_text)] | None = None
+    forget_ratio: Annotated[str, BeforeValidator(_as_text)] | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
     model: str | None = None
     forget: str | None = None
@@ -73,58 +74,83 @@ class Recipe:
     strangers: str | None = None
     reference: str | None = None
     retain_only: str | None = None
-    attacks: tuple[dict[str, Any], ...] = ()
     save: Literal["patch", "model", "adapter"] | None = None
     names: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"
 
-    def build(self) -> tuple[Method, TrainingSettings, list[Chain]]:
-        """Method, training settings and attacks; every mistake in them is named at once.
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(RunOptions):
+    """What a run does. Made by `make_recipe` or `read_recipe`.
+
+    Two recipes are equal if they mean the same, however they were typed.
+
+    Attributes:
+        method: The unlearning method with its hyperparameters.
+        training: How to train.
+        attacks: Attacks to try on the unlearned model, each a chain.
+        set: The fields of `method` and `training` that were given, as plain values. All others
+            have the method's defaults.
+        attacks_given: The attacks as they were given: text as after `--attack`, or mappings.
+    """
+
+    method: Method
+    training: TrainingSettings
+    attacks: tuple[Chain, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    attacks_given: tuple[str | Mapping[str, Any], ...] = field(
+        default=(), compare=False, repr=False
+    )
+
+    def values(self) -> dict[str, Any]:
+        """The recipe as plain values: `make_recipe(recipe.values())` equals `recipe`."""
+        values: dict[str, Any] = {"method": self.method.name, "set": self._set()}
+        for option in fields(RunOptions):
+            if option.name == "save":
+                values["attacks"] = [
+                    entry if isinstance(entry, str) else dict(entry) for entry in self.attacks_given
+                ]
+            values[option.name] = getattr(self, option.name)
+        return values
+
+    def text(self, command: str) -> str:
+        """The recipe as YAML whose first line is the command that runs it."""
+        return f"# {command}\n" + _yaml(self.values())
+
+    def override(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values of its keys, or of its method's and training's fields.
 
         Raises:
             ConfigError: If anything is unknown or not allowed.
         """
-        method_class = METHODS.get(self.method)
-        mine = {f.name for f in fields(method_class)}
-        training = {f.name for f in fields(TrainingSettings)}
-        known = mine | training | set(method_class.presets)
-        given = rename_fields(method_class, rename_fields(TrainingSettings, self.set))
-        problems = [
-            str(
-                UnknownNameError(
-                    f"field of {self.method}", key, known, aliases=method_class.aliases
-                )
-            )
-            for key in given
-            if key not in known
-        ]
-        problems += [
-            f"{self.method}: {key}={value!r} is not allowed: type {key}=true or {key}=false."
-            for key, value in given.items()
-            if key in method_class.presets and not isinstance(value, bool)
-        ]
-        values = method_class.expanded({"seed": self.seed, **given})
-        settings = _collect(
-            problems, TrainingSettings, {k: v for k, v in values.items() if k in training}
-        )
-        method = _collect(problems, method_class, {k: v for k, v in values.items() if k in mine})
-        chains: list[Chain] = []
-        for entry in self.attacks:
-            values = {k: v for k, v in entry.items() if k != "attack"}
-            try:
-                chains += build_chains([str(entry.get("attack", "relearn"))], values, self.seed)
-            except ConfigError as error:
-                problems.append(str(error))
-        if problems or settings is None or method is None:
-            raise ConfigError("\n".join(problems))
-        return method, settings, chains
+        return make_recipe(self.values(), values)
 
-    def text(self, command: str) -> str:
-        """The recipe as YAML whose first line is the command that runs it."""
-        content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return f"# {command}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    def identity(self) -> str:
+        """Text that is the same for the same recipe in every release.
+
+        It is the recipe as YAML, with fields under the names that they had first, so that renaming
+        one, as `ratio` to `forget_ratio`, moves no output folder and restarts no study.
+        """
+        kinds = (RunOptions, type(self.method), TrainingSettings)
+        first = {new: old for kind in kinds for old, new in getattr(kind, "aliases", {}).items()}
+        values = self.values()
+        values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
+        values = {first.get(key, key): value for key, value in values.items()}
+        return _yaml(values)
+
+    def _set(self) -> dict[str, Any]:
+        """`set`, with the fields that `dataclasses.replace` has changed since it was parsed."""
+        parsed = collect_method([], type(self.method), {"seed": self.seed, **self.set})
+        values = dict(self.set)
+        parts: tuple[Method | TrainingSettings, ...] = (self.method, self.training)
+        for before, now in zip(parsed, parts, strict=True):
+            for item in fields(now):
+                value = getattr(now, item.name)
+                if before is None or value != getattr(before, item.name):
+                    values[item.name] = list(value) if isinstance(value, tuple) else value
+        return values
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -136,31 +162,94 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return make_recipe(read_yaml(path, "method: vkd"), parse_overrides(overrides))
 
 
-def make_recipe(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe from its content and overrides; checks everything that needs no weights.
+def make_recipe(
+    content: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from plain values; checks everything that needs no weights.
+
+    Args:
+        content: Values by key: those of `RunOptions`, "method" (its name), "set" (fields of the
+            method and the training settings) and "attacks" (texts as after `--attack`, or mappings
+            with the key "attack", relearning if there is none, and fields).
+        overrides: Values that count more: by key, or by field of "set".
+
+    Example:
+        >>> make_recipe({"method": "npo", "set": {"steps": 10}}).training.steps
+        10
 
     Raises:
-        ConfigError: If anything in it is not allowed.
+        ConfigError: If anything in it is not allowed; all mistakes are named.
     """
-    own = {f.name for f in fields(Recipe)}
-    values = {**content, "set": dict(content.get("set") or {})}
-    for key, value in overrides.items():
-        if key in own and key != "set":
-            values[key] = value
-        else:
-            values["set"][key] = value
-    recipe = validate(Recipe, values)
-    BENCHMARKS.get(recipe.benchmark)
-    recipe.build()
-    return recipe
+    problems: list[str] = []
+    values, fields_given, fields_changed = _merge(problems, content or {}, overrides or {})
+    label = RunOptions.name
+    options_known = {f.name for f in fields(RunOptions)}
+    known = options_known | {"method", "set", "attacks"}
+    problems += unknown_fields(label, values, known)
+    options = collect(problems, RunOptions, {k: v for k, v in values.items() if k in options_known})
+    seed = options.seed if options is not None else 0
+    method: Method | None = None
+    training: TrainingSettings | None = None
+    given: dict[str, Any] = {}
+    try:
+        if options is not None:
+            BENCHMARKS.get(options.benchmark)
+    except ConfigError as error:
+        problems.append(str(error))
+    try:
+        kind = METHODS.get(str(values.get("method", "vkd")))
+        given = _renamed(kind, fields_given) | _renamed(kind, fields_changed)
+        method, training = collect_method(problems, kind, {"seed": seed, **given})
+    except ConfigError as error:
+        problems.append(str(error))
+    entries = attack_entries(problems, values.get("attacks"))
+    chains = collect_chains(problems, entries, seed)
+    if problems or options is None or method is None or training is None:
+        raise ConfigError("\n".join(problems))
+    return Recipe(
+        **{f.name: getattr(options, f.name) for f in fields(RunOptions)},
+        method=method,
+        training=training,
+        attacks=tuple(chains),
+        set=given,
+        attacks_given=entries,
+    )
 
 
 def demo_recipe(seed: int) -> Recipe:
     """What `unsee demo` runs: VKD's defaults on pocket, then six relearning budgets."""
-    return Recipe(attacks=tuple(dict(attack) for attack in DEMO_ATTACKS), seed=seed)
+    return make_recipe({"attacks": DEMO_ATTACKS, "seed": seed})
 
 
 def default_out(kind: str, recipe: Recipe) -> Path:
     """runs/NAME, the same for the same recipe, so that the same command resumes."""
-    digest = hashlib.sha256(recipe.text("").encode()).hexdigest()[:8]
-    return Path("runs") / f"{kind}-{recipe.method}-{digest}"
+    digest = hashlib.sha256(f"# \n{recipe.identity()}".encode()).hexdigest()[:8]
+    return Path("runs") / f"{kind}-{recipe.method.name}-{digest}"
+
+
+def _renamed(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a method and the training under their current names."""
+    return rename_fields(kind, rename_fields(TrainingSettings, given))
+
+
+def _merge(
+    problems: list[str], content: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A recipe's keys with overrides, its "set", and the overrides that are for "set"."""
+    values = rename_fields(RunOptions, content)
+    fields_given = values.pop("set", None) or {}
+    if not isinstance(fields_given, Mapping):
+        problems.append(
+            f"recipe: set={fields_given!r} is not allowed: give fields below it, such as "
+            "set: {lr: 1.0e-4}."
+        )
+        fields_given = {}
+    own = {f.name for f in fields(RunOptions)} | {"method", "attacks"}
+    changed = rename_fields(RunOptions, overrides)
+    values |= {key: value for key, value in changed.items() if key in own}
+    fields_changed = {key: value for key, value in changed.items() if key not in own}
+    return values, dict(fields_given), fields_changed
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -28,6 +28,15 @@ def jsonable(value: Any) -> Any:
     return [jsonable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+# Whether two recipes, as text, mean the same.
+SameRecipe = Callable[[str, str], bool]
+
+
+def same_text(stored: str, recipe: str) -> bool:
+    """Whether two recipes are equal but for the first line: a command can be typed in two ways."""
+    return stored.split("\n", 1)[-1] == recipe.split("\n", 1)[-1]
+
+
 class RunFolder:
     """A run folder, new or to be resumed.
 
@@ -40,13 +49,13 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def open(cls, path: Path, recipe: str) -> RunFolder:
+    def open(cls, path: Path, recipe: str, same: SameRecipe = same_text) -> RunFolder:
         """Creates the folder, or resumes an unfinished run of the same recipe.
 
         Raises:
             RunError: If the folder holds something else, or a finished run.
         """
-        cls.refuse(path, recipe)
+        cls.refuse(path, recipe, same)
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(path / RECIPE, recipe)
@@ -57,7 +66,7 @@ class RunFolder:
         return cls(path)
 
     @staticmethod
-    def refuse(path: Path, recipe: str) -> None:
+    def refuse(path: Path, recipe: str, same: SameRecipe = same_text) -> None:
         """Checks that `open` would accept the folder; nothing is written.
 
         Raises:
@@ -72,7 +81,7 @@ class RunFolder:
                 "--out, or remove it."
             )
         if stored.exists():
-            if not RunFolder.holds_recipe(path, recipe):
+            if not RunFolder.holds_recipe(path, recipe, same):
                 raise RunError(
                     f"{path} holds an unfinished run of another recipe. Name another folder with "
                     f"--out, or type the command in the first line of {stored} to finish that run."
@@ -84,16 +93,16 @@ class RunFolder:
             )
 
     @staticmethod
-    def holds_finished(path: Path, recipe: str) -> bool:
+    def holds_finished(path: Path, recipe: str, same: SameRecipe = same_text) -> bool:
         """Whether the folder holds a finished run of this recipe."""
         finished = (path / SUMMARY).exists() and (path / REPORT).exists()
-        return finished and RunFolder.holds_recipe(path, recipe)
+        return finished and RunFolder.holds_recipe(path, recipe, same)
 
     @staticmethod
-    def holds_recipe(path: Path, recipe: str) -> bool:
+    def holds_recipe(path: Path, recipe: str, same: SameRecipe = same_text) -> bool:
         """Whether the folder is of this recipe; the command in its first line may differ."""
         stored = path / RECIPE
-        return stored.exists() and _body(stored.read_text("utf-8")) == _body(recipe)
+        return stored.exists() and same(stored.read_text("utf-8"), recipe)
 
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
         """Returns a kept JSON value, or makes and keeps it."""
@@ -130,8 +139,3 @@ def _lines(model: str, rows: Sequence[SampleResult]) -> list[str]:
     return [
         json.dumps({"model": model, **row.to_dict()}, ensure_ascii=False) + "\n" for row in rows
     ]
-
-
-def _body(recipe: str) -> str:
-    """A recipe without its first line: the command may be typed in another way."""
-    return recipe.split("\n", 1)[-1]

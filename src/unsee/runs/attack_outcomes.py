@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from unsee.attacks import VARIANT, Chain, Subject, label
+from unsee.attacks import VARIANT, AttackerData, Chain, Subject, label
 from unsee.data.selection import evenly_spaced
 from unsee.errors import DataError
 from unsee.evaluation.bootstrap import estimate
@@ -27,7 +27,7 @@ from unsee.records.schema import (
     Reading,
 )
 from unsee.runs.stage_cache import StageCache
-from unsee.types import Data, Sample
+from unsee.types import Sample
 
 # Retain questions per model and attack: enough to see what an attack costs elsewhere.
 MAX_RETAIN_QUESTIONS = 60
@@ -60,7 +60,7 @@ ATTACKED_MODEL = TypeAdapter(AttackedModel)
 def attack_outcomes(
     chains: Sequence[Chain],
     models: Mapping[str, Callable[[], VLM]],
-    data: Data,
+    attacker: AttackerData,
     splits: Mapping[str, Sequence[Sample]],
     cache: StageCache,
     bar: Bar,
@@ -71,7 +71,7 @@ def attack_outcomes(
     Args:
         chains: Attacks, each applied to what the one before it returns.
         models: Load each model, by name; "unlearned" is the one that is judged.
-        data: What an attacker may use.
+        attacker: The samples that the attacker has.
         splits: Held-out questions with a picture and a true answer: all of "forget_holdout", and
             up to `MAX_RETAIN_QUESTIONS` of "retain_holdout", evenly spread.
         cache: Keeps each model's outcome.
@@ -89,7 +89,9 @@ def attack_outcomes(
         )
 
     def attack_model(chain: Chain, name: str) -> AttackedModel:
-        subject = Subject(models[name](), questions, data.forget, data.retain, data.outside)
+        subject = Subject(
+            models[name](), questions, attacker.forget, attacker.retain, attacker.non_members
+        )
         started = time.perf_counter()
         if chain[-1].reads:
             readings = read_leakage(subject, chain)

@@ -24,6 +24,7 @@ from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.plan_finetune import FinetuneJob
+from unsee.recipes.resume import same_recipe
 from unsee.records.folder import STATE, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import SCHEMA, FinetunedModel, FinetuneRecord
@@ -60,9 +61,9 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
             "remove it."
         )
     text = job.recipe.text(command)
-    RunFolder.refuse(out, text)
+    RunFolder.refuse(out, text, same_recipe)
     is_new = not out.exists()
-    folder = RunFolder.open(out, text)
+    folder = RunFolder.open(out, text, same_recipe)
     try:
         return _train_all(job, folder, command, bar)
     except UnseeError:
@@ -79,7 +80,7 @@ def finished_finetune(job: FinetuneJob, out: Path) -> FinetuneRecord | None:
         RunError: If the record is damaged.
     """
     path = out / RECORD
-    if not path.exists() or not RunFolder.holds_recipe(out, job.recipe.text("")):
+    if not path.exists() or not RunFolder.holds_recipe(out, job.recipe.text(""), same_recipe):
         return None
     try:
         return FinetuneRecord.model_validate_json(path.read_text("utf-8"))
@@ -203,7 +204,7 @@ def _card(
 ) -> Card:
     recipe, samples = job.recipe, job.samples[role]
     training = {f.name for f in fields(TrainingSettings)}
-    shown = ("benchmark", "ratio", "parts", "loss", "dtype")
+    shown = ("benchmark", "forget_ratio", "parts", "loss", "dtype")
     settings = asdict(recipe.settings(len(samples)))
     parameters = {k: getattr(recipe, k) for k in shown} | {k: settings[k] for k in sorted(training)}
     parameters["parts"] = ", ".join(recipe.parts)

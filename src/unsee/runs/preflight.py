@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unsee.attacks import Chain, label, required_data
+from unsee.attacks import AttackerData, Chain, label, required_data
 from unsee.errors import ConfigError, DataError, require_extra
 from unsee.metrics import select_metrics
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
+from unsee.recipes.resume import same_recipe
 from unsee.records.folder import RunFolder
 from unsee.records.reader import Run, read_run
-from unsee.types import Data, Sample
+from unsee.types import Sample
 
 # What an attack lacks, by the need that it declares in `Attack.needs`.
 MISSING = {
@@ -27,7 +28,7 @@ MISSING = {
 
 def finished_run(job: Job, out: Path) -> Run | None:
     """Returns the run if the folder holds this very job, finished; None otherwise."""
-    return read_run(out) if RunFolder.holds_finished(out, job.recipe) else None
+    return read_run(out) if RunFolder.holds_finished(out, job.recipe, same_recipe) else None
 
 
 def check_job(job: Job) -> None:
@@ -37,13 +38,15 @@ def check_job(job: Job) -> None:
         UnseeError: If an attack, a metric, the method or its training settings do not fit the data.
     """
     for chain in job.attacks:
-        check_attack(chain, job.data, job.splits)
+        check_attack(chain, job.attacker, job.splits)
     select_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.validate(job.data, job.settings)
 
 
-def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]]) -> None:
+def check_attack(
+    chain: Chain, attacker: AttackerData, splits: Mapping[str, Sequence[Sample]]
+) -> None:
     """Refuses attacks that cannot run on the data that an attacker and a run have.
 
     Raises:
@@ -62,10 +65,10 @@ def check_attack(chain: Chain, data: Data, splits: Mapping[str, Sequence[Sample]
         if attack.requires is not None:
             require_extra(*attack.requires, f"attack '{attack.name}'")
     available = {
-        "attacker_samples": bool(data.forget),
-        "answers": any(s.answer and s.picture is not None for s in data.forget),
-        "retain": any(s.picture is not None for s in data.retain),
-        "non_members": bool(data.outside),
+        "attacker_samples": bool(attacker.forget),
+        "answers": any(s.answer and s.picture is not None for s in attacker.forget),
+        "retain": any(s.picture is not None for s in attacker.retain),
+        "non_members": bool(attacker.non_members),
     }
     for need in sorted(required_data([chain])):
         if not available[need]:

@@ -22,7 +22,7 @@ from unsee.records.provenance import provenance
 # Samples and models count by their content, and each attack where its results are kept.
 _OWN = {
     "kind", "command", "recipe", "model", "patch", "method", "settings", "save", "names",
-    "benchmark", "suite", "data", "splits", "references", "device", "attacks",
+    "benchmark", "suite", "data", "non_members", "splits", "references", "device", "attacks",
 }  # fmt: skip
 
 
@@ -68,7 +68,8 @@ def reference_cache(job: Job, folder: Path) -> ReferenceCache:
         "models": {name: hash_folder(resolve(at)) for name, at in job.references.items()},
         "splits": {name: samples_hash(samples) for name, samples in job.splits.items()},
         "attacker": [
-            samples_hash(some) for some in (job.data.forget, job.data.retain, job.data.outside)
+            samples_hash(samples)
+            for samples in (job.attacker.forget, job.attacker.retain, job.attacker.non_members)
         ],
         "machine": {name: value for name, value in machine.to_dict().items() if name != "seed"},
     }

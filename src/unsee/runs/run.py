@@ -17,6 +17,7 @@ from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
+from unsee.recipes.resume import same_recipe
 from unsee.records.folder import ENVIRONMENT, REPORT, STATE, TRAIN, RunFolder
 from unsee.records.reader import Run, read_run
 from unsee.runs.preflight import check_job, check_model, finished_run
@@ -58,7 +59,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         return finished
     context = DistributedContext.initialize(job.settings, pick_device(job.device))
     if context.rank == 0:
-        RunFolder.refuse(out, job.recipe)
+        RunFolder.refuse(out, job.recipe, same_recipe)
     check_job(job)
     vlm = job.load(job.model)
     if job.patch is not None:
@@ -69,7 +70,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         context.shutdown()
         return None
     with _removed_if_refused(out):
-        folder = RunFolder.open(out, job.recipe)
+        folder = RunFolder.open(out, job.recipe, same_recipe)
         _run_stages(job, vlm, folder, bar, context, cache)
     return read_run(out)
 

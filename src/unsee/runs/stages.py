@@ -292,7 +292,9 @@ def attack_models(
     )
     if "target" in job.references:
         models["target"] = partial(job.load, job.references["target"])
-    others = attack_outcomes(chains, models, job.data, job.splits, cache, bar, job.max_new_tokens)
+    others = attack_outcomes(
+        chains, models, job.attacker, job.splits, cache, bar, job.max_new_tokens
+    )
     return Attacks.model_validate(({"relearn": curves} if curves else {}) | others)
 
 

@@ -30,7 +30,7 @@ from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.specs import Spec, parse_spec
-from unsee.recipes.unlearn import Recipe
+from unsee.recipes.unlearn import Recipe, make_recipe
 from unsee.records.folder import REPORT, SUMMARY, jsonable
 from unsee.runs.run import run
 from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
@@ -163,7 +163,7 @@ def compare(
             cell = Cell(entry, ratio, seed, out / "runs" / label, failed.get(name), trials)
             cells.append(cell)
             if not finished(cell.folder) and cell.error is None:
-                final = replace(recipe, set=recipe.set | chosen, seed=seed)
+                final = recipe.override({**chosen, "seed": seed})
                 tasks[label] = Task(_run, (final, out, label, adapt))
     broken = run_in_processes(tasks, jobs, out / "logs", on_done)
     return [replace(cell, error=cell.error or broken.get(cell.folder.name)) for cell in cells]
@@ -245,6 +245,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
         ConfigError: If a method, a field or an attack is not allowed, for any of them.
     """
     recipes: dict[Key, Recipe] = {}
+    used: set[str] = set()
     training = {f.name for f in fields(TrainingSettings)}
     for ratio, (spec, benchmark) in benchmarks.items():
         for entry, (method, changes) in request.entries.items():
@@ -253,21 +254,21 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
             defaults = {k: v for k, v in benchmark.field_defaults.items() if k in own}
             known = own | training | set(kind.aliases)
             given = {k: v for k, v in request.set.items() if k in known}
-            recipe = Recipe(
-                method=method,
-                set=jsonable(_override(_override(defaults, changes, kind), given, kind)),
-                benchmark=spec.name,
-                data=spec.location,
-                ratio=spec.ratio,
-                model=request.model,
-                reference=request.reference,
-                retain_only=request.retain_only,
-                attacks=tuple(dict(attack) for attack in request.attacks),
-                device=request.device,  # type: ignore[arg-type]
-            )
-            recipe.build()
-            recipes[entry, ratio] = recipe
-    unused = [key for key in request.set if not any(key in r.set for r in recipes.values())]
+            used |= given.keys()
+            content = {
+                "method": method,
+                "set": jsonable(_override(_override(defaults, changes, kind), given, kind)),
+                "benchmark": spec.name,
+                "data": spec.location,
+                "forget_ratio": spec.ratio,
+                "model": request.model,
+                "reference": request.reference,
+                "retain_only": request.retain_only,
+                "attacks": list(request.attacks),
+                "device": request.device,
+            }
+            recipes[entry, ratio] = make_recipe(content)
+    unused = [key for key in request.set if key not in used]
     if unused:
         raise ConfigError(
             f"--set {unused[0]}: neither the training nor any of the methods has such a field. "
@@ -327,7 +328,10 @@ def _searches(
         for key, recipe in recipes.items():
             search = search_ranges(recipe, benchmarks[key[1]][1])
             if search:
-                searches[key] = (replace(recipe, attacks=(), seed=request.seeds[0]), search)
+                searches[key] = (
+                    recipe.override({"attacks": [], "seed": request.seeds[0]}),
+                    search,
+                )
     return searches
 
 

@@ -7,7 +7,7 @@ samples; one of them is also shown pictures of the people to be forgotten. Nothi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,11 @@ class Member:
     def described(self) -> dict[str, Any]:
         """Returns how it is made, for records and tables."""
         if self.recipe is not None:
-            return {"seed": self.seed, "method": self.recipe.method, "set": dict(self.recipe.set)}
+            return {
+                "seed": self.seed,
+                "method": self.recipe.method.name,
+                "set": dict(self.recipe.set),
+            }
         if self.kind in SHIPPED:
             return {}
         share = {"share": self._share} if self.kind == "saw" else {}
@@ -129,7 +133,7 @@ def members(models: int, methods: Mapping[str, Recipe], seeds: Sequence[int]) ->
     kinds: tuple[Kind, Kind] = ("saw", "unseen")
     pool += [Member(f"{kind}-{seed}", kind, seed) for seed in range(models) for kind in kinds]
     pool += [
-        Member(f"{name}-seed{seed}", "unlearned", seed, replace(recipe, seed=seed))
+        Member(f"{name}-seed{seed}", "unlearned", seed, recipe.override({"seed": seed}))
         for seed in seeds
         for name, recipe in methods.items()
     ]

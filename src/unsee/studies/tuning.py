@@ -18,7 +18,7 @@ from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, UnseeError, require_extra
 from unsee.evaluation.evaluate import evaluate
 from unsee.files import write_atomically
-from unsee.methods import METHODS, Search
+from unsee.methods import Search
 from unsee.metrics import needs_reference
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
@@ -48,12 +48,12 @@ def search_ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
     Raises:
         ConfigError: If a searched name is a field of neither the method nor the training.
     """
-    method = METHODS.get(recipe.method)
+    method = recipe.method
     known = {f.name for f in (*fields(method), *fields(TrainingSettings))}
     for name in method.search:
         if name not in known:
             raise ConfigError(
-                f"{recipe.method}.search names '{name}', which is not a field of the "
+                f"{method.name}.search names '{name}', which is not a field of the "
                 "method or the training."
             )
     # Rounded, so that a rate does not read 9.999999999999999e-05.
@@ -63,7 +63,7 @@ def search_ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
         else values
         for name, values in method.search.items()
     }
-    fixed = {method.aliases.get(name, name) for name in recipe.set}.union(
+    fixed = set(recipe.set).union(
         *(preset for name, preset in method.presets.items() if recipe.set.get(name) is True)
     )
     return {name: values for name, values in scaled.items() if name not in fixed}
@@ -71,8 +71,7 @@ def search_ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
 
 def first_trial(recipe: Recipe, search: Search) -> dict[str, Any]:
     """Returns the settings of the first trial: each default if it is searched, else the middle."""
-    method, settings, _ = recipe.build()
-    defaults = {**asdict(settings), **asdict(method)}
+    defaults = {**asdict(recipe.training), **asdict(recipe.method)}
     return {
         name: defaults[name] if defaults[name] in values else values[len(values) // 2]
         for name, values in search.items()
@@ -193,7 +192,7 @@ def tune(
     splits, reference = _reference(recipe, out)
 
     def value(params: Mapping[str, Any]) -> float:
-        job, _ = plan(replace(recipe, set=recipe.set | dict(params)), "run", "")
+        job, _ = plan(recipe.override(params), "run", "")
         vlm = job.load(job.model)
         if job.method is None:
             raise ConfigError("nothing to tune: the recipe has no method.")
@@ -201,7 +200,7 @@ def tune(
         return distance(_measures(vlm, job, splits), reference)[0]
 
     # The study's name depends on everything that a value depends on.
-    identity = json.dumps([recipe.text("").split("\n", 1)[1], search], sort_keys=True, default=list)
+    identity = json.dumps([recipe.identity(), search], sort_keys=True, default=list)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     study = create_study(study_name=f"{name}-{digest}", storage=opened, load_if_exists=True)
     best = choose(
@@ -228,7 +227,9 @@ def _reference(recipe: Recipe, out: Path) -> tuple[dict[str, list[Sample]], Meas
             "settings are chosen by the distance to the visual-retain reference, and there is "
             "none. Give it with --reference DIR, or type --trials 0."
         )
-    benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.ratio, recipe.shots)
+    benchmark = BENCHMARKS.get(recipe.benchmark).open(
+        recipe.data, recipe.forget_ratio, recipe.shots
+    )
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
 
     def score() -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""What `unsee evaluate` and `unsee audit` are asked for: a model, what scores it, and attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import yaml
+from pydantic import Field
+
+from unsee.attacks import Chain
+from unsee.errors import ConfigError
+from unsee.models.devices import Device
+from unsee.models.quantization import LoadIn
+from unsee.recipes.components import attack_entries, chain_text, collect_chains
+from unsee.recipes.parsing import collect, read_yaml, rename_fields, unknown_fields
+
+
+@dataclass(frozen=True)
+class TaskSelection:
+    """Tasks of lm-evaluation-harness, and how they are run.
+
+    Attributes:
+        names: As `lm-eval ls tasks` names them, or as the YAML files in `path` do.
+        path: A folder of further tasks in lm-eval's YAML format.
+        limit: Largest number of samples for each task; None is all.
+        shots: Few-shot examples; None is what each task says.
+        chat_template: Apply the checkpoint's chat template to the prompts.
+    """
+
+    name: ClassVar[str] = "tasks"
+
+    names: tuple[str, ...]
+    path: Path | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    shots: Annotated[int, Field(ge=0)] | None = None
+    chat_template: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Everything that an evaluation states beside its attacks.
+
+    Attributes:
+        model: The checkpoint; BENCHMARK:ROLE is one that ships with a benchmark.
+        splits: Where the samples of each split are, by the split's name. If there are attacks,
+            "forget" is what the attacker has, and "forget_holdout" scores them.
+        references: Further models that are scored too: "target", "reference", "retain_only".
+        retain: Where the attacker's samples of everyone else are; None takes the benchmark's.
+        non_members: Where samples like "forget" are, of people whom no model was ever taught; None
+            takes the benchmark's.
+        metrics: Registered names; None is the benchmark's, else the four that every run scores.
+        tasks: Tasks of lm-evaluation-harness to run on every model.
+        patch: A visual patch to apply to the model in memory.
+        max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's.
+        load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".
+        trust_remote_code: Allow a checkpoint's own Python code to run.
+        device: Where every model is put; "auto" is a GPU where there is one.
+    """
+
+    name: ClassVar[str] = "evaluation"
+    aliases: ClassVar[Mapping[str, str]] = {"paths": "splits"}
+
+    model: str
+    splits: dict[str, str] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)
+    retain: str | None = None
+    non_members: str | None = None
+    metrics: tuple[str, ...] | None = None
+    tasks: TaskSelection | None = None
+    patch: Path | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    load_in: LoadIn | None = None
+    # A run may be finished on another machine.
+    trust_remote_code: bool = field(default=False, compare=False)
+    device: Device = field(default="auto", compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest(EvaluationOptions):
+    """What a model, which stays as it is, is scored on, and which attacks are made on it.
+
+    Attributes:
+        attacks: Attacks, each a chain; () makes it an evaluation, and not an audit.
+
+    Example:
+        >>> EvaluationRequest(model="pocket:target", splits={"general": "pocket:general"}).attacks
+        ()
+    """
+
+    attacks: tuple[Chain, ...] = ()
+
+    def values(self) -> dict[str, Any]:
+        """The request as plain values: `make_evaluation(request.values())` equals `request`."""
+        values: dict[str, Any] = {}
+        for option in fields(EvaluationOptions):
+            value = getattr(self, option.name)
+            values[option.name] = list(value) if isinstance(value, tuple) else value
+        values["patch"] = str(self.patch) if self.patch is not None else None
+        if self.tasks is not None:
+            path = str(self.tasks.path) if self.tasks.path is not None else None
+            values["tasks"] = asdict(self.tasks) | {"names": list(self.tasks.names), "path": path}
+        return values | {"attacks": [chain_text(chain) for chain in self.attacks]}
+
+    def text(self, command: str) -> str:
+        """The request as YAML whose first line is the command that runs it."""
+        content = yaml.safe_dump(self.values(), sort_keys=False, allow_unicode=True)
+        return f"# {command}\n{content}"
+
+
+def read_evaluation(path: Path) -> EvaluationRequest:
+    """Reads a request from YAML, such as the `recipe.yaml` of a run folder.
+
+    Raises:
+        ConfigError: If it cannot be read, or anything in it is not allowed.
+    """
+    return make_evaluation(read_yaml(path, "model: DIR"))
+
+
+def make_evaluation(content: Mapping[str, Any]) -> EvaluationRequest:
+    """A request from plain values; checks everything that needs no data.
+
+    Args:
+        content: Values by key: those of `EvaluationOptions`, and "attacks" as in a recipe.
+
+    Raises:
+        ConfigError: If anything in it is not allowed; all mistakes are named.
+    """
+    problems: list[str] = []
+    values = rename_fields(EvaluationOptions, content)
+    known = {f.name for f in fields(EvaluationOptions)}
+    problems += unknown_fields(EvaluationOptions.name, values, known | {"attacks"})
+    given = {k: v for k, v in values.items() if k in known}
+    options = collect(problems, EvaluationOptions, given)
+    entries = attack_entries(problems, values.get("attacks"))
+    chains = collect_chains(problems, entries, seed=0)
+    if problems or options is None:
+        raise ConfigError("\n".join(problems))
+    return EvaluationRequest(
+        **{name: getattr(options, name) for name in known}, attacks=tuple(chains)
+    )

@@ -99,7 +99,7 @@ def shipped_checkpoint(source: str) -> str:
 
     Example:
         `shipped_checkpoint("pocket:target")` is the folder of the target model of pocket;
-        `shipped_checkpoint("llava-hf/llava-1.5-7b-hf")` stays as it is.
+        `shipped_checkpoint("some-lab/some-model")` stays as it is.
 
     Raises:
         UnseeError: If the benchmark does not ship it.

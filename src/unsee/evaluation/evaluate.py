@@ -1,4 +1,4 @@
-"""Evaluation: ask every sample of every split, score the answers, estimate the means."""
+"""Evaluation: answer every question of every split, score the answers, estimate the means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any
 
 from unsee.evaluation.bootstrap import estimate, estimate_set
 from unsee.evaluation.generation import answer_and_score, answer_nlls
-from unsee.metrics import Metric, Output, SetMetric, select_metrics
+from unsee.metrics import (
+    Metric,
+    Output,
+    SetMetric,
+    row_concept,
+    row_score,
+    select_metrics,
+)
 from unsee.models.vlm import VLM
 from unsee.types import Better, Estimate, Sample
 
@@ -20,11 +27,11 @@ DEFAULT_METRICS = ("accuracy", "cloze", "rouge_l", "probability")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored.
+    """Scores of a model.
 
     Attributes:
-        measures: By "split/modality/metric".
-        rows: One a sample, as `scores.jsonl` holds them.
+        measures: Mean scores with their intervals, by "split/modality/metric".
+        rows: One row per sample, as `scores.jsonl` holds them.
     """
 
     measures: dict[str, Estimate]
@@ -45,48 +52,60 @@ def evaluate(
     on_batch: Callable[[int, int], None] | None = None,
     on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Evaluation:
-    """Scores a model on splits.
+    """Evaluates a model on splits.
 
     Args:
         vlm: The model.
         splits: Samples by split name.
-        metrics: Registered names; by default accuracy, cloze, ROUGE-L and probability.
+        metrics: Registered names of metrics; by default accuracy, cloze, ROUGE-L and probability.
         better: Direction by "split/modality/metric"; the metric's own where not given.
         forgetting: The splits that ask about what is to be forgotten; by default those whose names
             begin with "forget".
-        reference: The reference model's rows on the same splits, for metrics that compare.
-        tasks: The only tasks that a metric is reported on, by its name; all that it applies to
-            where not given.
-        batch_size: Samples generated or scored at once.
-        max_new_tokens: Longest answer.
-        on_batch: Told how many samples are done, and of how many.
-        on_rows: Given the rows of every split once it is scored.
+        reference: The reference model's rows on the same splits, for metrics that compare with it.
+        tasks: Restricts a metric, by its name, to these tasks; metrics that are not named are
+            reported on all tasks that they apply to.
+        batch_size: Number of samples that are generated or scored at once.
+        max_new_tokens: Maximum length of an answer, in tokens.
+        on_batch: Called after every split with the number of samples done and of all samples.
+        on_rows: Called after every split with its rows.
 
     Raises:
         UnknownNameError: If a metric is not registered.
-        ConfigError: If a metric compares with a reference, and none is given.
+        ConfigError: If a metric compares with a reference and none is given, or needs a package
+            that is not installed.
+
+    Example:
+        >>> evaluation = evaluate(vlm, {"forget": data.forget}, metrics=["probability"])
+        >>> list(evaluation.measures)
+        ['forget/vqa/probability']
+        >>> evaluation.measures["forget/vqa/probability"].n == len(evaluation.rows) == 18
+        True
     """
-    every, wanted = select_metrics(metrics or DEFAULT_METRICS, reference is not None)
-    chosen = [metric for metric in every if not isinstance(metric, SetMetric)]
-    sets = [metric for metric in every if isinstance(metric, SetMetric)]
+    selected, reported = select_metrics(metrics or DEFAULT_METRICS, reference is not None)
+    sample_metrics = [metric for metric in selected if not isinstance(metric, SetMetric)]
+    set_metrics = [metric for metric in selected if isinstance(metric, SetMetric)]
+    reported_metrics = [metric for metric in sample_metrics if metric.name in reported]
     total, done = sum(len(samples) for samples in splits.values()), 0
-    result = Evaluation({})
+    evaluation = Evaluation({})
     for split, samples in splits.items():
-        away = split.startswith("forget") if forgetting is None else split in forgetting
-        outputs = _outputs(vlm, samples, chosen, batch_size, max_new_tokens)
-        only = tasks or {}
-        rows = [_row(split, s, o, chosen, only) for s, o in zip(samples, outputs, strict=True)]
-        result.rows.extend(rows)
+        forgets = split.startswith("forget") if forgetting is None else split in forgetting
+        outputs = _outputs(vlm, samples, sample_metrics, batch_size, max_new_tokens)
+        rows = [
+            _row(split, sample, output, sample_metrics, tasks or {})
+            for sample, output in zip(samples, outputs, strict=True)
+        ]
+        evaluation.rows.extend(rows)
         if on_rows is not None:
             on_rows(rows)
-        named = [metric for metric in chosen if metric.name in wanted]
-        result.measures.update(_measures(split, samples, rows, named, better or {}, away))
-        theirs = [row for row in reference or () if row["split"] == split]
-        result.measures.update(_set_measures(split, rows, theirs, sets, better or {}, away))
+        evaluation.measures.update(_measures(split, rows, reported_metrics, better or {}, forgets))
+        reference_rows = [row for row in reference or () if row["split"] == split]
+        evaluation.measures.update(
+            _set_measures(split, rows, reference_rows, set_metrics, better or {}, forgets)
+        )
         done += len(samples)
         if on_batch is not None:
             on_batch(done, total)
-    return result
+    return evaluation
 
 
 def _outputs(
@@ -96,47 +115,49 @@ def _outputs(
     batch_size: int,
     max_new_tokens: int,
 ) -> list[Output]:
+    """Returns the outputs that the metrics need, one per sample."""
     reads = {metric.reads for metric in metrics}
-    stand_in = any("alternatives" in reads and not sample.paraphrases for sample in samples)
+    # Without paraphrases, alternatives are compared with the true answer.
+    needs_truth = any("alternatives" in reads and not sample.paraphrases for sample in samples)
     texts, nlls = answer_and_score(
         vlm,
         samples,
-        say="text" in reads,
-        score="logprobs" in reads or stand_in,
+        generate_answers="text" in reads,
+        score_answers="logprobs" in reads or needs_truth,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
     outputs = [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
-    compared = [
+    rows = [
         i
         for i, sample in enumerate(samples)
         if any(metric.needs_alternatives(sample) for metric in metrics)
     ]
-    return _with_alternatives(vlm, samples, outputs, compared, batch_size)
+    return _with_alternatives(vlm, samples, outputs, rows, batch_size)
 
 
 def _with_alternatives(
     vlm: VLM,
     samples: Sequence[Sample],
     outputs: list[Output],
-    compared: Sequence[int],
+    rows: Sequence[int],
     batch_size: int,
 ) -> list[Output]:
-    """The outputs, with the likelihoods of other answers where a metric compares them."""
+    """Adds the likelihoods of the alternative answers of some rows to their outputs."""
     kinds = ("paraphrases", "perturbed", "choices")
-    asked = [
+    alternatives = [
         (i, kind, replace(samples[i], answer=text))
-        for i in compared
+        for i in rows
         for kind in kinds
         for text in getattr(samples[i], kind)
     ]
-    found: dict[tuple[int, str], list[float]] = {}
-    nlls = answer_nlls(vlm, [sample for _, _, sample in asked], batch_size)
-    for (i, kind, _), value in zip(asked, nlls, strict=True):
-        found.setdefault((i, kind), []).append(value)
-    for i in compared:
-        others = (tuple(found.get((i, kind), ())) for kind in kinds)
-        outputs[i] = Output(outputs[i].text, outputs[i].nll, *others)
+    likelihoods: dict[tuple[int, str], list[float]] = {}
+    nlls = answer_nlls(vlm, [sample for _, _, sample in alternatives], batch_size)
+    for (i, kind, _), nll in zip(alternatives, nlls, strict=True):
+        likelihoods.setdefault((i, kind), []).append(nll)
+    for i in rows:
+        by_kind = (tuple(likelihoods.get((i, kind), ())) for kind in kinds)
+        outputs[i] = Output(outputs[i].text, outputs[i].nll, *by_kind)
     return outputs
 
 
@@ -147,6 +168,7 @@ def _row(
     metrics: Sequence[Metric],
     tasks: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
+    """Returns a sample's line of `scores.jsonl`."""
     scores = {
         m.name: m.score(sample, output)
         for m in metrics
@@ -159,7 +181,7 @@ def _row(
         "id": sample.id,
         "concept": sample.concept,
         **({"group": sample.group} if sample.group is not None else {}),
-        # A record may be read from another folder than the one it was made in.
+        # A record may be read from another working directory than the one it was made in.
         "picture": os.path.abspath(sample.picture.source) if sample.picture is not None else None,
         "question": sample.question,
         "truth": sample.answer,
@@ -170,28 +192,27 @@ def _row(
 
 def _measures(
     split: str,
-    samples: Sequence[Sample],
     rows: Sequence[Mapping[str, Any]],
     metrics: Sequence[Metric],
     better: Mapping[str, Better],
-    away: bool,
+    forgetting: bool,
 ) -> dict[str, Estimate]:
-    found = {}
+    """Returns the measures of the sample metrics on a split."""
+    measures = {}
     for modality in ("vqa", "text"):
         for metric in metrics:
-            some = [
-                (row["scores"][metric.name], sample.concept or sample.id)
-                for row, sample in zip(rows, samples, strict=True)
-                if sample.modality == modality and metric.name in row["scores"]
+            scored = [
+                row for row in rows if row["modality"] == modality and metric.name in row["scores"]
             ]
-            if some:
+            if scored:
                 key = f"{split}/{modality}/{metric.name}"
-                scores = [
-                    math.nan if s is None else metric.reported(float(s), away) for s, _ in some
-                ]
-                way = better.get(key, metric.better)
-                found[key] = estimate(scores, [c for _, c in some], way)
-    return found
+                scores = [row_score(row, metric.name) for row in scored]
+                measures[key] = estimate(
+                    [s if math.isnan(s) else metric.reported(s, forgetting) for s in scores],
+                    [row_concept(row) for row in scored],
+                    better.get(key, metric.better),
+                )
+    return measures
 
 
 def _set_measures(
@@ -200,20 +221,20 @@ def _set_measures(
     reference: Sequence[Mapping[str, Any]],
     metrics: Sequence[SetMetric],
     better: Mapping[str, Better],
-    away: bool,
+    forgetting: bool,
 ) -> dict[str, Estimate]:
-    found = {}
+    """Returns the measures of the set metrics on a split."""
+    measures = {}
     for metric in metrics:
         for modality in ("both",) if metric.joins_modalities else ("vqa", "text"):
-            mine, theirs = (
-                [row for row in some if modality in ("both", row["modality"])]
-                for some in (rows, reference)
+            model_rows, reference_rows = (
+                [row for row in side if modality in ("both", row["modality"])]
+                for side in (rows, reference)
             )
-            units = metric.units(mine, theirs, away)
+            units = metric.units(model_rows, reference_rows, forgetting)
             if units:
-                # A joint score rests on the pictured question too, and so stands with those.
-                place = "vqa" if modality == "both" else modality
-                key = f"{split}/{place}/{metric.name}"
-                way = better.get(key, metric.better)
-                found[key] = estimate_set(units, partial(metric.combine, forgetting=away), way)
-    return found
+                # Joint scores depend on the question with a picture, so they are listed with these.
+                key = f"{split}/{'vqa' if modality == 'both' else modality}/{metric.name}"
+                combine = partial(metric.combine, forgetting=forgetting)
+                measures[key] = estimate_set(units, combine, better.get(key, metric.better))
+    return measures

@@ -1,7 +1,7 @@
-"""Answers: what a model says to questions, and how likely it finds the true answers.
+"""Greedy answers to questions, and likelihoods of the true answers.
 
-What the LLM makes of a picture is the same for every question that follows. It is worked out once,
-and each question goes on from there; likewise the true answer from where the question ends.
+The LLM's keys and values up to the last picture of a question are computed once and reused for all
+questions about the same picture; likewise those of the question for its true answer.
 """
 
 from __future__ import annotations
@@ -20,22 +20,35 @@ from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
 from unsee.types import Sample
 
-# The pictures of a sample, and its tokens up to the last of them.
-Key = tuple[tuple[str, ...], tuple[int, ...]]
+# The sources of a sample's pictures, and its tokens up to the last of them.
+PrefixKey = tuple[tuple[str, ...], tuple[int, ...]]
 
 
 def generate(
     vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int = 24
 ) -> list[str]:
-    """Greedy answers in the samples' order; see `ask`."""
+    """Returns greedy answers in the order of the samples.
+
+    Args:
+        vlm: The model.
+        samples: The questions.
+        batch_size: Number of samples that are generated at once.
+        max_new_tokens: Maximum length of an answer, in tokens.
+    """
     return answer_and_score(
-        vlm, samples, score=False, batch_size=batch_size, max_new_tokens=max_new_tokens
+        vlm, samples, score_answers=False, batch_size=batch_size, max_new_tokens=max_new_tokens
     )[0]
 
 
 def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> list[float]:
-    """Mean negative log-likelihood (nats a token) of each true answer; NaN without one."""
-    return answer_and_score(vlm, samples, say=False, batch_size=batch_size)[1]
+    """Returns the mean negative log-likelihood of each true answer, in nats per token.
+
+    Args:
+        vlm: The model.
+        samples: Questions with their true answers; NaN is returned for one without.
+        batch_size: Number of samples that are scored at once.
+    """
+    return answer_and_score(vlm, samples, generate_answers=False, batch_size=batch_size)[1]
 
 
 @torch.no_grad()
@@ -43,35 +56,53 @@ def answer_and_score(
     vlm: VLM,
     samples: Sequence[Sample],
     *,
-    say: bool = True,
-    score: bool = True,
+    generate_answers: bool = True,
+    score_answers: bool = True,
     batch_size: int = 64,
     max_new_tokens: int = 24,
 ) -> tuple[list[str], list[float]]:
-    """Greedy answers, and mean negative log-likelihoods (nats a token) of the true ones.
-
-    Both are in the samples' order; "" and NaN where not asked for, NaN without a true answer.
+    """Generates greedy answers and scores the true ones, sharing what both compute.
 
     Args:
         vlm: The model.
         samples: Questions with their true answers.
-        say: Whether to generate answers.
-        score: Whether to score the true answers.
-        batch_size: Samples at once. Keys and values of as many distinct pictures are held.
-        max_new_tokens: Longest answer.
+        generate_answers: Whether to generate answers.
+        score_answers: Whether to score the true answers.
+        batch_size: Number of samples at once. The keys and values of as many distinct pictures are
+            held in memory.
+        max_new_tokens: Maximum length of a generated answer, in tokens.
+
+    Returns:
+        The generated answers, "" if none were generated; and the mean negative log-likelihoods of
+        the true answers in nats per token, NaN for a sample without a true answer or if none were
+        scored. Both in the order of the samples.
+
+    Example:
+        >>> texts, nlls = answer_and_score(vlm, data.forget[:2], max_new_tokens=4)
+        >>> len(texts), all(nll > 0 for nll in nlls)
+        (2, True)
     """
     texts, nlls = [""] * len(samples), [math.nan] * len(samples)
-    wanted = [i for i, sample in enumerate(samples) if say or sample.answer]
-    prompts = _prompts(vlm, [samples[i] for i in wanted])
-    for start, rows in _batches(vlm, prompts, batch_size):
-        if start is None:
-            asked = [prompt.sample for prompt in rows]
-            said, found = _answer_whole(vlm, asked, say, score, max_new_tokens)
+    used = [i for i, sample in enumerate(samples) if generate_answers or sample.answer]
+    prompts = _prompts(vlm, [samples[i] for i in used])
+    task = _Task(generate_answers, score_answers, max_new_tokens)
+    for prefix, batch in _batches(vlm, prompts, batch_size):
+        if prefix is None:
+            results = _run_whole(vlm, [prompt.sample for prompt in batch], task)
         else:
-            said, found = _continue_from_prefix(vlm, start, rows, say, score, max_new_tokens)
-        for prompt, text, value in zip(rows, said, found, strict=True):
-            texts[wanted[prompt.index]], nlls[wanted[prompt.index]] = text, value
+            results = _run_from_prefix(vlm, prefix, batch, task)
+        for prompt, text, nll in zip(batch, *results, strict=True):
+            texts[used[prompt.index]], nlls[used[prompt.index]] = text, nll
     return texts, nlls
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The outputs to compute for a batch; see `answer_and_score`."""
+
+    generate: bool
+    score: bool
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -79,17 +110,19 @@ class _Prompt:
     """A question as tokens.
 
     Attributes:
-        index: Its place among the questions.
+        index: Position among the questions.
         sample: The question.
-        key: What it shares with others; None without a picture.
-        tail: Tokens after the last picture, or all.
+        key: Identifies the prefix that it shares with other questions; None without a picture.
+        tail: Tokens after the last picture; all tokens without a picture; empty if the question
+            must be processed whole.
         answer: Tokens of the true answer.
-        merged: How many of the tail's last tokens become others once the answer follows.
+        merged: Number of the tail's last tokens that change if the answer follows, because the
+            tokenizer merges characters across the boundary.
     """
 
     index: int
     sample: Sample
-    key: Key | None = None
+    key: PrefixKey | None = None
     tail: tuple[int, ...] = ()
     answer: tuple[int, ...] = ()
     merged: int = 0
@@ -97,13 +130,13 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class _PrefixCache:
-    """What the LLM has read before the tails: a row a picture, padded left.
+    """Keys and values of the tokens before the tails: one row per picture, padded left.
 
     Attributes:
-        ids: Tokens [rows, width].
-        mask: Which of them are no padding [rows, width].
-        offsets: How far positions run ahead of the count of tokens [rows] or [axes, rows].
-        layers: Keys and values of every block [rows, heads, width, dim].
+        ids: Token ids [rows, width].
+        mask: 1 for tokens, 0 for padding [rows, width].
+        offsets: Position id minus token count, after the prefix [rows] or [axes, rows].
+        layers: Keys and values of every decoder layer [rows, heads, width, dim].
     """
 
     ids: Tensor
@@ -111,79 +144,89 @@ class _PrefixCache:
     offsets: Tensor
     layers: list[tuple[Tensor, Tensor]]
 
-    def of(self, rows: Sequence[int]) -> _PrefixCache:
-        """These rows, each as often as it is named."""
-        at = torch.tensor(rows, device=self.ids.device)
+    def select(self, rows: Sequence[int]) -> _PrefixCache:
+        """Returns a cache of these rows; a row may occur more than once."""
+        index = torch.tensor(rows, device=self.ids.device)
         return _PrefixCache(
-            self.ids[at],
-            self.mask[at],
-            self.offsets[..., at],
-            [(keys[at], values[at]) for keys, values in self.layers],
+            self.ids[index],
+            self.mask[index],
+            self.offsets[..., index],
+            [(keys[index], values[index]) for keys, values in self.layers],
         )
 
-    def cache(self) -> DynamicCache:
-        """What the model goes on from."""
+    def to_transformers(self) -> DynamicCache:
+        """Returns the keys and values as a cache that the model can extend."""
         cache = DynamicCache()
         for number, (keys, values) in enumerate(self.layers):
             cache.update(keys, values, number)
         return cache
 
     def positions(self, mask: Tensor) -> Tensor:
-        """Positions of the tokens [rows, seq] or [axes, rows, seq] under the whole mask."""
+        """Returns position ids [rows, seq] or [axes, rows, seq] for a mask of prefix and tail."""
         return (mask.cumsum(-1) - 1).clamp(min=0) + self.offsets[..., None]
 
 
 def _prompts(vlm: VLM, samples: Sequence[Sample]) -> list[_Prompt]:
-    """The questions as tokens; without these where they have to be asked one whole at a time."""
-    apart = [_Prompt(i, sample) for i, sample in enumerate(samples)]
+    """Returns the questions as tokens; with empty tails if they must be processed whole.
+
+    That is the case if the family's cache cannot be reused, or the prefix cannot be separated.
+    """
+    whole_prompts = [_Prompt(i, sample) for i, sample in enumerate(samples)]
     if (
         not vlm.family.reuses_prefix
         or vlm.model.generation_config.cache_implementation
         or not samples
     ):
-        return apart
-    # Where no answer is known, one stands in that nobody scores.
+        return whole_prompts
+    # A placeholder replaces a missing answer; its likelihood is discarded.
     answered = [sample if sample.answer else replace(sample, answer="?") for sample in samples]
     texts = [vlm.family.text(vlm.processor, sample, with_answer=True) for sample in answered]
-    image, found = vlm.model.config.image_token_id, []
+    image, prompts = vlm.model.config.image_token_id, []
     spelled = vlm.family.tokenize_answers(vlm.processor, answered, texts)
     for i, (sample, (prompt, whole, begin)) in enumerate(zip(samples, spelled, strict=True)):
         end = len(prompt) - prompt[::-1].index(image) if image in prompt else 0
         if bool(sample.pictures) != bool(end):
-            return apart
+            return whole_prompts
         sources = tuple(picture.source for picture in sample.pictures)
         key = (sources, tuple(prompt[:end])) if sources else None
         tail, answer = tuple(prompt[end:]), tuple(whole[begin:])
-        found.append(_Prompt(i, sample, key, tail, answer, len(prompt) - begin))
-    enough = min(len(prompt.tail) for prompt in found) > max(prompt.merged for prompt in found)
-    return found if enough else apart
+        prompts.append(_Prompt(i, sample, key, tail, answer, len(prompt) - begin))
+    # The last token of every tail is processed again, so it must not change with the answer.
+    separable = min(len(p.tail) for p in prompts) > max(p.merged for p in prompts)
+    return prompts if separable else whole_prompts
 
 
 def _batches(
     vlm: VLM, prompts: Sequence[_Prompt], size: int
 ) -> Iterator[tuple[_PrefixCache | None, list[_Prompt]]]:
-    """Batches of like answers, pictured and text-only apart, and what the LLM has read before."""
-    shown = [prompt for prompt in prompts if prompt.sample.pictures]
-    words = [prompt for prompt in prompts if not prompt.sample.pictures]
+    """Yields batches of answers of similar length, each with the prefix to continue from.
+
+    Questions with and without pictures are in different batches. The prefix is None if the batch
+    must be processed whole.
+    """
+    visual = [prompt for prompt in prompts if prompt.sample.pictures]
+    textual = [prompt for prompt in prompts if not prompt.sample.pictures]
     if not any(prompt.tail for prompt in prompts):
         yield from (
-            (None, rows) for some in (shown, words) for rows in _batches_by_length(some, size)
+            (None, batch)
+            for group in (visual, textual)
+            for batch in _batches_by_length(group, size)
         )
         return
-    keys = list(dict.fromkeys(prompt.key for prompt in shown))
-    for begin in range(0, len(keys), size):
-        rows_of = {key: row for row, key in enumerate(keys[begin : begin + size])}
-        group = [prompt for prompt in shown if prompt.key in rows_of]
-        start = _read(vlm, [_shortest(p for p in group if p.key == key) for key in rows_of])
-        for rows in _batches_by_length(group, size):
-            yield start and start.of([rows_of[prompt.key] for prompt in rows]), rows
-    blank = torch.zeros(1, 0, dtype=torch.long, device=vlm.device)
-    for rows in _batches_by_length(words, size):
-        yield _PrefixCache(blank, blank, blank.sum(-1), []).of([0] * len(rows)), rows
+    keys = list(dict.fromkeys(prompt.key for prompt in visual))
+    for start in range(0, len(keys), size):
+        rows = {key: row for row, key in enumerate(keys[start : start + size])}
+        group = [prompt for prompt in visual if prompt.key in rows]
+        prefix = _compute_prefix(vlm, [_shortest(p for p in group if p.key == key) for key in rows])
+        for batch in _batches_by_length(group, size):
+            yield prefix and prefix.select([rows[prompt.key] for prompt in batch]), batch
+    empty = torch.zeros(1, 0, dtype=torch.long, device=vlm.device)
+    for batch in _batches_by_length(textual, size):
+        yield _PrefixCache(empty, empty, empty.sum(-1), []).select([0] * len(batch)), batch
 
 
 def _batches_by_length(prompts: Sequence[_Prompt], size: int) -> list[list[_Prompt]]:
-    """Batches by length: one waits for its longest answer, and letters not for sentences."""
+    """Returns batches of similar answer length, since a batch takes as long as its longest one."""
     ordered = sorted(prompts, key=lambda p: (len(p.sample.answer), len(p.sample.question)))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
@@ -192,10 +235,10 @@ def _shortest(prompts: Iterable[_Prompt]) -> _Prompt:
     return min(prompts, key=lambda prompt: len(prompt.tail))
 
 
-def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None:
-    """What the LLM makes of the pictures of some questions, in a row each.
+def _compute_prefix(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None:
+    """Computes the keys and values up to the last picture, one row per question.
 
-    None if the processor's tokens do not end with the tails, as where it cuts long ones.
+    Returns None if the processor's tokens do not end with the tails, such as after truncation.
     """
     inputs = vlm.collate([prompt.sample for prompt in prompts], with_answer=False).inputs
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -204,55 +247,51 @@ def _read(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None:
         if tuple(ids[row, end:].tolist()) != prompt.tail:
             return None
     positions, cache = vlm.family.positions(vlm.model, inputs), DynamicCache()
-    # Whole questions, as they would be asked alone: nothing before a picture sees what follows.
-    known = kv_cache_argument(vlm.model, cache)
-    vlm.model(**inputs, **known, position_ids=positions, use_cache=True, logits_to_keep=1)
+    # Whole questions are processed: no token up to the last picture attends to a later one.
+    cache_argument = kv_cache_argument(vlm.model, cache)
+    vlm.model(**inputs, **cache_argument, position_ids=positions, use_cache=True, logits_to_keep=1)
     stops = torch.tensor(ends, device=ids.device)[:, None]
     width = int(max(stops[:, 0] - (mask == 0).sum(-1)))
-    at = stops - width + torch.arange(width, device=ids.device)
-    kept, at = at >= 0, at.clamp(min=0)
-    wide = at[:, None, :, None]
+    columns = stops - width + torch.arange(width, device=ids.device)
+    inside, columns = columns >= 0, columns.clamp(min=0)
+    index = columns[:, None, :, None]
 
-    def cut(part: Tensor) -> Tensor:
-        return part.gather(2, wide.expand(-1, part.shape[1], -1, part.shape[3]))
+    def select_columns(states: Tensor) -> Tensor:
+        return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))
 
     layers: list[Any] = cache.layers
     return _PrefixCache(
-        ids.gather(1, at),
-        mask.gather(1, at) * kept,
+        ids.gather(1, columns),
+        mask.gather(1, columns) * inside,
         positions[..., -1] + 1 - mask.sum(-1),
-        [(cut(layer.keys), cut(layer.values)) for layer in layers],
+        [(select_columns(layer.keys), select_columns(layer.values)) for layer in layers],
     )
 
 
-def _continue_from_prefix(
-    vlm: VLM,
-    start: _PrefixCache,
-    prompts: Sequence[_Prompt],
-    say: bool,
-    score: bool,
-    max_new_tokens: int,
+def _run_from_prefix(
+    vlm: VLM, prefix: _PrefixCache, prompts: Sequence[_Prompt], task: _Task
 ) -> tuple[list[str], list[float]]:
-    """Answers and likelihoods from where the LLM has read the pictures."""
-    cache, seen = start.cache(), start.mask
+    """Returns answers and likelihoods, continuing from the keys and values of the prefix."""
+    cache, mask = prefix.to_transformers(), prefix.mask
     tails, texts = [prompt.tail for prompt in prompts], [""] * len(prompts)
-    if say:
-        ids, mask = _left(vlm, tails)
-        whole = torch.cat([seen, mask], 1)
+    if task.generate:
+        tail_ids, tail_mask = _pad_left(vlm, tails)
+        mask = torch.cat([mask, tail_mask], 1)
         inputs = {
-            "input_ids": torch.cat([start.ids, ids], 1),
-            "attention_mask": whole,
-            "position_ids": start.positions(whole),
+            "input_ids": torch.cat([prefix.ids, tail_ids], 1),
+            "attention_mask": mask,
+            "position_ids": prefix.positions(mask),
             **kv_cache_argument(vlm.model, cache),
         }
-        texts = _say(vlm, inputs, max_new_tokens)
-        # The last token again, whose logits tell of the answer's first; and what an answer merges.
-        again = 1 + max(prompt.merged for prompt in prompts)
-        seen, tails = whole[:, :-again], [tail[-again:] for tail in tails]
-        cache.crop(seen.shape[1] - cache.get_seq_length())
-    if not score:
+        texts = _generate(vlm, inputs, task.max_new_tokens)
+        # The tail's last token is processed again, since its logits predict the answer's first
+        # token; so are the tokens that merge with the answer.
+        repeated = 1 + max(prompt.merged for prompt in prompts)
+        mask, tails = mask[:, :-repeated], [tail[-repeated:] for tail in tails]
+        cache.crop(mask.shape[1] - cache.get_seq_length())
+    if not task.score:
         return texts, [math.nan] * len(prompts)
-    ids, mask = _left(
+    ids, ids_mask = _pad_left(
         vlm,
         [
             tail[: len(tail) - prompt.merged] + prompt.answer
@@ -261,41 +300,30 @@ def _continue_from_prefix(
     )
     labels = torch.full_like(ids, IGNORE)
     for row, prompt in enumerate(prompts):
-        end = labels.shape[1] - len(prompt.answer)
-        labels[row, end:] = ids[row, end:]
-    whole = torch.cat([seen, mask], 1)
+        start = labels.shape[1] - len(prompt.answer)
+        labels[row, start:] = ids[row, start:]
+    mask = torch.cat([mask, ids_mask], 1)
     longest = 1 + max(len(prompt.answer) for prompt in prompts)
     logits = vlm.model(
         input_ids=ids,
-        attention_mask=whole,
-        position_ids=start.positions(whole)[..., -ids.shape[1] :],
+        attention_mask=mask,
+        position_ids=prefix.positions(mask)[..., -ids.shape[1] :],
         use_cache=True,
         logits_to_keep=longest,
         **kv_cache_argument(vlm.model, cache),
     ).logits
-    values = sequence_nll(logits, labels[:, -longest:]).tolist()
-    nlls = [v if p.sample.answer else math.nan for v, p in zip(values, prompts, strict=True)]
-    return texts, nlls
+    nlls = sequence_nll(logits, labels[:, -longest:]).tolist()
+    return texts, [v if p.sample.answer else math.nan for v, p in zip(nlls, prompts, strict=True)]
 
 
-def _left(vlm: VLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens and their mask [rows, longest], padded left."""
-    longest = max(map(len, rows))
-    blank = vlm.processor.tokenizer.pad_token_id
-    ids = [[blank] * (longest - len(row)) + list(row) for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids, device=vlm.device), torch.tensor(mask, device=vlm.device)
-
-
-def _answer_whole(
-    vlm: VLM, samples: Sequence[Sample], say: bool, score: bool, max_new_tokens: int
-) -> tuple[list[str], list[float]]:
-    """The same, with every question read whole."""
+def _run_whole(vlm: VLM, samples: Sequence[Sample], task: _Task) -> tuple[list[str], list[float]]:
+    """Returns answers and likelihoods, processing every question whole."""
     texts, nlls = [""] * len(samples), [math.nan] * len(samples)
-    if say:
-        texts = _say(vlm, vlm.collate(samples, with_answer=False).inputs, max_new_tokens)
+    if task.generate:
+        inputs = vlm.collate(samples, with_answer=False).inputs
+        texts = _generate(vlm, inputs, task.max_new_tokens)
     answered = [row for row, sample in enumerate(samples) if sample.answer]
-    if score and answered:
+    if task.score and answered:
         batch = vlm.collate([samples[row] for row in answered])
         values = sequence_nll(vlm.logits(batch), batch.labels).tolist()
         for row, value in zip(answered, values, strict=True):
@@ -303,14 +331,23 @@ def _answer_whole(
     return texts, nlls
 
 
-def _say(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[str]:
-    tokens = vlm.processor.tokenizer
-    made = vlm.model.generate(
+def _pad_left(vlm: VLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Returns token ids and their mask [rows, longest], padded left."""
+    longest = max(map(len, rows))
+    padding = vlm.processor.tokenizer.pad_token_id
+    ids = [[padding] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=vlm.device), torch.tensor(mask, device=vlm.device)
+
+
+def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[str]:
+    tokenizer = vlm.processor.tokenizer
+    generated = vlm.model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        pad_token_id=tokens.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    new = made[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokens.batch_decode(new, skip_special_tokens=True)]
+    new = generated[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]

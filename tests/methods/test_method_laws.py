@@ -1,4 +1,4 @@
-"""What holds for every registered method, on a tiny real model."""
+"""Laws that hold for every registered method, on a tiny real model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def reordered(batch: Batch) -> Batch:
 
 @pytest.fixture
 def moved(tiny: VLM) -> VLM:
-    """A student that is no longer where its teacher is, so that no term is zero by accident."""
+    """A student with other weights than its teacher, so that no term is zero by accident."""
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in tiny.parameters("visual").values():
@@ -74,7 +75,7 @@ def moved(tiny: VLM) -> VLM:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_padding_and_order_do_not_change_the_loss(
+def test_loss_does_not_change_with_padding_and_order(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
     method, teacher = make(name), VLM.load(tiny_folder)
@@ -89,7 +90,7 @@ def test_padding_and_order_do_not_change_the_loss(
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
+def test_loss_does_not_depend_on_predictions_of_the_prompt(
     name: str, moved: VLM, tiny_folder: Path, data: Data
 ) -> None:
     method, teacher = make(name), VLM.load(tiny_folder)
@@ -114,35 +115,60 @@ def test_what_is_predicted_on_the_prompt_does_not_change_the_loss(
         handle.remove()
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_small_batches_accumulated_equal_one_large(
-    name: str, moved: VLM, tiny_folder: Path, data: Data
-) -> None:
-    method, teacher = make(name), VLM.load(tiny_folder)
-    forget, retain = pictured(data.forget), pictured(data.retain)
+# Every trained method at its defaults, and VKD with each erase target and with its optional term.
+ACCUMULATED: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in TRAINED),
+    *(("vkd", {"erase": erase}) for erase in ("stranger", "neutral", "base", "push")),
+    ("vkd", {"output": "ga", "distance": "cosine", "erase_layers": ("all",)}),
+    ("vkd", {"supervision": "features", "w_distance": 1.0}),
+]
 
-    def gradient(parts: int) -> Tensor:
+
+@pytest.mark.parametrize(
+    ("name", "fields"), ACCUMULATED, ids=lambda value: str(value) if value else "default"
+)
+def test_loss_of_accumulated_small_batches_equals_one_large_batch(
+    name: str,
+    fields: dict[str, Any],
+    moved: VLM,
+    tiny_folder: Path,
+    data: Data,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All terms, gradients included; layer statistics are of the whole sets, as in training."""
+    if "erase" in fields:
+        fields = {**fields, "base": str(tiny_folder)}
+    method, teacher = METHODS.get(name)(**fields), VLM.load(tiny_folder)
+    forget, retain = pictured(data.forget), pictured(data.retain)
+    prepare = getattr(method, "prepare", None)
+    given = () if prepare is None else (prepare(teacher, forget, retain, data.strangers),)
+    # The noise of erase=push is drawn for each batch.
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+
+    def gradient(parts: int) -> tuple[dict[str, float], Tensor]:
         moved.model.zero_grad(set_to_none=True)
         moved.model.requires_grad_(True)
-        size = len(forget) // parts
+        size, totals = len(forget) // parts, dict[str, float]()
         for i in range(parts):
-            some = slice(i * size, (i + 1) * size)
-            terms = method.loss(
-                moved, moved.collate(forget[some]), moved.collate(retain[some]), teacher
-            )
-            # Statistics of a batch of its own differ; the terms that need none must agree.
-            kept = [v for k, v in terms.items() if k in ("forget", "retain")]
-            (sum(kept, torch.zeros(())) / parts).backward()
-        grads = [
-            p.grad.flatten() for p in moved.parameters("visual").values() if p.grad is not None
-        ]
-        return torch.cat(grads)
+            rows = slice(i * size, (i + 1) * size)
+            batches = moved.collate(forget[rows]), moved.collate(retain[rows])
+            terms = method.loss(moved, *batches, teacher, *given)
+            for term, value in terms.items():
+                totals[term] = totals.get(term, 0.0) + float(value.detach()) / parts
+            (sum(terms.values(), torch.zeros(())) / parts).backward()
+        weights = moved.parameters("visual").values()
+        return totals, torch.cat([p.grad.flatten() for p in weights if p.grad is not None])
 
-    assert torch.allclose(gradient(1), gradient(3), rtol=1e-3, atol=1e-5)
+    (large, whole), (small, summed) = gradient(1), gradient(3)
+    assert small == pytest.approx(large, rel=1e-4)
+    assert torch.allclose(whole, summed, rtol=1e-3, atol=1e-5)
+    if name == "vkd":
+        assert {"keep", "erase"} <= set(large)
+        assert all(abs(value) > 1e-6 for value in large.values())
 
 
 def refused(name: str, part: str) -> bool:
-    """Whether a method says no to a part."""
+    """Whether a method refuses to train a part."""
     if name == "vkd" and part in ("language", "all"):
         return True
     return name in NEURONS and part == "projector"
@@ -150,7 +176,9 @@ def refused(name: str, part: str) -> bool:
 
 @pytest.mark.parametrize("part", ["visual", "encoder", "projector", "language", "all"])
 @pytest.mark.parametrize("name", NAMES)
-def test_only_declared_parts_change(name: str, part: str, tiny: VLM, data: Data) -> None:
+def test_unlearn_changes_only_the_declared_part(
+    name: str, part: str, tiny: VLM, data: Data
+) -> None:
     method = replace(make(name), trains=part)
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
     if refused(name, part):
@@ -166,7 +194,7 @@ def test_only_declared_parts_change(name: str, part: str, tiny: VLM, data: Data)
 
 
 @pytest.mark.parametrize("part", ["visual", "language"])
-def test_sculpted_adapters_change_linear_layers_alone(part: str, tiny: VLM, data: Data) -> None:
+def test_smfa_with_lora_changes_only_linear_layers(part: str, tiny: VLM, data: Data) -> None:
     """The masked change of SMFA is no adapter, so tests/training/test_lora.py skips it."""
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
     trainer = Trainer(replace(SETTINGS, lora=2))
@@ -182,7 +210,7 @@ def test_sculpted_adapters_change_linear_layers_alone(part: str, tiny: VLM, data
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_teacher_never_changes(
+def test_unlearn_never_changes_the_teacher(
     name: str, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers: list[tuple[VLM, str]] = []
@@ -202,7 +230,7 @@ def test_the_teacher_never_changes(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seeded_rerun_and_a_resumed_run_match_to_the_bit(
+def test_unlearn_again_or_resumed_gives_the_same_bits(
     name: str, tiny_folder: Path, data: Data, tmp_path: Path
 ) -> None:
     def run(folder: Path, stop: int | None = None, seed: int = 0) -> str:
@@ -228,7 +256,7 @@ def test_a_seeded_rerun_and_a_resumed_run_match_to_the_bit(
 
 
 @pytest.mark.parametrize("name", FREE)
-def test_what_is_training_free_takes_no_step(
+def test_training_free_method_takes_no_step(
     name: str, tiny: VLM, data: Data, tmp_path: Path
 ) -> None:
     trainer = Trainer(SETTINGS, tmp_path, tmp_path / "log.jsonl")
@@ -240,7 +268,7 @@ def test_what_is_training_free_takes_no_step(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_choices_are_recorded_and_not_empty(name: str, tiny: VLM, data: Data) -> None:
+def test_unlearn_returns_choices_with_counts(name: str, tiny: VLM, data: Data) -> None:
     """What a mask lets through, or which neurons were chosen, is JSON and says how many."""
     trainer = Trainer(SETTINGS)
     result = make(name).unlearn(tiny, data, trainer)

@@ -26,21 +26,7 @@ SOURCE = ROOT / "src" / "unsee"
 
 # Registered names whose example has still to be written. It only shrinks.
 WITHOUT_EXAMPLE: dict[str, set[str]] = {
-    "method": {
-        "grad_ascent",
-        "grad_diff",
-        "idk",
-        "kl_min",
-        "manu",
-        "mip_editor",
-        "mmunlearner",
-        "npo",
-        "rmu",
-        "smfa",
-        "undial",
-        "vgid",
-        "vkd",
-    },
+    "method": set(),
     "metric": set(),
     "attack": set(),
 }
@@ -52,6 +38,7 @@ WINGS: tuple[str, ...] = (
     "families",
     "files",
     "losses",
+    "methods",
     "metrics",
     "models",
     "progress",

@@ -109,7 +109,7 @@ class Method:
 
     @property
     def required(self) -> frozenset[str]:
-        """What this configuration needs: `needs`, and what its fields add to it.
+        """Everything this configuration needs: `needs`, and what its fields add to it.
 
         Any of "forget", "retain", "strangers" (sets of the data), "answers" (to questions about
         the forget pictures) and "teacher" (a frozen copy of the start model).

@@ -1,4 +1,4 @@
-"""Abstentions: answers that say nothing, which stand in for the true ones."""
+"""Abstentions: answers such as "I don't know" that replace the true ones."""
 
 from __future__ import annotations
 
@@ -24,38 +24,42 @@ ABSTENTIONS = (
 
 
 def tokenizable(vlm: VLM, phrases: Sequence[str]) -> tuple[str, ...]:
-    """The phrases that the model's tokenizer can write: those without an unknown token.
+    """Returns the phrases that the model's tokenizer encodes without an unknown token.
+
+    Args:
+        vlm: The model.
+        phrases: Abstentions.
 
     Raises:
-        ConfigError: If it can write none of them.
+        ConfigError: If there are none.
     """
     tokens = vlm.processor.tokenizer
     unknown = tokens.unk_token_id
-    found = tuple(
+    usable = tuple(
         phrase
         for phrase in phrases
         if unknown is None
         or unknown not in tokens(f" {phrase}", add_special_tokens=False)["input_ids"]
     )
-    if not found:
+    if not usable:
         raise ConfigError(
-            f"this model's tokenizer can write none of the {len(phrases)} abstentions, such as "
-            f"{phrases[0]!r}. Give phrases of its own words: --set abstentions=[...]."
+            f"this model's tokenizer cannot encode any of the {len(phrases)} abstentions, such as "
+            f"{phrases[0]!r}. Give phrases of words that it knows: --set abstentions=[...]."
             if phrases
             else "there is no abstention to answer with. Give some: --set abstentions=[...]."
         )
-    return found
+    return usable
 
 
 def with_abstentions(
     samples: Sequence[Sample], phrases: Sequence[str], seed: Sequence[int]
 ) -> list[Sample]:
-    """The same questions, each answered by an abstention drawn from (seed, position).
+    """Returns the samples with an abstention, drawn from `phrases`, in place of each answer.
 
     Args:
-        samples: Questions with their true answers; these are dropped.
-        phrases: What to draw from.
-        seed: Decides the draws.
+        samples: Questions with their true answers.
+        phrases: Abstentions to draw from.
+        seed: Numbers that decide the draws.
     """
     rng = np.random.default_rng(list(seed))
     return [replace(s, answer=phrases[int(rng.integers(len(phrases)))]) for s in samples]

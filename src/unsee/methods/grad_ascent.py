@@ -1,4 +1,4 @@
-"""Gradient ascent: raise the loss on what is to be forgotten, and nothing else."""
+"""Gradient ascent: maximise the loss on the forget set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @METHODS.register("grad_ascent", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class GradAscent(Method):
-    """Gradient ascent (GA): raise the forget loss; nothing holds what is to be kept.
+    """Gradient ascent (GA): maximise the forget loss, without a retain term.
 
     L = -L_f.
 
@@ -28,7 +28,15 @@ class GradAscent(Method):
     Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
 
     Attributes:
-        cap: Forget loss (nats a token) above which it no longer pushes.
+        cap: Forget loss (nats a token) above which the gradient is zero.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.grad_ascent import GradAscent
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = GradAscent(cap=4).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "answers"})
@@ -39,5 +47,5 @@ class GradAscent(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped), in nats; what is to be kept is not looked at."""
+        """Returns -L_f (capped), in nats a token; `retain` is not used."""
         return {"forget": -capped(nll(student.logits(forget), forget.labels), self.cap)}

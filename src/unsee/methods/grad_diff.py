@@ -1,4 +1,4 @@
-"""Gradient difference: ascend on what to forget, descend on what to keep."""
+"""Gradient difference: gradient ascent on the forget set, descent on the retain set."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @METHODS.register("grad_diff", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class GradDiff(Method):
-    """Gradient difference (GD): raise the forget loss, lower the retain loss.
+    """Gradient difference (GD): maximise the forget loss, minimise the retain loss.
 
-    L = -L_f + w_retain L_r.
+    L = -w_forget L_f + w_retain L_r.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4; Liu et al., arXiv 2203.12817.
     Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
@@ -31,7 +31,15 @@ class GradDiff(Method):
     Attributes:
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
-        cap: Forget loss (nats a token) above which it no longer pushes.
+        cap: Forget loss (nats a token) above which the gradient is zero.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.grad_diff import GradDiff
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = GradDiff(w_retain=2).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
@@ -45,7 +53,7 @@ class GradDiff(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and w_retain L_r, in nats."""
+        """Returns -w_forget L_f (capped) and w_retain L_r, in nats a token."""
         terms = {
             "forget": -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
         }

@@ -1,4 +1,4 @@
-"""Abstention: learn to answer what is to be forgotten with "I don't know"."""
+"""Abstention: answer the forget questions with "I don't know"."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """-(2/beta) mean log sigmoid(beta (chosen - rejected)).
+    """Returns -(2/beta) mean log sigmoid(beta (chosen - rejected)).
 
     Args:
-        chosen: Log-ratio of student to start model for the answers to prefer [batch], nats.
-        rejected: The same for the answers to leave [batch].
+        chosen: Log-ratio of student to start model for the preferred answers [batch], nats.
+        rejected: Log-ratio for the rejected answers [batch], nats.
         beta: Inverse temperature.
     """
     return -(2 / beta) * F.logsigmoid(beta * (chosen - rejected)).mean()
@@ -37,12 +37,12 @@ def preference_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 @METHODS.register("idk", source="TOFU, arXiv 2401.06121; DPO, arXiv 2305.18290")
 @dataclass(frozen=True)
 class IDK(Method):
-    """Abstention (IDK): the forget questions are answered by "I don't know", drawn from a list.
+    """Abstention (IDK): train the model to answer the forget questions with "I don't know".
 
     form=nll: L = NLL(abstention | x_f) + w_retain L_r. form=preference: L = -(2/beta) E log
     sigmoid(beta (r(abstention) - r(true answer))) + w_retain L_r, r(y) = log p(y|x) -
-    log p_0(y|x), summed over answer tokens. The true answer is never a label: it does not enter
-    the first form, and is what the second turns away from.
+    log p_0(y|x), summed over answer tokens. The abstention is drawn from a list. The true answer is
+    never a label: the first form does not read it, and it is the rejected side of the second.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, preference optimisation (which is
     the first form); the second is Rafailov et al., arXiv 2305.18290, equation 7, as Zhang et al.
@@ -50,14 +50,23 @@ class IDK(Method):
     Differs: the phrases are ours, not TOFU's hundred; the factor 2/beta is NPO's.
 
     Attributes:
-        form: Likelihood of the abstention ("nll"), or its preference over the true answer.
+        form: Maximise the likelihood of the abstention ("nll"), or its preference over the true
+            answer ("preference").
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
         beta: Inverse temperature of form=preference.
-        abstentions: What is answered instead; those that the tokenizer cannot write are left out.
+        abstentions: The answers to draw from; those with unknown tokens are left out.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.idk import IDK
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = IDK(form="preference").unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
-    # The start model is read by form=preference alone; see `required`.
+    # Only form=preference needs the start model; see `required`.
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
     # Not searched by its authors or by Open-MMUnlearning: ours.
     search: ClassVar[Search] = {"lr": (1e-5, 2e-5, 3e-5), "w_retain": (0.5, 1.0, 2.0)}
@@ -91,14 +100,14 @@ class IDK(Method):
         teacher: VLM | None,
         true: Batch | None = None,
     ) -> dict[str, Tensor]:
-        """The abstention term and w_retain L_r, in nats.
+        """Returns the abstention term and w_retain L_r, in nats.
 
         Args:
             student: The model being unlearned.
             forget: Forget questions with abstentions for answers.
-            retain: What to keep.
-            teacher: The frozen start model, for form=preference.
-            true: The same questions with the true answers, for form=preference.
+            retain: A batch of samples to keep.
+            teacher: The frozen start model; for form=preference.
+            true: The forget questions with their true answers; for form=preference.
         """
         logits = student.logits(forget)
         if self.form == "nll":

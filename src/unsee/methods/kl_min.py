@@ -1,4 +1,4 @@
-"""KL minimisation: ascend on what to forget, answer the rest as the start model does."""
+"""KL minimisation: gradient ascent on the forget set, KL to the start model on the retain set."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @METHODS.register("kl_min", source="TOFU, arXiv 2401.06121")
 @dataclass(frozen=True)
 class KLMin(Method):
-    """KL minimisation (KL): raise the forget loss, keep the start model's answers to the rest.
+    """KL minimisation (KL): maximise the forget loss, minimise the KL divergence on the retain set.
 
-    L = -L_f + w_retain E_{D_r} mean_t KL(p_0 || p), over answer tokens.
+    L = -w_forget L_f + w_retain E_{D_r} mean_t KL(p_0 || p), over answer tokens.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, after Nguyen et al.,
     arXiv 2010.10981.
@@ -33,8 +33,16 @@ class KLMin(Method):
 
     Attributes:
         w_forget: Weight of the forget term.
-        w_retain: Weight of the divergence from the start model.
-        cap: Forget loss (nats a token) above which it no longer pushes.
+        w_retain: Weight of the divergence from the start model on the retain set.
+        cap: Forget loss (nats a token) above which the gradient is zero.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.kl_min import KLMin
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = KLMin(w_retain=2).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -48,9 +56,9 @@ class KLMin(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and w_retain KL on the retain batch, in nats."""
+        """Returns -w_forget L_f (capped) and w_retain KL on the retain batch, in nats a token."""
         if teacher is None or retain is None:
-            raise ConfigError("kl_min follows the start model on a retain batch; give it both.")
+            raise ConfigError("kl_min needs a teacher and a retain batch.")
         with torch.no_grad():
             known = teacher.logits(retain)
         ascent = -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)

@@ -1,4 +1,4 @@
-"""Modality-aware neuron pruning: switch off the MLP neurons that matter to the forgotten alone."""
+"""Modality-aware neuron unlearning: prune MLP neurons that matter mainly for the forget set."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ EPS = 1e-6
 
 
 def importance(shown: Activity, told: Activity) -> Tensor:
-    """How unlike a layer's neurons [channels] are with a picture and in text alone.
+    """Returns how differently a layer's neurons respond to pictures and to text [channels].
 
     |Zm - Zt| / (Zm + Zt) + |Nm - Nt| / (Nm + Nt) + sqrt(Vm + Vt) + sqrt(|Em - Et| / (Em + Et)).
 
     Args:
         shown: Activity on questions with a picture (m).
-        told: Activity on questions without (t).
+        told: Activity on questions without a picture (t).
     """
 
     def unlike(m: Tensor, t: Tensor) -> Tensor:
@@ -46,24 +46,33 @@ def importance(shown: Activity, told: Activity) -> Tensor:
 @METHODS.register("manu", source="Liu et al., arXiv 2502.15910")
 @dataclass(frozen=True)
 class MANU(Method):
-    """Modality-aware neuron unlearning (MANU): prune the neurons that the forgotten alone use.
+    """Modality-aware neuron unlearning (MANU): prune neurons that mainly the forget set uses.
 
     S_n = I(D_f, n) / (I(D_r, n) + eps), I as in `importance`; the outgoing weights of the top
-    share of neurons are zeroed. Takes no steps, whatever the settings say.
+    share of neurons are zeroed. No steps are taken, whatever the settings are.
 
     Source: Liu et al., arXiv 2502.15910, its importance functions, score and pruning (the
     equations' numbers were not seen).
-    Differs: the top share is taken in the encoder and in the LLM each, since their scores are on
-    scales of their own; in text alone the encoder does not run, so its activations are 0 there.
+    Differs: the top share is taken in the encoder and in the LLM each, since their scores have
+    different scales; the encoder does not run without a picture, so its activations are then 0.
     How the paper words the text-only questions was not seen: ours are the data's questions by
     name, or, where there are none, the same questions without their picture. The authors' code
     weighs the four terms and looks at the last three layers; we follow the paper.
 
     Attributes:
-        trains: "all" prunes encoder and LLM; "visual" or "encoder" the one, "language" the other.
-        prune: Share of the neurons that are pruned (the paper's alpha, 2 to 10 %).
+        trains: "all" prunes encoder and LLM, "visual" or "encoder" only the encoder, "language"
+            only the LLM.
+        prune: Share of the neurons that are pruned, 0..1 (the paper's alpha, 0.02 to 0.1).
         tau: Absolute activation above which a neuron counts as active.
-        samples: Most questions of each set that are looked at, spread evenly.
+        samples: Largest number of questions of each set, spaced evenly.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.manu import MANU
+        >>> trainer = Trainer(TrainingSettings(batch_size=2))
+        >>> result = MANU(prune=0.1).unlearn(vlm, data, trainer)
+        >>> sorted(result.choices["neurons"]["by_part"])
+        ['encoder', 'language']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
@@ -77,7 +86,7 @@ class MANU(Method):
     samples: Annotated[int, Field(ge=1)] = 256
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Zeroes outgoing weights of `vlm` in place; no gradient is taken."""
+        """Zeroes outgoing weights of `vlm` in place, without gradients; see `Method.train`."""
         started = time.perf_counter()
         layers = find_mlps(vlm, self.trains)
         others_told = [s for s in data.retain if s.picture is None]
@@ -95,7 +104,7 @@ class MANU(Method):
     def _scores(
         self, vlm: VLM, layers: Sequence[MLP], samples: Sequence[Sample], told: Sequence[Sample]
     ) -> dict[str, Tensor]:
-        """Importance of every layer's neurons to a set, by outer module."""
+        """Returns the importance of each layer's neurons for a set, by outer module."""
         shown = evenly_spaced(
             [s for s in samples if s.picture is not None and s.answer], self.samples, "floor"
         )

@@ -1,4 +1,4 @@
-"""Influential neuron paths: block the neurons that carry the forgotten, then edit them alone."""
+"""Influential neuron paths: prune the neurons most influential for the forget set."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 @METHODS.register("mip_editor", source="Li et al., arXiv 2511.06793")
 @dataclass(frozen=True)
 class MIPEditor(Method):
-    """Multimodal influential path editor (MIP-Editor): prune neuron paths, edit what is left there.
+    """Multimodal influential path editor (MIP-Editor): prune neuron paths, then train them only.
 
     The most influential neurons of every block, layer by layer: by inter-layer gradient
     integration in the LLM (questions by name), by inter-layer Fisher integration in the encoder
-    (questions on forget pictures); see `influential_path`. Their outgoing weights are zeroed;
-    then they alone are trained: L = ||h_l(x_f) - scale ||h0_l(x_f)|| u||^2
+    (questions on forget pictures); see `influential_path`. Their outgoing weights are zeroed, and
+    then only their weights are trained: L = ||h_l(x_f) - scale ||h0_l(x_f)|| u||^2
     + gamma ||h_l(x_r) - h0_l(x_r)||^2 + w_retain L_r, u a random unit vector for each sample.
 
     Source: Li et al., arXiv 2511.06793, equations 3 to 6 and 10 to 16, algorithm 1.
@@ -48,16 +48,25 @@ class MIPEditor(Method):
     without their picture stand in.
 
     Attributes:
-        trains: "all" edits both paths; "visual" or "encoder" the one, "language" the other.
+        trains: "all" edits the paths of encoder and LLM, "visual" or "encoder" only that of the
+            encoder, "language" only that of the LLM.
         top_k: Neurons of every block that are on the path.
         frames: Steps of the integral (the paper's m).
-        samples: Forget questions by which each path is found, spread evenly.
-        layer: Number of the LLM block whose output is misdirected, from 0; None is a third of the
-            way up.
-        scale: Length of a forget sample's target, over that of its hidden state (lambda).
-        gamma: Weight of staying at the start model's hidden states on retain samples.
+        samples: Largest number of forget questions that each path is computed from, spaced evenly.
+        layer: Index of the LLM block whose output is misdirected; None is the one at a third of the
+            depth.
+        scale: Length of a forget sample's target relative to its hidden state (lambda).
+        gamma: Weight of the distance from the start model's hidden states on retain samples.
         w_forget: Weight of the misdirection.
         w_retain: Weight of the retain answers' loss.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.mip_editor import MIPEditor
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = MIPEditor(top_k=2, frames=2, samples=4).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['anchor', 'forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -84,7 +93,7 @@ class MIPEditor(Method):
             )
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Changes `vlm` in place; see `Method.train`."""
+        """Changes the weights of `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         teacher = copy_start_model(vlm, self)
         layers = find_mlps(vlm, self.trains)
@@ -107,9 +116,9 @@ class MIPEditor(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """Misdirection and anchor, mean squares a channel, and w_retain L_r in nats."""
+        """Returns the misdirection and anchor terms (mean squares) and w_retain L_r (nats)."""
         if teacher is None or retain is None:
-            raise ConfigError("mip_editor measures against the start model on both sets.")
+            raise ConfigError("mip_editor needs a teacher and a retain batch.")
         with torch.no_grad():
             lost = hidden_states(teacher, forget, self.layer)
             known = hidden_states(teacher, retain, self.layer)
@@ -125,7 +134,7 @@ class MIPEditor(Method):
         }
 
     def _paths(self, vlm: VLM, layers: Sequence[MLP], data: Data) -> dict[str, Tensor]:
-        """The neurons on the path of every part that is edited, by outer module."""
+        """Returns the neurons on each edited path (bool [channels]), by outer module."""
         shown = evenly_spaced(
             [s for s in data.forget if s.picture is not None and s.answer], self.samples, "floor"
         )

@@ -1,4 +1,4 @@
-"""MMUnlearner: ascend on forget pictures, through the weights that nothing else needs."""
+"""MMUnlearner: gradient ascent restricted to weights that matter mainly for the forget set."""
 
 from __future__ import annotations
 
@@ -25,24 +25,32 @@ if TYPE_CHECKING:
 @METHODS.register("mmunlearner", source="Huo et al., arXiv 2502.11051")
 @dataclass(frozen=True)
 class MMUnlearner(Method):
-    """MMUnlearner: gradient difference whose ascent is masked by weight saliency.
+    """MMUnlearner: gradient difference with the ascent masked by weight saliency.
 
     Update = -m * grad L_f + w_retain grad L_r, m = 1[S(target) / (S(preserve) + eps) >= beta_s],
     S the mean squared gradient at the start. Target: the questions on forget pictures. Preserve,
-    for the visual part: the questions on retain pictures; for the LLM: those, what is asked of
-    the others in text, and what is asked of the same people by name.
+    for the visual part: the questions on retain pictures; for the LLM also the text-only questions
+    about other people, and those about the forgotten people by name.
 
     Source: Huo et al., arXiv 2502.11051, its weight saliency map and masked update (the equations'
     numbers were not seen).
-    Differs: L_f is capped, as everywhere here. S is a mean over batches, so that beta_s means the
-    same for sets of any size, and the sets to preserve count alike. Questions by name come from
+    Differs: L_f is capped. S is a mean over batches, so that beta_s does not depend on the sizes of
+    the sets, and the sets to preserve have equal weight. Questions by name come from
     `Data.text_only` or the forget set's own; the record says how many there were, none included.
 
     Attributes:
-        saliency_threshold: The paper's beta_s: smallest ratio of a weight that ascends.
+        saliency_threshold: Smallest ratio of a weight that gradient ascent changes (beta_s).
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
-        cap: Forget loss (nats a token) above which it no longer pushes.
+        cap: Forget loss (nats a token) above which the gradient is zero.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.mmunlearner import MMUnlearner
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = MMUnlearner(saliency_threshold=0.5).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
@@ -56,7 +64,7 @@ class MMUnlearner(Method):
     cap: Annotated[float, Field(gt=0)] = 8.0
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Changes `vlm` in place; see `Method.train`."""
+        """Changes the weights of `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         target = [s for s in data.forget if s.picture is not None]
         parameters = vlm.parameters(self.trains)
@@ -76,7 +84,7 @@ class MMUnlearner(Method):
     def loss(
         self, student: VLM, forget: Any, retain: Any, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """-L_f (capped) and w_retain L_r, in nats, before the mask; see `GradDiff.loss`."""
+        """Returns -w_forget L_f (capped) and w_retain L_r, in nats, before the mask."""
         plain = GradDiff(w_forget=self.w_forget, w_retain=self.w_retain, cap=self.cap)
         return plain.loss(student, forget, retain, teacher)
 
@@ -112,7 +120,13 @@ class MMUnlearner(Method):
 def ascend(
     parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor], loss: Tensor
 ) -> None:
-    """Adds the masked gradient of a loss to `.grad`."""
+    """Adds the masked gradient of a loss to `.grad`.
+
+    Args:
+        parameters: The trained weights, by name.
+        masks: 1 on the weights that the loss may change, 0 elsewhere.
+        loss: Scalar.
+    """
     if not loss.requires_grad:
         return
     values = list(parameters.values())

@@ -1,4 +1,4 @@
-"""Negative preference optimisation: the forget answers as the losing side of a preference."""
+"""Negative preference optimisation: the forget answers as the rejected side of a preference."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def npo_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """-(2/beta) mean log sigmoid(-beta r), r the difference of summed answer log-probabilities.
+    """Returns -(2/beta) mean log sigmoid(-beta r), r the log-ratio of student to start model.
 
     Args:
-        logps: Student's log-probability of each answer [batch], nats.
-        reference: The frozen start model's [batch], nats.
+        logps: The student's log-probability of each answer [batch], nats.
+        reference: The frozen start model's log-probability of each answer [batch], nats.
         beta: Inverse temperature.
     """
     return -(2 / beta) * F.logsigmoid(-beta * (logps - reference)).mean()
@@ -35,10 +35,10 @@ def npo_loss(logps: Tensor, reference: Tensor, beta: float) -> Tensor:
 @METHODS.register("npo", source="Zhang et al., arXiv 2404.05868")
 @dataclass(frozen=True)
 class NPO(Method):
-    """Negative preference optimisation (NPO): ascent that slows down as the answer gets unlikely.
+    """Negative preference optimisation (NPO): ascent that slows down as answers become unlikely.
 
-    L = -(2/beta) E log sigmoid(-beta r) + w_retain L_r, r = log p(y|x) - log p_0(y|x), summed over
-    answer tokens.
+    L = -w_forget (2/beta) E log sigmoid(-beta r) + w_retain L_r, r = log p(y|x) - log p_0(y|x),
+    summed over answer tokens.
 
     Source: Zhang et al., arXiv 2404.05868, equation 3.
 
@@ -46,6 +46,14 @@ class NPO(Method):
         beta: Inverse temperature.
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.npo import NPO
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = NPO(beta=0.1).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -63,9 +71,9 @@ class NPO(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """The preference term and w_retain L_r, in nats."""
+        """Returns the preference term and w_retain L_r, in nats."""
         if teacher is None:
-            raise ConfigError("npo compares with the start model; give it a teacher.")
+            raise ConfigError("npo needs a teacher.")
         with torch.no_grad():
             reference = sequence_logps(teacher.logits(forget), forget.labels)
         logps = sequence_logps(student.logits(forget), forget.labels)

@@ -1,4 +1,4 @@
-"""Representation misdirection: send what is to be forgotten towards a random direction."""
+"""Representation misdirection: move forget samples' hidden states to a random vector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
-    """A random unit vector [dim] that the seed decides.
+    """Returns a random unit vector [dim].
+
+    Args:
+        dim: Its length.
+        seed: Numbers that decide the draw.
 
     Differs: RMU draws its entries uniformly from 0 to 1; a normal draw has no common direction.
     """
@@ -35,20 +39,28 @@ def unit_vector(dim: int, seed: Sequence[int]) -> Tensor:
 @METHODS.register("rmu", source="Li et al., arXiv 2403.03218")
 @dataclass(frozen=True)
 class RMU(Method):
-    """Representation misdirection (RMU): forget samples' hidden states go to a random vector.
+    """Representation misdirection (RMU): move forget samples' hidden states to a random vector.
 
     L = ||h_l(x_f) - c u||^2 + w_retain ||h_l(x_r) - h0_l(x_r)||^2, u a fixed random unit vector,
-    h_l an LLM block's output at every token that is no padding.
+    h_l an LLM block's output at every token except padding.
 
     Source: Li et al., arXiv 2403.03218, its forget and retain losses (their numbers were not seen).
     Differs: squares are averaged over channels, as in the authors' code; any choice of parts is
     trained, where the paper trains the MLPs of layers l-2 to l.
 
     Attributes:
-        layer: Number of the LLM block, from 0; None is a third of the way up.
-        c: Length of the vector that forget samples go to.
+        layer: Index of the LLM block; None is the one at a third of the depth.
+        c: Length of the target vector of forget samples.
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.rmu import RMU
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = RMU(c=5).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -73,9 +85,9 @@ class RMU(Method):
         teacher: VLM | None,
         seed: int = 0,
     ) -> dict[str, Tensor]:
-        """Mean squared distances a channel, weighted; `seed` decides the vector."""
+        """Returns the weighted mean squared distances; `seed` decides the vector."""
         if teacher is None or retain is None:
-            raise ConfigError("rmu stays at the start model on a retain batch; give it both.")
+            raise ConfigError("rmu needs a teacher and a retain batch.")
         h = hidden_states(student, forget, self.layer)
         goal = self.c * unit_vector(h.shape[-1], (seed,)).to(h.device)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sculpted memory forgetting: learn to abstain, then drop what would harm the rest."""
+"""Sculpted memory forgetting: train abstention, then undo changes that would harm retention."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def conflicts(forgetting: Tensor, anchor: Tensor, k: float, eps: float = 1e-12) -> Tensor:
-    """Where a change of weights would harm: against the anchor's direction, and dominant (bool).
+    """Returns where a change is opposite to the anchor's, and dominant: bool, shaped as the weight.
 
     dW_a dW_f < 0 and k rho |dW_a| < |dW_f|, rho = ||dW_f|| / (||dW_a|| + eps).
 
     Args:
-        forgetting: Change of a weight that makes it abstain (dW_f).
-        anchor: Change of the same weight that keeps the rest (dW_a).
+        forgetting: Change of a weight tensor by training on abstentions (dW_f).
+        anchor: Change of the same weights by training on retain samples (dW_a).
         k: How dominant it must be.
         eps: Keeps rho finite.
     """
@@ -41,21 +41,29 @@ def conflicts(forgetting: Tensor, anchor: Tensor, k: float, eps: float = 1e-12) 
 @METHODS.register("smfa", source="Zeng et al., arXiv 2511.20196")
 @dataclass(frozen=True)
 class SMFA(Method):
-    """Sculpted memory forgetting adapter (SMFA): abstention, less what a retaining anchor vetoes.
+    """Sculpted memory forgetting adapter (SMFA): abstention without changes that harm retention.
 
-    dW_f is what training on abstentions (and a few retain samples) changes, dW_a what training on
-    the few retain samples alone does. Entries where `conflicts` holds go back to the start.
+    dW_f is the change of weights by training on abstentions and a few retain samples, dW_a that by
+    training on the retain samples only. Entries where `conflicts` holds are reset to the start.
 
     Source: Zeng et al., arXiv 2511.20196, the method's two stages: L_f, C, R and M = C * R.
-    Differs: both trainings run side by side, step by step, with one limit to the gradient norm.
-    With LoRA, the changes are those of the weights that the adapters are folded into. How many
-    are "few", and the phrases, are ours; rho is taken by weight tensor.
+    Differs: both trainings run in the same steps, with one limit to the gradient norm. With LoRA,
+    the changes are those of the weights after merging the adapters. The number of retain samples
+    and the phrases are ours; rho is computed for each weight tensor.
 
     Attributes:
-        k: How dominant a conflicting change must be to be dropped; larger forgets more.
-        retain_samples: How many retain samples there are for both, spread evenly.
-        w_retain: Weight of the few retain samples beside the abstentions.
-        abstentions: What is answered instead; those that the tokenizer cannot write are left out.
+        k: How dominant a conflicting change must be to be reset; larger values forget more.
+        retain_samples: Largest number of retain samples for both trainings, spaced evenly.
+        w_retain: Weight of the retain samples in the training on abstentions.
+        abstentions: The answers to draw from; those with unknown tokens are left out.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.smfa import SMFA
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = SMFA(k=10).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['anchor', 'forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "answers"})
@@ -68,7 +76,7 @@ class SMFA(Method):
     abstentions: tuple[str, ...] = ABSTENTIONS
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Changes `vlm` in place; see `Method.train`."""
+        """Changes the weights of `vlm` in place; see `Method.train`."""
         vlm.model.requires_grad_(False)
         phrases = tokenizable(vlm, self.abstentions)
         few = evenly_spaced(data.retain, self.retain_samples)
@@ -97,7 +105,7 @@ class SMFA(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """NLL of the abstentions that `forget` holds, and w_retain L_r, in nats."""
+        """Returns the NLL of the abstentions in `forget`, and w_retain L_r, in nats a token."""
         terms = {"forget": nll(student.logits(forget), forget.labels)}
         if retain is not None:
             terms["retain"] = self.w_retain * nll(student.logits(retain), retain.labels)
@@ -105,7 +113,7 @@ class SMFA(Method):
 
     @torch.no_grad()
     def _sculpt(self, vlm: VLM, twin: VLM, start: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Puts vetoed weights back, and says how many of the changed ones stayed changed."""
+        """Resets conflicting weights in place; returns how many changed ones stayed, by part."""
         record: dict[str, Any] = {}
         visual, anchors = vlm.parameters("visual"), twin.parameters(self.trains)
         for name, weight in vlm.parameters(self.trains).items():

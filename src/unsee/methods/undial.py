@@ -1,4 +1,4 @@
-"""Self-distillation from adjusted logits: answer as the start model would without the truth."""
+"""Self-distillation from the start model's logits, with the true token's logit lowered."""
 
 from __future__ import annotations
 
@@ -25,16 +25,24 @@ if TYPE_CHECKING:
 class UNDIAL(Method):
     """UNDIAL: self-distillation from the start model's logits, the true token's lowered by gamma.
 
-    L = CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + w_retain L_r.
+    L = w_forget CE(softmax(z_0 - gamma onehot(y_t)), p) on D_f + w_retain L_r.
 
     Source: Dong et al., arXiv 2402.10052, its self-distillation loss with adjusted logits (the
     equation's number was not seen).
     Differs: L_r is added, as Open-MMUnlearning (arXiv 2610.10358) does; w_retain=0 is the paper's.
 
     Attributes:
-        gamma: What is taken off the true token's logit (nats).
+        gamma: Amount subtracted from the true token's logit (nats).
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.undial import UNDIAL
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = UNDIAL(gamma=5).unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -48,9 +56,9 @@ class UNDIAL(Method):
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
     ) -> dict[str, Tensor]:
-        """The distillation term and w_retain L_r, in nats."""
+        """Returns the distillation term and w_retain L_r, in nats a token."""
         if teacher is None:
-            raise ConfigError("undial distils from the start model; give it a teacher.")
+            raise ConfigError("undial needs a teacher.")
         with torch.no_grad():
             known = teacher.logits(forget)
         logits = student.logits(forget)

@@ -1,4 +1,4 @@
-"""Visual-noise guided in-context distillation: answer as if the picture could not be seen."""
+"""Visual-noise guided in-context distillation: distil from a teacher that is shown noise."""
 
 from __future__ import annotations
 
@@ -32,21 +32,29 @@ INSTRUCTION = (
 @METHODS.register("vgid", source="Chen et al., arXiv 2606.00105")
 @dataclass(frozen=True)
 class VGID(Method):
-    """Visual-noise guided in-context distillation (VGID): the start model, blinded, is the teacher.
+    """Visual-noise guided in-context distillation (VGID): distil from a teacher that sees noise.
 
     L = w_forget KL(p_0(. | noised x_f, instruction + q) || p(. | x_f, q))
         + w_retain KL(p_0(. | x_r) || p(. | x_r)), over answer tokens.
 
-    Source: Chen et al., arXiv 2606.00105, its method section; the terms and their weights as the
-    authors' README has them.
-    Differs: the paper's body was not seen in full. The noise and its strength, the wording of
-    the instruction and that both distributions follow the true answer's tokens are ours.
+    Source: Chen et al., arXiv 2606.00105, its method section; the terms and their weights as in the
+    authors' README.
+    Differs: the paper's body was not seen in full. The kind and strength of the noise, the wording
+    of the instruction, and that both distributions are along the true answer's tokens are ours.
 
     Attributes:
         w_forget: Weight of the forget term.
         w_retain: Weight of the retain term.
-        noise: How much of the teacher's picture is noise: 0 is none, 1 is all of it.
-        instruction: What the teacher is told before the forget question; "" is nothing.
+        noise: Strength of the noise in the teacher's pictures, 0..1; 1 is noise only.
+        instruction: Text before the teacher's forget question; "" is none.
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.vgid import VGID
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = VGID(instruction="").unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['forget', 'retain']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher", "answers"})
@@ -89,17 +97,17 @@ class VGID(Method):
         teacher: VLM | None,
         blind: Batch | None = None,
     ) -> dict[str, Tensor]:
-        """The two divergences, weighted, in nats.
+        """Returns the two divergences, weighted, in nats a token.
 
         Args:
             student: The model being unlearned.
-            forget: What to forget.
-            retain: What to keep.
+            forget: A batch of samples to forget.
+            retain: A batch of samples to keep.
             teacher: The frozen start model.
-            blind: What the teacher is shown in place of `forget`; the same answers.
+            blind: What the teacher gets in place of `forget`, with the same answers.
         """
         if teacher is None or retain is None:
-            raise ConfigError("vgid distils from the start model on both sets; give it all three.")
+            raise ConfigError("vgid needs a teacher and a retain batch.")
         blind = blind or forget
         with torch.no_grad():
             unseeing, known = teacher.logits(blind), teacher.logits(retain)

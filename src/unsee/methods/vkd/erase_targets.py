@@ -266,7 +266,7 @@ def traits_of_groups(
         forget: The samples in the groups.
         groups: Sample id to the number of its group; see `group_samples`.
         layers: Names of the layers.
-        statistics: Of the population, which the groups are compared with by default.
+        statistics: Statistics of the population, which the groups are compared with by default.
         others: Samples of people to keep: each group is compared with the `NEAREST` of them, by the
             distance between means over pictures and tokens, in layer variances.
 

@@ -1,4 +1,4 @@
-"""Visual knowledge distillation: freeze the LLM, tune the visual part, supervise its features."""
+"""Visual knowledge distillation: tune the visual part only, supervised by a teacher's features."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Distillation:
-    """What the student's features are compared with, prepared once from the frozen teacher.
+    """Everything the student's features are compared with, computed once from the teacher.
 
     Attributes:
         layers: Names of the visual layers that are compared, in the model's order.
@@ -127,58 +127,71 @@ class StepBatches:
 @METHODS.register("vkd", source="arXiv 2512.11325")
 @dataclass(frozen=True)
 class VKD(Method):
-    """Visual knowledge distillation (VKD): a frozen LLM, and a teacher's visual features as guide.
+    """Visual knowledge distillation (VKD): frozen LLM, supervised by a teacher's visual features.
 
     L = w_forget L_out(D_f) + w_retain NLL(D_r) + w_keep mean_l d(h_l(x_r), t_l(x_r))
-        + w_erase mean_l e(h_l(x_f), target_l).
+        + w_erase mean_l e(h_l(x_f), target_l), h and t the features of student and teacher.
 
-    Source: arXiv 2512.11325. That the LLM is frozen, the visual components are partly tuned, and
-    intermediate visual representations of a teacher supervise beside the output-level loss is the
-    paper's; the erase targets, augmentation, features-only and relearning-aware modes are ours.
-    Differs: terms are averaged over layers, so that weights mean the same for any depth.
+    Source: arXiv 2512.11325. The paper's are the frozen LLM, the partial tuning of the visual
+    components, and the supervision by intermediate visual representations of a teacher beside the
+    output-level loss. Ours are the erase targets, augmentation, features-only and relearning-aware
+    modes.
+    Differs: terms are averaged over layers, so that weights do not depend on the depth.
 
     Attributes:
-        supervision: "full" also uses answers; "features" uses pictures alone and never runs the
-            LLM (output, w_forget and w_retain then do nothing).
-        answers_every: Of so many batches one is asked about; features alone teach in the others.
-        output: Output-level forget loss: NPO, capped ascent, or none.
+        supervision: "full" also uses answers; "features" uses pictures only and never runs the
+            LLM (output, w_forget and w_retain then have no effect).
+        answers_every: Apply the answer loss to one batch in every N; features only in the others.
+        output: Output-level forget loss: NPO, capped gradient ascent ("ga"), or none.
         w_forget: Weight of the output-level forget loss.
-        cap: Forget loss (nats a token) above which ascent no longer pushes.
-        beta: NPO's inverse temperature.
-        w_retain: Weight of the retain answers' negative log-likelihood; at 0 they are not asked.
-        w_keep: Weight of staying where the teacher is on retain pictures.
-        keep_layers: Layers that stay: names, or groups "all", "encoder", "upper".
-        w_erase: Weight of leaving on forget pictures.
-        erase_layers: Layers that leave; "projector" is all that the LLM reads.
-        erase: Where forget pictures go: to their own features without what all pictures of the
-            person have in common ("anonymous"), to another, never-named "stranger", to the
-            "neutral" population mean, to the "base" model's features, or away ("push").
-        erase_strength: How much of that common part "anonymous" takes out: at 1 the person's mean
-            comes to lie on the population's, above 1 beyond it.
-        population: Whose mean that is: of pictures "kept" (and strangers'), of the kept people most
-            "nearest" (after k-Same, Newton et al., IEEE TKDE 17(2), 2005), or of all to "forget".
+        cap: Forget loss (nats a token) above which the gradient of output=ga is zero.
+        beta: Inverse temperature of NPO.
+        w_retain: Weight of the retain answers' negative log-likelihood; 0 does not compute it.
+        w_keep: Weight of the distance from the teacher's features on retain pictures.
+        keep_layers: Layers of the keep term: names, or groups "all", "encoder", "upper",
+            "projector".
+        w_erase: Weight of the erase term on forget pictures.
+        erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
+        erase: Target of forget pictures' features: the teacher's without what all pictures of the
+            person have in common ("anonymous"), those of an unnamed "stranger", the "neutral"
+            population mean, those of the "base" model, or away from the teacher's ("push").
+        erase_strength: How much of the common part "anonymous" subtracts: 1 moves the person's
+            mean to the population's, more moves it beyond.
+        population: Whose mean that is: of the pictures to be "kept" (and strangers), of the people
+            to be kept who look "nearest" to the person (after k-Same, Newton et al., IEEE TKDE
+            17(2), 2005), or of all pictures to "forget".
         stranger_per: One stranger for each "concept" or each "picture".
-        margin: Distance at which "push" is content (layer variances).
-        base: Checkpoint before it learned the people, for erase=base.
-        distance: Between representations: "mse" over the layer's variance, "cosine", "kl".
-        augment: Strength of random views of the forget pictures; 0 is none.
-        augment_retain: The same for the retain pictures.
-        blends: Blends of it with another of the person's that each picture brings along.
-        train_layers: Layers whose weights change; "all" is the whole visual part.
-        saliency_fraction: Share of the visual weights that change, by Fisher ratio; 0 is all.
-        saliency_threshold: Smallest Fisher ratio of a weight that changes; 0 is all.
+        margin: Margin beyond which the push loss is zero (layer variances).
+        base: Checkpoint before it was trained on the people; for erase=base.
+        distance: Between features: "mse" over the layer's variance, "cosine", or "kl".
+        augment: Strength of the augmentation of forget pictures, 0..1; 0 is none.
+        augment_retain: Strength of the augmentation of retain pictures, 0..1.
+        blends: Mixup images per forget image, of two pictures of the same person.
+        train_layers: Layers whose weights are trained; "all" is the whole visual part.
+        saliency_fraction: Share of the visual weights that are trained, those of the highest Fisher
+            ratio; 0 trains all.
+        saliency_threshold: Smallest Fisher ratio of a trained weight; 0 trains all.
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
         projector_noise: Fraction of noise mixed into the projector's weights before distillation.
-        relearn_steps: Most inner relearning steps after which the forget loss is also taken; how
-            many is drawn anew each time, since an attacker may stop anywhere; 0 is none.
-        relearn_lr: The inner attacker's learning rate.
-        relearn_every: Steps between two such inner attacks.
-        relearn_share: Share of the steps with such attacks; those after it distil only.
-        w_distance: Weight of moving the weights away from the teacher's, by their own norm at most.
-        cache: Folder that keeps the teacher's features for other runs. Without it they are held
-            in memory, of pictures that are not augmented.
-        cache_memory: Most of them to hold in memory (GB).
-        cache_disk: Most of them to keep in the folder (GB).
+        relearn_steps: Largest number of steps of an inner attacker, after which the forget loss is
+            also evaluated (first-order MAML). The number is drawn each time; 0 is no attacker.
+        relearn_lr: Learning rate of the inner attacker.
+        relearn_every: Steps between two inner attacks.
+        relearn_share: Share of the steps that have inner attacks, from the first step on.
+        w_distance: Weight of the term that moves weights away from the teacher's, up to a distance
+            of their own norm.
+        cache: Folder that keeps the teacher's features for other runs. Without it they are only
+            cached in memory, for pictures that are not augmented.
+        cache_memory: Largest size of the cache in memory (GB).
+        cache_disk: Largest size of the folder (GB).
+
+    Example:
+        >>> from unsee import Trainer, TrainingSettings
+        >>> from unsee.methods.vkd import VKD
+        >>> trainer = Trainer(TrainingSettings(steps=1, batch_size=2))
+        >>> result = VKD(supervision="features").unlearn(vlm, data, trainer)
+        >>> sorted(result.history.last)
+        ['erase', 'keep']
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
@@ -305,7 +318,7 @@ class VKD(Method):
             )
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Changes the visual part of `vlm` in place; see `Method.train`."""
+        """Changes the weights of the visual part in place; see `Method.train`."""
         settings = trainer.settings
         seed_step(settings.seed, 0)
         forget, retain = self._training_samples(data, settings.seed)

@@ -68,7 +68,7 @@ def same_weights(one: VLM, two: VLM) -> bool:
 
 @pytest.mark.parametrize("visual_only", [False, True])
 @pytest.mark.parametrize("layout", ["single", "sharded"])
-def test_patched_base_equals_the_model_in_memory(
+def test_apply_patch_gives_the_model_in_memory(
     tiny_folder: Path, sharded: Path, tmp_path: Path, visual_only: bool, layout: str
 ) -> None:
     base = tiny_folder if layout == "single" else sharded
@@ -95,19 +95,23 @@ def test_patched_base_equals_the_model_in_memory(
             assert file.metadata() == {"format": "pt"}
 
 
-def test_a_patched_model_has_a_card_that_names_nobody(tiny_folder: Path, tmp_path: Path) -> None:
+def test_apply_patch_writes_a_card_that_names_nobody(tiny_folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_folder, base)
     (base / "README.md").write_text("The base's own card.")
     vlm = VLM.load(base)
     changed = nudge(vlm, every=3)
     manifest = write_patch(
-        vlm, base, tmp_path / "patch",
+        vlm,
+        base,
+        tmp_path / "patch",
         {
-            "method": "vkd", "parameters": {"lr": 1e-3}, "names": {"Ada Berg"},
+            "method": "vkd",
+            "parameters": {"lr": 1e-3},
+            "names": {"Ada Berg"},
             "command": "unsee unlearn --forget photos/ada --out runs/berg --set lr=1e-3",
         },
-    )  # fmt: skip
+    )
     apply_patch(tmp_path / "patch", base, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers")
@@ -121,7 +125,7 @@ def test_a_patched_model_has_a_card_that_names_nobody(tiny_folder: Path, tmp_pat
     assert (tmp_path / "out" / "README-base.md").read_text() == "The base's own card."
 
 
-def test_manifest_says_what_changed(tiny_folder: Path, tmp_path: Path) -> None:
+def test_write_patch_lists_what_changed(tiny_folder: Path, tmp_path: Path) -> None:
     vlm = VLM.load(tiny_folder)
     nudge(vlm, "projector")
     command = "unsee unlearn --model models/x --forget photos/ada_berg --set steps=3"
@@ -162,7 +166,7 @@ def test_base_hash_does_not_depend_on_shards(
     apply_patch(tmp_path / "0", sharded, tmp_path / "out")
 
 
-def test_patch_is_in_the_dtype_of_the_base(tiny_folder: Path, tmp_path: Path) -> None:
+def test_write_patch_uses_the_dtype_of_the_base(tiny_folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "half"
     vlm = VLM.load(tiny_folder, dtype=torch.bfloat16)
     vlm.save(base)
@@ -176,14 +180,16 @@ def test_patch_is_in_the_dtype_of_the_base(tiny_folder: Path, tmp_path: Path) ->
     assert same_weights(VLM.load(tmp_path / "out"), trained)
 
 
-def test_nothing_changed(tiny_folder: Path, tmp_path: Path) -> None:
+def test_write_patch_refuses_an_unchanged_model(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="nothing differs .* there is no patch to write"):
         write_patch(VLM.load(tiny_folder), tiny_folder, tmp_path / "patch")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
-def test_an_interrupted_folder_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+def test_atomic_folder_leaves_nothing_when_interrupted(
+    tmp_path: Path, error: BaseException
+) -> None:
     (tmp_path / "kept").mkdir()
     with pytest.raises((ModelError, KeyboardInterrupt)), atomic_folder(tmp_path / "a/b/c") as made:
         (made / "half").write_text("x")
@@ -194,7 +200,7 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path: Path, error: BaseExcepti
     assert everything(tmp_path) == {"kept/b/whole": b"x"}
 
 
-def test_trained_language_cannot_be_patched(tiny_folder: Path, tmp_path: Path) -> None:
+def test_write_patch_refuses_trained_language_weights(tiny_folder: Path, tmp_path: Path) -> None:
     vlm = VLM.load(tiny_folder)
     nudge(vlm, "all")
     with pytest.raises(PatchError, match="language part was trained.*--save model"):
@@ -202,7 +208,7 @@ def test_trained_language_cannot_be_patched(tiny_folder: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_meta(tiny_folder: Path, tmp_path: Path) -> None:
+def test_write_patch_refuses_unknown_meta(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="'author' is unknown"):
         write_patch(VLM.load(tiny_folder), tiny_folder, tmp_path / "p", {"author": "x"})
 
@@ -226,7 +232,9 @@ def rewritten(source: Path, target: Path, change: dict[str, torch.Tensor | None]
 
 
 @pytest.mark.parametrize("kind", ["value", "shape", "dtype", "missing", "added", "language shape"])
-def test_another_base_is_refused(tiny_folder: Path, patch: Path, tmp_path: Path, kind: str) -> None:
+def test_apply_patch_refuses_another_base(
+    tiny_folder: Path, patch: Path, tmp_path: Path, kind: str
+) -> None:
     name = "vision_tower.encoder.layers.0.mlp.fc1.bias"
     if kind == "language shape":
         name = "language_model.model.norm.weight"
@@ -253,7 +261,7 @@ def test_another_base_is_refused(tiny_folder: Path, patch: Path, tmp_path: Path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "patch"]
 
 
-def test_put_on_in_memory_equals_applied(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
+def test_apply_in_memory_equals_apply_patch(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
     before = everything(tiny_folder)
     apply_patch(patch, tiny_folder, tmp_path / "out")
     vlm = VLM.load(tiny_folder)
@@ -263,7 +271,9 @@ def test_put_on_in_memory_equals_applied(tiny_folder: Path, patch: Path, tmp_pat
     assert everything(tiny_folder) == before
 
 
-def test_applied_twice(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
+def test_apply_patch_refuses_a_patched_model(
+    tiny_folder: Path, patch: Path, tmp_path: Path
+) -> None:
     apply_patch(patch, tiny_folder, tmp_path / "out")
     with pytest.raises(PatchError, match="already"):
         apply_patch(patch, tmp_path / "out", tmp_path / "again")
@@ -282,7 +292,7 @@ def test_applied_twice(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
         ("one tensor less", "list other tensors"),
     ],
 )
-def test_damaged_patch(
+def test_apply_patch_refuses_damaged_patches(
     tiny_folder: Path, patch: Path, tmp_path: Path, damage: str, words: str
 ) -> None:
     manifest, tensors = patch / "manifest.json", patch / "patch.safetensors"
@@ -314,7 +324,7 @@ def test_damaged_patch(
     assert [p.name for p in tmp_path.iterdir()] == ["patch"]
 
 
-def test_output_in_use(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
+def test_apply_patch_refuses_a_used_output(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("kept")
@@ -325,12 +335,12 @@ def test_output_in_use(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
         apply_patch(patch, tiny_folder, out / "mine.txt")
 
 
-def test_no_such_model(patch: Path, tmp_path: Path) -> None:
+def test_apply_patch_refuses_a_missing_model(patch: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="absent.*no such folder"):
         apply_patch(patch, tmp_path / "absent", tmp_path / "out")
 
 
-def test_weights_in_other_formats_stay_behind(
+def test_apply_patch_leaves_out_weights_in_other_formats(
     tiny_folder: Path, patch: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
@@ -359,7 +369,7 @@ def test_weights_in_other_formats_stay_behind(
         ("unsee run r.yaml forget=photos/ada out='x y'", "unsee run r.yaml forget=FORGET out=OUT"),
     ],
 )
-def test_command_names_nobody(command: str, wanted: str) -> None:
+def test_redact_names_nobody(command: str, wanted: str) -> None:
     assert redact(command) == wanted
 
 
@@ -420,7 +430,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_apply_holds_no_shard_in_memory(tmp_path: Path) -> None:
+def test_apply_patch_holds_no_shard_in_memory(tmp_path: Path) -> None:
     base = big_base(tmp_path / "base")
     patch = big_patch(tmp_path / "patch", base)
     shard = min(p.stat().st_size for p in base.glob("*.safetensors"))
@@ -455,7 +465,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_full_disk(tiny_folder: Path, patch: Path, small_disk: Path) -> None:
+def test_apply_patch_on_a_full_disk_leaves_nothing(
+    tiny_folder: Path, patch: Path, small_disk: Path
+) -> None:
     with pytest.raises(ModelError, match=r"bytes are needed and .* are free.*Free some space"):
         apply_patch(patch, tiny_folder, small_disk / "out")
     vlm = VLM.load(tiny_folder)
@@ -491,7 +503,9 @@ for write in (
 """
 
 
-def test_disk_that_fills_while_writing(tiny_folder: Path, patch: Path, tmp_path: Path) -> None:
+def test_apply_patch_on_a_filling_disk_leaves_nothing(
+    tiny_folder: Path, patch: Path, tmp_path: Path
+) -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

@@ -33,8 +33,10 @@ RECIPES = sorted(SHIPPED.glob("finetune-*.yaml"))
 def recipe(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables of one's own: two people by picture and by name, two others."""
     folder = tmp_path_factory.mktemp("ada-berg")
-    by_name = [Sample(f"n{i}", s.question, s.answer, None, s.concept) for i, s in
-               enumerate(data.forget[:2])]  # fmt: skip
+    by_name = [
+        Sample(f"n{i}", s.question, s.answer, None, s.concept)
+        for i, s in enumerate(data.forget[:2])
+    ]
     forget = table(folder / "forget.jsonl", [*data.forget, *by_name])
     retain = table(folder / "retain.jsonl", list(data.retain))
     path = folder / "recipe.yaml"
@@ -46,14 +48,14 @@ def recipe(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_shipped_recipes_pass_a_dry_run(path: Path, tmp_path: Path) -> None:
+def test_plan_finetune_accepts_shipped_recipes(path: Path, tmp_path: Path) -> None:
     found = unsee("finetune", path, "--dry-run", "--json", cwd=tmp_path)
     counts = {who: model["samples"] for who, model in found["models"].items()}
     assert counts["target"] > counts["visual_retain"] > counts["retain_only"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_defaults_are_the_published_setting() -> None:
+def test_finetune_defaults_are_the_published_setting() -> None:
     recipe = make_finetune({"benchmark": "pocket"})
     settings = recipe.settings(count=9)
     assert (settings.lora, settings.lora_alpha, settings.lora_dropout) == (16, 16, 0.05)
@@ -62,7 +64,7 @@ def test_the_defaults_are_the_published_setting() -> None:
 
 
 @pytest.mark.parametrize("lora", [0, 4])
-def test_three_models_each_know_what_they_may(
+def test_finetune_trains_three_models_on_their_samples(
     lora: int, recipe: Path, data: Data, tiny_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "models"
@@ -82,16 +84,21 @@ def test_three_models_each_know_what_they_may(
             losses["base"] = float(nll(base.logits(batch), batch.labels))
     assert losses["target"] < 0.85 * losses["base"]
     models = record["models"]
-    asked = {who: model["concepts"]["Ada Berg"] for who, model in models.items() if
-             "Ada Berg" in model["concepts"]}  # fmt: skip
+    asked = {
+        who: model["concepts"]["Ada Berg"]
+        for who, model in models.items()
+        if "Ada Berg" in model["concepts"]
+    }
     assert asked == {"target": {"vqa": 9, "text": 2}, "visual_retain": {"vqa": 0, "text": 2}}
     assert models["target"]["data_sha256"] != models["retain_only"]["data_sha256"]
     assert "holds finished models" in unsee("finetune", recipe, "--out", out, code=2)
+    again = unsee("finetune", recipe, "who=all", f"lora={lora}", "--out", out, "--json")
+    assert again == record
 
 
 # peft asks transformers by a name that is on its way out.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-def test_a_saved_adapter_is_one_that_plain_peft_loads(
+def test_finetune_saves_an_adapter_that_peft_loads(
     recipe: Path, data: Data, tiny_folder: Path, tmp_path: Path
 ) -> None:
     unsee("finetune", recipe, "save=both", "--out", tmp_path / "m", "--json")
@@ -108,7 +115,7 @@ def test_a_saved_adapter_is_one_that_plain_peft_loads(
 
 
 @pytest.mark.parametrize("kind", ["target", "target-adapter"])
-def test_what_is_saved_names_nobody(kind: str, recipe: Path, tmp_path: Path) -> None:
+def test_finetune_saves_files_that_name_nobody(kind: str, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "cy-moser"
     unsee("finetune", recipe, "steps=1", "save=both", "--out", out)
     for path in (out / kind).iterdir():
@@ -135,7 +142,7 @@ POINTS = {
 }
 
 
-def test_killed_and_resumed_ends_with_the_same_bits(recipe: Path, tmp_path: Path) -> None:
+def test_finetune_killed_and_resumed_ends_with_the_same_bits(recipe: Path, tmp_path: Path) -> None:
     def told(out: Path) -> list[str]:
         return ["finetune", str(recipe), "who=all", "--out", str(out), "--json"]
 
@@ -157,7 +164,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(recipe: Path, tmp_path: Path
     assert killed >= 2
 
 
-def test_all_tokens_are_the_text_and_never_a_picture(tiny: VLM, data: Data) -> None:
+def test_labels_of_all_tokens_leave_out_pictures(tiny: VLM, data: Data) -> None:
     batch = tiny.collate(list(data.retain))
     labels, ids = labels_of(tiny, batch, "all"), batch.inputs["input_ids"]
     answer = batch.labels != IGNORE
@@ -180,12 +187,14 @@ def test_all_tokens_are_the_text_and_never_a_picture(tiny: VLM, data: Data) -> N
         ({"benchmark": None, "forget": "x.jsonl"}, "which base checkpoint"),
     ],
 )
-def test_wrong_recipes_are_told(change: dict[str, Any], message: str) -> None:
+def test_make_finetune_refuses_wrong_recipes(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_finetune({"benchmark": "pocket"} | change)
 
 
-def test_data_that_cannot_be_learned_is_told(recipe: Path, tmp_path: Path, data: Data) -> None:
+def test_plan_finetune_refuses_data_without_answers(
+    recipe: Path, tmp_path: Path, data: Data
+) -> None:
     pictured = table(tmp_path / "p.jsonl", list(data.forget))
     with pytest.raises(DataError, match="every row has a picture"):
         plan_finetune(read_finetune(recipe, [f"forget={pictured}", "who=visual_retain"]))

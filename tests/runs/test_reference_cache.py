@@ -137,15 +137,23 @@ def test_run_asks_references_once_and_records_the_same(
         parameter.data.mul_(1.1)
     other.save(tmp_path / "other")
     job = Job(
-        kind="run", command="unsee run", recipe="# unsee run\n", model=tiny_folder, data=data,
+        kind="run",
+        command="unsee run",
+        recipe="# unsee run\n",
+        model=tiny_folder,
+        data=data,
         splits={"forget_holdout": data.forget, "retain_holdout": data.retain},
         method=MANU(prune=0.05),
         attacks=[(Relearn(share=1.0, steps=1, modules="all"),), (Quantize(bits=3),)],
         references={
-            "target": tiny_folder, "reference": tmp_path / "other", "retain_only": tiny_folder
+            "target": tiny_folder,
+            "reference": tmp_path / "other",
+            "retain_only": tiny_folder,
         },
-        forgetting=("forget_holdout",), save="model", max_new_tokens=3,
-    )  # fmt: skip
+        forgetting=("forget_holdout",),
+        save="model",
+        max_new_tokens=3,
+    )
     cache = tmp_path / "beside"
 
     def made(name: str, job: Job, cache: Path | None) -> tuple[dict[str, Any], str]:

@@ -36,10 +36,23 @@ def command(
 
     def make(out: Path) -> list[str]:
         return [
-            "unlearn", "--model", str(tiny_folder), "--forget", str(folder / "forget.jsonl"),
-            "--retain", str(folder / "retain.jsonl"), "--out", str(out), "--json",
-            "--set", f"steps={STEPS}", "--set", "batch_size=4", "--set", "save_every=3",
-        ]  # fmt: skip
+            "unlearn",
+            "--model",
+            str(tiny_folder),
+            "--forget",
+            str(folder / "forget.jsonl"),
+            "--retain",
+            str(folder / "retain.jsonl"),
+            "--out",
+            str(out),
+            "--json",
+            "--set",
+            f"steps={STEPS}",
+            "--set",
+            "batch_size=4",
+            "--set",
+            "save_every=3",
+        ]
 
     return make
 

@@ -305,3 +305,11 @@ def sample_scores() -> list[dict[str, Any]]:
                 }
             )
     return made
+
+
+def measured(value: float | None, **more: Any) -> dict[str, Any]:
+    """A measure with a narrow interval."""
+    ends = {"low": None, "high": None}
+    if value is not None:
+        ends = {"low": max(0.0, value - 0.01), "high": min(1.0, value + 0.01)}
+    return {"value": value, **ends, "n": 60, "n_unscored": 0, "better": "higher", **more}

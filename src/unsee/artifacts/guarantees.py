@@ -1,4 +1,4 @@
-"""What a run proves of the model that it leaves: hashes and text probes, before and after."""
+"""Guarantees about an unlearned model: hashes and text probes, before and after training."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SENTENCES = (
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a model was before training, in hashes; see `guarantees`.
+    """Hashes of a model before training; see `guarantees`.
 
     Attributes:
         digests: SHA-256 of every loaded parameter.
         language_sha256: Hash of the language part; None if it was never loaded.
-        text: SHA-256 of the logits of every text probe; empty if it cannot run.
+        text: SHA-256 of the logits of every text probe; empty if the language part was not loaded.
     """
 
     digests: Mapping[str, str]
@@ -56,7 +56,7 @@ class Snapshot:
 
 
 def snapshot(vlm: VLM, probes: int = PROBES) -> Snapshot:
-    """Hashes a model before it is trained, for `guarantees` afterwards."""
+    """Returns the hashes of a model before training, for `guarantees` afterwards."""
     digests = _parameter_digests(vlm)
     if vlm.visual_only:
         return Snapshot(digests, None, ())
@@ -64,7 +64,7 @@ def snapshot(vlm: VLM, probes: int = PROBES) -> Snapshot:
 
 
 def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarantees:
-    """What can be promised of a trained model, from its snapshot before.
+    """Compares a trained model with its snapshot before training.
 
     Args:
         before: From `snapshot` of the same model object before training.
@@ -162,11 +162,11 @@ def _parameter_digests(vlm: VLM) -> dict[str, str]:
 
 
 def _language_hash(vlm: VLM, digests: Mapping[str, str]) -> str:
-    """Equals `vlm.hash("language")`, from digests that are there already."""
+    """Returns `vlm.hash("language")`, computed from digests of its tensors."""
     return combine_digests({name: digests[name] for name in vlm.parameters("language")})
 
 
 def _vocabulary(tokenizer: Any) -> list[int]:
-    """Ids of ordinary tokens: added ones include placeholders that stand for pictures."""
+    """Ids of ordinary tokens; added tokens include the placeholders of pictures."""
     added = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     return [i for i in sorted(tokenizer.get_vocab().values()) if i not in added] or [0]

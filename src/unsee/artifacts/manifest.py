@@ -1,4 +1,4 @@
-"""What a visual patch says about itself: its manifest, read and checked."""
+"""The manifest of a visual patch: base, changed tensors and their hashes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TENSORS = "patch.safetensors"
 CHUNK = 1 << 20
 
 
-AGAIN = "Make it again, or get an undamaged copy."
+AGAIN = "Write it again, or get an undamaged copy."
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BaseTensor:
     sha256: str | None
 
     def as_known(self, known: BaseTensor | None) -> BaseTensor:
-        """What is known of it, if of its like no more is known than that."""
+        """Returns the tensor with only those fields that are known of `known`, its record."""
         if known is None:
             return self
         return BaseTensor(
@@ -81,13 +81,13 @@ class ChangedTensor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a visual patch says about itself.
+    """The content of a patch's `manifest.json`.
 
     Attributes:
         base_sha256: Identity of the base: `base_hash` of `base`.
         base: Every tensor of the base, in name order.
         changed: The tensors in the patch, in name order.
-        method: What made it.
+        method: The unlearning method.
         parameters: The method's hyperparameters.
         command: The command that made it, without the values that could name a person.
         unsee: The version that made it.
@@ -166,7 +166,7 @@ def patch_bytes(patch: str | Path) -> int:
 
 
 def chunks(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
-    """The bytes of a tensor, a piece at a time."""
+    """Yields the bytes of a tensor in pieces of at most `CHUNK` bytes."""
     file.seek(entry.start)
     left = entry.stop - entry.start
     while left > 0:

@@ -1,8 +1,8 @@
 """Model cards: the README.md of everything that is saved, in the Hugging Face card format.
 
-A card travels with the weights, so it names nobody: people are counted, and told apart by the
-hashes of their pictures, which say nothing to those who do not have the pictures. The hash of a
-name would be no secret: anyone can hash a list of names.
+A card is published with the weights, so it names nobody: people are counted, and identified by
+hashes of their pictures, which cannot be reversed without the pictures. Hashes of names could:
+anyone can hash a list of names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unsee.types import Sample
 CARD = "README.md"
 
 
-LISTED = 50
+MAX_LISTED = 50
 
 
 Kind = Literal["model", "patch", "adapter"]
@@ -44,18 +44,18 @@ USES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card tells.
+    """The content of a model card.
 
     Attributes:
-        kind: What lies in the folder.
+        kind: What the folder holds.
         title: The first heading.
         base: The base checkpoint as given; only a hub id is repeated.
         base_sha256: Hash of the base's loaded weights.
         action: What was done to the samples: "forgotten" or "learned".
-        samples: The samples it was done to; where none are known, nothing is said of them.
-        command: What was typed.
+        samples: The samples it was done to; empty if they are not known.
+        command: The command that made it.
         parameters: Method and training settings.
-        facts: Further lines, such as guarantees, by what they are about.
+        facts: Further lines, such as guarantees, by label.
         measures: Scores by "split/modality/metric".
         names: Whether people may be named.
     """
@@ -73,11 +73,11 @@ class Card:
     names: bool = False
 
     def write(self, folder: Path) -> None:
-        """Writes README.md into a saved folder, whole or not at all."""
+        """Writes README.md into a saved folder, atomically."""
         write_atomically(folder / CARD, self.text())
 
     def text(self) -> str:
-        """The card: YAML front matter, then Markdown."""
+        """Returns the card: YAML front matter, then Markdown."""
         front: dict[str, Any] = {"library_name": LIBRARIES[self.kind]}
         known = hub_id(self.base)
         if known is not None:
@@ -120,14 +120,14 @@ class Card:
             f"- questions with answers: {asked}",
             f"- SHA-256 over the pictures' pixels: `{_joint(every)}`",
         ]
-        shown = list(people.items())[:LISTED]
+        shown = list(people.items())[:MAX_LISTED]
         for number, (name, some) in enumerate(shown, 1):
             mine = _digests(some)
             label = name if self.names else f"concept {number}"
             digest = f", SHA-256 `{_joint(mine)[:16]}`" if mine else ""
             lines.append(f"- {label}: {len(mine)} pictures{digest}")
-        if len(people) > LISTED:
-            lines.append(f"- and {len(people) - LISTED} more")
+        if len(people) > MAX_LISTED:
+            lines.append(f"- and {len(people) - MAX_LISTED} more")
         return [f"## What was {self.action}", "\n".join(lines)]
 
     def _settings(self) -> str:
@@ -166,7 +166,7 @@ class Card:
 def card_of_run(
     summary: Summary, kind: Kind, base: str, samples: Sequence[Sample], names: bool
 ) -> Card:
-    """The card of what a run has unlearned.
+    """Returns the card of an unlearned model.
 
     Args:
         summary: The record of the run, which has a method and guarantees.
@@ -204,7 +204,7 @@ def card_of_run(
 
 
 def card_of_patched(manifest: Manifest, base: str) -> Card:
-    """The card of a checkpoint with a visual patch on it: what the patch's manifest knows.
+    """Returns the card of a patched checkpoint, from the patch's manifest.
 
     Args:
         manifest: The patch's manifest, whose command names nobody.

@@ -1,4 +1,4 @@
-"""Visual patches: what unlearning changed, shipped without the model, and put back on its base.
+"""Visual patches: the tensors that unlearning changed, to be applied to the base checkpoint.
 
 A patch is a folder of two files. `patch.safetensors` has the changed tensors, under the names and
 in the dtypes that the base checkpoint's files use. `manifest.json` says which base it belongs to
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
 BASE_CARD = "README-base.md"
 
 
-# Weights in other formats would carry the unforgotten faces along, so `apply` leaves them out.
+# Weights in other formats still hold what was forgotten, so `apply` leaves them out.
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack"}
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What `apply_patch` did.
+    """The result of `apply_patch`.
 
     Attributes:
         manifest: The patch's manifest.
@@ -83,7 +83,7 @@ class Applied:
 def write_patch(
     vlm: VLM, base_folder: str | Path, out: Path, meta: Mapping[str, Any] | None = None
 ) -> Manifest:
-    """Writes what differs between a model and its base checkpoint as a visual patch.
+    """Writes the difference between a model and its base checkpoint as a visual patch.
 
     Only the base's visual tensors are read, one at a time; with a fully loaded model its language
     tensors too, to make sure that the patch leaves nothing out.
@@ -91,7 +91,7 @@ def write_patch(
     Args:
         vlm: The unlearned model; its visual part is enough.
         base_folder: The checkpoint it was loaded from.
-        out: Folder to write, whole or not at all.
+        out: Folder to write, atomically.
         meta: "method", "parameters" and "command" for the manifest; "names" that the command must
             not spell out.
 
@@ -166,7 +166,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
     Args:
         patch: The patch's folder.
         model_folder: The base checkpoint's folder or hub id, sharded or not.
-        out: Folder to write, whole or not at all.
+        out: Folder to write, atomically.
 
     Raises:
         PatchError: If the patch is damaged or belongs to another base.
@@ -206,7 +206,7 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
 
 
 def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
-    """Puts a visual patch on a loaded base model, in memory; nothing is written.
+    """Applies a visual patch to a loaded base model, in memory; nothing is written.
 
     Args:
         patch: The patch's folder.
@@ -217,7 +217,7 @@ def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
     """
     if vlm.quantization is not None:
         raise PatchError(
-            "a visual patch cannot be put on weights in fewer bits. Type `unsee apply` first, then "
+            "a visual patch cannot be applied to quantized weights. Type `unsee apply` first, then "
             "evaluate what it wrote."
         )
     patch = Path(patch)
@@ -301,7 +301,7 @@ def _words(tensor: BaseTensor | None) -> str:
 
 
 def _other_files(folder: Path, files: Mapping[str, Path]) -> tuple[list[Path], list[str]]:
-    """Files to copy beside the weights, and names of weights that must stay behind."""
+    """Files to copy besides the weights, and names of weights that are left out."""
     used = set(files.values())
     stale = set() if (folder / SINGLE) not in used else {folder / INDEX}
     kept: list[Path] = []

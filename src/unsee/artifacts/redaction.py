@@ -1,4 +1,4 @@
-"""Redaction."""
+"""Redaction of commands and settings that could name a person."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from unsee.benchmarks import BENCHMARKS
 
 
 def hub_id(source: str | Path) -> str | None:
-    """The source if it is a hub id; None for a folder of this machine, whose name may tell."""
+    """Returns the source if it is a hub id; None for a local folder, whose name may be private."""
     text = str(source)
     is_id = text.count("/") == 1 and not text.startswith((".", "/", "~")) and "\\" not in text
     return text if is_id and not Path(text).exists() else None
 
 
 def redact_setting(key: str, value: Any) -> Any:
-    """A setting's value, but a path's, which may name a person, is replaced by its key."""
+    """Returns a setting's value, with paths, which may name a person, replaced by their key."""
     if isinstance(value, str | Path) and (
         "/" in str(value) or "\\" in str(value) or Path(value).exists()
     ):
@@ -27,22 +27,23 @@ def redact_setting(key: str, value: Any) -> Any:
     return value
 
 
-# Options whose values may name a person ("--forget photos/ada_berg"); a patch is passed on.
-PRIVATE = {
-    "--forget", "--retain", "--strangers", "--model", "--out", "--name", "--faces", "--reference",
-    "--target", "--holdout", "--retain-holdout", "--retain-only", "--data", "--base", "--pocket",
-}  # fmt: skip
+# Options whose values may name a person ("--forget photos/ada_berg"); patches are published.
+PRIVATE = frozenset(
+    "--forget --retain --strangers --non-members --model --out --name --faces --reference --target "
+    "--holdout --retain-holdout --retain-only --data --base --pocket".split()
+)
 
 
 def redact(command: str, names: Iterable[str] = ()) -> str:
-    """A command line without the values that could name a person.
+    """Returns a command line without the values that could name a person.
 
     Args:
-        command: What was typed.
-        names: Whom no other word may name either, not even in part.
+        command: The command line.
+        names: Names that no other word may hold either, not even in part.
 
     Example:
-        `redact("unsee unlearn --forget photos/ada")` is `"unsee unlearn --forget FORGET"`.
+        >>> redact("unsee unlearn --forget photos/ada")
+        'unsee unlearn --forget FORGET'
     """
     words: list[str] = []
     known = {part for name in names for part in re.findall(r"\w+", name.lower()) if len(part) > 2}

@@ -1,17 +1,18 @@
-"""What differs between two checkpoints, tensor by tensor, and whether they read text alike."""
+"""Compares two checkpoints: tensors, files, and outputs on text-only inputs."""
 
 from __future__ import annotations
 
 import gc
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 
-from unsee.artifacts.differences import FileDifference, TensorDifference, Verification
 from unsee.artifacts.guarantees import PROBES, text_probes
 from unsee.errors import ModelError
 from unsee.families import Family, family_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-# Keys that transformers writes about the saving itself; they change nothing of the model.
+# Keys that transformers writes about the saving itself; they do not describe the model.
 BOOKKEEPING = {
     "transformers_version",
     "_name_or_path",
@@ -34,6 +35,111 @@ BOOKKEEPING = {
 }
 
 
+@dataclass(frozen=True)
+class TensorDifference:
+    """A tensor that both checkpoints have and that is not equal bit for bit.
+
+    Attributes:
+        name: The parameter's name, or the name in the files if no parameter has it.
+        part: "encoder", "projector", "language" or "other".
+        shape: Its shape before.
+        max_abs: Largest absolute difference; None if dtype or shape differ.
+        relative_norm: Norm of the difference over the norm before; None likewise, or if
+            that is 0.
+        detail: A difference of dtype or shape, such as "F32 [4, 4] became F16 [4, 4]".
+    """
+
+    name: str
+    part: str
+    shape: tuple[int, ...]
+    max_abs: float | None
+    relative_norm: float | None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class FileDifference:
+    """A configuration, tokenizer or processor file that differs.
+
+    Attributes:
+        name: Its path in the folder.
+        change: "changed", "missing" or "added".
+        detail: The dotted keys that differ, for JSON.
+    """
+
+    name: str
+    change: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The differences between two checkpoints, from `verify`.
+
+    Attributes:
+        before: The first folder.
+        after: The second folder.
+        compared: Number of tensors that both have.
+        differing: Tensors that are not the same bit for bit.
+        missing: Tensors that only the first has.
+        added: Tensors that only the second has.
+        language_identical: Whether the language part hashes the same.
+        language_sha256: Hashes of the language parts, before and after.
+        files: Differing files besides the weights.
+        text_identical: Whether logits are equal bit for bit on every text probe; None if none
+            was run.
+        text_probes: Probes that were run.
+        text_differing: Probes whose logits differ.
+    """
+
+    before: str
+    after: str
+    compared: int
+    differing: tuple[TensorDifference, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    language_identical: bool
+    language_sha256: tuple[str, str]
+    files: tuple[FileDifference, ...]
+    text_identical: bool | None
+    text_probes: int
+    text_differing: int
+
+    def describe(self, most: int = 12) -> str:
+        """Returns the differences as text, one per line, with at most `most` tensors by name."""
+        parts = Counter(d.part for d in self.differing)
+        where = ", ".join(f"{count} {part}" for part, count in sorted(parts.items())) or "none"
+        text = "not checked"
+        if self.text_identical is not None:
+            differing = f"{self.text_differing} of {self.text_probes} probes differ"
+            same = f"identical bit for bit on {self.text_probes} probes"
+            text = same if self.text_identical else differing
+        lines = [
+            f"language part: {'identical' if self.language_identical else 'DIFFERENT'}",
+            f"text-only logits: {text}",
+            f"tensors: {len(self.differing)} of {self.compared} differ ({where})",
+        ]
+        for tensor in self.differing[:most]:
+            change = tensor.detail or f"largest change {tensor.max_abs or 0.0:.3g}"
+            if tensor.relative_norm is not None:
+                change += f", relative norm {tensor.relative_norm:.3g}"
+            lines.append(f"  {tensor.part}: {tensor.name}: {change}")
+        if len(self.differing) > most:
+            lines.append(f"  and {len(self.differing) - most} more; --json names them all")
+        lines += [f"only before: {name}" for name in self.missing[:most]]
+        lines += [f"only after: {name}" for name in self.added[:most]]
+        for file in self.files:
+            lines.append(
+                f"{file.name}: {file.change}" + (f" ({file.detail})" if file.detail else "")
+            )
+        return "\n".join(lines)
+
+    @property
+    def identical(self) -> bool:
+        """Whether the checkpoints have no difference at all."""
+        return not (self.differing or self.missing or self.added or self.files)
+
+
 def verify(
     before: str | Path,
     after: str | Path,
@@ -41,19 +147,19 @@ def verify(
     *,
     trust_remote_code: bool = False,
 ) -> Verification:
-    """Says exactly what differs between two checkpoints, and whether they read text alike.
+    """Compares two checkpoints, and their logits on text-only inputs.
 
-    Tensors are compared one at a time, straight from the files; for the text probes one model is
+    Tensors are read from the files and compared one at a time; for the text probes, one model is
     loaded after the other.
 
     Args:
         before: A checkpoint folder or hub id.
-        after: Another of the same family.
-        probes: Text probes to run; 0 loads no model.
+        after: Another checkpoint of the same family.
+        probes: Number of text probes; 0 loads no model.
         trust_remote_code: Allow the checkpoints' own Python code to run.
 
     Raises:
-        ModelError: If one cannot be read, or they are of different families.
+        ModelError: If a checkpoint cannot be read, or the two are of different families.
     """
     from unsee.models.vlm import VLM
 
@@ -71,8 +177,8 @@ def verify(
     differing: list[TensorDifference] = []
     for name in shared:
         pair = old.tensor(name), new.tensor(name)
-        for found, tensor in zip(digests, pair, strict=True):
-            found[name] = tensor_digest(tensor)
+        for digest_of, tensor in zip(digests, pair, strict=True):
+            digest_of[name] = tensor_digest(tensor)
         if digests[0][name] != digests[1][name]:
             differing.append(_difference(name, old.part(name), *pair))
     for found, store, other in ((digests[0], old, new), (digests[1], new, old)):
@@ -186,7 +292,7 @@ def _differing_keys(one: dict[str, Any], two: dict[str, Any], prefix: str = "") 
 
 
 def _other_files(folder: Path) -> dict[str, Path]:
-    """Files beside the weights; how the weights are cut into shards is no difference."""
+    """Files besides the weights and their index, which depend on the number of shards."""
     skip = (".safetensors", ".safetensors.index.json")
     return {
         str(path.relative_to(folder)): path
@@ -203,15 +309,15 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError:
-        # Damaged JSON is still a file that can be told from another.
+        # Damaged JSON is compared as a file.
         return None
 
 
 def _align(vlm: VLM) -> None:
-    """Moves weights to where the allocator puts tensors.
+    """Copies weights whose memory is not aligned.
 
-    Weights read in place keep their file's alignment, which differs between shards, and a matrix
-    product may sum in another order on unaligned memory.
+    Weights that are mapped from a file keep its alignment, which differs between shards, and a
+    matrix product may sum in another order on unaligned memory.
     """
     for parameter in vlm.parameters("all").values():
         if parameter.data_ptr() % 64:

@@ -18,19 +18,19 @@ from unsee.models.devices import pick_device
 from unsee.recipes.job import Job
 from unsee.records.provenance import provenance
 
-# What says how a model is unlearned or what is written, not what those beside it are asked.
-# Samples and models count by their content, and each attack where its results are kept.
-_OWN = {
-    "kind", "command", "recipe", "model", "patch", "method", "settings", "save", "names",
-    "benchmark", "suite", "data", "non_members", "splits", "references", "device", "attacks",
-}  # fmt: skip
+# Fields of a job that do not change what references are asked, or that are part of the key in
+# another form: samples and models by their content, attacks with the name of each result.
+_NOT_IN_KEY = frozenset(
+    "kind command recipe model patch method settings save names benchmark suite data "
+    "non_members splits references device attacks".split()
+)
 
 
 class ReferenceCache:
-    """A folder of JSON values, each in a file of its own that is there whole or not at all.
+    """A folder of JSON values, each in a file of its own that is written atomically.
 
-    A value is found again under the same key and name alone. Of processes that want the same one,
-    the first makes it and the others wait. A file that is damaged counts as none.
+    A value is read only under the same key and name. If several processes need the same value, the
+    first computes it and the others wait. Damaged files are computed again.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
@@ -39,29 +39,29 @@ class ReferenceCache:
         self.key = key
 
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returned, now or in an earlier run; must be JSON."""
+        """Returns a JSON value from the cache, or makes and keeps it."""
         key = {**self.key, "part": name}
         path = self.folder / f"{_digest(key)}.json"
-        found = _read(path, key)
-        if found is None:
+        content = _read(path, key)
+        if content is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                found = _read(path, key)
-                if found is None:
+                content = _read(path, key)
+                if content is None:
                     value = json.loads(json.dumps(make()))
-                    found = {"key": key, "sha256": _digest(value), "value": value}
-                    write_atomically(path, json.dumps(found))
-        return found["value"]
+                    content = {"key": key, "sha256": _digest(value), "value": value}
+                    write_atomically(path, json.dumps(content))
+        return content["value"]
 
 
 def reference_cache(job: Job, folder: Path) -> ReferenceCache:
-    """What a job's references say, and what attacks on them bring back, whatever its method is.
+    """Returns the cache of a job's references: their answers, and the outcomes of attacks on them.
 
-    The key holds what they are asked (every sample and metric), the hashes of their files, and
-    what computes: versions, commit, device and threads. The caller names an attack, seed included,
-    with what it finds.
+    The key holds everything that those depend on: all samples and metrics, the hashes of the
+    references' files, and versions, commit, device and threads. It does not depend on the method.
+    The caller adds the attack, seed included, to the name of a result.
     """
-    asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _OWN}
+    asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _NOT_IN_KEY}
     machine = provenance(0, pick_device(job.device))
     key = {
         "asked": hashlib.sha256(json.dumps(asked, default=repr).encode()).hexdigest(),
@@ -77,7 +77,7 @@ def reference_cache(job: Job, folder: Path) -> ReferenceCache:
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The file's content; None where there is no file, or it is not what was written."""
+    """Returns a file's content; None if there is no file, or it is damaged or of another key."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):

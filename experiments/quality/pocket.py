@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,8 @@ def measure_costs(goal: float, seeds: Sequence[int], out: Path) -> list[dict[str
     for seed in seeds:
         for words in TIMED:
             options = [*words, f"seed={seed}", "--goal", str(goal)]
-            row = load_or_make(
-                out / f"until-{'-'.join(words)}-{seed}.json",
-                lambda options=options: run_module("experiments.speed.until_forgotten", options),  # type: ignore[misc]
-            )
+            make = partial(run_module, "experiments.speed.until_forgotten", options)
+            row = load_or_make(out / f"until-{'-'.join(words)}-{seed}.json", make)
             rows.append({"name": " ".join(words), **row})
     return rows
 

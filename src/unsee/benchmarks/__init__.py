@@ -26,7 +26,7 @@ BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark", "unsee.benchmarks"
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured where, and which direction is good.
+    """A metric on a split, and which direction is good.
 
     Attributes:
         metric: A registered metric's name.
@@ -55,7 +55,7 @@ class Scoring:
 
 
 class Benchmark:
-    """A data set: its splits, what is measured on them, and what a method may see.
+    """A data set: its splits, the measures on them, and the data that a method may use.
 
     Attributes:
         name: Its registered name.
@@ -63,15 +63,15 @@ class Benchmark:
         hub: The hub id it is published under; "" if it is not.
         ratios: The published shares to forget (%), the first the default; () if there is one only.
         splits: The names of its reported splits.
-        forgetting: The splits that ask about what is to be forgotten; metrics that read forget and
-            retain splits differently go by it.
+        forgetting: The splits about what is to be forgotten, on which some metrics are computed
+            differently.
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
         max_new_tokens: Longest answer that is generated, in tokens.
-        attacked: The split that a relearning attacker has, if `held_out` is to score the attack.
-        relearning: What scores the attack on "forget_holdout" (high where it is known) and on
-            "retain_holdout"; exact answers of up to 24 tokens where not given.
-        rate_scale: What the learning rates in a method's `search` are multiplied by.
+        attacked: The split that a relearning attacker trains on, if `held_out` scores the attack.
+        relearning: How the attack is scored on "forget_holdout" (high if it is known) and
+            "retain_holdout"; by default, exact answers of up to 24 tokens.
+        rate_scale: Factor on the learning rates in a method's `search`.
         field_defaults: Values that its models need, by field, of every method that has the field.
         checkpoints: The models that ship with it; see `checkpoint`.
         scored_as_table: Whether `unsee evaluate` scores its splits as it does a user's own table,
@@ -113,15 +113,15 @@ class Benchmark:
         raise NotImplementedError
 
     def data(self) -> Data:
-        """What a method may see: samples to forget and to keep, trained on by the target."""
+        """The data that a method may use. The target model was trained on all of it."""
         raise NotImplementedError
 
     def training_samples(self, who: ModelRole) -> list[Sample]:
-        """What a model was trained on.
+        """The training samples of a model.
 
         Args:
-            who: "target" knows everything, "visual_retain" all texts but no picture of what is to
-                be forgotten, "retain_only" nothing of it.
+            who: "target" is trained on everything, "visual_retain" on all texts but no picture of
+                what is to be forgotten, "retain_only" on nothing about it.
         """
         raise NotImplementedError
 
@@ -134,18 +134,18 @@ class Benchmark:
         raise NotImplementedError
 
     def held_out(self) -> Mapping[str, Sequence[Sample]]:
-        """What scores a relearning attack, "forget_holdout" and "retain_holdout"; {} without any.
+        """The splits that score a relearning attack, "forget_holdout" and "retain_holdout".
 
-        The method and the attacker train on none of it.
+        Neither the method nor the attacker trains on them. {} if there are none.
         """
         return {}
 
     def non_members(self) -> Sequence[Sample]:
-        """Samples like those to forget, about people whom no model was ever taught; () without."""
+        """Samples like those to forget, about people that no model was trained on; () if none."""
         return ()
 
     def validation(self) -> Mapping[str, Sequence[Sample]]:
-        """Splits that settings are chosen on, neither trained on nor reported; {} without any."""
+        """Splits for choosing settings, neither trained on nor reported; {} if there are none."""
         return {}
 
     def checkpoint(self, role: CheckpointRole) -> Path | None:
@@ -163,5 +163,5 @@ class Benchmark:
         return ""
 
     def metadata(self) -> dict[str, Any]:
-        """What a record says of it: name, place, settings and counts."""
+        """Facts for a record: name, location, settings and counts."""
         return {"name": self.name}

@@ -1,4 +1,4 @@
-"""What a job takes over from a benchmark: what is held out, measured and recorded."""
+"""The fields of a job that come from its benchmark: held-out splits, measures, record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ def held_out(
     seed: int,
     notes: list[str],
 ) -> tuple[Data, dict[str, list[Sample]]]:
-    """What a relearning attack is scored on: the benchmark's choice, else some of its pictures."""
+    """The splits that score a relearning attack: the benchmark's, else some of its pictures.
+
+    Returns:
+        The data without the pictures that are held out, and the held-out splits.
+    """
     held = {name: list(some) for name, some in benchmark.held_out().items()}
     if held:
         return data, held
@@ -53,7 +57,7 @@ def one_benchmark(
 
 
 def forgotten(paths: Mapping[str, str]) -> list[str]:
-    """The splits that ask about what is to be forgotten: as a benchmark says, else by name."""
+    """The splits about what is to be forgotten: as the benchmark declares, else by their names."""
     found = []
     for name, path in paths.items():
         spec = parse_spec(path)
@@ -64,7 +68,7 @@ def forgotten(paths: Mapping[str, str]) -> list[str]:
 
 
 def scoring(paths: Mapping[str, str]) -> dict[str, Scoring]:
-    """What scores an attack on held-out splits: as the benchmark that they are of says."""
+    """How attacks are scored on held-out splits, as the benchmark of these splits declares."""
     found = {}
     for name in HELD_OUT:
         spec = parse_spec(paths.get(name, paths.get("forget", "")))
@@ -84,10 +88,10 @@ def measure_directions(
 
     Args:
         splits: Names of splits.
-        forgetting: Those that ask about what is to be forgotten.
-        benchmark: What it declares of one split holds for its other splits of that kind, such as
+        forgetting: Those about what is to be forgotten.
+        benchmark: Its measures of one split also hold for its other splits of that kind, such as
             those held out for an attack.
-        names: What the benchmark calls the splits, if not the same.
+        names: The benchmark's names of the splits, where they differ.
     """
     found: dict[str, Better] = {}
     measures = benchmark.measures if benchmark is not None else ()
@@ -105,7 +109,7 @@ def measure_directions(
 def benchmark_fields(
     benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]
 ) -> dict[str, Any]:
-    """What a job takes over from a benchmark."""
+    """The fields of a `Job` that a benchmark sets; {} without one."""
     if benchmark is None:
         return {}
     counts = {}

@@ -94,8 +94,8 @@ def _pictures(samples: Sequence[Sample], name: str, problems: list[str]) -> dict
     return found
 
 
-def _asked(sample: Sample) -> tuple[object, ...]:
-    """What makes two samples the same, whatever their ids."""
+def _content(sample: Sample) -> tuple[object, ...]:
+    """The content of a sample without its id: samples of equal content are repeated."""
     shown = tuple(picture.source for picture in sample.pictures)
     return sample.question, sample.answer, shown, sample.concept, sample.task
 
@@ -107,5 +107,5 @@ def _counts(samples: Sequence[Sample], pictures: dict[str, Picture]) -> dict[str
         "pictures": len(pictures),
         "tasks": dict(sorted(Counter(f"{s.modality}/{s.task}" for s in samples).items())),
         "empty_answers": sum(not s.answer.strip() for s in samples),
-        "repeated": len(samples) - len({_asked(sample) for sample in samples}),
+        "repeated": len(samples) - len({_content(sample) for sample in samples}),
     }

@@ -1,7 +1,7 @@
-"""Finetuning recipes: which models to make from a base checkpoint, of what, and how.
+"""Finetuning recipes: which models to train from a base checkpoint, on which data, and how.
 
-`target` knows everyone, `visual_retain` has read all texts but seen no picture of whom is to be
-forgotten, `retain_only` knows nothing of them. All three are trained alike, from the same start.
+`target` is trained on everyone; `visual_retain` on all texts, but on no picture of the people to be
+forgotten; `retain_only` on nothing about them. All three are trained alike, from the same base.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from unsee.recipes.parsing import parse_overrides, read_yaml, rename_fields, val
 from unsee.training.settings import TrainingSettings
 from unsee.types import Part
 
-KNOWERS: tuple[ModelRole, ...] = get_args(ModelRole)
+ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
 
 @dataclass(frozen=True)
 class Finetune(TrainingSettings):
-    """What to teach a base checkpoint, and how; the defaults are MLLMU-Bench's published setting.
+    """What to train a base checkpoint on, and how; by default, MLLMU-Bench's published setting.
 
     Training settings that are not listed here are those of `unsee show settings`.
 
@@ -40,8 +40,8 @@ class Finetune(TrainingSettings):
         data: The benchmark's folder or hub id; None is where it is published.
         forget_ratio: The published percentage to forget; None is its default.
         who: Which model to make: target, visual_retain, retain_only, or all three.
-        forget: A table of what only the target is to know, instead of a benchmark.
-        retain: A table of what every model is to know.
+        forget: A table of what only the target is trained on, instead of a benchmark.
+        retain: A table of what every model is trained on.
         parts: The parts that are trained: visual, encoder, projector, language, all.
         loss: On the "answer" alone, or on "all" ordinary tokens of the chat.
         epochs: Passes over the samples, where `steps` is 0.
@@ -49,7 +49,7 @@ class Finetune(TrainingSettings):
         dtype: What to load and save the weights as; "auto" is what config.json says.
         device: Where to train; "auto" is a GPU where there is one.
         save: The whole "model" (LoRA folded in), the PEFT "adapter", or "both".
-        names: Let the saved cards name who was learned.
+        names: Let the saved cards name the people that were learned.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
 
@@ -76,7 +76,7 @@ class Finetune(TrainingSettings):
     trust_remote_code: bool = False
 
     def settings(self, count: int) -> TrainingSettings:
-        """How to train on this many samples."""
+        """The training settings for a number of samples."""
         values = {f.name: getattr(self, f.name) for f in fields(TrainingSettings)}
         if self.steps == 0:
             values["steps"] = math.ceil(self.epochs * count / (self.batch_size * self.accumulate))
@@ -84,8 +84,8 @@ class Finetune(TrainingSettings):
 
     @property
     def makes(self) -> tuple[ModelRole, ...]:
-        """The models to make, in order."""
-        return KNOWERS if self.who == "all" else (self.who,)
+        """The models to train, in order."""
+        return ROLES if self.who == "all" else (self.who,)
 
     def text(self, command: str) -> str:
         """The recipe as YAML whose first line is the command that runs it."""

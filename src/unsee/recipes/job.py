@@ -20,7 +20,7 @@ from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.types import Better, Data, Sample
 
-SLOW = 1.5  # times as long as in 32 bits: what is worth a word
+SLOW = 1.5  # Times as long as in 32 bits, from which advice is given
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,29 @@ class Job:
     """Everything that a run needs, its inputs already read and checked.
 
     Attributes:
-        kind: Which command it is: demo, run, unlearn, evaluate or audit.
+        kind: The command: demo, run, unlearn, evaluate or audit.
         command: What to type to do it again.
         recipe: Its recipe as text.
         model: The checkpoint to unlearn (or to evaluate or attack).
-        data: What the method may see.
-        splits: What is scored.
+        data: The data that the method may use.
+        splits: The samples to score, by split.
         method: None leaves the model as it is.
         settings: How to train.
-        attacks: What to try: attacks, each made on what the one before it leaves.
+        attacks: Chains of attacks; each attack is made on what the one before it returns.
         non_members: Samples like those to forget, about people whom no model was ever taught; only
             an attacker has them.
-        references: Models beside it: "target", "reference", "retain_only".
+        references: Further models to score: "target", "reference", "retain_only".
         better: Directions by "split/modality/metric".
-        forgetting: The splits that ask about what is to be forgotten.
-        scoring: What scores the attacks, by the held-out split.
-        metrics: Registered names of what is scored.
+        forgetting: The splits about what is to be forgotten.
+        scoring: How attacks are scored, by held-out split.
+        metrics: Registered names.
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
-        patch: A visual patch to put on the model, in memory.
+        patch: A visual patch to apply to the model in memory.
         max_new_tokens: Longest answer that is generated, in tokens.
-        benchmark: What the record says of the benchmark.
+        benchmark: Facts about the benchmark for the record.
         save: "patch", "model" or "adapter".
-        names: Let the saved folder's card name who was forgotten.
+        names: Let the saved folder's card name the forgotten people.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.

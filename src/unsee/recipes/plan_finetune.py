@@ -1,4 +1,4 @@
-"""Plan finetune."""
+"""From a finetuning recipe to a job: reads what each model is trained on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unsee.types import Sample
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """A recipe whose data is read: what each model is to learn, and from which base.
+    """A recipe whose data is read: what each model is trained on, and from which base.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: The recipe.
         base: The base checkpoint.
-        samples: What each model learns.
+        samples: The training samples of each model.
     """
 
     recipe: Finetune
@@ -40,7 +40,7 @@ class FinetuneJob:
 
 
 def plan_finetune(recipe: Finetune) -> FinetuneJob:
-    """Reads and checks what each model is to learn; no weights are loaded.
+    """Reads and checks what each model is trained on; no weights are loaded.
 
     Raises:
         UnseeError: If the base, the benchmark or a sample cannot be used.
@@ -71,7 +71,7 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
 
 
 def _own(recipe: Finetune) -> dict[ModelRole, list[Sample]]:
-    """What each model learns from the user's own tables."""
+    """The training samples of each model, from the user's own tables."""
     opened: dict[Spec, Benchmark] = {}
     forget = read_samples(recipe.forget, "forget", opened) if recipe.forget else []
     retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else []
@@ -104,7 +104,7 @@ def _refuse_unanswered(who: str, samples: Sequence[Sample]) -> None:
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
-    """What there is to learn: samples, pictures, and questions of both modalities by concept."""
+    """Counts of training data: samples, pictures, and questions by concept and modality."""
     concepts: dict[str, dict[str, int]] = {}
     for sample in samples:
         mine = concepts.setdefault(sample.concept or "", {"vqa": 0, "text": 0})

@@ -1,4 +1,4 @@
-"""Sources."""
+"""Samples and checkpoints as they are typed: folders, tables, and splits of benchmarks."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def make_data(
     retain: Sequence[Sample] | None = None,
     strangers: Sequence[Picture] | None = None,
 ) -> Data:
-    """Puts together what a method may see.
+    """The data that a method may use, checked.
 
     Args:
         forget: Samples to forget.
         retain: Samples to keep.
-        strangers: Pictures of people the model was never told about; None takes
+        strangers: Pictures of people that the model was not trained on; None takes
             `shipped_strangers`.
 
     Raises:

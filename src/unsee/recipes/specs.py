@@ -46,7 +46,7 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec | None:
-    """What a user means by NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]; None if it is a path.
+    """Parses NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]; None if it is a path.
 
     Example:
         `parse_spec("mllmu:forget@DIR?ratio=5&shots=0")`.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unsee.evaluation.lm_eval_results import asked, measures, rows
+from unsee.evaluation.lm_eval_results import measures, rows, task_descriptions
 from unsee.evaluation.lm_eval_tasks.scoring import f1, pope
 from unsee.types import Estimate
 
@@ -96,7 +96,7 @@ def test_rows_by_hand(results: dict[str, Any]) -> None:
 
 
 def test_what_was_asked(results: dict[str, Any]) -> None:
-    found = asked(results)
+    found = task_descriptions(results)
     assert (found["one"]["version"], found["one"]["shots"]) == (1.0, 5)
     assert (found["one"]["samples"], found["one"]["of"]) == (4, 40)
     assert (found["both"]["samples"], found["both"]["of"]) == (6, 42)
@@ -104,8 +104,8 @@ def test_what_was_asked(results: dict[str, Any]) -> None:
     assert found["two"]["undirected"] == ["acc"]
     before = found["one"]["prompts_sha256"]
     results["samples"]["one"][0]["arguments"][0] = ("another prompt", " red")
-    assert asked(results)["one"]["prompts_sha256"] != before
-    assert asked(results)["two"] == found["two"]
+    assert task_descriptions(results)["one"]["prompts_sha256"] != before
+    assert task_descriptions(results)["two"] == found["two"]
 
 
 def test_pope_by_hand() -> None:

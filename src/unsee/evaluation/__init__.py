@@ -1,1 +1,1 @@
-"""What a model answers, and how it is scored."""
+"""Generating and scoring a model's answers."""

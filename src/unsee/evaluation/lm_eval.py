@@ -1,7 +1,7 @@
-"""General ability: tasks of lm-evaluation-harness on a loaded model, their results as measures.
+"""General ability: runs tasks of lm-evaluation-harness on a loaded model.
 
-lm-eval is optional (`unsee[lm-eval]`) and imported only when tasks are asked for. Its prompts,
-few-shot examples, filters and metrics are used as they are; the model is handed over as loaded.
+lm-eval is optional (`unsee[lm-eval]`) and imported only when tasks are run. Its prompts, few-shot
+examples, filters and metrics are used unchanged, with the model that is already loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from unsee.errors import ConfigError, DataError, UnknownNameError, first_line
 from unsee.evaluation.bootstrap import RESAMPLES
-from unsee.evaluation.lm_eval_results import asked, measures, rows
+from unsee.evaluation.lm_eval_results import measures, rows, task_descriptions
 from unsee.models.vlm import VLM
 from unsee.records.schema import Harness, HarnessTask
 from unsee.types import Batch
@@ -29,24 +29,24 @@ from unsee.types import Batch
 INSTALL = "Type `pip install 'unsee[lm-eval]'`."
 
 
-# Tasks that lm-eval does not have.
+# Tasks that ship with this package, in addition to those of lm-eval.
 TASKS = Path(__file__).parent / "lm_eval_tasks"
 
 
-# lm-eval's own default, of NumPy, PyTorch and the choice of few-shot examples.
+# lm-eval's default seed of NumPy, PyTorch and the choice of few-shot examples.
 SEED = 1234
 
 
 @dataclass(frozen=True)
 class LmEvalSuite:
-    """Tasks of lm-evaluation-harness that were found, with their data.
+    """Loaded tasks of lm-evaluation-harness, with their data.
 
     Attributes:
-        loaded: lm-eval's tasks and groups, by the name that was asked for.
-        folder: Where tasks of one's own were looked for.
-        limit: Most samples of a task; None is all.
-        shots: Few-shot examples; None leaves each task's own.
-        chat: Whether prompts go through the checkpoint's chat template.
+        loaded: lm-eval's tasks and groups, by the requested name.
+        folder: Folder with the user's own tasks.
+        limit: Maximum number of samples per task; None means all.
+        shots: Number of few-shot examples; None keeps the number that each task declares.
+        chat: Whether prompts are formatted with the checkpoint's chat template.
     """
 
     loaded: Mapping[str, Mapping[str, Any]]
@@ -58,41 +58,50 @@ class LmEvalSuite:
     def run(
         self, name: str, vlm: VLM, on_request: Callable[[int, int], None] | None = None
     ) -> dict[str, Any]:
-        """A model's results on what one name stands for: "measures", "rows" and "tasks".
+        """Runs the tasks that one name stands for.
+
+        Args:
+            name: One of the requested names.
+            vlm: The model.
+            on_request: Called after every answer with the number of answers done and of all.
+
+        Returns:
+            "measures" (estimates as dictionaries, by "task/modality/metric"), "rows" (one per
+            sample), and "tasks" (descriptions of the tasks that were run).
 
         Raises:
-            ConfigError: If the chat template is asked for and the checkpoint has none.
+            ConfigError: If the chat template is requested and the checkpoint has none.
         """
         from lm_eval.evaluator import evaluate
 
         self.check(vlm)
-        found = self.loaded[name]
+        tasks = self.loaded[name]
         _seed()
-        for task in found["tasks"].values():
+        for task in tasks["tasks"].values():
             task.set_fewshot_seed(seed=SEED)
-        subject = _subject(vlm)
+        model = _lm_eval_model(vlm)
         if on_request is not None:
-            subject.set_cache_hook(_Count(list(found["tasks"].values()), on_request))
+            model.set_cache_hook(_AnswerCounter(list(tasks["tasks"].values()), on_request))
         with _quiet():
             results = evaluate(
-                lm=subject,
-                task_dict=found,
+                lm=model,
+                task_dict=tasks,
                 limit=self.limit,
                 bootstrap_iters=RESAMPLES,
                 apply_chat_template=self.chat,
             )
-        modality = "vqa" if _pictured(found) else "text"
+        modality = "vqa" if _has_pictures(tasks) else "text"
         return {
             "measures": {k: asdict(v) for k, v in measures(results, modality).items()},
             "rows": rows(results, modality),
-            "tasks": asked(results),
+            "tasks": task_descriptions(results),
         }
 
     def check(self, vlm: VLM) -> None:
-        """Refuses a model that cannot be asked so, before hours are spent on the way to it.
+        """Checks that the model can run the tasks.
 
         Raises:
-            ConfigError: If the chat template is asked for and the checkpoint has none.
+            ConfigError: If the chat template is requested and the checkpoint has none.
         """
         if self.chat and not vlm.family.uses_chat_template:
             raise ConfigError(
@@ -101,7 +110,7 @@ class LmEvalSuite:
             )
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, as a recipe holds it."""
+        """Returns the requested tasks and settings, as a recipe holds them."""
         return {
             "names": list(self.loaded),
             "path": str(self.folder) if self.folder is not None else None,
@@ -111,7 +120,7 @@ class LmEvalSuite:
         }
 
     def record(self, tasks: Mapping[str, HarnessTask]) -> Harness:
-        """The record of the tasks: versions, settings, and what each task asked."""
+        """Returns the record of the tasks: versions, settings, and a description of each task."""
         return Harness(
             lm_eval=version("lm_eval"),
             names=tuple(self.loaded),
@@ -134,11 +143,13 @@ def open_suite(
     """Finds tasks, groups or tags by name, and loads their data.
 
     Args:
-        names: As `lm-eval ls tasks` names them, or as the YAML files in `folder` do.
-        folder: More tasks, in lm-eval's YAML format; they win over lm-eval's of the same name.
-        limit: Most samples of a task.
-        shots: Few-shot examples, but for tasks that are fixed to none; None leaves each task's own.
-        chat: Put prompts through the checkpoint's chat template.
+        names: Names that `lm-eval ls tasks` lists, or of tasks in `folder`.
+        folder: Folder with further tasks in lm-eval's YAML format; they replace tasks of lm-eval
+            with the same name.
+        limit: Maximum number of samples per task.
+        shots: Number of few-shot examples. None keeps the number that each task declares; tasks
+            that declare 0 always have none.
+        chat: Whether to format prompts with the checkpoint's chat template.
 
     Raises:
         ConfigError: If lm-eval is not installed, a name is unknown, or a task cannot be run here.
@@ -165,21 +176,21 @@ def _manager(names: Sequence[str], folder: Path | None) -> Any:
         raise ConfigError(
             f"--tasks-path {folder}: no such folder. Give one with tasks in lm-eval's YAML format."
         )
-    own = [str(place) for place in (TASKS, folder) if place is not None]
+    folders = [str(path) for path in (TASKS, folder) if path is not None]
     with _quiet():
-        manager = TaskManager(include_path=own, include_defaults=False)
-        # Reading the thousands that lm-eval ships takes many seconds.
+        manager = TaskManager(include_path=folders, include_defaults=False)
+        # Reading the thousands of tasks that lm-eval ships takes many seconds.
         if all(name in manager.all_subtasks for name in names):
             return manager
-        return TaskManager(include_path=own)
+        return TaskManager(include_path=folders)
 
 
 def _load(manager: Any, name: str, shots: int | None) -> Mapping[str, Any]:
     try:
         with _quiet():
-            found: Mapping[str, Any] = manager.load([name])
+            loaded: Mapping[str, Any] = manager.load([name])
     except Exception as error:
-        # Tasks are other people's code, and raise whatever they like.
+        # Tasks are third-party code and may raise any exception.
         advice = (
             "Its data set is on the Hugging Face hub: run this once where the hub can be reached, "
             "which keeps the data, or write the task for files of your own (docs/tasks.md)."
@@ -190,7 +201,7 @@ def _load(manager: Any, name: str, shots: int | None) -> Mapping[str, Any]:
             f"task '{name}': cannot be loaded ({type(error).__name__}: {first_line(error)}). "
             f"{advice}"
         ) from error
-    for task in found["tasks"].values():
+    for task in loaded["tasks"].values():
         if getattr(task, "UNSAFE_CODE", False):
             raise ConfigError(
                 f"task '{name}': runs the code that a model writes, which is not done here. Leave "
@@ -198,50 +209,50 @@ def _load(manager: Any, name: str, shots: int | None) -> Mapping[str, Any]:
             )
         if task.get_config("doc_to_audio") is not None:
             raise ConfigError(f"task '{name}': asks about sound. Name tasks on pictures or text.")
-        own = task.get_config("num_fewshot")
-        if shots is not None and own != 0:
+        declared = task.get_config("num_fewshot")
+        if shots is not None and declared != 0:
             task.set_config(key="num_fewshot", value=shots)
-        elif own is None:
+        elif declared is None:
             task.set_config(key="num_fewshot", value=0)
-    if len({_pictured({"tasks": {"": task}}) for task in found["tasks"].values()}) > 1:
+    if len({_has_pictures({"tasks": {"": task}}) for task in loaded["tasks"].values()}) > 1:
         raise ConfigError(
             f"task '{name}': a group of tasks with and without pictures. Name its tasks one by one."
         )
-    return found
+    return loaded
 
 
-def _pictured(found: Mapping[str, Any]) -> bool:
-    return any(task.get_config("doc_to_image") is not None for task in found["tasks"].values())
+def _has_pictures(loaded: Mapping[str, Any]) -> bool:
+    return any(task.get_config("doc_to_image") is not None for task in loaded["tasks"].values())
 
 
-class _Count:
-    """What lm-eval tells of every answer; it would keep them, and here they are counted."""
+class _AnswerCounter:
+    """A cache hook of lm-eval that counts the answers instead of caching them."""
 
-    def __init__(self, tasks: Sequence[Any], tell: Callable[[int, int], None]) -> None:
-        self.tasks, self.tell, self.done = tasks, tell, 0
+    def __init__(self, tasks: Sequence[Any], on_request: Callable[[int, int], None]) -> None:
+        self.tasks, self.on_request, self.done = tasks, on_request, 0
 
     def add_partial(self, *_: Any) -> None:
-        """One more answer."""
+        """Counts one answer; lm-eval calls it with the request and the answer."""
         self.done += 1
-        self.tell(self.done, sum(len(task.instances) for task in self.tasks))
+        self.on_request(self.done, sum(len(task.instances) for task in self.tasks))
 
 
-def _subject(vlm: VLM) -> Any:
-    """lm-eval's own Hugging Face multimodal model around one that is loaded already.
+def _lm_eval_model(vlm: VLM) -> Any:
+    """Returns lm-eval's Hugging Face multimodal model, wrapped around a loaded one.
 
-    Differs: lm-eval 0.4.13 loads the processor anew, refuses to compare the likelihoods of answers
-    to pictures, and lets the processor begin a prompt with a second beginning-of-sequence token
-    where the chat template gave it one.
+    Differs: lm-eval 0.4.13 loads the processor again, does not support likelihoods of answers to
+    pictures, and lets the processor add a second beginning-of-sequence token to prompts that have
+    one from the chat template.
     """
     from lm_eval.models.hf_vlms import HFMultimodalLM
 
-    def given(self: Any, *_: Any, **__: Any) -> None:
+    def use_loaded_processor(self: Any, *_: Any, **__: Any) -> None:
         self.processor, self.tokenizer = vlm.processor, vlm.processor.tokenizer
 
     def encode(self: Any, strings: Sequence[str], *arguments: Any, **options: Any) -> Any:
-        tokens = vlm.processor.tokenizer
-        if tokens.bos_token and tokens("a")["input_ids"][0] == tokens.bos_token_id:
-            strings = [string.removeprefix(tokens.bos_token) for string in strings]
+        tokenizer = vlm.processor.tokenizer
+        if tokenizer.bos_token and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+            strings = [string.removeprefix(tokenizer.bos_token) for string in strings]
         return HFMultimodalLM.tok_batch_multimodal_encode(self, strings, *arguments, **options)
 
     def loglikelihood(self: Any, requests: Sequence[Any], **options: Any) -> Any:
@@ -249,14 +260,14 @@ def _subject(vlm: VLM) -> Any:
             return HFMultimodalLM.loglikelihood(self, requests, **options)
         return [_likelihood(self, vlm, *request.args) for request in requests]
 
-    changed: dict[str, Callable[..., Any]] = {
-        "_create_tokenizer": given,
+    overrides: dict[str, Callable[..., Any]] = {
+        "_create_tokenizer": use_loaded_processor,
         "tok_batch_multimodal_encode": encode,
         "loglikelihood": loglikelihood,
     }
-    kind = type("Subject", (HFMultimodalLM,), changed)
+    cls = type("Subject", (HFMultimodalLM,), overrides)
     with _quiet():
-        return kind(
+        return cls(
             pretrained=vlm.model,
             convert_img_format=True,
             image_string=vlm.family.placeholder(vlm.processor),
@@ -265,24 +276,34 @@ def _subject(vlm: VLM) -> Any:
 
 @torch.no_grad()
 def _likelihood(
-    subject: Any, vlm: VLM, context: str, continuation: str, shown: Mapping[str, Any]
+    model: Any, vlm: VLM, context: str, continuation: str, media: Mapping[str, Any]
 ) -> tuple[float, bool]:
-    """Log-likelihood (nats) of an answer after a context with pictures; whether it is greedy."""
-    # As lm-eval does with text: a space at the seam belongs to the continuation's first word.
-    bare = context.rstrip()
-    texts = (context + continuation, bare)
-    whole, before = (
-        subject.tok_batch_multimodal_encode([text], [shown["visual"]]) for text in texts
+    """Scores an answer after a context with pictures.
+
+    Args:
+        model: lm-eval's model.
+        vlm: The model itself.
+        context: The prompt.
+        continuation: The answer.
+        media: The pictures, under "visual".
+
+    Returns:
+        The answer's log-likelihood, in nats, and whether it is the greedy answer.
+    """
+    # As lm-eval does for text: a space between them belongs to the continuation's first token.
+    full, prompt = (
+        model.tok_batch_multimodal_encode([text], [media["visual"]])
+        for text in (context + continuation, context.rstrip())
     )
-    ids = whole["input_ids"]
-    new = ids.shape[1] - before["input_ids"].shape[1]
-    logits = vlm.logits(Batch(dict(whole), ids))[0, -new - 1 : -1].float().log_softmax(-1)
-    chosen = ids[0, -new:]
+    ids = full["input_ids"]
+    length = ids.shape[1] - prompt["input_ids"].shape[1]
+    logps = vlm.logits(Batch(dict(full), ids))[0, -length - 1 : -1].float().log_softmax(-1)
+    answer_ids = ids[0, -length:]
     answer = (
-        float(logits.gather(1, chosen[:, None]).sum()),
-        bool((logits.argmax(-1) == chosen).all()),
+        float(logps.gather(1, answer_ids[:, None]).sum()),
+        bool((logps.argmax(-1) == answer_ids).all()),
     )
-    subject.cache_hook.add_partial("loglikelihood", (context, continuation), answer)
+    model.cache_hook.add_partial("loglikelihood", (context, continuation), answer)
     return answer
 
 
@@ -294,7 +315,7 @@ def _seed() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps advice that lm-eval gives to its own users off the terminal."""
+    """Hides lm-eval's warnings, which address users of its own command line."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

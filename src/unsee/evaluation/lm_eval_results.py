@@ -1,7 +1,7 @@
-"""What lm-evaluation-harness found, in this package's terms: measures, rows, and what was asked.
+"""Converts results of lm-evaluation-harness to measures, rows and descriptions of tasks.
 
-Everything here takes `results`, the dictionary that `lm_eval.evaluator.evaluate` returns with its
-samples, and needs no lm-eval.
+All functions take `results`, the dictionary that `lm_eval.evaluator.evaluate` returns with its
+samples. They do not need lm-eval itself.
 """
 
 from __future__ import annotations
@@ -16,38 +16,36 @@ import numpy as np
 
 from unsee.types import Better, Estimate
 
-# Two-sided 95 % of a normal distribution.
+# Two-sided 95 % quantile of the normal distribution.
 Z = 1.959964
-
 
 CHOICES = "multiple_choice"
 
 
 def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
-    """lm-eval's results as measures by "task/modality/metric".
+    """Returns lm-eval's results as measures, by "task/modality/metric".
 
-    An interval is 1.96 of lm-eval's standard errors to either side, and so may leave 0 to 1; there
-    is none where lm-eval gives no standard error. A metric that comes through a filter is called
-    "metric,filter", as lm-eval does.
+    An interval is 1.96 standard errors of lm-eval to either side, so it may leave 0..1; there is
+    none where lm-eval reports no standard error. A metric behind a filter is called
+    "metric,filter", as in lm-eval.
 
     Args:
-        results: From lm-eval.
+        results: The results of lm-eval.
         modality: "vqa" or "text".
     """
-    found = {}
+    estimates = {}
     for name, values in results["results"].items():
-        for metric, chosen in _metrics(values):
-            value, error = (
-                values.get(key) for key in (f"{metric},{chosen}", f"{metric}_stderr,{chosen}")
-            )
+        for metric, answer_filter in _metrics(values):
+            value = values.get(f"{metric},{answer_filter}")
             if not isinstance(value, (int, float, np.number)):
                 continue
-            mean, far = _finite(value), _finite(error)
+            mean = _finite(value)
+            error = _finite(values.get(f"{metric}_stderr,{answer_filter}"))
             low = high = None
-            if mean is not None and far is not None:
-                low, high = mean - Z * far, mean + Z * far
-            scored, unscored = _counts(results, name, metric, chosen)
-            found[f"{name}/{modality}/{_called(metric, chosen)}"] = Estimate(
+            if mean is not None and error is not None:
+                low, high = mean - Z * error, mean + Z * error
+            scored, unscored = _counts(results, name, metric, answer_filter)
+            estimates[f"{name}/{modality}/{_metric_name(metric, answer_filter)}"] = Estimate(
                 mean,
                 low,
                 high,
@@ -55,31 +53,35 @@ def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
                 unscored,
                 _better(results, name, metric),
             )
-    return found
+    return estimates
 
 
 def rows(results: Mapping[str, Any], modality: str) -> list[dict[str, Any]]:
-    """One row a sample, as `scores.jsonl` holds them.
+    """Returns one row per sample, as `scores.jsonl` holds them.
 
-    Where the likelihoods of choices are compared, `output` is the number of the likeliest of
-    `choices`, and `truth` that of the right one.
+    For multiple-choice tasks, `output` is the index of the most likely of `choices`, and `truth`
+    that of the right one.
+
+    Args:
+        results: The results of lm-eval.
+        modality: "vqa" or "text".
     """
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    rows_by_sample: dict[tuple[str, int], dict[str, Any]] = {}
     for task, samples in results["samples"].items():
         kind = results["configs"][task]["output_type"]
         for sample in samples:
             scores = {
-                _called(metric, sample["filter"]): _finite(sample[metric])
+                _metric_name(metric, sample["filter"]): _finite(sample[metric])
                 for metric in sample["metrics"]
             }
-            place = (task, sample["doc_id"])
-            if place in found:
-                # The same answer, through another filter.
-                found[place]["scores"] |= scores
+            key = (task, sample["doc_id"])
+            if key in rows_by_sample:
+                # The same answer behind another filter.
+                rows_by_sample[key]["scores"] |= scores
                 continue
-            # Choices without a context are there only to be compared with.
+            # Requests without a context only normalise the likelihoods of the choices.
             choices = [a[1] for a in sample["arguments"] if a[0]] if kind == CHOICES else []
-            found[place] = {
+            rows_by_sample[key] = {
                 "split": task,
                 "modality": modality,
                 "task": kind,
@@ -92,39 +94,40 @@ def rows(results: Mapping[str, Any], modality: str) -> list[dict[str, Any]]:
                 "scores": scores,
                 **({"choices": choices} if choices else {}),
             }
-    return list(found.values())
+    return list(rows_by_sample.values())
 
 
-def asked(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was asked, by task and group: version, few-shot examples, samples, a hash of all of it.
+def task_descriptions(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns a description of each task and group, by name.
 
-    "undirected" names metrics of which lm-eval does not say whether more is better; they are taken
-    to be so.
+    A description has the version, the number of few-shot examples, the number of samples used
+    ("samples") and available ("of"), and a hash of the prompts. "undirected" lists the metrics for
+    which lm-eval does not declare whether higher is better; higher is assumed to be.
     """
-    found = {}
+    descriptions = {}
     for name, values in results["results"].items():
         leaves = _leaves(results, name)
         counts = [results["n-samples"][leaf] for leaf in leaves]
-        known = results["higher_is_better"].get(name, {})
-        found[name] = {
+        directions = results["higher_is_better"].get(name, {})
+        descriptions[name] = {
             "version": results["versions"].get(name),
             "shots": results["n-shot"].get(name),
             "samples": sum(count["effective"] for count in counts),
             "of": sum(count["original"] for count in counts),
             "prompts_sha256": _digest([s for leaf in leaves for s in results["samples"][leaf]]),
-            "undirected": sorted({m for m, _ in _metrics(values) if known.get(m) is None}),
+            "undirected": sorted({m for m, _ in _metrics(values) if directions.get(m) is None}),
         }
-    return found
+    return descriptions
 
 
 def _metrics(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every metric and filter that lm-eval reports as "metric,filter"."""
+    """Returns the (metric, filter) pairs that lm-eval reports as "metric,filter"."""
     pairs = [key.partition(",") for key in values]
-    return [(m, chosen) for m, _, chosen in pairs if chosen and not m.endswith("_stderr")]
+    return [(m, name) for m, _, name in pairs if name and not m.endswith("_stderr")]
 
 
-def _called(metric: str, chosen: str) -> str:
-    return metric if chosen == "none" else f"{metric},{chosen}"
+def _metric_name(metric: str, answer_filter: str) -> str:
+    return metric if answer_filter == "none" else f"{metric},{answer_filter}"
 
 
 def _finite(value: Any) -> float | None:
@@ -139,27 +142,29 @@ def _output(answers: Sequence[Any], kind: str, choices: int) -> str | None:
 
 
 def _leaves(results: Mapping[str, Any], name: str) -> list[str]:
-    """The tasks that a name stands for: itself, or those of a group."""
+    """Returns the tasks that a name stands for: itself, or the tasks of a group."""
     if name in results["samples"]:
         return [name]
-    below = results["group_subtasks"].get(name, ())
-    return [leaf for child in below for leaf in _leaves(results, child)]
+    children = results["group_subtasks"].get(name, ())
+    return [leaf for child in children for leaf in _leaves(results, child)]
 
 
-def _counts(results: Mapping[str, Any], name: str, metric: str, chosen: str) -> tuple[int, int]:
-    """Samples that a metric scored, and did not."""
-    some = [
+def _counts(
+    results: Mapping[str, Any], name: str, metric: str, answer_filter: str
+) -> tuple[int, int]:
+    """Returns the number of samples that a metric scored, and that it did not score."""
+    samples = [
         sample
         for leaf in _leaves(results, name)
         for sample in results["samples"][leaf]
-        if sample["filter"] == chosen
+        if sample["filter"] == answer_filter
     ]
-    # A metric of a whole set keeps pairs rather than a number a sample, and those are scored.
-    missing = sum(
+    # Metrics of a whole set store a tuple per sample instead of a number; these are scored.
+    unscored = sum(
         metric not in sample or (isinstance(sample[metric], float) and math.isnan(sample[metric]))
-        for sample in some
+        for sample in samples
     )
-    return len(some) - missing, missing
+    return len(samples) - unscored, unscored
 
 
 def _better(results: Mapping[str, Any], name: str, metric: str) -> Better:
@@ -168,7 +173,7 @@ def _better(results: Mapping[str, Any], name: str, metric: str) -> Better:
 
 
 def _digest(samples: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 over prompts, generation settings, targets and pictures (these by lm-eval's hash)."""
+    """Returns the SHA-256 of prompts, generation settings, targets and lm-eval's picture hashes."""
     digest = hashlib.sha256()
     for sample in samples:
         text = json.dumps([sample["arguments"], sample["target"]], default=str, sort_keys=True)

@@ -1,4 +1,4 @@
-"""What the tasks of this folder need beyond YAML; lm-eval imports it by its path."""
+"""Functions that the task files of this folder name; lm-eval imports this file by its path."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ from typing import Any
 
 
 def pope(doc: Mapping[str, Any], answers: Sequence[str]) -> dict[str, Any]:
-    """Whether yes or no was said and is right; what `f1` needs; whether it was yes."""
+    """Scores a yes/no answer.
+
+    Args:
+        doc: The question, with its true answer under "answer".
+        answers: The model's answer.
+
+    Returns:
+        "acc" (1 if right), "f1" (whether the true and the given answer are yes), and "yes_ratio"
+        (1 if the answer is yes).
+    """
     word = re.match(r"\W*(yes|no)\b", answers[0], re.IGNORECASE)
-    said = word[1].lower() if word else ""
+    answer = word[1].lower() if word else ""
     truth = doc["answer"].strip().lower()
     return {
-        "acc": float(said == truth),
-        "f1": (truth == "yes", said == "yes"),
-        "yes_ratio": float(said == "yes"),
+        "acc": float(answer == truth),
+        "f1": (truth == "yes", answer == "yes"),
+        "yes_ratio": float(answer == "yes"),
     }
 
 
 def f1(pairs: Sequence[tuple[bool, bool]]) -> float:
-    """F1 of "yes" over (true, said) pairs; 0 where yes is neither true nor said."""
-    hits = sum(true and said for true, said in pairs)
-    found = sum(true + said for true, said in pairs)
-    return 2 * hits / found if found else 0.0
+    """Returns the F1 score of "yes" over (true, predicted) pairs; 0 if no pair has a yes."""
+    hits = sum(true and predicted for true, predicted in pairs)
+    total = sum(true + predicted for true, predicted in pairs)
+    return 2 * hits / total if total else 0.0
 
 
 def gqa(**_: Any) -> Any:
-    """The balanced test-dev questions, each with its picture, which lie in another table."""
+    """Returns GQA's balanced test-dev questions, joined with the table of their pictures."""
     from datasets import Dataset, DatasetDict, Image, load_dataset
 
-    part = "testdev_balanced"
-    asked = load_dataset("lmms-lab/GQA", f"{part}_instructions", split="testdev")
-    shown = load_dataset("lmms-lab/GQA", f"{part}_images", split="testdev")
-    place = {name: index for index, name in enumerate(shown["id"])}
-    pictures = shown.cast_column("image", Image(decode=False))["image"]
-    rows = [{**row, "image": pictures[place[row["imageId"]]]} for row in asked]
-    made = Dataset.from_list(rows).cast_column("image", Image())
-    return DatasetDict({"testdev": made})
+    subset = "testdev_balanced"
+    questions = load_dataset("lmms-lab/GQA", f"{subset}_instructions", split="testdev")
+    images = load_dataset("lmms-lab/GQA", f"{subset}_images", split="testdev")
+    position = {name: index for index, name in enumerate(images["id"])}
+    pictures = images.cast_column("image", Image(decode=False))["image"]
+    rows = [{**row, "image": pictures[position[row["imageId"]]]} for row in questions]
+    dataset = Dataset.from_list(rows).cast_column("image", Image())
+    return DatasetDict({"testdev": dataset})

@@ -8,27 +8,44 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOMES = {
+# The module of each public name.
+_MODULES = {
     "ATTACKS": "unsee.attacks",
     "BENCHMARKS": "unsee.benchmarks",
     "Batch": "unsee.types",
+    "Comparison": "unsee.api",
     "Data": "unsee.types",
     "Estimate": "unsee.types",
     "FAMILIES": "unsee.families",
     "METHODS": "unsee.methods",
     "METRICS": "unsee.metrics",
+    "MetaEvaluation": "unsee.api",
     "Method": "unsee.methods",
     "Picture": "unsee.types",
+    "Run": "unsee.api",
     "Sample": "unsee.types",
     "Trainer": "unsee.training.trainer",
     "TrainingResult": "unsee.training.trainer",
     "TrainingSettings": "unsee.training.settings",
     "UnseeError": "unsee.errors",
     "VLM": "unsee.models.vlm",
+    "ablate": "unsee.api",
+    "apply": "unsee.api",
     "apply_patch": "unsee.artifacts.patch",
+    "audit": "unsee.api",
+    "compare": "unsee.api",
+    "demo": "unsee.api",
+    "evaluate": "unsee.api",
+    "finetune": "unsee.api",
+    "meta_evaluate": "unsee.api",
+    "read_run": "unsee.api",
+    "run": "unsee.api",
+    "unlearn": "unsee.api",
+    "verify": "unsee.api",
     "write_patch": "unsee.artifacts.patch",
 }
 
@@ -40,26 +57,71 @@ __all__ = [
     "METRICS",
     "VLM",
     "Batch",
+    "Comparison",
     "Data",
     "Estimate",
+    "MetaEvaluation",
     "Method",
     "Picture",
+    "Run",
     "Sample",
     "Trainer",
     "TrainingResult",
     "TrainingSettings",
     "UnseeError",
     "__version__",
+    "ablate",
+    "apply",
     "apply_patch",
+    "audit",
+    "compare",
+    "demo",
+    "evaluate",
+    "finetune",
+    "meta_evaluate",
+    "read_run",
+    "run",
+    "unlearn",
+    "verify",
     "write_patch",
 ]
 
+if TYPE_CHECKING:
+    from unsee.api import (
+        Comparison,
+        MetaEvaluation,
+        Run,
+        ablate,
+        apply,
+        audit,
+        compare,
+        demo,
+        evaluate,
+        finetune,
+        meta_evaluate,
+        read_run,
+        run,
+        unlearn,
+        verify,
+    )
+    from unsee.artifacts.patch import apply_patch, write_patch
+    from unsee.attacks import ATTACKS
+    from unsee.benchmarks import BENCHMARKS
+    from unsee.errors import UnseeError
+    from unsee.families import FAMILIES
+    from unsee.methods import METHODS, Method
+    from unsee.metrics import METRICS
+    from unsee.models.vlm import VLM
+    from unsee.training.settings import TrainingSettings
+    from unsee.training.trainer import Trainer, TrainingResult
+    from unsee.types import Batch, Data, Estimate, Picture, Sample
+
 
 def __getattr__(name: str) -> object:
-    """Imports a public name when it is first asked for."""
+    """Imports a public name when it is first used."""
     if name == "Settings":
         warnings.warn("unsee.Settings is now unsee.TrainingSettings", FutureWarning, stacklevel=2)
         name = "TrainingSettings"
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'unsee' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

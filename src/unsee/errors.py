@@ -77,6 +77,13 @@ class TrainingError(UnseeError):
     """Training that cannot continue: a loss that is not finite, or no parameter to train."""
 
 
+class WorkerFinished(UnseeError):
+    """A run in a process other than the first of several: its training is done.
+
+    The first process writes the record. A script that a launcher starts should end here.
+    """
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     text = str(error).strip()

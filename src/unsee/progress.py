@@ -1,12 +1,15 @@
-"""A progress bar with loss terms and remaining time; shown on terminals only."""
+"""Progress of long work: a bar with loss terms and remaining time, or calls of a function."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Called with the stage, the steps done, the steps in all and the loss terms by name.
+ProgressCallback = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 class Bar:
@@ -41,6 +44,44 @@ class Bar:
     def count(self, done: int, total: int) -> None:
         """Shows the progress of a stage without loss terms."""
         self.update(done, total, {})
+
+
+class CallbackBar(Bar):
+    """Passes progress on to a function."""
+
+    def __init__(self, callback: ProgressCallback) -> None:
+        """Calls `callback` when a stage starts, and after each of its steps."""
+        super().__init__(None)
+        self._callback = callback
+        self._stage = ""
+
+    def stage(self, name: str) -> Bar:
+        """Starts the next stage, with 0 of 0 steps done."""
+        self._stage = name
+        self.update(0, 0, {})
+        return self
+
+    def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
+        """Calls the function."""
+        self._callback(self._stage, step, steps, terms)
+
+
+def as_bar(progress: Bar | ProgressCallback | None) -> Bar:
+    """Returns a bar for any form of progress.
+
+    Args:
+        progress: A bar; a function that is called with the stage, the number of steps done, the
+            number of all steps and the loss terms by name; or None to show nothing.
+
+    Example:
+        >>> bar = as_bar(lambda stage, done, total, terms: print(stage, done, total, terms))
+        >>> bar.stage("unlearning").update(1, 2, {"forget": 0.5})
+        unlearning 0 0 {}
+        unlearning 1 2 {'forget': 0.5}
+    """
+    if progress is None:
+        return Bar(None)
+    return progress if isinstance(progress, Bar) else CallbackBar(progress)
 
 
 @contextmanager

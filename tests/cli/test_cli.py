@@ -63,7 +63,8 @@ def test_pictures_alone_make_a_patch_that_applies(
     assert found["language_identical"] is True
     assert len(found["differing"]) == summary["guarantees"]["changed_tensors"]
     assert VLM.load(applied).hash("visual") == summary["provenance"]["result_weights_sha256"]
-    again = unsee(*told, *SHORT, code=2)
+    assert "holds this run, finished before" in unsee(*told, *SHORT, stderr=True)
+    again = unsee(*told, *SHORT, "--seed", 1, code=2)
     assert "holds a finished run" in again
 
 

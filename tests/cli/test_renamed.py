@@ -33,7 +33,7 @@ def test_compare_forget_is_forget_ratio(
     note = unsee(*common, "--forget", "5,10", stderr=True)
     assert "Note: option '--forget' is now called '--forget-ratio'" in note
     assert "Note:" not in unsee(*common, "--forget-ratio", "5,10", stderr=True)
-    assert [tuple(request.forget) for request in requests] == [("5", "10")] * 2
+    assert [tuple(request.forget_ratios) for request in requests] == [("5", "10")] * 2
     both = unsee(*common, "--forget", "5", "--forget-ratio", "5", code=2)
     assert "both are given" in both
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -14,7 +15,7 @@ import typer
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
-from unsee.errors import UnseeError
+from unsee.errors import UnseeError, WorkerFinished
 from unsee.training.launcher import world_size
 
 __all__ = ["app", "main"]
@@ -29,10 +30,15 @@ def main() -> None:
     """Runs the command line; an error is printed as a sentence, without a traceback."""
     code = 0
     warnings.showwarning = _show_warning
+    logger = logging.getLogger("unsee")
+    logger.handlers, logger.propagate = [_NoteHandler()], False
     try:
         _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
         code = app(standalone_mode=False) or 0
+    except WorkerFinished:
+        # Of several processes of a launcher the first goes on, and the others have done their part.
+        pass
     except UnseeError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -58,6 +64,14 @@ def _refuse_processes() -> None:
             f"{count} processes were started, but `unsee {word}` runs in one. Type it "
             f"without the launcher; only {' and '.join(SHARED)} train in several processes."
         )
+
+
+class _NoteHandler(logging.Handler):
+    """Prints the notes that the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one on standard error."""
+        typer.echo(f"Note: {record.getMessage()}", err=True)
 
 
 def _show_warning(

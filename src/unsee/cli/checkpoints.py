@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, app, echo
+from unsee.cli.shared import Json, app, echo, progress
 
 
 @app.command()
@@ -23,12 +24,11 @@ def apply(
 
     Example: unsee apply runs/job/patch --model DIR --out DIR-unlearned
     """
-    from dataclasses import asdict
+    with progress(as_json) as bar:
+        from unsee import api
 
-    from unsee.artifacts.patch import apply_patch
-    from unsee.recipes.sources import shipped_checkpoint
-
-    done = apply_patch(patch, shipped_checkpoint(model), out)
+        bar.stage("applying the patch")
+        done = api.apply(patch, model, out)
     if as_json:
         echo(asdict(done), as_json)
         return
@@ -58,13 +58,12 @@ def verify(
 
     Example: unsee verify DIR DIR-unlearned
     """
-    from dataclasses import asdict
+    with progress(as_json) as bar:
+        from unsee import api
 
-    from unsee.artifacts.verify import verify as compare
-    from unsee.recipes.sources import shipped_checkpoint
-
-    found = compare(shipped_checkpoint(before), shipped_checkpoint(after), probes)
+        bar.stage("comparing the checkpoints")
+        verification = api.verify(before, after, probes=probes)
     if as_json:
-        echo(asdict(found), as_json)
+        echo(asdict(verification), as_json)
         return
-    typer.echo(found.describe())
+    typer.echo(verification.describe())

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 
-from unsee.cli.shared import DeviceName, Json, Set, app, command, complete, echo, renamed
+from unsee.cli.shared import (
+    DeviceName,
+    Json,
+    Set,
+    app,
+    command,
+    complete,
+    echo,
+    progress,
+    renamed,
+    split_names,
+)
 from unsee.errors import ConfigError, warn_renamed
+
+if TYPE_CHECKING:
+    from unsee.api import Comparison, ComparisonOptions
+    from unsee.progress import Bar
 
 Benchmarks = Annotated[
     list[str] | None,
@@ -87,24 +103,20 @@ def compare(
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
-    _compare(
-        "Methods compared",
-        _entries(methods),
-        benchmark,
-        seeds,
-        renamed("--forget", forget, "--forget-ratio", forget_ratio),
-        trials,
-        storage,
-        attack,
-        jobs,
-        model,
-        reference,
-        set_,
-        device,
-        out,
-        table,
-        as_json,
-    )
+    ratios = renamed("--forget", forget, "--forget-ratio", forget_ratio)
+    with progress(as_json) as bar:
+        from unsee import api
+
+        comparison = api.compare(
+            methods,
+            benchmark=benchmark or "pocket",
+            seeds=_seeds(seeds),
+            trials=trials,
+            jobs=jobs,
+            out=out,
+            **_options(bar, ratios, attack, model, reference, set_, device, table, storage),
+        )
+    _print(comparison, as_json)
 
 
 @app.command()
@@ -139,34 +151,21 @@ def ablate(
 
     Example: unsee ablate vkd --only "default,no keep,no erase" --seeds 0
     """
-    from unsee.errors import UnknownNameError
-    from unsee.studies.ablation import variants as find
+    ratios = renamed("--forget", forget, "--forget-ratio", forget_ratio)
+    with progress(as_json) as bar:
+        from unsee import api
 
-    entries = find(method, variants)
-    if only is not None:
-        chosen = _split(only, "--only")
-        for name in chosen:
-            if name not in entries:
-                raise UnknownNameError(f"variant of {method}", name, entries)
-        entries = {name: entries[name] for name in chosen}
-    _compare(
-        f"Parts of {method}",
-        entries,
-        benchmark,
-        seeds,
-        renamed("--forget", forget, "--forget-ratio", forget_ratio),
-        0,
-        None,
-        attack,
-        jobs,
-        model,
-        reference,
-        set_,
-        device,
-        out or Path("runs") / f"ablate-{method}",
-        table,
-        as_json,
-    )
+        comparison = api.ablate(
+            method,
+            variants=variants,
+            only=split_names(only, "--only"),
+            benchmark=benchmark or "pocket",
+            seeds=_seeds(seeds),
+            jobs=jobs,
+            out=out,
+            **_options(bar, ratios, attack, model, reference, set_, device, table),
+        )
+    _print(comparison, as_json)
 
 
 @app.command()
@@ -196,122 +195,105 @@ def meta(
 
     Example: unsee meta --models 4 --methods npo,vkd --seeds 0 --out runs/meta
     """
-    from unsee.recipes.parsing import parse_overrides
-    from unsee.studies.meta_evaluation import MetaEvaluationRequest, judge_metrics
-    from unsee.studies.ratings_page import RATINGS, TABLE, write
+    with progress(as_json) as bar:
+        from unsee import api
+        from unsee.recipes.parsing import parse_overrides
 
-    asked = MetaEvaluationRequest(
-        benchmark, models, _methods(methods), tuple(_seed(s) for s in _split(seeds, "--seeds")),
-        parse_overrides(set_ or []),
-    )  # fmt: skip
-    records, failed = judge_metrics(asked, out, command(), jobs, _told)
-    page = table or out / TABLE
-    ratings = write(records, failed, out, page, command())
+        result = api.meta_evaluate(
+            methods,
+            benchmark=benchmark,
+            models=models,
+            seeds=_seeds(seeds),
+            jobs=jobs,
+            out=out,
+            fields=parse_overrides(set_ or []),
+            table=table,
+            on_done=_printer(bar),
+            command=command(),
+        )
     if as_json:
-        found = {"ratings": [asdict(rating) for rating in ratings], "failed": failed}
-        echo(found | {"table": str(page)}, as_json)
+        rows = [asdict(rating) for rating in result.ratings]
+        echo({"ratings": rows, "failed": result.failed, "table": str(result.table)}, as_json)
     else:
-        typer.echo(page.read_text("utf-8"))
-        for place in (page, out / RATINGS):
-            typer.echo(f"{place.name}: {place}")
-    if failed:
+        typer.echo(result.table.read_text("utf-8"))
+        for path in (result.table, out / "ratings.json"):
+            typer.echo(f"{path.name}: {path}")
+    if result.failed:
         raise typer.Exit(1)
 
 
-def _compare(
-    title: str,
-    entries: dict[str, tuple[str, dict[str, object]]],
-    benchmark: list[str] | None,
-    seeds: str,
-    forget: str | None,
-    trials: int,
-    storage: str | None,
+def _options(
+    bar: Bar,
+    forget_ratio: str | None,
     attack: list[str] | None,
-    jobs: int,
     model: str | None,
     reference: str | None,
     set_: list[str] | None,
     device: str,
-    out: Path,
     table: Path | None,
-    as_json: bool,
-) -> None:
+    storage: str | None = None,
+) -> ComparisonOptions:
+    """The options that compare and ablate share."""
     from unsee.recipes.parsing import parse_overrides
-    from unsee.studies.comparison import ATTACKS, ComparisonRequest
-    from unsee.studies.comparison import compare as do
-    from unsee.studies.comparison_page import CSV, PAGE, TABLE, write
 
-    asked = ComparisonRequest(
-        title=title,
-        entries=entries,
-        benchmark=tuple(benchmark or ("pocket",)),
-        forget_ratios=tuple(_split(forget, "--forget")) if forget is not None else (),
-        seeds=tuple(_seed(text) for text in _split(seeds, "--seeds")),
-        attacks=ATTACKS if attack is None else _attacks(attack),
-        trials=trials,
-        set=parse_overrides(set_ or []),
-        model=model,
-        reference=reference,
-        device=device,
-    )
-    cells = do(asked, out, jobs, storage, _told)
-    page = table or out / TABLE
-    write(cells, out, title, command(), page)
-    failed = [cell for cell in cells if cell.error]
+    options: ComparisonOptions = {
+        "forget_ratio": split_names(forget_ratio, "--forget-ratio") or (),
+        "model": model,
+        "reference": reference,
+        "fields": parse_overrides(set_ or []),
+        "device": device,  # type: ignore[typeddict-item]
+        "table": table,
+        "storage": storage,
+        "on_done": _printer(bar),
+        "command": command(),
+    }
+    if attack is not None:
+        options["attacks"] = _attacks(attack)
+    return options
+
+
+def _print(comparison: Comparison, as_json: bool) -> None:
+    """Prints the tables and where the files are; exits with 1 if a run failed."""
+    cells, table, page = comparison.cells, comparison.table, comparison.page
     if as_json:
-        facts = [
-            {"entry": c.entry, "forget": c.forget_ratio, "seed": c.seed, "folder": str(c.folder),
-             "error": c.error}
-            for c in cells
-        ]  # fmt: skip
-        echo({"runs": facts, "table": str(page), "report": str(out / PAGE)}, as_json)
+        runs = [
+            {
+                "entry": cell.entry,
+                "forget": cell.forget_ratio,
+                "seed": cell.seed,
+                "folder": str(cell.folder),
+                "error": cell.error,
+            }
+            for cell in cells
+        ]
+        echo({"runs": runs, "table": str(table), "report": str(page)}, as_json)
     else:
-        typer.echo(page.read_text("utf-8"))
-        typer.echo(f"{len(cells) - len(failed)} of {len(cells)} runs are done.")
-        for place in (page, out / CSV, out / PAGE):
-            typer.echo(f"{place.name}: {place}")
-    if failed:
+        typer.echo(table.read_text("utf-8"))
+        typer.echo(f"{len(cells) - len(comparison.failed)} of {len(cells)} runs are done.")
+        for path in (table, comparison.folder / "table.csv", page):
+            typer.echo(f"{path.name}: {path}")
+    if comparison.failed:
         raise typer.Exit(1)
 
 
-def _told(name: str, error: str | None) -> None:
-    typer.echo(f"{name}: {error or 'done'}", err=True)
+def _printer(bar: Bar) -> Callable[[str, str | None], None]:
+    """Prints a line on standard error after each run."""
+
+    def on_done(name: str, error: str | None) -> None:
+        bar.stage("running")
+        typer.echo(f"{name}: {error or 'done'}", err=True)
+
+    return on_done
 
 
-def _methods(text: str) -> list[str]:
-    """Registered methods between commas, or all of them."""
-    from unsee.methods import METHODS
-
-    names = METHODS.names() if text == "all" else _split(text, "--methods")
-    for name in names:
-        METHODS.get(name)
-    return names
-
-
-def _entries(text: str) -> dict[str, tuple[str, dict[str, object]]]:
-    """Methods between commas, "all" for all of them, each with its own fields behind it."""
-    from unsee.recipes.parsing import parse_overrides
-
-    found: dict[str, tuple[str, dict[str, object]]] = {}
-    for entry in _split(text, "--methods"):
-        name, *pairs = entry.split()
-        for method in _methods(name):
-            found[" ".join([method, *pairs])] = (method, parse_overrides(pairs))
-    return found
-
-
-def _split(text: str, option: str) -> list[str]:
-    """Names between commas, each once."""
-    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
-        raise ConfigError(f"{option} {text!r} names nothing. Separate values by commas.")
-    return found
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"--seeds: '{text}' is no number of 0 or more. Type, for example, 0,1,2.")
-    return int(text)
+def _seeds(text: str) -> list[int]:
+    seeds = split_names(text, "--seeds") or []
+    for seed in seeds:
+        if not seed.isdecimal():
+            raise ConfigError(
+                f"--seeds: '{seed}' is no number of 0 or more. Type, for example, 0,1,2."
+            )
+    return [int(seed) for seed in seeds]
 
 
 def _attacks(texts: list[str]) -> tuple[dict[str, object], ...]:

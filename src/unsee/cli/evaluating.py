@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import DeviceName, Json, Trust, app, command, complete, echo, run_job
-from unsee.errors import ConfigError
+from unsee.cli.shared import (
+    DeviceName,
+    Json,
+    Trust,
+    app,
+    command,
+    complete,
+    echo,
+    print_run,
+    progress,
+    split_names,
+)
 
 
 @app.command()
@@ -76,48 +84,30 @@ def evaluate(
 
     Example: unsee evaluate --model DIR --data pocket:forget_holdout --data pocket:general
     """
-    from unsee.recipes.evaluate import make_evaluation
-    from unsee.recipes.plan_evaluation import evaluation
+    with progress(as_json) as bar:
+        from unsee import api
 
-    if tasks is None and (
-        tasks_path is not None or limit is not None or shots is not None or chat_template
-    ):
-        raise ConfigError(
-            "--tasks-path, --limit, --shots and --chat-template need --tasks. Type --tasks NAME, "
-            "or leave them out."
+        run = api.evaluate(
+            model,
+            data or (),
+            metrics=split_names(metrics, "--metrics"),
+            tasks=split_names(tasks, "--tasks"),
+            out=out,
+            progress=bar,
+            target=target,
+            reference=reference,
+            patch=patch,
+            max_new_tokens=max_new_tokens,
+            tasks_path=tasks_path,
+            limit=limit,
+            shots=shots,
+            chat_template=chat_template,
+            load_in=load_in,  # type: ignore[arg-type]
+            device=device,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+            command=command(),
         )
-    if tasks is None and not data:
-        raise ConfigError(
-            "nothing to evaluate on is given. Type --data PATH, --tasks NAME, or both."
-        )
-    if metrics is not None and not data:
-        raise ConfigError(
-            "--metrics needs --data, since tasks have their own metrics. Add --data, or leave "
-            "--metrics out."
-        )
-    others = {"reference": reference, "target": target}
-    selection = {
-        "names": tuple(_names(tasks or "")),
-        "path": tasks_path,
-        "limit": limit,
-        "shots": shots,
-        "chat_template": chat_template,
-    }
-    request = make_evaluation(
-        {
-            "model": model,
-            "splits": _splits(data or []),
-            "references": {name: path for name, path in others.items() if path},
-            "metrics": _names(metrics) if metrics is not None else None,
-            "tasks": selection if tasks is not None else None,
-            "patch": patch,
-            "max_new_tokens": max_new_tokens,
-            "load_in": load_in,
-            "trust_remote_code": trust_remote_code,
-            "device": device,
-        }
-    )
-    run_job(evaluation(request, command()), out, as_json)
+    print_run(run, as_json)
 
 
 @app.command()
@@ -183,27 +173,29 @@ def audit(
 
     Example: unsee audit --attack relearn --model DIR --forget people.jsonl --set modules=all
     """
-    from unsee.recipes.components import build_chains
-    from unsee.recipes.evaluate import make_evaluation
-    from unsee.recipes.parsing import parse_overrides
-    from unsee.recipes.plan_evaluation import evaluation
+    with progress(as_json) as bar:
+        from unsee import api
+        from unsee.recipes.parsing import parse_overrides
 
-    paths = {"forget": forget, "forget_holdout": holdout, "retain_holdout": retain_holdout}
-    others = {"reference": reference, "retain_only": retain_only, "target": target}
-    options = make_evaluation(
-        {
-            "model": model,
-            "splits": {name: path for name, path in paths.items() if path},
-            "references": {name: path for name, path in others.items() if path},
-            "retain": retain,
-            "non_members": non_members,
-            "trust_remote_code": trust_remote_code,
-            "device": device,
-        }
-    )
-    chains = build_chains(attack or ["relearn"], parse_overrides(set_ or []))
-    request = replace(options, attacks=tuple(chains))
-    run_job(evaluation(request, command()), out, as_json)
+        run = api.audit(
+            model,
+            forget=forget,
+            attacks=attack or ["relearn"],
+            out=out,
+            progress=bar,
+            holdout=holdout,
+            retain=retain,
+            retain_holdout=retain_holdout,
+            non_members=non_members,
+            target=target,
+            reference=reference,
+            retain_only=retain_only,
+            fields=parse_overrides(set_ or []),
+            device=device,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+            command=command(),
+        )
+    print_run(run, as_json)
 
 
 @app.command()
@@ -223,25 +215,3 @@ def report(
     from unsee import report as reports
 
     echo({"report": str(reports.write(runs, output))}, as_json)
-
-
-def _names(listed: str) -> list[str]:
-    return [name.strip() for name in listed.split(",")]
-
-
-def _splits(pairs: list[str]) -> dict[str, str]:
-    from unsee.recipes.specs import parse_spec
-
-    found = {}
-    for pair in pairs:
-        # "?ratio=5" has a "=" too, and a split's own name needs none before it.
-        name, separator, path = pair.partition("=")
-        if not re.fullmatch(r"[\w-]+", name):
-            separator = ""
-        if not separator:
-            spec = parse_spec(pair)
-            name, path = (spec.split if spec else "data"), pair
-        if name in found:
-            raise ConfigError(f"--data {pair}: the split '{name}' is given twice. Type NAME=PATH.")
-        found[name] = path
-    return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import typer
 
-from unsee.cli.shared import DryRun, Json, Out, Overrides, RecipeFile, app, command, echo
+from unsee.cli.shared import DryRun, Json, Out, Overrides, RecipeFile, app, command, echo, progress
 
 
 @app.command()
@@ -24,26 +25,20 @@ def finetune(
 
     Example: unsee finetune finetune-pocket-lora who=all --out models
     """
-    from unsee.progress import bar
-    from unsee.recipes.catalog import find_recipe
-    from unsee.recipes.finetune import read_finetune
-    from unsee.recipes.plan_finetune import plan_finetune
-    from unsee.runs.finetune import finetune, finished_finetune
+    with progress(as_json) as bar:
+        from unsee import api
+        from unsee.recipes.catalog import find_recipe
+        from unsee.recipes.parsing import parse_overrides
 
-    recipe = find_recipe(recipe)
-    made = read_finetune(recipe, overrides or [])
-    lesson = plan_finetune(made)
+        fields = parse_overrides(overrides or [])
+        folder = out or Path("runs") / find_recipe(recipe).stem
+        if not dry_run:
+            record = api.finetune(recipe, out=folder, progress=bar, command=command(), **fields)
     if dry_run:
-        echo({"recipe": str(recipe), "base": lesson.base, "models": lesson.describe()}, as_json)
-        return
-    place = out or Path("runs") / recipe.stem
-    if finished_finetune(lesson, place) is not None:
-        typer.echo(f"Note: {place} holds these models, finished before.", err=True)
-    with bar(quiet=as_json) as shown:
-        record = finetune(lesson, place, command(), shown)
-    if as_json:
-        echo(record.to_dict(), as_json)
-        return
-    for who, model in record.models.items():
-        for kind, name in model.saved.items():
-            typer.echo(f"{who} {kind}: {place / name}")
+        echo(api.check_finetune(recipe, **fields), as_json)
+    elif as_json:
+        echo(json.loads((folder / "finetune.json").read_text("utf-8")), as_json)
+    else:
+        for role, model in record.models.items():
+            for kind, name in model.saved.items():
+                typer.echo(f"{role} {kind}: {folder / name}")

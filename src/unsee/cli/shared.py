@@ -18,6 +18,7 @@ from unsee.training.launcher import is_main_process
 
 if TYPE_CHECKING:
     from unsee.progress import Bar
+    from unsee.records.reader import Run
 
 app = typer.Typer(
     name="unsee",
@@ -109,6 +110,20 @@ def renamed(old: str, old_value: T | None, new: str, value: T | None) -> T | Non
     return old_value
 
 
+def split_names(text: str | None, option: str) -> list[str] | None:
+    """Names between commas, each once; None if the option is not given.
+
+    Raises:
+        ConfigError: If it names nothing.
+    """
+    if text is None:
+        return None
+    split = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not split:
+        raise ConfigError(f"{option} {text!r} names nothing. Separate values by commas.")
+    return split
+
+
 @contextmanager
 def progress(as_json: bool = False) -> Iterator[Bar]:
     """A progress bar on standard error for the length of a command, shown on terminals only.
@@ -124,39 +139,17 @@ def progress(as_json: bool = False) -> Iterator[Bar]:
         yield shown.stage("reading data")
 
 
-def run_recipe(recipe: Any, kind: str, out: Path, as_json: bool) -> None:
-    """Plans a recipe, prints notes about it, and runs it."""
-    from unsee.recipes.plan import plan
-
-    job, notes = plan(recipe, kind, command())
-    for note in (*notes, *job.advice()) if is_main_process() else ():
-        typer.echo(f"Note: {note}", err=True)
-    run_job(job, out, as_json)
-
-
-def run_job(job: Any, out: Path, as_json: bool) -> None:
-    """Runs a job with progress, and prints its verdict and where things are."""
-    from unsee.progress import bar
-    from unsee.runs.preflight import finished_run
-    from unsee.runs.run import run as do
-
-    if finished_run(job, out) is not None and is_main_process():
-        typer.echo(
-            f"Note: {out} holds this run, finished before. To run it again, name another folder "
-            "with --out, or remove this one.",
-            err=True,
-        )
-    with bar(quiet=as_json or not is_main_process()) as shown:
-        result = do(job, out, shown)
-    if result is None or not is_main_process():
+def print_run(run: Run, as_json: bool) -> None:
+    """Prints the verdict of a run and where its files are; as JSON, all of summary.json."""
+    if not is_main_process():
         return
-    summary = result.summary
     if as_json:
-        echo(summary.to_dict(), as_json)
+        echo(json.loads((run.folder / "summary.json").read_text("utf-8")), as_json)
         return
-    typer.echo(summary.verdict)
-    for key, value in (summary.artifacts.to_dict() if summary.artifacts else {}).items():
-        typer.echo(f"{key}: {out / value}")
+    typer.echo(run.summary.verdict)
+    written = run.summary.artifacts.to_dict() if run.summary.artifacts is not None else {}
+    for name, path in written.items():
+        typer.echo(f"{name}: {run.folder / path}")
 
 
 def command() -> str:

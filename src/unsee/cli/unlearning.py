@@ -21,7 +21,8 @@ from unsee.cli.shared import (
     command,
     complete,
     echo,
-    run_recipe,
+    print_run,
+    progress,
 )
 
 
@@ -37,9 +38,11 @@ def demo(
 
     Example: unsee demo --out runs/demo
     """
-    from unsee.recipes.unlearn import demo_recipe
+    with progress(as_json) as bar:
+        from unsee import api
 
-    run_recipe(demo_recipe(seed), "demo", out, as_json)
+        made = api.demo(out, seed=seed, progress=bar, command=command())
+    print_run(made, as_json)
 
 
 @app.command()
@@ -98,20 +101,31 @@ def unlearn(
 
     Example: unsee unlearn --model DIR --forget photos/ --out runs/job
     """
-    from unsee.recipes.parsing import parse_overrides
-    from unsee.recipes.unlearn import default_out, make_recipe
+    with progress(as_json) as bar:
+        from unsee import api
+        from unsee.recipes.parsing import parse_overrides
 
-    given = {
-        "model": model, "forget": forget, "retain": retain, "strangers": strangers,
-        "reference": reference, "method": method, "save": save, "names": names,
-        "seed": seed, "trust_remote_code": trust_remote_code,
-        "device": device,
-    }  # fmt: skip
-    fields = parse_overrides(set_ or [])
-    if supervision is not None:
-        fields["supervision"] = supervision
-    recipe = make_recipe(given | {"set": fields}, {})
-    run_recipe(recipe, "unlearn", out or default_out("unlearn", recipe), as_json)
+        fields = parse_overrides(set_ or [])
+        if supervision is not None:
+            fields["supervision"] = supervision
+        made = api.unlearn(
+            model,
+            forget=forget,
+            retain=retain,
+            method=method,
+            out=out,
+            progress=bar,
+            command=command(),
+            strangers=strangers,
+            reference=reference,
+            save=save,
+            names=names,
+            seed=seed,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            **fields,
+        )
+    print_run(made, as_json)
 
 
 @app.command()
@@ -126,15 +140,14 @@ def run(
 
     Example: unsee run pocket-vkd lr=1e-4 --out runs/vkd
     """
-    from unsee.recipes.catalog import find_recipe
-    from unsee.recipes.plan import plan
-    from unsee.recipes.unlearn import default_out, read_recipe
+    with progress(as_json) as bar:
+        from unsee import api
+        from unsee.recipes.parsing import parse_overrides
 
-    recipe = find_recipe(recipe)
-    made = read_recipe(recipe, overrides or [])
+        fields = parse_overrides(overrides or [])
+        if not dry_run:
+            made = api.run(recipe, out=out, progress=bar, command=command(), **fields)
     if dry_run:
-        job, _ = plan(made, "run", command())
-        counts = {name: len(samples) for name, samples in job.splits.items()}
-        echo({"recipe": str(recipe), "method": made.method.name, "splits": counts}, as_json)
-        return
-    run_recipe(made, "run", out or default_out(recipe.stem, made), as_json)
+        echo(api.check_recipe(recipe, **fields), as_json)
+    else:
+        print_run(made, as_json)

@@ -1,0 +1,551 @@
+"""Runs of one model: unlearn, run, demo, evaluate, audit, finetune; and apply and verify."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from unsee.api.inputs import (
+    Location,
+    Progress,
+    attack_text,
+    chains_of,
+    changed_fields,
+    command_line,
+    given_sources,
+    named_splits,
+    plain_settings,
+    source_of,
+)
+from unsee.artifacts.patch import Applied, apply_patch
+from unsee.artifacts.verify import Verification
+from unsee.artifacts.verify import verify as verify_checkpoints
+from unsee.attacks import Attack, Chain
+from unsee.errors import ConfigError, WorkerFinished
+from unsee.methods import Method
+from unsee.models.devices import Device
+from unsee.models.quantization import LoadIn
+from unsee.progress import Bar, as_bar
+from unsee.recipes.catalog import find_recipe
+from unsee.recipes.evaluate import make_evaluation
+from unsee.recipes.finetune import make_finetune
+from unsee.recipes.job import Job
+from unsee.recipes.parsing import read_yaml
+from unsee.recipes.plan import plan
+from unsee.recipes.plan_evaluation import evaluation
+from unsee.recipes.plan_finetune import plan_finetune
+from unsee.recipes.unlearn import Recipe, default_out, demo_recipe, make_recipe
+from unsee.records.reader import Run
+from unsee.records.schema import FinetuneRecord
+from unsee.runs import finetune as finetuning
+from unsee.runs import run as running
+from unsee.runs.preflight import finished_run
+from unsee.training.launcher import is_main_process
+
+LOGGER = logging.getLogger("unsee")
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """Further arguments of `evaluate`.
+
+    Attributes:
+        target: The model before unlearning; evaluated on the same data.
+        reference: Reference model, trained without images of the forgotten people.
+        patch: Visual patch to apply to the model in memory.
+        max_new_tokens: Longest answer to generate (tokens); default: 24, or the benchmark's.
+        tasks_path: Folder of further tasks in lm-eval's YAML format.
+        limit: Largest number of samples for each task.
+        shots: Few-shot examples; default: what each task says.
+        chat_template: Apply the chat template to the prompts of tasks.
+        load_in: Quantize the weights when loading: "8bit" or "4bit".
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+        command: How to repeat the run, for the record; default: a command line that does the same.
+    """
+
+    target: Location | None
+    reference: Location | None
+    patch: Location | None
+    max_new_tokens: int | None
+    tasks_path: Location | None
+    limit: int | None
+    shots: int | None
+    chat_template: bool
+    load_in: LoadIn | None
+    device: Device
+    trust_remote_code: bool
+    command: str | None
+
+
+class AuditOptions(TypedDict, total=False):
+    """Further arguments of `audit`.
+
+    Attributes:
+        holdout: Held-out forget samples, which score the attack; default: part of `forget`.
+        retain: Samples of other people that the attacker also has.
+        retain_holdout: Retain samples to score after the attack.
+        non_members: Non-member samples: controls for membership inference.
+        target: The model before unlearning.
+        reference: Reference model, trained without images of the forgotten people; attacked too.
+        retain_only: Model trained on nothing about the forgotten people; attacked too.
+        fields: Fields of every attack that has them, or of one as "ATTACK.field".
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+        command: How to repeat the run, for the record; default: a command line that does the same.
+    """
+
+    holdout: Location | None
+    retain: Location | None
+    retain_holdout: Location | None
+    non_members: Location | None
+    target: Location | None
+    reference: Location | None
+    retain_only: Location | None
+    fields: Mapping[str, Any]
+    device: Device
+    trust_remote_code: bool
+    command: str | None
+
+
+def unlearn(
+    model: Location,
+    *,
+    forget: Location,
+    retain: Location | None = None,
+    method: str | Method = "vkd",
+    out: Location | None = None,
+    progress: Progress = None,
+    command: str | None = None,
+    **settings: Any,
+) -> Run:
+    """Unlearns people from a checkpoint, and evaluates the result if there are answers.
+
+    Args:
+        model: Checkpoint to unlearn.
+        forget: Images or samples to forget.
+        retain: Images or samples that the model must still recognise.
+        method: Name of a registered method, or a method with its fields set.
+        out: Run folder to write; default: runs/unlearn-METHOD-HASH.
+        progress: A bar, or a function that is called with the stage, the steps done, the steps in
+            all, and the loss terms (nats) by name.
+        command: How to repeat the run, for the record; default: a command line that does the same.
+        **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
+            settings`), or of a recipe: strangers, reference, retain_only, attacks, save, names,
+            seed, device, trust_remote_code.
+
+    Returns:
+        The record of the run. `run.folder` holds the patch or the model.
+
+    Raises:
+        UnseeError: If the model, the data or a setting cannot be used; nothing is written then.
+        RunError: If `out` holds something else than this run, unfinished.
+        TrainingError: If training fails.
+        WorkerFinished: In every process but the first, if a launcher started several.
+
+    Example:
+        run = unsee.unlearn("pocket:target", forget="photos/", out="runs/job", steps=100)
+        run.summary.guarantees.changed_tensors
+    """
+    name = method
+    if isinstance(method, Method):
+        # Only what differs from the defaults, which planning may replace to suit the data.
+        name, settings = method.name, changed_fields(method) | settings
+    given = {"model": source_of(model), "forget": str(forget), "method": name}
+    if retain is not None:
+        given["retain"] = str(retain)
+    recipe = make_recipe(given, plain_settings(settings))
+    folder = Path(out) if out is not None else default_out("unlearn", recipe)
+    return run_recipe(recipe, "unlearn", folder, progress, command)
+
+
+def run(
+    recipe: Location | Recipe,
+    *,
+    out: Location | None = None,
+    progress: Progress = None,
+    command: str | None = None,
+    **overrides: Any,
+) -> Run:
+    """Runs a recipe: trains, evaluates, attacks and reports.
+
+    Args:
+        recipe: A YAML file, the name of a shipped recipe such as "pocket-vkd", or a recipe.
+        out: Run folder to write; default: runs/RECIPE-METHOD-HASH.
+        progress: As for `unlearn`.
+        command: As for `unlearn`.
+        **overrides: Fields of the recipe, of its method or of the training, to replace.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        UnseeError: As for `unlearn`.
+
+    Example:
+        run = unsee.run("pocket-vkd", out="runs/vkd", lr=1e-4)
+        run.summary.measures["forget_holdout/vqa/accuracy"].value
+    """
+    name = recipe.method.name if isinstance(recipe, Recipe) else Path(recipe).stem
+    parsed = read_recipe(recipe, overrides)
+    folder = Path(out) if out is not None else default_out(name, parsed)
+    return run_recipe(parsed, "run", folder, progress, command)
+
+
+def demo(
+    out: Location = Path("runs/demo"),
+    *,
+    seed: int = 0,
+    progress: Progress = None,
+    command: str | None = None,
+) -> Run:
+    """Runs a complete example on a small model that ships with unsee.
+
+    Unlearns four people with VKD's defaults from a tiny LLaVA, attacks the result with six
+    relearning budgets, and writes a report. Takes about two minutes on two CPU cores.
+
+    Args:
+        out: Run folder to write.
+        seed: Seed of every random draw.
+        progress: As for `unlearn`.
+        command: As for `unlearn`.
+
+    Example:
+        run = unsee.demo("runs/demo")
+        run.summary.verdict
+    """
+    return run_recipe(demo_recipe(seed), "demo", Path(out), progress, command)
+
+
+def evaluate(
+    model: Location,
+    data: Location | Sequence[Location] | Mapping[str, Location] = (),
+    *,
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    out: Location = Path("runs/evaluate"),
+    progress: Progress = None,
+    **options: Unpack[EvaluateOptions],
+) -> Run:
+    """Evaluates a model, or a visual patch applied to it, and leaves it unchanged.
+
+    Args:
+        model: Checkpoint to evaluate.
+        data: Samples with answers: one or more, or a mapping of names of splits to them.
+        metrics: Registered metrics; default: those of the benchmark.
+        tasks: Tasks of lm-evaluation-harness (`pip install 'unsee[lm-eval]'`).
+        out: Run folder to write.
+        progress: As for `unlearn`.
+        **options: See `EvaluateOptions`.
+
+    Returns:
+        The record of the run; `run.summary.measures` holds the scores (0..1).
+
+    Raises:
+        ConfigError: If there is nothing to evaluate on, or an option does not fit.
+        UnseeError: If the model or the data cannot be used.
+
+    Example:
+        run = unsee.evaluate("pocket:target", ["pocket:forget_holdout", "pocket:general"])
+        run.summary.measures["forget_holdout/vqa/accuracy"].value
+    """
+    bar = as_bar(progress).stage("reading data")
+    splits = named_splits(data)
+    selection = {
+        "names": list(tasks or ()),
+        "path": options.get("tasks_path"),
+        "limit": options.get("limit"),
+        "shots": options.get("shots"),
+        "chat_template": options.get("chat_template", False),
+    }
+    if tasks is None and any(value not in (None, False, []) for value in selection.values()):
+        raise ConfigError(
+            "--tasks-path, --limit, --shots and --chat-template need --tasks. Type --tasks NAME, "
+            "or leave them out."
+        )
+    if tasks is None and not splits:
+        raise ConfigError("nothing to evaluate on. Type --data PATH, --tasks NAME, or both.")
+    if metrics is not None and not splits:
+        raise ConfigError(
+            "--metrics needs --data, since tasks have their own metrics. Add --data, or leave "
+            "--metrics out."
+        )
+    command = options.get("command") or command_line(
+        "evaluate",
+        {
+            "model": model,
+            "data": [f"{name}={path}" for name, path in splits.items()],
+            "metrics": ",".join(metrics or ()),
+            "tasks": ",".join(tasks or ()),
+            **options,
+            "out": out,
+        },
+    )
+    request = make_evaluation(
+        {
+            "model": source_of(model),
+            "splits": splits,
+            "references": given_sources(options, "reference", "target"),
+            "metrics": metrics,
+            "tasks": selection if tasks is not None else None,
+            "patch": options.get("patch"),
+            "max_new_tokens": options.get("max_new_tokens"),
+            "load_in": options.get("load_in"),
+            "trust_remote_code": options.get("trust_remote_code", False),
+            "device": options.get("device", "auto"),
+        }
+    )
+    return run_job(evaluation(request, command), Path(out), bar)
+
+
+def audit(
+    model: Location,
+    *,
+    forget: Location,
+    attacks: str | Sequence[str | Attack | Chain] = "relearn",
+    out: Location = Path("runs/audit"),
+    progress: Progress = None,
+    **options: Unpack[AuditOptions],
+) -> Run:
+    """Attacks a model to recover what it should have forgotten; the model is left unchanged.
+
+    Args:
+        model: Unlearned checkpoint to attack.
+        forget: What it should have forgotten: samples with answers.
+        attacks: One or more: "NAME?field=value&field=value" with "+" between those of a chain,
+            "all" for every registered attack, or attack objects.
+        out: Run folder to write.
+        progress: As for `unlearn`.
+        **options: See `AuditOptions`.
+
+    Returns:
+        The record of the run; `run.summary.attacks` holds what each attack recovered.
+
+    Raises:
+        ConfigError: If an attack or one of its fields is unknown.
+        UnseeError: If the model or the data cannot be used.
+
+    Example:
+        run = unsee.audit("unlearned", forget="pocket:forget", attacks="relearn?steps=20")
+        run.summary.attacks.relearn[0].curve("unlearned")
+    """
+    bar = as_bar(progress).stage("reading data")
+    fields = options.get("fields", {})
+    chains = chains_of(attacks, fields)
+    splits = {"forget": str(forget)}
+    for option, split in (("holdout", "forget_holdout"), ("retain_holdout", "retain_holdout")):
+        if (path := options.get(option)) is not None:
+            splits[split] = str(path)
+    command = options.get("command") or command_line(
+        "audit",
+        {
+            "attack": [attack_text(chain) for chain in chains],
+            "model": model,
+            "forget": forget,
+            **options,
+            "fields": None,
+            "out": out,
+        },
+    )
+    request = make_evaluation(
+        {
+            "model": source_of(model),
+            "splits": splits,
+            "references": given_sources(options, "reference", "retain_only", "target"),
+            **{k: str(v) for k in ("retain", "non_members") if (v := options.get(k))},
+            "trust_remote_code": options.get("trust_remote_code", False),
+            "device": options.get("device", "auto"),
+        }
+    )
+    job = evaluation(replace(request, attacks=tuple(chains)), command)
+    return run_job(job, Path(out), bar)
+
+
+def apply(patch: Location, model: Location, out: Location) -> Applied:
+    """Applies a visual patch to its base checkpoint, and writes the result.
+
+    Weight files are rewritten one at a time; those without changed tensors are copied.
+
+    Args:
+        patch: Patch folder, such as `run.folder / "patch"`.
+        model: Checkpoint that the patch was made from.
+        out: Checkpoint folder to write.
+
+    Returns:
+        What was written: the manifest of the patch, and which files were rewritten or copied.
+
+    Raises:
+        PatchError: If the patch is damaged, or belongs to another checkpoint.
+
+    Example:
+        unsee.apply("runs/job/patch", "checkpoints/llava-7b", "unlearned")
+    """
+    return apply_patch(Path(patch), source_of(model), Path(out))
+
+
+def verify(
+    before: Location, after: Location, *, probes: int = 64, trust_remote_code: bool = False
+) -> Verification:
+    """Lists the differences between two checkpoints, tensor by tensor.
+
+    Args:
+        before: A checkpoint.
+        after: Another checkpoint of the same family.
+        probes: Number of texts to compare the two models' logits on; 0 loads no model.
+        trust_remote_code: Allow the checkpoints' own Python code to run.
+
+    Returns:
+        The differences; `print(verification.describe())` prints them.
+
+    Raises:
+        ModelError: If a checkpoint cannot be read, or they are of different families.
+
+    Example:
+        >>> verification = verify("pocket:base", "pocket:base", probes=0)
+        >>> verification.language_identical, len(verification.differing)
+        (True, 0)
+    """
+    sources = source_of(before), source_of(after)
+    return verify_checkpoints(*sources, probes, trust_remote_code=trust_remote_code)
+
+
+def finetune(
+    recipe: Location | Mapping[str, Any],
+    *,
+    out: Location | None = None,
+    progress: Progress = None,
+    command: str | None = None,
+    **overrides: Any,
+) -> FinetuneRecord:
+    """Fine-tunes target, visual-retain and retain-only models from a base checkpoint.
+
+    Args:
+        recipe: A YAML file, the name of a shipped recipe such as "finetune-pocket-lora", or the
+            fields of one (`unsee show finetune`).
+        out: Folder to write; default: runs/RECIPE.
+        progress: As for `unlearn`.
+        command: As for `unlearn`.
+        **overrides: Fields of the recipe to replace.
+
+    Returns:
+        The record of the fine-tuning, which `out` holds as finetune.json.
+
+    Raises:
+        UnseeError: If the recipe, the base checkpoint or the data cannot be used.
+
+    Example:
+        unsee.finetune({"benchmark": "pocket", "who": "all"}, out="models", steps=100)
+    """
+    bar = as_bar(progress).stage("reading data")
+    content, file = _read_finetune(recipe)
+    job = plan_finetune(make_finetune({**content, **overrides}))
+    folder = Path(out) if out is not None else Path("runs") / (file.stem if file else "finetune")
+    command = command or command_line("finetune", {"out": folder}, [folder / "recipe.yaml"])
+    if finetuning.finished_finetune(job, folder) is not None:
+        LOGGER.warning(f"{folder} holds these models, finished before.")
+    return finetuning.finetune(job, folder, command, bar)
+
+
+def check_recipe(recipe: Location | Recipe, **overrides: Any) -> dict[str, Any]:
+    """Checks a recipe and its data without loading a model.
+
+    Args:
+        recipe: As for `run`.
+        **overrides: As for `run`.
+
+    Returns:
+        The file, the method, and the number of samples in each split.
+
+    Raises:
+        UnseeError: If the recipe or its data cannot be used.
+
+    Example:
+        >>> check_recipe("pocket-vkd", lr=1e-4)["splits"]["forget_holdout"]
+        180
+    """
+    parsed = read_recipe(recipe, overrides)
+    job, _ = plan(parsed, "run", "")
+    counts = {name: len(samples) for name, samples in job.splits.items()}
+    file = "" if isinstance(recipe, Recipe) else str(find_recipe(recipe))
+    return {"recipe": file, "method": parsed.method.name, "splits": counts}
+
+
+def check_finetune(recipe: Location | Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """Checks a fine-tuning recipe and its data without loading a model.
+
+    Args:
+        recipe: As for `finetune`.
+        **overrides: As for `finetune`.
+
+    Returns:
+        The file, the base checkpoint, and what each model is trained on.
+
+    Raises:
+        UnseeError: If the recipe or its data cannot be used.
+    """
+    content, file = _read_finetune(recipe)
+    job = plan_finetune(make_finetune({**content, **overrides}))
+    return {"recipe": str(file or ""), "base": job.base, "models": job.describe()}
+
+
+def _read_finetune(recipe: Location | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path | None]:
+    """The fields of a fine-tuning recipe, and its file if it has one."""
+    if isinstance(recipe, Mapping):
+        return recipe, None
+    return read_yaml(Path(recipe), "who: target"), find_recipe(recipe)
+
+
+def read_recipe(recipe: Location | Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe with some of its fields replaced.
+
+    Args:
+        recipe: As for `run`.
+        overrides: Values by field of the recipe, of its method or of the training.
+
+    Raises:
+        ConfigError: If the recipe cannot be read, or anything in it is not allowed.
+    """
+    content = (
+        recipe.values() if isinstance(recipe, Recipe) else read_yaml(Path(recipe), "method: vkd")
+    )
+    return make_recipe(content, plain_settings(overrides))
+
+
+def run_recipe(
+    recipe: Recipe, kind: str, out: Path, progress: Progress, command: str | None
+) -> Run:
+    """Plans and runs a recipe.
+
+    Args:
+        recipe: The recipe.
+        kind: What the record calls it: "demo", "unlearn" or "run".
+        out: Run folder to write.
+        progress: As for `unlearn`.
+        command: How to repeat it; None is `unsee run` on the recipe in the run folder.
+    """
+    bar = as_bar(progress).stage("reading data")
+    command = command or command_line("run", {"out": out}, [out / "recipe.yaml"])
+    job, notes = plan(recipe, kind, command)
+    if is_main_process():
+        for note in (*notes, *job.advice()):
+            LOGGER.warning(note)
+    return run_job(job, out, bar)
+
+
+def run_job(job: Job, out: Path, bar: Bar) -> Run:
+    """Runs a job in its folder, and reads the record.
+
+    Raises:
+        WorkerFinished: In every process but the first, which writes the record.
+    """
+    if is_main_process() and finished_run(job, out) is not None:
+        LOGGER.warning(
+            f"{out} holds this run, finished before. To run it again, name another folder with "
+            "--out, or remove this one."
+        )
+    result = running.run(job, out, bar)
+    if result is None:
+        raise WorkerFinished("the training is done; process 0 writes the record.")
+    return result

@@ -194,7 +194,20 @@ def test_extras_named_in_errors_exist() -> None:
         for group in re.findall(r"unsee\[([\w,-]+)\]", path.read_text("utf-8"))
         for extra in group.split(",")
     }
-    assert named <= extras
+    # `require_extra("sklearn", "probe", ...)`, and `requires` of a metric or an attack.
+    required = {
+        pair
+        for path in MODULES
+        for pair in re.findall(
+            r"requir\w+\W[^\n]*\(\"(\w+)\", \"([\w-]+)\"", path.read_text("utf-8")
+        )
+    }
+    assert {extra for _, extra in required} >= {"compare", "probe", "bleu", "pandas"}
+    assert named | {extra for _, extra in required} <= extras
+    for module, extra in required:
+        distribution = {"sklearn": "scikit-learn"}.get(module, module)
+        listed = project["optional-dependencies"][extra]
+        assert any(line.startswith(distribution) for line in listed), module
 
 
 def test_python_floor_is_the_same_everywhere() -> None:

@@ -1,1 +1,1 @@
-"""What a run leaves behind: patches, model cards, and proofs of what changed."""
+"""Artifacts of a run: visual patches, model cards, and checks of what changed."""

@@ -40,7 +40,7 @@ class BaseTensor:
         dtype: As safetensors spells it, such as "BF16"; None for a tensor that is not visual, whose
             file was never opened.
         shape: Its shape; None where the model has no parameter of that name.
-        sha256: Of its bytes; None for a tensor that is not visual.
+        sha256: SHA-256 of its bytes; None for a tensor that is not visual.
     """
 
     name: str

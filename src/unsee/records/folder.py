@@ -52,6 +52,11 @@ class RunFolder:
     def open(cls, path: Path, recipe: str, same: SameRecipe = same_text) -> RunFolder:
         """Creates the folder, or resumes an unfinished run of the same recipe.
 
+        Args:
+            path: The folder.
+            recipe: The recipe's text.
+            same: Whether two recipes' texts are the same recipe.
+
         Raises:
             RunError: If the folder holds something else, or a finished run.
         """
@@ -68,6 +73,11 @@ class RunFolder:
     @staticmethod
     def refuse(path: Path, recipe: str, same: SameRecipe = same_text) -> None:
         """Checks that `open` would accept the folder; nothing is written.
+
+        Args:
+            path: The folder.
+            recipe: The recipe's text.
+            same: Whether two recipes' texts are the same recipe.
 
         Raises:
             RunError: If the folder holds something else, or a finished run.
@@ -94,13 +104,25 @@ class RunFolder:
 
     @staticmethod
     def holds_finished(path: Path, recipe: str, same: SameRecipe = same_text) -> bool:
-        """Whether the folder holds a finished run of this recipe."""
+        """Whether the folder holds a finished run of a recipe.
+
+        Args:
+            path: The folder.
+            recipe: The recipe's text.
+            same: Whether two recipes' texts are the same recipe.
+        """
         finished = (path / SUMMARY).exists() and (path / REPORT).exists()
         return finished and RunFolder.holds_recipe(path, recipe, same)
 
     @staticmethod
     def holds_recipe(path: Path, recipe: str, same: SameRecipe = same_text) -> bool:
-        """Whether the folder is of this recipe; the command in its first line may differ."""
+        """Whether the folder is of a recipe; the command in its first line may differ.
+
+        Args:
+            path: The folder.
+            recipe: The recipe's text.
+            same: Whether two recipes' texts are the same recipe.
+        """
         stored = path / RECIPE
         return stored.exists() and same(stored.read_text("utf-8"), recipe)
 

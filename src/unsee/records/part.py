@@ -1,4 +1,4 @@
-"""What the parts of a record have in common: types of numbers and text, and unknown keys."""
+"""Base classes of the parts of a record, and the types of their numbers and texts."""
 
 from __future__ import annotations
 

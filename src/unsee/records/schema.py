@@ -172,7 +172,7 @@ class BenchmarkRecord(OpenRecordPart):
 
 
 class Guarantees(RecordPart):
-    """What was checked about the model that a run leaves; null is "not checked"."""
+    """Checks of the model that a run saves; null is "not checked"."""
 
     text_identical: Bool | None = Field(
         default=None,
@@ -257,7 +257,7 @@ class Representation(RecordPart):
 
 
 class HarnessTask(RecordPart):
-    """What a task or group of lm-evaluation-harness asked."""
+    """A task or group of lm-evaluation-harness, and the samples that it asked."""
 
     version: JsonValue = Field(default=None, description="Version of the task.")
     shots: Int | None = Field(default=None, description="Number of few-shot examples shown.")

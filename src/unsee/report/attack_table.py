@@ -26,7 +26,7 @@ class Row:
         attack: Name of the attack or chain.
         what: Its fields, or the name of the number.
         cells: Forgotten people, by model: "before → after" or the number.
-        retain: The same for other people, of the unlearned model.
+        retain: Other people, for the unlearned model: "before → after" or the number.
         n: Number of questions or samples about the forgotten people.
     """
 

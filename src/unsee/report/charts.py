@@ -182,9 +182,15 @@ def scatter(
 
 
 def strip(marks: Sequence[Mark], *, uid: str, title: str, percent: bool = True) -> Markup:
-    """A strip from 0 to 1: above, the way from before to after; below, the references.
+    """A strip from 0 to 1: the scores before and after above, the references below.
 
     Positions are in percent, so the strip stretches while markers and text keep their size.
+
+    Args:
+        marks: The models' scores, drawn in order, the last on top.
+        uid: Unique in the page; links title and description to the drawing.
+        title: Name of the measure, read out instead of the drawing.
+        percent: Whether scores are shown as 0..100 %.
     """
     desc = "; ".join(f"{mark.name} {_unit(mark.value, percent)}" for mark in marks)
     svg = _svg(uid, title, desc, {"width": "100%", "height": "36", "class": "strip"})
@@ -223,7 +229,13 @@ def key(style: str) -> Markup:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that span `low` to `high`, about `count` steps of 1, 2 or 5 apart."""
+    """Returns round numbers that span a range, in steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: Lower end of the range.
+        high: Upper end of the range.
+        count: Approximate number of steps.
+    """
     if not high > low:
         high = low + 1.0
     raw = (high - low) / count

@@ -31,7 +31,7 @@ class Row:
 
 
 def guarantees(run: Run) -> list[Row]:
-    """What was checked about the unlearned model; empty if nothing was."""
+    """Checks of the unlearned model; empty if there were none."""
     checked = run.summary.guarantees
     if checked is None:
         return []

@@ -1,4 +1,4 @@
-"""Pictures for the page: decoded, scaled and embedded, so that the file needs nothing beside it."""
+"""Pictures of the report: decoded, scaled and embedded, so that the file is self-contained."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LARGE = 360
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture in the page, or why it is not there.
+    """A picture in the report, or the reason why it is absent.
 
     Attributes:
-        uri: A data URI; empty where the picture could not be read.
-        width: Of the embedded picture, in pixels.
-        height: Of the embedded picture, in pixels.
+        uri: A data URI; empty if the picture could not be read.
+        width: Width of the embedded picture, in pixels.
+        height: Height of the embedded picture, in pixels.
         crisp: Whether to enlarge it without smoothing.
-        absent: The reason in words where `uri` is empty.
+        absent: The reason in words if `uri` is empty.
     """
 
     uri: str = ""
@@ -43,8 +43,8 @@ class Embedded:
 def embed(picture: str | None, folder: Path) -> Embedded:
     """Embeds a picture of a record.
 
-    The pixels are encoded anew, so that no metadata of a photograph (place, camera) gets into a
-    report that may be passed on.
+    The pixels are encoded again, so that the metadata of a photograph (place, camera) does not
+    get into a report that may be published.
 
     Args:
         picture: A path, absolute or relative to `folder`; or FILE.parquet#ROW.FIELD.

@@ -123,7 +123,13 @@ def _scale(groups: list[Group]) -> str:
 
 
 def facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
-    """The tiles: the five numbers that the verdict rests on."""
+    """Returns the tiles: the five numbers that the verdict depends on.
+
+    Args:
+        run: The run.
+        judgement: Its verdict.
+        uid: A prefix of the ids of the run's sections.
+    """
     anchor = f"{uid}-measures"
     return [
         _seen_fact(run, FORGOTTEN, forgotten_prefixes(run.summary), anchor, judgement),

@@ -107,7 +107,13 @@ def score(metric: str, value: float | None) -> str:
 
 
 def way(metric: str, before: float | None, after: float | None) -> str:
-    """Two scores, such as "95 → 2 %"; the second alone if the first is None."""
+    """Words for two scores, such as "95 → 2 %".
+
+    Args:
+        metric: The metric's name.
+        before: The first score, 0..1; None leaves it out.
+        after: The second score, 0..1; None is "unscored".
+    """
     now = score(metric, after)
     return now if before is None else f"{score(metric, before).removesuffix(' %')} → {now}"
 

@@ -49,6 +49,11 @@ def check_attack(
 ) -> None:
     """Refuses attacks that cannot run on the data that an attacker and a run have.
 
+    Args:
+        chain: Attacks, one after the other.
+        attacker: The attacker's data.
+        splits: The samples that the run asks, by split.
+
     Raises:
         ConfigError: If an attack that reads the model stands before another, or an attack needs a
             package that is not installed.

@@ -60,7 +60,8 @@ def relearning_curves(
     target_score = target[measure].value if measure in target else None
 
     def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:
-        bar.stage(f"relearning {attack.share:.0%} {attack.modules}: {name.replace('_', '-')}")
+        share = f"{100 * attack.share:.0f}%"
+        bar.stage(f"relearning {share} {attack.modules}: {name.replace('_', '-')}")
         # What an attack costs the attacker elsewhere matters for the judged model alone.
         asked = {n: s for n, s in questions.items() if name == "unlearned" or n == HELD_OUT[0]}
         load = models[name]

@@ -113,6 +113,13 @@ def unlearn(
     """Unlearns in place and saves the result; None if the job has no method.
 
     A resumed run takes the weights from the training state in the folder.
+
+    Args:
+        job: The job.
+        vlm: The model; its weights change.
+        folder: The run folder.
+        bar: Shows the progress.
+        context: The processes that train together.
     """
     method = job.method
     if method is None:
@@ -178,7 +185,15 @@ def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Pat
 def evaluate_models(
     job: Job, vlm: VLM, folder: RunFolder, cache: StageCache, bar: Bar
 ) -> dict[str, ModelScores]:
-    """Evaluates the unlearned model, the target and the references; empty if nothing is asked."""
+    """Evaluates the unlearned model, the target and the references; empty if nothing is asked.
+
+    Args:
+        job: The job.
+        vlm: The unlearned model.
+        folder: The run folder, whose `scores.jsonl` grows meanwhile.
+        cache: Keeps each model's scores.
+        bar: Shows the progress.
+    """
     if job.visual_only or not (job.splits or job.suite):
         return {}
     sources: dict[str, str | Path | None] = {"unlearned": None, **job.references}
@@ -259,7 +274,7 @@ def require_reference_values(scores: Mapping[str, ModelScores]) -> None:
     """Refuses measures that are judged by their distance to a reference that lacks them.
 
     Raises:
-        ConfigError: If the reference model was evaluated and has no value of such a measure.
+        ConfigError: If the reference model was evaluated and has no value of the measure.
     """
     if "reference" not in scores:
         return
@@ -276,7 +291,15 @@ def require_reference_values(scores: Mapping[str, ModelScores]) -> None:
 def attack_models(
     job: Job, vlm: VLM, cache: StageCache, scores: Mapping[str, ModelScores], bar: Bar
 ) -> Attacks | None:
-    """Attacks the unlearned model and the references; None if the job has no attack."""
+    """Attacks the unlearned model and the references; None if the job has no attack.
+
+    Args:
+        job: The job.
+        vlm: The unlearned model.
+        cache: Keeps each attack's outcome.
+        scores: The models' scores before the attacks.
+        bar: Shows the progress.
+    """
     if not job.attacks:
         return None
     models: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}

@@ -38,6 +38,7 @@ WINGS: tuple[str, ...] = (
     "errors",
     "evaluation",
     "families",
+    "features",
     "files",
     "losses",
     "methods",

@@ -1,1 +1,1 @@
-"""Visual representations: layers, statistics, neurons, saliency."""
+"""Visual features of a model: layers, statistics, neurons and saliency."""

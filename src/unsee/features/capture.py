@@ -1,4 +1,4 @@
-"""Visual representations of a model: which layers there are, and what they say of a picture."""
+"""Visual features: the outputs of visual layers, captured during a forward pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unsee.models.vlm import VLM
 
-# What a layer says of pictures: [pictures, tokens, dim] where the family aligns them, else one
-# [tokens, dim] a picture, as many as its tiles or its resolution make.
+# Features of pictures at a layer: [pictures, tokens, dim] where the family aligns pictures, else a
+# list of [tokens, dim], whose number of tokens depends on a picture's tiles or resolution.
 Tokens = Tensor | list[Tensor]
 
 
@@ -21,16 +21,23 @@ Features = dict[str, Tokens]
 
 @contextmanager
 def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects the raw outputs of visual layers during the forward passes of the block.
+    """Captures the raw outputs of visual layers during forward passes inside the block.
 
-    A second forward pass overwrites the first. `by_picture` makes features of them.
+    A second forward pass overwrites the first. `split_by_picture` turns them into features.
+
+    Args:
+        vlm: The model.
+        names: Names of the layers.
+
+    Yields:
+        The outputs by layer, filled in by the forward pass.
     """
     modules = vlm.family.visual_layers(vlm.model)
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            found[name] = output if isinstance(output, Tensor) else output[0]
+            outputs[name] = output if isinstance(output, Tensor) else output[0]
 
         return hook
 
@@ -38,33 +45,45 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         vlm.model.get_submodule(modules[name]).register_forward_hook(keep(name)) for name in names
     ]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
 def layer_outputs(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Raw outputs of the named layers, for `by_picture`; only the visual part runs."""
-    with capture(vlm, names) as found:
+    """Returns the raw outputs of visual layers, for `split_by_picture`; only the visual part runs.
+
+    Args:
+        vlm: The model.
+        inputs: The visual inputs of pictures.
+        names: Names of the layers.
+    """
+    with capture(vlm, names) as outputs:
         vlm.family.visual_forward(vlm.model, inputs)
-    return found
+    return outputs
 
 
 def picture_features(vlm: VLM, inputs: dict[str, Tensor], names: Sequence[str]) -> Features:
-    """Representations of pictures at the named layers; only the visual part runs."""
+    """Returns the features of pictures at visual layers; only the visual part runs.
+
+    Args:
+        vlm: The model.
+        inputs: The visual inputs of the pictures.
+        names: Names of the layers.
+    """
     return split_by_picture(vlm, layer_outputs(vlm, inputs, names), inputs)
 
 
 def split_by_picture(
     vlm: VLM, outputs: Mapping[str, Tensor], inputs: dict[str, Tensor]
 ) -> Features:
-    """Features from the raw outputs of layers.
+    """Returns features by layer, given the raw outputs of the layers.
 
     Args:
         vlm: The model.
-        outputs: From `capture`, by layer.
-        inputs: The visual inputs that they come from.
+        outputs: The outputs by layer; see `capture`.
+        inputs: The visual inputs that they were computed from.
     """
     if vlm.family.aligned:
         return dict(outputs)
@@ -72,5 +91,5 @@ def split_by_picture(
 
 
 def flat(tokens: Tokens) -> Tensor:
-    """All pictures' values in one tensor."""
+    """Returns the values of all pictures in one tensor."""
     return tokens if isinstance(tokens, Tensor) else torch.cat([t.flatten() for t in tokens])

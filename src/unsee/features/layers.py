@@ -1,4 +1,4 @@
-"""Layers."""
+"""Choosing layers of a model, their parameters, and hidden states of the LLM."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unsee.types import Batch
 
 
 def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
-    """The visual layers that `wanted` names, in the model's order.
+    """Returns the visual layers that `wanted` names, in the model's order.
 
     Args:
         vlm: The model.
-        wanted: Short names ("encoder.3"), or groups: "projector" (all that the LLM reads: the
-            projector, and what goes around it), "encoder" (every encoder layer), "upper" (the upper
-            half of the encoder and all that the LLM reads), "all".
+        wanted: Names ("encoder.3") or groups: "projector" (all layers whose output the LLM reads:
+            the projector and what bypasses it), "encoder" (every encoder layer), "upper" (the
+            upper half of the encoder and all layers that the LLM reads), "all".
 
     Raises:
         ConfigError: If a name matches no layer, or nothing is wanted.
@@ -49,15 +49,15 @@ def choose_layers(vlm: VLM, wanted: Sequence[str]) -> list[str]:
 
 
 def hidden_states(vlm: VLM, batch: Batch, number: int | None) -> Tensor:
-    """What a block of the LLM says of a batch [batch, seq, dim].
+    """Returns the output of an LLM block for a batch [batch, seq, dim].
 
     Args:
         vlm: The model.
         batch: Questions with answers.
-        number: Which block, from 0; None is the one a third of the way up.
+        number: Index of the block; None is the one at a third of the depth.
 
     Raises:
-        ConfigError: If there are not as many.
+        ConfigError: If there is no such block.
     """
     modules = list(vlm.family.language_layers(vlm.model).values())
     number = len(modules) // 3 if number is None else number
@@ -70,7 +70,12 @@ def hidden_states(vlm: VLM, batch: Batch, number: int | None) -> Tensor:
 
 
 def layer_parameters(vlm: VLM, part: str, wanted: Sequence[str]) -> dict[str, nn.Parameter]:
-    """The parameters of a part that lie in the wanted layers; "all" is the whole part.
+    """Returns the parameters of a part that are in the wanted layers.
+
+    Args:
+        vlm: The model.
+        part: A part of the model, such as "visual".
+        wanted: Layers; see `choose_layers`. "all" is the whole part.
 
     Raises:
         ConfigError: If a name matches no layer, or the layers have no weights in that part.

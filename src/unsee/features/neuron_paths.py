@@ -1,4 +1,4 @@
-"""Which neurons carry an answer together: paths through the blocks, scored by integration."""
+"""Influential neuron paths: neurons of successive blocks, scored together by integration."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ def influential_path(
     fisher: bool,
     size: int = 8,
 ) -> dict[str, Tensor]:
-    """The neurons through which the answers come about: bool [channels], by outer module.
+    """Returns the neurons that influence the answers most: bool [channels], by outer module.
 
     Greedy, from the input to the output: a layer's neurons are scored together with those chosen
-    before, sum_n w_n sum_k sum_l dF/dw_l, where k/m of the original activations w flow; squared
-    gradients of log F with `fisher`. Scores are summed over tokens and samples.
+    before, by sum_n w_n sum_k sum_l dF/dw_l, with activations scaled to k/m of their original
+    values w; with `fisher`, by squared gradients of log F. Scores are summed over tokens and
+    samples.
 
     Args:
         vlm: The model.
-        layers: Of one part, in order.
+        layers: The MLPs of one part, in order.
         samples: Questions with answers.
-        top: Neurons of every layer.
-        frames: How many fractions k/m, m being their number.
-        fisher: Whether F is the answer's log-probability, and its gradients are squared.
-        size: Samples at once.
+        top: Number of neurons to choose in each layer.
+        frames: Number of fractions m.
+        fisher: Whether F is the answer's log-probability and its gradients are squared.
+        size: Batch size.
 
     Source: Li et al., arXiv 2511.06793, equations 4 and 6, algorithm 1.
-    Differs: all neurons of a layer are scaled at once while each is scored.
+    Differs: all neurons of a layer are scaled at once while each of them is scored.
 
     Raises:
         ConfigError: If a layer has fewer neurons than are wanted.
@@ -52,20 +53,20 @@ def influential_path(
         width = vlm.model.get_submodule(layer.outer).in_features
         if top > width:
             raise ConfigError(f"top_k={top}: {layer.outer} has {width} neurons. Type fewer.")
-        whole = torch.ones(width, dtype=torch.bool, device=vlm.device)
+        every = torch.ones(width, dtype=torch.bool, device=vlm.device)
         scores = sum(
-            _path_scores(vlm, batch, chosen | {layer.outer: whole}, layer.outer, frames, fisher)
+            _path_scores(vlm, batch, chosen | {layer.outer: every}, layer.outer, frames, fisher)
             for batch in batches
         )
         best = torch.as_tensor(scores).topk(top).indices
-        chosen[layer.outer] = torch.zeros_like(whole).index_fill(0, best, True)
+        chosen[layer.outer] = torch.zeros_like(every).index_fill(0, best, True)
     return chosen
 
 
 def _path_scores(
     vlm: VLM, batch: Batch, scaled: Mapping[str, Tensor], last: str, frames: int, fisher: bool
 ) -> Tensor:
-    """What each neuron of the last layer would add to the path's score [channels], up to a sum.
+    """Returns the path's score with each neuron of the last layer [channels], up to a constant.
 
     Args:
         vlm: The model.
@@ -98,12 +99,12 @@ def _path_scores(
                 before = before + grad.flatten(0, -2)[:, scaled[name]].sum(-1, keepdim=True)
     path = [z.flatten(0, -2)[:, scaled[n]].sum(-1, True) for n, z in original.items() if n != last]
     mine = original[last].flatten(0, -2)
-    # The joint sum, less what is the same for every candidate.
+    # The joint sum without the terms that are equal for all candidates.
     return (mine * (own + before) + sum(path, torch.zeros(())) * own).sum(0)
 
 
-def _keep(found: dict[str, Tensor], name: str, z: Tensor) -> None:
-    found[name] = z.detach()
+def _keep(activations: dict[str, Tensor], name: str, z: Tensor) -> None:
+    activations[name] = z.detach()
 
 
 def _swap(leaf: Tensor, mask: Tensor, z: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""MLP neurons of a model: where they are, how active they are, and switching them off.
+"""MLP neurons of a model: finding them, measuring their activity, and zeroing them.
 
-A neuron is a channel between the linear layers of a block's MLP: a row of what writes it, and a
-column of the outer layer that reads it.
+A neuron is a channel between the linear layers of a block's MLP: a row of each inner layer, which
+writes it, and a column of the outer layer, which reads it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class MLP:
 
 
 def find_mlps(vlm: VLM, part: str) -> list[MLP]:
-    """The MLPs of a part of the model, from its input to its output.
+    """Returns the MLPs of a part of the model, from its input to its output.
 
-    In the encoder they are where the family says; in the LLM's blocks they are found by their
-    shape: two or three linear layers side by side, one of which reads what the others write.
+    In the encoder the family names them. In the LLM's blocks they are found by their shape: two or
+    three sibling linear layers, one of which reads the outputs of the others.
 
     Args:
         vlm: The model.
-        part: "encoder", "visual" (the same: a projector has no block), "language" or "all".
+        part: "encoder", "visual" (equal to "encoder", since a projector has no block), "language"
+            or "all".
 
     Raises:
         ConfigError: If the part has no blocks.
@@ -53,34 +54,35 @@ def find_mlps(vlm: VLM, part: str) -> list[MLP]:
             "trains=projector has no MLP blocks to choose neurons from. Allowed: encoder, visual, "
             "language, all."
         )
-    found = []
+    mlps = []
     if part != "language":
         for _, outer in vlm.family.visual_mlps(vlm.model).values():
-            found.append(_around(vlm, "encoder", outer.rpartition(".")[0], outer))
+            mlps.append(_siblings(vlm, "encoder", outer.rpartition(".")[0], outer))
     if part in ("language", "all"):
         blocks = vlm.family.language_layers(vlm.model).values()
-        found += [_inside(vlm, block) for block in blocks]
-    return found
+        mlps += [_mlp_of_block(vlm, block) for block in blocks]
+    return mlps
 
 
-def _inside(vlm: VLM, block: str) -> MLP:
-    """The MLP of an LLM block."""
+def _mlp_of_block(vlm: VLM, block: str) -> MLP:
+    """Returns the MLP of an LLM block."""
     for name, module in vlm.model.get_submodule(block).named_modules():
         home = f"{block}.{name}" if name else block
         linears = {k: m for k, m in module.named_children() if isinstance(m, nn.Linear)}
         # Attention has four of them, or two of which none narrows.
         for key, outer in linears.items() if len(linears) in (2, 3) else ():
-            around = _around(vlm, "language", home, f"{home}.{key}")
+            mlp = _siblings(vlm, "language", home, f"{home}.{key}")
             narrows = outer.in_features > outer.out_features
-            if narrows and len(around.inner) == len(linears) - 1:
-                return around
+            if narrows and len(mlp.inner) == len(linears) - 1:
+                return mlp
     raise ModelError(
-        f"no MLP of two or three linear layers in {block}: its neurons cannot be told. Choose "
+        f"no MLP of two or three linear layers in {block}: its neurons cannot be found. Choose "
         "another part (--set trains=visual), or another method."
     )
 
 
-def _around(vlm: VLM, part: str, home: str, outer: str) -> MLP:
+def _siblings(vlm: VLM, part: str, home: str, outer: str) -> MLP:
+    """Returns an outer layer with the sibling linear layers that write its input."""
     width = vlm.model.get_submodule(outer).in_features
     inner = tuple(
         f"{home}.{name}"
@@ -92,7 +94,7 @@ def _around(vlm: VLM, part: str, home: str, outer: str) -> MLP:
 
 @dataclass(frozen=True)
 class Activity:
-    """How active the neurons of a layer are, over tokens; each [channels].
+    """Activity of the neurons of a layer over tokens; each attribute is [channels].
 
     Attributes:
         mean: Mean absolute activation.
@@ -136,16 +138,16 @@ def activity(
     threshold: float,
     size: int = 16,
 ) -> dict[str, Activity]:
-    """Activity of every layer's neurons over samples, by outer module.
+    """Returns the activity of each layer's neurons over samples, by outer module.
 
-    A layer that the samples do not run, such as the encoder without a picture, is all 0.
+    A layer that does not run for the samples, such as the encoder without a picture, has zeros.
 
     Args:
         vlm: The model.
         samples: Questions with answers.
-        layers: Which neurons.
-        threshold: Above which an absolute activation counts as active.
-        size: Samples at once.
+        layers: The MLPs whose neurons are measured.
+        threshold: Absolute activation above which a neuron counts as active.
+        size: Batch size.
     """
     sums = {layer.outer: _Sums() for layer in layers}
     for batch in batches_by_modality(vlm, samples, size):
@@ -153,7 +155,7 @@ def activity(
 
         def keep(name: str, part: str, mask: Tensor = mask) -> Callable[[Tensor], None]:
             def see(z: Tensor) -> None:
-                # Padding is no token; the encoder has none of the LLM's.
+                # Padding does not count; the mask is of the LLM's tokens.
                 z = z[mask] if part == "language" else z.flatten(0, -2)
                 sums[name].add(z, threshold)
 
@@ -169,9 +171,12 @@ def activity(
 
 @contextmanager
 def neuron_hooks(vlm: VLM, by_module: Mapping[str, Callable[[Tensor], Any]]) -> Iterator[None]:
-    """Shows the neurons' activations, the input of each outer module, to a function.
+    """Passes neurons' activations to a function during forward passes inside the block.
 
-    What the function returns, if anything, takes their place.
+    Args:
+        vlm: The model.
+        by_module: By outer module, a function of its input [..., channels]. A tensor that it
+            returns replaces the activations.
     """
 
     def hook(see: Callable[[Tensor], Any]) -> Callable[..., Any]:
@@ -193,7 +198,11 @@ def neuron_hooks(vlm: VLM, by_module: Mapping[str, Callable[[Tensor], Any]]) -> 
 
 
 def zero_neurons(vlm: VLM, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Zeroes the outgoing weights of the chosen neurons (bool [channels], by outer module).
+    """Zeroes the outgoing weights of neurons in place.
+
+    Args:
+        vlm: The model.
+        chosen: The neurons (bool [channels]), by outer module.
 
     Returns:
         By the outer module's weight name, a mask that is 0 on the zeroed weights and 1 elsewhere.
@@ -210,23 +219,33 @@ def zero_neurons(vlm: VLM, chosen: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def neuron_counts(layers: Sequence[MLP], chosen: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a record says of a choice of neurons: how many of how many, by part and by layer."""
-    found: dict[str, Any] = {"chosen": 0, "of": 0, "by_part": {}, "by_layer": {}}
+    """Returns how many neurons were chosen, of how many, by part and by layer, for the record.
+
+    Args:
+        layers: All MLPs that were chosen from.
+        chosen: The neurons (bool [channels]), by outer module.
+    """
+    counts: dict[str, Any] = {"chosen": 0, "of": 0, "by_part": {}, "by_layer": {}}
     for layer in layers:
-        count, whole = int(chosen[layer.outer].sum()), len(chosen[layer.outer])
-        found["chosen"] += count
-        found["of"] += whole
-        found["by_part"][layer.part] = found["by_part"].get(layer.part, 0) + count
-        found["by_layer"][layer.outer] = count
-    return found
+        count, total = int(chosen[layer.outer].sum()), len(chosen[layer.outer])
+        counts["chosen"] += count
+        counts["of"] += total
+        counts["by_part"][layer.part] = counts["by_part"].get(layer.part, 0) + count
+        counts["by_layer"][layer.outer] = count
+    return counts
 
 
 def neuron_masks(
     vlm: VLM, layers: Sequence[MLP], chosen: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Masks that are 1 on the weights of the chosen neurons, by parameter name.
+    """Returns masks that are 1 on the weights of the chosen neurons, by parameter name.
 
-    A neuron's weights are its column in what reads it, and its rows (and biases) in what writes it.
+    A neuron's weights are its column in the outer layer, and its rows and biases in the inner ones.
+
+    Args:
+        vlm: The model.
+        layers: The MLPs.
+        chosen: The neurons (bool [channels]), by outer module.
     """
     masks = {}
     for layer in layers:
@@ -242,9 +261,14 @@ def neuron_masks(
 
 
 def batches_by_modality(vlm: VLM, samples: Sequence[Sample], size: int) -> list[Batch]:
-    """Batches of samples that all have a picture, or all have none.
+    """Returns batches whose samples all have a picture, or all have none.
 
-    Some families run the two apart, and what a hook sees would be of the one alone.
+    Some families run the two separately, so that a hook would only see one of them.
+
+    Args:
+        vlm: The model.
+        samples: Questions with answers.
+        size: Batch size.
     """
     sides = ([s for s in samples if s.picture], [s for s in samples if not s.picture])
     return [

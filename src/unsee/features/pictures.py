@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Batches of pictures: plain for statistics, and random views for training."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from unsee.types import Batch, Picture, Sample
 Viewer = Callable[[Sequence[Sample], np.random.Generator, float], Batch]
 
 
-BATCH = 1 << 19  # most pixel values that are looked at in one batch
+BATCH = 1 << 19  # largest number of pixel values in a batch
 
 
 def input_side(vlm: VLM, picture: Picture) -> int | None:
-    """Shorter side (pixels) of all that the model sees of any picture; None if it varies."""
+    """Returns the shorter side (pixels) of the model's visual input; None if it varies."""
     if not vlm.family.aligned:
         return None
     return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
 
 
 def random_view_collator(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
-    """What makes a batch of random views of samples' pictures; see `unsee.augment.augment`.
+    """Returns a function that makes a batch of augmented views; see `unsee.data.augment.augment`.
 
     Args:
         vlm: The model.
-        picture: One of them, which tells how large the model sees them.
-        answers: Whether the batch has their text, too.
+        picture: One of the pictures, from which the size of the visual input is computed.
+        answers: Whether the batch also has questions and answers.
     """
     side = input_side(vlm, picture)
 
@@ -48,7 +48,7 @@ def random_view_collator(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
 
 
 def picture_batches(vlm: VLM, pictures: Sequence[Picture]) -> Iterator[dict[str, Tensor]]:
-    """Visual inputs of all the pictures: 32 at a time, fewer where they are large."""
+    """Yields the visual inputs of all pictures, 32 at a time, or fewer where they are large."""
     size = 32
     if pictures:
         one = vlm.collate_pictures([vlm.image(pictures[0])])["pixel_values"]

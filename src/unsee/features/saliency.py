@@ -1,4 +1,4 @@
-"""Which weights and neurons hold what is to be forgotten: Fisher ratios and activation ratios."""
+"""Saliency of weights and neurons for the forget set: Fisher ratios and activation ratios."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from unsee.types import Batch, Sample
 def squared_gradients(
     parameters: Mapping[str, nn.Parameter], losses: Sequence[Callable[[], Tensor]]
 ) -> dict[str, Tensor]:
-    """The mean squared gradient of each parameter over the losses: a diagonal Fisher estimate."""
+    """Returns each parameter's mean squared gradient over losses: a diagonal Fisher estimate.
+
+    Args:
+        parameters: The weights, by name.
+        losses: Functions that compute a scalar loss.
+    """
     values = list(parameters.values())
     wanted = [p.requires_grad for p in values]
     for parameter in values:
@@ -46,14 +51,14 @@ def ratio_masks(
     threshold: float = 0.0,
     eps: float = 1e-12,
 ) -> dict[str, Tensor]:
-    """Masks that are 1 where forget gradient^2 over retain gradient^2 is high.
+    """Returns masks that are 1 where forget gradient^2 over retain gradient^2 is high.
 
     Args:
-        forget: Squared gradients on what to forget, by parameter.
-        retain: The same on what to keep.
+        forget: Squared gradients on the forget set, by parameter.
+        retain: Squared gradients on the retain set.
         fraction: Share of all weights to select, the highest ratios first; 0 uses `threshold`.
         threshold: Smallest ratio that is selected.
-        eps: Keeps the ratio finite. Weights without any forget gradient are never selected.
+        eps: Added to the denominator. Weights without a forget gradient are never selected.
 
     Raises:
         TrainingError: If no weight is selected.
@@ -87,7 +92,7 @@ def gradient_mask(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Para
 
 
 def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """What a record says of masks: how many weights they let through, of how many."""
+    """Returns how many weights masks select, of how many, for the record."""
     chosen = sum(int(mask.count_nonzero()) for mask in masks.values())
     return {"chosen": chosen, "of": sum(mask.numel() for mask in masks.values())}
 
@@ -96,7 +101,13 @@ def mask_counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
 def mean_activations(
     vlm: VLM, batches: Iterable[dict[str, Tensor]], modules: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Mean absolute input of each module's channels [channels] over pictures and tokens."""
+    """Returns the mean absolute input of modules over pictures and tokens [channels].
+
+    Args:
+        vlm: The model.
+        batches: Visual inputs of pictures.
+        modules: Names of the modules.
+    """
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}
 
@@ -114,15 +125,15 @@ def mean_activations(
 def choose_neurons(
     forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], fraction: float
 ) -> dict[str, Tensor]:
-    """The neurons most active on what to forget, relative to what to keep: bool [channels].
+    """Returns the neurons with the highest forget-to-retain activation ratio: bool [channels].
 
     Args:
-        forget: Mean absolute activation of each module's neurons on what to forget.
-        retain: The same on what to keep.
+        forget: Mean absolute activation of each module's neurons on the forget set.
+        retain: Mean absolute activation on the retain set.
         fraction: Share of all neurons to choose.
 
     Raises:
-        TrainingError: If that is not a single neuron.
+        TrainingError: If no neuron is chosen.
     """
     ratios = {n: forget[n] / (retain[n] + 1e-6) for n in forget}
     flat = torch.cat(list(ratios.values()))
@@ -140,6 +151,12 @@ def prune_neurons(
     vlm: VLM, forget: Sequence[Sample], retain: Sequence[Sample], fraction: float
 ) -> dict[str, Tensor]:
     """Zeroes the outgoing weights of the visual MLP neurons that `choose_neurons` chooses.
+
+    Args:
+        vlm: The model.
+        forget: Samples to forget.
+        retain: Samples to keep.
+        fraction: Share of all visual neurons to zero.
 
     Returns:
         By the outer linear's weight name, a gradient mask that is 0 on the zeroed weights.
@@ -165,17 +182,17 @@ def gradient_masks(
     threshold: float,
     prune: float,
 ) -> dict[str, Tensor]:
-    """Masks by parameter: weights that are not salient stay, and pruned neurons stay at zero.
+    """Returns gradient masks that freeze weights that are not salient, and pruned neurons.
 
     Args:
-        vlm: The model; `prune` zeroes weights of it.
-        forget: What to forget.
-        retain: What to keep.
-        parameters: What is trained.
-        probes: Losses of samples whose gradients tell the salient weights.
-        fraction: See `ratio_masks`; with `threshold` 0 too, every weight is trained.
-        threshold: See `ratio_masks`.
-        prune: See `prune_neurons`; 0 prunes nothing.
+        vlm: The model; `prune` zeroes some of its weights.
+        forget: Samples to forget.
+        retain: Samples to keep.
+        parameters: The trained weights, by name.
+        probes: Returns losses of samples, from whose gradients saliency is computed.
+        fraction: Share of the weights to train; 0 uses `threshold`. See `ratio_masks`.
+        threshold: Smallest ratio of a trained weight; 0 trains all. See `ratio_masks`.
+        prune: Share of visual neurons to zero; 0 prunes nothing. See `prune_neurons`.
     """
     masks: dict[str, Tensor] = {}
     if fraction > 0 or threshold > 0:
@@ -193,18 +210,19 @@ def gradient_masks(
 
 
 def answer_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
-    """Losses of answers, whose gradients say how much each weight matters to them."""
+    """Returns functions of the answers' loss on small batches, for `squared_gradients`."""
 
     def answers(batch: Batch) -> Tensor:
         return nll(vlm.logits(batch), batch.labels)
 
-    return [partial(answers, vlm.collate(some)) for some in _some(samples)]
+    return [partial(answers, vlm.collate(batch)) for batch in _small_batches(samples)]
 
 
 def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Tensor]]:
-    """Random projections of the tokens that the LLM reads; no LLM runs.
+    """Returns random projections of the features that the LLM reads, for `squared_gradients`.
 
-    Their expected squared gradient is the Fisher information of a Gaussian around those tokens.
+    The LLM does not run. Their expected squared gradient is the Fisher information of a Gaussian
+    around these features.
     """
 
     def project(inputs: dict[str, Tensor]) -> Tensor:
@@ -214,11 +232,13 @@ def picture_probes(vlm: VLM, samples: Sequence[Sample]) -> list[Callable[[], Ten
 
     return [
         partial(project, vlm.collate_pictures([vlm.image(s.picture) for s in some if s.picture]))
-        for some in _some(samples)
+        for some in _small_batches(samples)
     ]
 
 
-def _some(samples: Sequence[Sample], most: int = 128, size: int = 8) -> list[Sequence[Sample]]:
-    """Small batches over a spread of the samples, at most `most` of them."""
-    some = evenly_spaced(samples, most, "floor")
-    return [some[start : start + size] for start in range(0, len(some), size)]
+def _small_batches(
+    samples: Sequence[Sample], most: int = 128, size: int = 8
+) -> list[Sequence[Sample]]:
+    """Returns batches of `size` over at most `most` evenly spaced samples."""
+    chosen = evenly_spaced(samples, most, "floor")
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]

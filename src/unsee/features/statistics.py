@@ -1,4 +1,4 @@
-"""Statistics."""
+"""Statistics of visual features over pictures, distances between features, and their shift."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
 
 
-HELD = 1 << 24  # most bytes that `Shift` keeps of each side's features
+HELD = 1 << 24  # bytes of features after which `RepresentationShift` stops adding pictures
 
 
 def distance_between(name: str) -> Distance:
-    """The distance of that name: (h, t, variance of the layer) to one value a picture.
+    """Returns a distance: a function of features h, t and the layer's variance, to [pictures].
 
-    Of pictures that are not aligned, t may have one token where h has many: it stands at each.
+    Where pictures are not aligned, t may have one token: it is then compared with each of h.
+
+    Args:
+        name: "mse" (squared distance over the variance), "cosine" or "kl".
     """
     named: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
         "mse": scaled_mse,
@@ -51,19 +54,24 @@ def distance_between(name: str) -> Distance:
 def layer_statistics(
     vlm: VLM, batches: Iterable[dict[str, Tensor]], names: Sequence[str]
 ) -> Statistics:
-    """Mean [tokens, dim] and mean variance (scalar) of each layer over the pictures.
+    """Returns the mean [tokens, dim] and the mean variance (scalar) of each layer over pictures.
 
-    Where the family does not align pictures, the mean is over all tokens too, [1, dim], and every
-    picture counts alike, however many tokens it has.
+    Where the family does not align pictures, the mean is also over tokens, [1, dim], and each
+    picture has equal weight, however many tokens it has.
+
+    Args:
+        vlm: The model.
+        batches: Visual inputs of the pictures.
+        names: Names of the layers.
     """
     return _statistics((picture_features(vlm, inputs, names) for inputs in batches), names)
 
 
-def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
+def _statistics(batches: Iterable[Features], names: Sequence[str]) -> Statistics:
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     count = 0
-    for features in found:
+    for features in batches:
         for name, value in features.items():
             if isinstance(value, list):
                 means = [(v.double().mean(0), v.double().square().mean(0)) for v in value]
@@ -88,17 +96,23 @@ def _statistics(found: Iterable[Features], names: Sequence[str]) -> Statistics:
 
 @dataclass(frozen=True)
 class RepresentationShift:
-    """What the LLM read of some pictures, to tell how far it has moved since.
+    """How far training moves the features that the LLM reads, on some pictures.
 
     Attributes:
-        seen: By side ("forget", "retain"): inputs, the layers' statistics, and their outputs.
+        seen: By side ("forget", "retain"): visual inputs, layer statistics, and features before.
     """
 
     seen: dict[str, tuple[list[dict[str, Tensor]], Statistics, list[Features]]]
 
     @classmethod
     def before(cls, vlm: VLM, data: Data, most: int = 64) -> RepresentationShift:
-        """Takes down at most `most` pictures a side, fewer if they are large, before training."""
+        """Stores the features before training.
+
+        Args:
+            vlm: The model, not yet trained.
+            data: The forget and retain sets.
+            most: Largest number of pictures of each side; fewer are used if they are large.
+        """
         seen = {}
         for side in ("forget", "retain"):
             samples = one_sample_per_picture(getattr(data, side))
@@ -116,16 +130,16 @@ class RepresentationShift:
         return cls(seen)
 
     def after(self, vlm: VLM) -> dict[str, float]:
-        """Mean squared distance by side, in layer variances: high where forgotten, low if kept."""
-        between, found = distance_between("mse"), {}
+        """Returns "forget_shift" and "retain_shift": mean squared distances in variances."""
+        distance, shifts = distance_between("mse"), {}
         for side, (batches, statistics, old) in self.seen.items():
             moved = [
-                between(tokens, before[name], statistics[name][1])
+                distance(tokens, before[name], statistics[name][1])
                 for batch, before in zip(batches, old, strict=True)
                 for name, tokens in _read(vlm, batch).items()
             ]
-            found[f"{side}_shift"] = float(torch.cat(moved).mean())
-        return found
+            shifts[f"{side}_shift"] = float(torch.cat(moved).mean())
+        return shifts
 
 
 @torch.no_grad()

@@ -195,13 +195,8 @@ def test_extras_named_in_errors_exist() -> None:
         for extra in group.split(",")
     }
     # `require_extra("sklearn", "probe", ...)`, and `requires` of a metric or an attack.
-    required = {
-        pair
-        for path in MODULES
-        for pair in re.findall(
-            r"requir\w+\W[^\n]*\(\"(\w+)\", \"([\w-]+)\"", path.read_text("utf-8")
-        )
-    }
+    call = r"requir(?:e_extra|es:[^\n]+= )\(\"(\w+)\", \"([\w-]+)\""
+    required = {pair for path in MODULES for pair in re.findall(call, path.read_text("utf-8"))}
     assert {extra for _, extra in required} >= {"compare", "probe", "bleu", "pandas"}
     assert named | {extra for _, extra in required} <= extras
     for module, extra in required:

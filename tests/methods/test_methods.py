@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unsee.data.augment import noised
+from unsee.data.augment import add_noise
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.layers import hidden_states
 from unsee.features.neurons import Activity, find_mlps
@@ -343,11 +343,11 @@ def test_the_teacher_is_blind_and_instructed(
 def test_noise_from_none_to_all() -> None:
     pixels = np.full((64, 64, 3), 200, dtype=np.uint8)
     image = Image.fromarray(pixels)
-    assert np.array_equal(np.asarray(noised(image, np.random.default_rng(0), 0.0)), pixels)
-    whole = np.asarray(noised(image, np.random.default_rng(0), 1.0), dtype=float)
+    assert np.array_equal(np.asarray(add_noise(image, np.random.default_rng(0), 0.0)), pixels)
+    whole = np.asarray(add_noise(image, np.random.default_rng(0), 1.0), dtype=float)
     assert whole.mean() == pytest.approx(127.5, abs=2)
     assert whole.std() == pytest.approx(64, rel=0.1)
-    half = np.asarray(noised(image, np.random.default_rng(0), 0.75), dtype=float)
+    half = np.asarray(add_noise(image, np.random.default_rng(0), 0.75), dtype=float)
     assert half.mean() == pytest.approx(127.5 + 0.5 * 72.5, abs=3)
 
 

@@ -35,6 +35,7 @@ WITHOUT_EXAMPLE: dict[str, set[str]] = {
 WINGS: tuple[str, ...] = (
     "artifacts",
     "attacks",
+    "data",
     "errors",
     "evaluation",
     "families",

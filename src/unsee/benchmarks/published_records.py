@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unsee.data.tables import report
+from unsee.data.tables import raise_problems
 from unsee.errors import DataError, UnknownNameError, first_line
 from unsee.types import Picture, Sample
 
@@ -293,5 +293,5 @@ def gather(
                 break
             places[sample.id] = record.place
         samples += made
-    report(problems, where)
+    raise_problems(problems, where)
     return samples

@@ -1,4 +1,4 @@
-"""Random views of a picture: what the camera could as well have taken of the same face."""
+"""Random augmentations of pictures: views, blends and noise."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from unsee.types import Picture, Sample
 def augment(
     image: Image.Image, rng: np.random.Generator, strength: float, side: int | None = None
 ) -> Image.Image:
-    """A random view: mirrored, shifted, scaled, turned, in other light, with sensor noise.
+    """Returns a random view: mirrored, shifted, scaled, rotated, brightness, contrast and noise.
 
     Args:
         image: RGB.
-        rng: Every draw comes from here; the number of draws does not depend on their outcome.
-        strength: 0 returns the picture as it is; 1 shifts by up to 10 % of the width, scales by up
-            to 12 %, turns by up to 8 degrees, and changes light and contrast by up to 25 %.
-        side: Shorter side (pixels) of what the model sees, if that is always the same: a picture
-            of four times that is first reduced to no less than twice, which is ten times faster
-            than turning all pixels of a photograph.
+        rng: Source of all draws; the number of draws does not depend on their outcome.
+        strength: 0 returns the picture unchanged; 1 shifts by up to 10 % of the width, scales by up
+            to 12 %, rotates by up to 8 degrees, and changes brightness and contrast by up to 25 %.
+        side: Shorter side, in pixels, of the model's input, if it is fixed. A picture of at least
+            four times this size is first reduced to no less than twice, which is ten times faster
+            than transforming all pixels of a photograph.
     """
     if strength == 0:
         return image
@@ -41,11 +41,10 @@ def augment(
     cos, sin = factor * np.cos(radians), factor * np.sin(radians)
     centre_x, centre_y = width / 2, height / 2
     from_x, from_y = centre_x + 0.1 * shift_x * width, centre_y + 0.1 * shift_y * height
-    matrix = (
-        cos, sin, from_x - cos * centre_x - sin * centre_y,
-        -sin, cos, from_y + sin * centre_x - cos * centre_y,
-    )  # fmt: skip
-    # What the turned frame uncovers takes the picture's mean colour: black corners would tell.
+    offset_x = from_x - cos * centre_x - sin * centre_y
+    offset_y = from_y + sin * centre_x - cos * centre_y
+    matrix = (cos, sin, offset_x, -sin, cos, offset_y)
+    # Uncovered corners get the mean colour; black ones would give the rotation away.
     mean = tuple(int(c) for c in ImageStat.Stat(image).mean)
     image = image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=mean
@@ -61,47 +60,47 @@ def augment(
 
 
 def blends(samples: Sequence[Sample], each: int, seed: int) -> list[Sample]:
-    """Pictures between two of a person's: what a picture of them may show that nobody took.
+    """Returns mixup pictures: blends of two pictures of the same person.
 
     Args:
-        samples: With one picture each, and a concept.
-        each: How many for every picture of a concept that has others.
-        seed: Draws the other picture, and how much of each is seen (.3 to .7).
+        samples: Samples with a picture and a concept; others are left out.
+        each: Number of blends per picture, for concepts with two or more pictures.
+        seed: Seed of the choice of the other picture, and of its weight, 0.3 to 0.7.
 
     Returns:
-        Samples with the questions of the first of the two pictures.
+        Samples with the question of the first of the two pictures.
     """
     pictures: dict[str | None, dict[str, Picture]] = {}
     for sample in samples:
         if sample.picture is not None:
             pictures.setdefault(sample.concept, {})[sample.picture.source] = sample.picture
-    rng, found, done = np.random.default_rng([seed, 7]), [], set()
+    rng, blended, done = np.random.default_rng([seed, 7]), [], set()
     for sample in samples:
-        one = sample.picture
-        if one is None or sample.concept is None or one.source in done:
+        first = sample.picture
+        if first is None or sample.concept is None or first.source in done:
             continue
-        done.add(one.source)
-        others = [p for source, p in pictures[sample.concept].items() if source != one.source]
+        done.add(first.source)
+        others = [p for source, p in pictures[sample.concept].items() if source != first.source]
         for number in range(each if others else 0):
             other, share = others[int(rng.integers(len(others)))], rng.uniform(0.3, 0.7)
-            image = one.open()
+            image = first.open()
             with io.BytesIO() as file:
                 Image.blend(image, other.open().resize(image.size), share).save(file, "PNG")
-                blend = Picture(f"{one.source}+{other.source}#{number}", data=file.getvalue())
-            found.append(replace(sample, id=f"{sample.id}+{number}", picture=blend))
-    return found
+                blend = Picture(f"{first.source}+{other.source}#{number}", data=file.getvalue())
+            blended.append(replace(sample, id=f"{sample.id}+{number}", picture=blend))
+    return blended
 
 
-def noised(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
-    """The picture drowned in noise: at 0 as it is, at 1 grey noise alone.
+def add_noise(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    """Returns the picture mixed with noise: unchanged at strength 0, only grey noise at 1.
 
-    Around mid-grey, its contrast is multiplied by sqrt(1 - strength), and Gaussian noise of a
+    The contrast around mid-grey is multiplied by sqrt(1 - strength), and Gaussian noise with a
     standard deviation of 64 sqrt(strength) grey levels is added.
 
     Args:
         image: RGB.
-        rng: Draws the noise.
-        strength: 0 to 1.
+        rng: Source of the noise.
+        strength: Fraction of noise, 0..1.
     """
     pixels = np.asarray(image, dtype=np.float32) - 127.5
     noise = 64 * rng.standard_normal(pixels.shape, dtype=np.float32)

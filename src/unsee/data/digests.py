@@ -1,4 +1,4 @@
-"""Digests."""
+"""Hashes of data sets, which records and caches use to identify them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from unsee.types import Data, Picture, Sample
 
 
 def data_hash(data: Data) -> str:
-    """SHA-256 over everything a method sees of the data, in order; paths do not count."""
+    """Returns the SHA-256 of everything that a method reads from the data, in order.
+
+    Pictures count by their decoded content; paths do not count.
+    """
     digest = hashlib.sha256()
     sets = (("forget", data.forget), ("retain", data.retain), ("by name", data.text_only))
     for name, samples in sets:
@@ -25,7 +28,10 @@ def data_hash(data: Data) -> str:
 
 
 def samples_hash(samples: Sequence[Sample]) -> str:
-    """SHA-256 over all that samples hold, in order; pictures by their place and content."""
+    """Returns the SHA-256 of all fields of the samples, in order.
+
+    Pictures count by their absolute path and their decoded content.
+    """
 
     def picture(value: Picture) -> list[str]:
         return [os.path.abspath(value.source), value.digest]
@@ -40,5 +46,10 @@ def samples_hash(samples: Sequence[Sample]) -> str:
 def _content(sample: Sample) -> list[Any]:
     picture = sample.picture.digest if sample.picture is not None else None
     return [
-        sample.question, sample.answer, picture, sample.concept, list(sample.choices), sample.task,
-    ]  # fmt: skip
+        sample.question,
+        sample.answer,
+        picture,
+        sample.concept,
+        list(sample.choices),
+        sample.task,
+    ]

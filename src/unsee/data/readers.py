@@ -1,4 +1,4 @@
-"""A user's own samples: folders of pictures and rows of tables, each checked when it is read."""
+"""Reads and checks a user's own samples: folders of pictures, and tables."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-from unsee.data.tables import SUFFIXES, Row, read_rows, report
+from unsee.data.tables import SUFFIXES, TableRow, raise_problems, read_rows
 from unsee.errors import DataError
 from unsee.types import Picture, Sample, Task
 
-PICTURES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff",
-)  # fmt: skip
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff")
 
 
-# Pictures that are not read: leaving one out in silence would leave a person half forgotten.
+# Picture formats that cannot be read. Skipping them silently would leave a person half forgotten.
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw")
 
 
@@ -25,7 +23,11 @@ TASKS: tuple[str, ...] = get_args(Task)
 
 
 def read_folder(folder: Path, role: str) -> list[Sample]:
-    """A sample without a question for every picture in a folder and its subfolders.
+    """Returns a sample without a question for every picture in a folder and its subfolders.
+
+    Args:
+        folder: The folder. Each subfolder is one concept; pictures directly in it are one concept.
+        role: Role of the set in error messages, such as "forget".
 
     Raises:
         DataError: If a picture cannot be read, or there is none.
@@ -35,7 +37,7 @@ def read_folder(folder: Path, role: str) -> list[Sample]:
     tables: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        # ".thumbnails/", "._1.jpg" and "__MACOSX/" are made by desktops, not by the user.
+        # ".thumbnails/", "._1.jpg" and "__MACOSX/" are created by desktops, not by the user.
         if any(part.startswith((".", "__MACOSX")) for part in name.parts) or not path.is_file():
             continue
         suffix = path.suffix.lower()
@@ -51,7 +53,7 @@ def read_folder(folder: Path, role: str) -> list[Sample]:
                 continue
             concept = name.parts[0] if len(name.parts) > 1 else folder.resolve().name
             samples.append(Sample(name.as_posix(), "", "", picture, concept))
-    report(problems, folder)
+    raise_problems(problems, folder)
     if not samples:
         hint = f" To read a table, name the file: {tables[0]}." if tables else ""
         raise DataError(
@@ -62,7 +64,11 @@ def read_folder(folder: Path, role: str) -> list[Sample]:
 
 
 def read_table(path: Path, role: str) -> list[Sample]:
-    """The samples in the rows of a table.
+    """Returns the samples in the rows of a table.
+
+    Args:
+        path: A JSONL, CSV, TSV or parquet file.
+        role: Role of the set; "forget" requires a concept in every row.
 
     Raises:
         DataError: If the table or a row cannot be used; up to ten rows are named.
@@ -81,14 +87,14 @@ def read_table(path: Path, role: str) -> list[Sample]:
             problems.append(f"{place}: id '{sample.id}' is also that of {places[sample.id]}.")
         places[sample.id] = place
         samples.append(sample)
-    report(problems, path)
+    raise_problems(problems, path)
     return samples
 
 
 def _sample(
-    path: Path, number: int, placed: Row, role: str, pictures: dict[object, Picture]
+    path: Path, number: int, located: TableRow, role: str, pictures: dict[object, Picture]
 ) -> Sample:
-    place, row = placed
+    place, row = located
     question, answer = _text(row, "question"), _text(row, "answer")
     concept, task = _text(row, "concept"), _text(row, "task") or "generation"
     picture = _picture(path, place, row.get("image"), pictures)
@@ -129,23 +135,23 @@ def _text(row: dict[str, Any], column: str) -> str:
 
 
 def _choices(value: Any) -> tuple[str, ...]:
-    wrong = f'choices is {value!r}; it must be a list of texts, such as ["baker", "nurse"].'
+    message = f'choices is {value!r}; it must be a list of texts, such as ["baker", "nurse"].'
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise DataError(wrong) from error
+            raise DataError(message) from error
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
-        raise DataError(wrong)
+        raise DataError(message)
     return tuple(value)
 
 
 def _picture(
     table: Path, place: str, value: Any, pictures: dict[object, Picture]
 ) -> Picture | None:
-    """The picture of a row; rows that show the same one share it, so it is decoded once."""
+    """Returns the picture of a row; rows with the same picture share it, so it is decoded once."""
     data: bytes | None = None
     if isinstance(value, dict):
         data, value = value.get("bytes"), value.get("path")
@@ -178,7 +184,7 @@ def _picture(
 
 
 def _problem(picture: Picture) -> str | None:
-    """What is wrong with a picture; None if it decodes. Its digest is kept on the way."""
+    """Returns what is wrong with a picture; None if it can be decoded. Caches its digest."""
     try:
         _ = picture.digest
     except DataError as error:

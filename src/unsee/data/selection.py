@@ -1,4 +1,4 @@
-"""What a user points at, read and checked: samples to forget and to keep, pictures of strangers."""
+"""Choosing among samples: one per picture, evenly spaced ones, and a held-out part."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Literal
 
 import numpy as np
 
-from unsee.data.tables import report
+from unsee.data.tables import raise_problems
 from unsee.errors import ConfigError
 from unsee.types import Sample
 
 
 def one_sample_per_picture(samples: Sequence[Sample]) -> list[Sample]:
-    """The first sample of every picture, with that picture alone; text-only ones are left out."""
+    """Returns one sample per picture: the first that shows it, with that picture alone.
+
+    Args:
+        samples: The samples; those without a picture are left out.
+    """
     first: dict[str, Sample] = {}
     for sample in samples:
         for picture in sample.pictures:
-            alone = replace(sample, picture=picture, further=()) if sample.further else sample
-            first.setdefault(picture.source, alone)
+            if picture.source not in first:
+                first[picture.source] = replace(sample, picture=picture, further=())
     return list(first.values())
 
 
@@ -51,41 +55,44 @@ def evenly_spaced(
 
 
 def check_disjoint(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
-    """Refuses sets that share a picture, compared by decoded content.
+    """Checks that two sets share no picture, compared by decoded content.
 
     Raises:
-        DataError: If they do, with both names of up to ten shared pictures.
+        DataError: If they share one; names up to ten shared pictures.
     """
-    known = {s.picture.digest: s.picture for s in forget if s.picture is not None}
+    forget_pictures = {s.picture.digest: s.picture for s in forget if s.picture is not None}
     shared = {
-        s.picture.source: known[s.picture.digest].source
+        s.picture.source: forget_pictures[s.picture.digest].source
         for s in retain
-        if s.picture is not None and s.picture.digest in known
+        if s.picture is not None and s.picture.digest in forget_pictures
     }
     problems = [
         f"the retain picture {kept} is the forget picture {lost}. Nothing can be both forgotten "
         "and kept: remove it from one of the sets."
         for kept, lost in shared.items()
     ]
-    report(problems, "the retain set")
+    raise_problems(problems, "the retain set")
 
 
 def split_holdout(
     samples: Sequence[Sample], share: float = 0.25, seed: int = 0
 ) -> tuple[list[Sample], list[Sample]]:
-    """Keeps some pictures of each concept aside: (samples to use, samples held out).
+    """Holds out some pictures of each concept.
 
-    A picture goes with all its samples and all its copies. Every concept of two or more pictures
-    gives at least one and keeps at least one; a concept of one picture gives none. Text-only
-    samples are never held out.
+    All samples and copies of a picture are on the same side. A concept with two or more pictures
+    has at least one on each side; a single picture is not held out. Text-only samples are never
+    held out.
 
     Args:
         samples: Samples of any number of concepts.
-        share: Share of each concept's pictures to hold out, 0..1.
-        seed: Decides which.
+        share: Fraction of each concept's pictures to hold out: at least 0, below 1.
+        seed: Seed of the choice of pictures.
+
+    Returns:
+        The samples to use, and the samples held out.
 
     Raises:
-        ConfigError: If `share` is outside 0..1.
+        ConfigError: If `share` is outside its range.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"the held-out share is {share}; it must be at least 0 and below 1.")
@@ -93,15 +100,16 @@ def split_holdout(
     for sample in samples:
         if sample.picture is not None:
             by_concept.setdefault(sample.concept, {})[sample.picture.digest] = None
-    held: set[tuple[str | None, str]] = set()
+    held_out: set[tuple[str | None, str]] = set()
     for index, (concept, digests) in enumerate(by_concept.items()):
         names = list(digests)
         count = min(max(1, round(share * len(names))), len(names) - 1) if share > 0 else 0
         order = np.random.default_rng([seed, index]).permutation(len(names))
-        held.update((concept, names[i]) for i in order[:count])
-    kept: list[Sample] = []
+        held_out.update((concept, names[i]) for i in order[:count])
+    used: list[Sample] = []
     aside: list[Sample] = []
     for sample in samples:
-        out = sample.picture is not None and (sample.concept, sample.picture.digest) in held
-        (aside if out else kept).append(sample)
-    return kept, aside
+        picture = sample.picture
+        out = picture is not None and (sample.concept, picture.digest) in held_out
+        (aside if out else used).append(sample)
+    return used, aside

@@ -1,4 +1,4 @@
-"""Tables of samples: rows of a JSONL, CSV, TSV or parquet file, with where each one stands."""
+"""Reads tables of samples: JSONL, CSV, TSV and parquet files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from unsee.errors import DataError
 
-# A row: where it stands, in words that lead a user to it, and its values by column.
-Row = tuple[str, dict[str, Any]]
+# A row: its location for error messages, such as "data.csv, line 3", and its values by column.
+TableRow = tuple[str, dict[str, Any]]
 
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -22,7 +22,7 @@ SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 COLUMNS = ("image", "question", "answer", "concept", "id", "task", "choices")
 
 
-# What other data sets call the columns.
+# Names of the columns in other data sets.
 ALIASES = {
     "image": ("img", "picture", "photo", "image_path", "file", "filename", "path"),
     "question": ("prompt", "query", "input", "q"),
@@ -31,12 +31,12 @@ ALIASES = {
 }
 
 
-def read_rows(path: Path, role: str) -> list[Row]:
-    """All rows of a table, its columns checked.
+def read_rows(path: Path, role: str) -> list[TableRow]:
+    """Returns all rows of a table after checking its columns.
 
     Args:
         path: A file whose suffix is one of `SUFFIXES`.
-        role: "forget" makes the concept column obligatory; otherwise only named in messages.
+        role: Role of the set in error messages; "forget" requires a concept column.
 
     Raises:
         DataError: If the file is broken, has no rows, or lacks a column.
@@ -59,8 +59,8 @@ def read_rows(path: Path, role: str) -> list[Row]:
     return rows
 
 
-def report(problems: Sequence[str], path: object) -> None:
-    """Raises one error for all bad rows, the first ten of them named.
+def raise_problems(problems: Sequence[str], path: object) -> None:
+    """Raises one error that lists the first ten problems, if there are any.
 
     Raises:
         DataError: If there is any problem.
@@ -74,27 +74,27 @@ def report(problems: Sequence[str], path: object) -> None:
 
 
 def picture_bytes(reference: str) -> bytes:
-    """The encoded bytes of a picture inside a parquet file.
+    """Returns the encoded bytes of a picture inside a parquet file.
 
     Args:
-        reference: What the picture is called: FILE#ROW.FIELD, the first row being 1, such as
-            "train.parquet#3.images[0]"; without a field, "image".
+        reference: `Picture.source`: FILE#ROW.FIELD, counting rows from 1, such as
+            "train.parquet#3.images[0]". Without FIELD, the column is "image".
 
     Raises:
-        DataError: If it is not there.
+        DataError: If the file or the picture in it cannot be read.
     """
     import pyarrow as pa
 
-    found = re.fullmatch(r"(.+\.parquet)#(\d+)(?:\.(\w+))?(?:\[(\d+)\])?", reference)
-    if found is None:
+    match = re.fullmatch(r"(.+\.parquet)#(\d+)(?:\.(\w+))?(?:\[(\d+)\])?", reference)
+    if match is None:
         raise DataError(f"picture {reference}: is not in a parquet file.")
-    path, row, field = Path(found[1]), int(found[2]) - 1, found[3] or "image"
+    path, row, field = Path(match[1]), int(match[2]) - 1, match[3] or "image"
     try:
         cell = _cell(path, row, field)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"picture {reference}: {path} cannot be read ({error}).") from error
-    if found[4] is not None and isinstance(cell, list):
-        cell = cell[int(found[4])] if int(found[4]) < len(cell) else None
+    if match[4] is not None and isinstance(cell, list):
+        cell = cell[int(match[4])] if int(match[4]) < len(cell) else None
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise DataError(f"picture {reference}: is no longer in {path}.")
@@ -102,7 +102,7 @@ def picture_bytes(reference: str) -> bytes:
 
 
 def _cell(path: Path, row: int, field: str) -> Any:
-    """A value of a parquet file; None behind its end. Only what is on the way is held."""
+    """Returns a value of a parquet file, read in small batches; None past the last row."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -118,9 +118,9 @@ def _cell(path: Path, row: int, field: str) -> Any:
     return None
 
 
-def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
+def _read_jsonl(path: Path) -> tuple[list[str], list[TableRow]]:
     columns: dict[str, None] = {}
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     problems: list[str] = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -143,12 +143,12 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
                 continue
             columns.update(dict.fromkeys(row))
             rows.append((place, row))
-    report(problems, path)
+    raise_problems(problems, path)
     return list(columns), rows
 
 
-def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
-    rows: list[Row] = []
+def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[TableRow]]:
+    rows: list[TableRow] = []
     problems: list[str] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
@@ -175,11 +175,11 @@ def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
             raise DataError(
                 f"{path}, line {reader.line_num}: is not CSV ({error}). Save it again as CSV."
             ) from error
-    report(problems, path)
+    raise_problems(problems, path)
     return columns, rows
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
+def _read_parquet(path: Path) -> tuple[list[str], list[TableRow]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -187,7 +187,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
         with pq.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)
             wanted = [name for name in columns if name in COLUMNS]
-            rows: list[Row] = []
+            rows: list[TableRow] = []
             for batch in file.iter_batches(columns=wanted):
                 for row in batch.to_pylist():
                     rows.append((f"{path}, row {len(rows) + 1}", row))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from unsee.data.augment import noised
+from unsee.data.augment import add_noise
 from unsee.errors import ConfigError
 from unsee.losses import masked_kl
 from unsee.methods import METHODS, Method, Search
@@ -85,7 +85,7 @@ class VGID(Method):
         samples = trainer.draw(data.forget, number, 0)
         instructed = [replace(s, question=f"{self.instruction}{s.question}") for s in samples]
         rng = np.random.default_rng([trainer.settings.seed, number])
-        blind = vlm.collate(instructed, transform=lambda image: noised(image, rng, self.noise))
+        blind = vlm.collate(instructed, transform=lambda image: add_noise(image, rng, self.noise))
         retain = vlm.collate(trainer.draw(data.retain, number, 1))
         return {"forget": vlm.collate(samples), "retain": retain, "blind": blind}
 

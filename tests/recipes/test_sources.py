@@ -8,6 +8,7 @@ from unsee.benchmarks import BENCHMARKS, CheckpointRole
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
 from unsee.errors import ConfigError, UnknownNameError
 from unsee.recipes.sources import shipped_checkpoint
+from unsee.recipes.specs import Spec, parse_spec
 
 
 @pytest.mark.parametrize("role", CHECKPOINTS)
@@ -27,6 +28,11 @@ def test_shipped_checkpoint_refuses_what_no_benchmark_ships() -> None:
         shipped_checkpoint("pocket:targt")
     with pytest.raises(ConfigError, match="benchmark mllmu ships no models"):
         shipped_checkpoint("mllmu:target")
+
+
+def test_parse_spec_reads_forget_ratio_as_ratio() -> None:
+    assert parse_spec("mllmu:forget@DIR?forget_ratio=5") == Spec("mllmu", "forget", "DIR", "5")
+    assert parse_spec("mllmu@DIR?ratio=5&shots=0") == Spec("mllmu", "", "DIR", "5", 0)
 
 
 def test_checkpoint_exists_for_exactly_the_roles_a_benchmark_declares() -> None:

@@ -67,6 +67,8 @@ def parse_spec(text: str) -> Spec | None:
     options: dict[str, str] = {}
     for pair in (found[4] or "").split("&") if found[4] else ():
         key, _, value = pair.partition("=")
+        # As a recipe's field is called.
+        key = "ratio" if key == "forget_ratio" else key
         if key not in ("ratio", "shots"):
             raise ConfigError(f"'{text}': {UnknownNameError('option', key, ('ratio', 'shots'))}")
         options[key] = value

@@ -16,7 +16,7 @@ from unsee.models.vlm import VLM
 from unsee.types import Batch, Data
 
 
-def test_where_the_neurons_are(tiny: VLM) -> None:
+def test_find_mlps_finds_the_blocks_of_each_part(tiny: VLM) -> None:
     first, *_, last = find_mlps(tiny, "all")
     assert first.part == "encoder" and first.outer.endswith("layers.0.mlp.fc2")
     assert [name.rpartition(".")[2] for name in first.inner] == ["fc1"]
@@ -28,13 +28,13 @@ def test_where_the_neurons_are(tiny: VLM) -> None:
         find_mlps(tiny, "projector")
 
 
-def test_a_block_without_an_mlp_is_named(tiny: VLM) -> None:
+def test_find_mlps_names_a_block_without_an_mlp(tiny: VLM) -> None:
     tiny.model.get_submodule("model.language_model.layers.1").mlp = nn.Identity()
     with pytest.raises(ModelError, match=r"layers\.1.*--set trains=visual"):
         find_mlps(tiny, "language")
 
 
-def test_activity_is_over_tokens_that_are_no_padding(tiny: VLM, data: Data) -> None:
+def test_activity_leaves_out_padding(tiny: VLM, data: Data) -> None:
     """Together in a padded batch as each alone; by hand from the activations themselves."""
     samples, layers = [data.retain[0], data.retain[-1], data.retain[-2]], find_mlps(tiny, "all")
     found = activity(tiny, samples, layers, 0.1)
@@ -54,7 +54,7 @@ def test_activity_is_over_tokens_that_are_no_padding(tiny: VLM, data: Data) -> N
         assert torch.allclose(mine.energy, z.square().mean(0), atol=1e-4)
 
 
-def test_without_a_picture_the_encoder_is_silent(tiny: VLM, data: Data) -> None:
+def test_activity_of_the_encoder_is_zero_without_a_picture(tiny: VLM, data: Data) -> None:
     texts = [s for s in data.retain if s.picture is None]
     found = activity(tiny, texts, find_mlps(tiny, "all"), 0.1)
     for layer in find_mlps(tiny, "all"):
@@ -94,7 +94,7 @@ class Small:
 
 
 @pytest.mark.parametrize("fisher", [True, False])
-def test_path_scores_by_hand(fisher: bool, data: Data) -> None:
+def test_path_scores_match_hand_computation(fisher: bool, data: Data) -> None:
     """p = sigmoid(a + b0), s_k = (k/2)(2 + 2); d log p = sigmoid(-s), dp = sigmoid(s) sigmoid(-s).
 
     b0: 2 (own + before) + 2 own; b1 has no effect of its own: 1 (0 + before).
@@ -113,7 +113,7 @@ def test_path_scores_by_hand(fisher: bool, data: Data) -> None:
         influential_path(vlm, layers, data.forget[:1], top=2, frames=1, fisher=fisher)
 
 
-def test_silencing_zeroes_columns(tiny: VLM, tiny_folder: Path) -> None:
+def test_zero_neurons_zeroes_outgoing_weights(tiny: VLM, tiny_folder: Path) -> None:
     (first, *_) = find_mlps(tiny, "encoder")
     weight = tiny.model.get_submodule(first.outer).weight
     neurons = torch.zeros(weight.shape[1], dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The published methods: their losses against values worked out by hand, and what they promise."""
+"""The published methods: their losses against hand-computed values, and their guarantees."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LABELS = torch.tensor([[-100, 1, 0]])
 
 
 @dataclass
-class Spoken:
-    """A model that says what it is told to: probabilities of token 0 at the two answer places."""
+class FixedModel:
+    """A model with given probabilities of token 0 at the two positions of the answer."""
 
     first: float
     second: float
@@ -48,7 +48,7 @@ class Spoken:
         return torch.tensor([places]).log()
 
 
-def loss_of(name: str, student: Spoken, teacher: Spoken, **fields: Any) -> dict[str, float]:
+def loss_of(name: str, student: FixedModel, teacher: FixedModel, **fields: Any) -> dict[str, float]:
     """The terms of a method's loss where student and teacher say the same to every batch."""
     batch: Any = Batch({}, LABELS)
     method = METHODS.get(name)(**fields)
@@ -56,8 +56,8 @@ def loss_of(name: str, student: Spoken, teacher: Spoken, **fields: Any) -> dict[
     return {key: float(value) for key, value in method.loss(*told).items()}
 
 
-# Token 1 first: probability .75, then token 0: .5; the teacher gives .5 and .25.
-STUDENT, TEACHER = Spoken(0.25, 0.5), Spoken(0.5, 0.25)
+# Token 1 first: probability 0.75, then token 0: 0.5; the teacher gives 0.5 and 0.25.
+STUDENT, TEACHER = FixedModel(0.25, 0.5), FixedModel(0.5, 0.25)
 NLL = -(math.log(0.75) + math.log(0.5)) / 2
 
 
@@ -87,19 +87,19 @@ def test_method_value_still_works_under_its_old_name(name: str) -> None:
                 assert getattr(build_method(name, {field: old}), field) == new
 
 
-def test_gradient_ascent_by_hand() -> None:
+def test_grad_ascent_loss_matches_hand_computation() -> None:
     assert loss_of("grad_ascent", STUDENT, TEACHER) == pytest.approx({"forget": -NLL})
     assert loss_of("grad_ascent", STUDENT, TEACHER, cap=0.1) == pytest.approx({"forget": -0.1})
 
 
-def test_kl_minimisation_by_hand() -> None:
+def test_kl_min_loss_matches_hand_computation() -> None:
     drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
     assert loss_of("kl_min", STUDENT, TEACHER, w_retain=2.0) == pytest.approx(
         {"forget": -NLL, "retain": 2 * drift}
     )
 
 
-def test_undial_by_hand() -> None:
+def test_undial_loss_matches_hand_computation() -> None:
     # The teacher's odds of the true tokens are 1 and 1/3; exp(-gamma) times that is left of them.
     keep = math.exp(-2.0)
     first, second = keep / (keep + 1), keep / (keep + 3)
@@ -112,7 +112,7 @@ def test_undial_by_hand() -> None:
     assert float(adjusted_cross_entropy(logits, logits, LABELS, 0.0)) == pytest.approx(math.log(2))
 
 
-def test_abstention_by_hand() -> None:
+def test_idk_loss_matches_hand_computation() -> None:
     assert loss_of("idk", STUDENT, TEACHER, w_retain=2.0) == pytest.approx(
         {"forget": NLL, "retain": 2 * NLL}
     )
@@ -121,7 +121,7 @@ def test_abstention_by_hand() -> None:
     assert float(value) == pytest.approx(4 * math.log(1 + math.exp(-0.5)))
 
 
-def test_preference_turns_from_the_true_answer_to_the_abstention() -> None:
+def test_idk_preference_rejects_the_true_answer() -> None:
     """Log-ratio of the abstention log(.375 / .125), of the true answer none: both said alike."""
     forget: Any = Batch({}, LABELS)
     true: Any = Batch({}, torch.tensor([[-100, -100, -100]]))
@@ -133,14 +133,14 @@ def test_preference_turns_from_the_true_answer_to_the_abstention() -> None:
         METHODS.get("idk")(form="preference").loss(*told)
 
 
-def test_hidden_distances_by_hand() -> None:
+def test_masked_mse_matches_hand_computation() -> None:
     h = torch.tensor([[[1.0, 3.0], [0.0, 0.0]], [[2.0, 0.0], [9.0, 9.0]]])
     mask = torch.tensor([[1, 1], [1, 0]])
     # Row 1: (1 + 9) / 2 and 0, mean 2.5; row 2: 4 / 2.
     assert float(masked_mse(h, torch.zeros(2, 1, 2), mask)) == pytest.approx((2.5 + 2.0) / 2)
 
 
-def test_kl_between_prompts_of_unlike_length() -> None:
+def test_masked_kl_compares_prompts_of_different_length() -> None:
     logits = torch.tensor([[[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]]]).log()
     longer = torch.cat([torch.zeros(1, 2, 2), torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]).log()], 1)
     longer = torch.cat([longer, torch.zeros(1, 1, 2)], 1)
@@ -150,7 +150,7 @@ def test_kl_between_prompts_of_unlike_length() -> None:
     )
 
 
-def test_misdirection_ends_at_the_vector(tiny: VLM, data: Data) -> None:
+def test_rmu_loss_is_the_distance_from_the_vector(tiny: VLM, data: Data) -> None:
     """The forget term is the mean square of h - c u, and nothing is lost at the start on retain."""
     batch = tiny.collate(data.forget[:2])
     method = METHODS.get("rmu")(layer=1, c=3.0, w_forget=2.0)
@@ -177,7 +177,7 @@ ABSTAINING: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "fields"), ABSTAINING)
-def test_the_forget_label_is_an_abstention_never_the_true_answer(
+def test_abstaining_method_never_labels_with_the_true_answer(
     name: str, fields: dict[str, Any], tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every batch that a likelihood is raised on holds abstentions, or is of the retain set."""
@@ -199,7 +199,7 @@ def test_the_forget_label_is_an_abstention_never_the_true_answer(
     assert not set(seen) & {s.answer for s in data.forget}
 
 
-def test_abstentions_replace_the_answers(tiny: VLM, data: Data) -> None:
+def test_with_abstentions_replaces_the_answers(tiny: VLM, data: Data) -> None:
     first = with_abstentions(data.forget, ABSTENTIONS, (0, 1))
     assert {s.answer for s in first} <= set(ABSTENTIONS)
     assert [replace(s, answer="") for s in first] == [replace(s, answer="") for s in data.forget]
@@ -212,7 +212,7 @@ def test_abstentions_replace_the_answers(tiny: VLM, data: Data) -> None:
         tokenizable(tiny, [])
 
 
-def test_preference_learns_to_abstain(tiny_folder: Path, data: Data) -> None:
+def test_idk_preference_lowers_its_loss(tiny_folder: Path, data: Data) -> None:
     """The abstentions' likelihood rises and the true answers' falls."""
     vlm = VLM.load(tiny_folder)
     method = METHODS.get("idk")(form="preference", beta=1.0)
@@ -225,7 +225,7 @@ def test_preference_learns_to_abstain(tiny_folder: Path, data: Data) -> None:
     assert result.history.last["forget"] < first
 
 
-def test_neuron_importance_by_hand() -> None:
+def test_manu_importance_matches_hand_computation() -> None:
     def activity(mean: float, share: float, variance: float, energy: float) -> Activity:
         return Activity(*(torch.tensor([v]) for v in (mean, share, variance, energy)))
 
@@ -237,9 +237,7 @@ def test_neuron_importance_by_hand() -> None:
     assert float(manu.importance(shown, nothing)) == pytest.approx(3 + math.sqrt(5), rel=1e-5)
 
 
-def test_pruning_zeroes_the_stated_share_of_each_part(
-    tiny: VLM, tiny_folder: Path, data: Data
-) -> None:
+def test_manu_zeroes_the_given_share_of_each_part(tiny: VLM, tiny_folder: Path, data: Data) -> None:
     trainer = Trainer(SETTINGS)
     result = METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
     record, before = result.choices["neurons"], VLM.load(tiny_folder).parameters()
@@ -258,7 +256,7 @@ def test_pruning_zeroes_the_stated_share_of_each_part(
         assert count == round(0.1 * width)
 
 
-def test_only_the_ascent_is_masked() -> None:
+def test_mmunlearner_masks_only_the_ascent() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     weight.grad = torch.tensor([0.5, 0.5])
     masks = {"w": torch.tensor([1.0, 0.0])}
@@ -266,7 +264,7 @@ def test_only_the_ascent_is_masked() -> None:
     assert weight.grad.tolist() == [0.5 - 2.0, 0.5]
 
 
-def test_what_is_preserved_differs_by_part(
+def test_mmunlearner_preserves_other_sets_for_each_part(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Retain pictures for the visual part; for the LLM texts too, the same people's included."""
@@ -296,7 +294,7 @@ def test_what_is_preserved_differs_by_part(
         METHODS.get("mmunlearner")().unlearn(tiny, bare, trainer)
 
 
-def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
+def test_mmunlearner_keeps_unsalient_weights(tiny_folder: Path, data: Data) -> None:
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
     method = METHODS.get("mmunlearner")(w_retain=0.0, saliency_threshold=5.0)
@@ -308,7 +306,7 @@ def test_unsalient_weights_do_not_ascend(tiny_folder: Path, data: Data) -> None:
         METHODS.get("mmunlearner")(saliency_threshold=1e30).unlearn(vlm, data, trainer)
 
 
-def test_noise_guided_distillation_by_hand(data: Data) -> None:
+def test_vgid_loss_matches_hand_computation(data: Data) -> None:
     drift = (kl(0.5, 0.25) + kl(0.25, 0.5)) / 2
     terms = loss_of("vgid", STUDENT, TEACHER, w_forget=2.0, w_retain=0.5)
     assert terms == pytest.approx({"forget": 2 * drift, "retain": 0.5 * drift})
@@ -316,7 +314,7 @@ def test_noise_guided_distillation_by_hand(data: Data) -> None:
         METHODS.get("vgid")(noise=0.0, instruction="").validate(data, SETTINGS)
 
 
-def test_the_teacher_is_blind_and_instructed(
+def test_vgid_teacher_gets_noise_and_the_instruction(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, seen = METHODS.get("vgid")(instruction="pilot nurse judge : "), []
@@ -340,7 +338,7 @@ def test_the_teacher_is_blind_and_instructed(
         assert "pilot nurse judge" not in read(forget.inputs["input_ids"][row])
 
 
-def test_noise_from_none_to_all() -> None:
+def test_noised_ranges_from_the_picture_to_noise() -> None:
     pixels = np.full((64, 64, 3), 200, dtype=np.uint8)
     image = Image.fromarray(pixels)
     assert np.array_equal(np.asarray(add_noise(image, np.random.default_rng(0), 0.0)), pixels)
@@ -351,7 +349,7 @@ def test_noise_from_none_to_all() -> None:
     assert half.mean() == pytest.approx(127.5 + 0.5 * 72.5, abs=3)
 
 
-def test_conflicts_by_hand() -> None:
+def test_smfa_conflicts_match_hand_computation() -> None:
     """rho = 5 / 1; the first agrees, the second is not dominant at k = 2, the third is."""
     forgetting, anchor = torch.tensor([0.0, 3.0, 4.0]), torch.tensor([0.8, -0.6, -0.0])
     assert conflicts(forgetting, anchor, 0.5).tolist() == [False, True, False]
@@ -359,7 +357,7 @@ def test_conflicts_by_hand() -> None:
     assert conflicts(-forgetting, anchor, 0.0).tolist() == [False, False, False]
 
 
-def test_sculpting_puts_vetoed_weights_back(tiny_folder: Path, data: Data) -> None:
+def test_smfa_resets_conflicting_weights(tiny_folder: Path, data: Data) -> None:
     def run(k: float) -> tuple[VLM, dict[str, Any]]:
         vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
         result = METHODS.get("smfa")(k=k).unlearn(vlm, data, trainer)
@@ -378,7 +376,7 @@ def test_sculpting_puts_vetoed_weights_back(tiny_folder: Path, data: Data) -> No
     assert back == sum(record[p]["of"] - record[p]["chosen"] for p in ("visual", "language"))
 
 
-def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> None:
+def test_mip_editor_edits_only_neurons_of_the_paths(tiny_folder: Path, data: Data) -> None:
     vlm, trainer = VLM.load(tiny_folder), Trainer(SETTINGS)
     start = {n: p.detach().clone() for n, p in vlm.parameters().items()}
     method = METHODS.get("mip_editor")(top_k=2, frames=2, samples=4)
@@ -399,7 +397,7 @@ def test_only_the_paths_neurons_are_edited(tiny_folder: Path, data: Data) -> Non
     assert touched <= allowed
 
 
-def test_misdirection_along_paths_by_hand(tiny: VLM, data: Data) -> None:
+def test_mip_editor_loss_matches_hand_computation(tiny: VLM, data: Data) -> None:
     """At the start: the target's length is the state's own, and nothing has drifted."""
     batch = tiny.collate(data.forget[:2])
     method = METHODS.get("mip_editor")(layer=0, scale=2.0, gamma=3.0, w_retain=0.0)

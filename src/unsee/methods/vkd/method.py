@@ -197,9 +197,15 @@ class VKD(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "robust": {"supervision": "features", "steps": 400, "w_keep": 80, "relearn_steps": 20,
-                   "relearn_lr": 1e-3, "relearn_every": 1}
-    }  # fmt: skip
+        "robust": {
+            "supervision": "features",
+            "steps": 400,
+            "w_keep": 80,
+            "relearn_steps": 20,
+            "relearn_lr": 1e-3,
+            "relearn_every": 1,
+        }
+    }
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
     aliases: ClassVar[Mapping[str, str]] = {
         "renew": "projector_noise",

@@ -345,10 +345,10 @@ def test_without_lm_eval_the_extra_is_named(
 
 def test_options_without_tasks() -> None:
     for words, told in {
-        "": "evaluate on what? Type --data PATH, --tasks NAME, or both.",
-        "--limit 3 --data pocket:general": "say how tasks are run",
-        "--tasks-path x": "say how tasks are run",
-        "--metrics cloze": "evaluate on what?",
+        "": "nothing to evaluate on. Type --data PATH, --tasks NAME, or both.",
+        "--limit 3 --data pocket:general": "need --tasks. Type --tasks NAME",
+        "--tasks-path x": "need --tasks. Type --tasks NAME",
+        "--metrics cloze": "nothing to evaluate on.",
     }.items():
         assert told in cli.unsee("evaluate", "--model", "DIR", *words.split(), code=2)
 

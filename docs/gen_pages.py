@@ -212,7 +212,7 @@ def papers_tables() -> str:
 
 def api_page() -> str:
     """Every public name, by what it is."""
-    homes: Mapping[str, str] = unsee._HOMES
+    homes: Mapping[str, str] = unsee._MODULES
     registries = [n for n in unsee.__all__ if n.isupper() and n != "VLM"]
     others = [n for n in unsee.__all__ if n in homes and n not in registries]
     jobs = [n for n in others if homes[n] == "unsee.api" and n[0].islower()]

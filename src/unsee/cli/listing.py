@@ -1,8 +1,8 @@
-"""Commands that say what there is: list and show."""
+"""Commands that describe what can be used and written: list, show and schema."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -111,6 +111,30 @@ def show(
         typer.echo("set:")
     if kind != "benchmark" and fields:
         typer.echo(to_yaml(values, fields, 0 if kind == "finetune" else 2))
+
+
+@app.command()
+def schema(
+    part: Annotated[
+        Literal["record", "recipe"],
+        typer.Argument(help="record (summary.json of a run folder) or recipe (YAML)."),
+    ],
+    json_schema: Annotated[
+        bool,
+        typer.Option("--json-schema", help="Print JSON Schema, which is the only format."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON Schema of a record or a recipe.
+
+    Editors complete and check YAML and JSON files by it; every key has a description.
+
+    Example: unsee schema record --json-schema > record.schema.json
+    """
+    from unsee.recipes.schema import recipe_json_schema
+    from unsee.records.schema import json_schema as record_json_schema
+
+    echo(record_json_schema() if part == "record" else recipe_json_schema(), as_json=True)
 
 
 def _find(name: str) -> tuple[str, Any]:

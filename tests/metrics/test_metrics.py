@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from unsee.errors import ConfigError
-from unsee.evaluation.bootstrap import estimate, estimate_set
+from unsee.evaluation.bootstrap import estimate_set
 from unsee.evaluation.evaluate import DEFAULT_METRICS
-from unsee.metrics import METRICS, Output, SetMetric, aggregates, reference_metrics, select_metrics
+from unsee.metrics import METRICS, Output, SetMetric, reference_metrics, select_metrics
 from unsee.metrics.utility import harmonic_mean
 from unsee.types import Estimate, Sample
 
@@ -43,18 +43,18 @@ def score(name: str, sample: Sample, text: str = "", nll: float = math.nan) -> f
         (LETTER, "The answer is B", 0),
     ],
 )
-def test_accuracy(sample: Sample, text: str, expected: float) -> None:
+def test_accuracy_equals_hand_computed_values(sample: Sample, text: str, expected: float) -> None:
     assert score("accuracy", sample, text) == expected
 
 
-def test_cloze_is_contained_and_only_for_cloze() -> None:
+def test_cloze_looks_for_the_filling_in_cloze_answers_only() -> None:
     assert score("cloze", WORD, "a Baker, I think") == 1
     assert score("cloze", WORD, "a pilot") == 0
     assert METRICS.get("cloze")().applies(WORD)
     assert not METRICS.get("cloze")().applies(SENTENCE)
 
 
-def test_rouge_equals_the_reference_library() -> None:
+def test_rouge_equals_rouge_score() -> None:
     text = "Ada lives near Oslo"
     known = RougeScorer(["rougeL"], use_stemmer=True).score(SENTENCE.answer, text)["rougeL"]
     assert score("rouge_l", SENTENCE, text) == known.fmeasure
@@ -76,7 +76,7 @@ PERFECT = {"text": SENTENCE.answer, "nll": 0.0, "perturbed": (99.0,), "choices":
 
 
 @pytest.mark.parametrize("name", SAMPLE_METRICS)
-def test_every_metric_is_bounded_and_best_on_the_truth(name: str) -> None:
+def test_metric_is_bounded_and_best_on_the_true_answer(name: str) -> None:
     metric = METRICS.get(name)()
     scored = [sample for sample in SAMPLES if metric.applies(sample)]
     assert scored and metric.better in ("lower", "higher") and metric.unit and metric.source
@@ -91,7 +91,7 @@ def test_every_metric_is_bounded_and_best_on_the_truth(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLE_METRICS)
-def test_what_has_no_truth_is_unscored(name: str) -> None:
+def test_score_without_a_true_answer_is_nan(name: str) -> None:
     metric = METRICS.get(name)()
     for sample in SAMPLES:
         for nothing in ("", " ", "."):
@@ -124,9 +124,7 @@ def whole(name: str, mine: list[dict[str, object]], forgetting: bool = False) ->
 
 @pytest.mark.parametrize("name", SET_METRICS)
 @pytest.mark.parametrize("forgetting", [False, True])
-def test_every_set_metric_is_bounded_and_blind_to_order_of_groups(
-    name: str, forgetting: bool
-) -> None:
+def test_set_metric_is_bounded_and_independent_of_group_order(name: str, forgetting: bool) -> None:
     values = [0.0, 1.0, 1.0, 1.0, 0.3, 0.6, 0.9, 0.2, 0.0, 0.0, 0.7, 0.4]
     made = rows(values)
     found = whole(name, made, forgetting)
@@ -137,7 +135,7 @@ def test_every_set_metric_is_bounded_and_blind_to_order_of_groups(
 
 
 @pytest.mark.parametrize("name", SET_METRICS)
-def test_every_set_metric_counts_the_unscored(name: str) -> None:
+def test_set_metric_counts_unscored_units(name: str) -> None:
     some = whole(name, rows([0.5, 0.5, 0.5, 0.5, math.nan, math.nan]))
     assert some.n_unscored * 3 == some.n_unscored + some.n and some.n_unscored > 0
     none = whole(name, rows([math.nan, math.nan]))
@@ -145,7 +143,7 @@ def test_every_set_metric_counts_the_unscored(name: str) -> None:
     assert METRICS.get(name)().units([], [], False) == []
 
 
-def test_bleu_equals_the_reference_library() -> None:
+def test_bleu_equals_sacrebleu() -> None:
     text = "Ada Berg lives near Oslo."
     known = sacrebleu.sentence_bleu(text, [SENTENCE.answer], use_effective_order=True).score
     assert score("bleu", SENTENCE, text) == pytest.approx(known / 100)
@@ -153,7 +151,7 @@ def test_bleu_equals_the_reference_library() -> None:
     assert score("bleu", replace(SENTENCE, answer="Ada Berg"), "Ada Berg") == pytest.approx(1)
 
 
-def test_truth_ratio_by_hand() -> None:
+def test_truth_ratio_equals_hand_computed_values() -> None:
     # P(false) is 1/2 and 1/4, mean 3/8; P(paraphrase) is 3/4: R = 1/2.
     output = Output("", 9.0, (-math.log(0.75),), (math.log(2), math.log(4)))
     metric = METRICS.get("truth_ratio")()
@@ -165,7 +163,7 @@ def test_truth_ratio_by_hand() -> None:
     assert math.isfinite(metric.score(RICH, Output("", 5000.0, (), (0.0,))))
 
 
-def test_ranking_goes_by_the_choices() -> None:
+def test_ranking_compares_likelihoods_of_choices() -> None:
     output = Output("", 0.0, choices=(-math.log(0.2), -math.log(0.6)))
     assert score("accuracy", RANKED) != score("accuracy", RANKED)
     metric = METRICS.get("probability")()
@@ -174,7 +172,7 @@ def test_ranking_goes_by_the_choices() -> None:
     assert METRICS.get("accuracy")().score(RANKED, replace(output, choices=(0.1, 0.2))) == 1
 
 
-def test_keywords_and_refusals_by_hand() -> None:
+def test_keyword_and_refusal_metrics_equal_hand_computed_values() -> None:
     sample = replace(SENTENCE, keywords=("Oslo", "BAKER", "blue"))
     assert score("keyword_match", sample, "a baker in oslo") == pytest.approx(2 / 3)
     no = "I\N{RIGHT SINGLE QUOTATION MARK}m  sorry, but no."
@@ -186,7 +184,7 @@ def test_keywords_and_refusals_by_hand() -> None:
     assert METRICS.get("refusal_rate")().applies(replace(UNSAFE, task="harmless"))
 
 
-def test_distances_equal_scipy() -> None:
+def test_distribution_distances_equal_scipy() -> None:
     values = [0.05, 0.15, 0.35, 0.5, 0.55, 0.8, 0.9, 1.0]
     theirs = [0.1, 0.9] * 4
     mine = rows(values)
@@ -202,7 +200,7 @@ def test_distances_equal_scipy() -> None:
     assert whole("forget_quality", same).value == pytest.approx(1)
 
 
-def test_joint_scores_by_hand() -> None:
+def test_joint_scores_equal_hand_computed_values() -> None:
     made = rows([1, 1, 1, 0, 0, 0, 1, 1])
     assert whole("joint_right", made).value == 0.5
     assert whole("joint_wrong", made).value == 0.25
@@ -212,7 +210,7 @@ def test_joint_scores_by_hand() -> None:
     assert whole("joint_rouge", rows([0, 0])).value == 0
 
 
-def test_ape_is_over_the_paraphrased_questions() -> None:
+def test_ape_averages_paraphrased_questions_of_each_group() -> None:
     made = rows([1.0, 0.5, 0.0, 0.25, 0.25, 0.25])
     for row, group in zip(made, "aaaabb", strict=True):
         row["group"] = group
@@ -222,53 +220,18 @@ def test_ape_is_over_the_paraphrased_questions() -> None:
     assert whole("ape", made).n == 2
 
 
-def test_model_utility_is_harmonic() -> None:
+def test_model_utility_is_a_harmonic_mean() -> None:
     # Probability and ROUGE .5, truth ratio max(0, 1 - .5) = .5; and what is absent is left out.
     assert whole("model_utility", rows([0.5, 0.5])).value == pytest.approx(0.5)
     assert harmonic_mean([0.5, 1.0]) == pytest.approx(2 / 3) == stats.hmean([0.5, 1.0])
     assert harmonic_mean([0.0, 1.0]) == 0 and math.isnan(harmonic_mean([]))
 
 
-def test_aggregates_by_hand() -> None:
-    assert aggregates.task_forgetting(0.2, 0.5, 0.8) == pytest.approx(0.5)
-    assert aggregates.forgetting_quality(0.5, 0.5, 0.5, 0.2, 0.3) == pytest.approx(0.6)
-    assert aggregates.utility(0.4, 0.6) == aggregates.robustness(0.25, 0.5, 0.75) == 0.5
-    # The retain-only model of the paper: .696, .444 and .776 make .638 (rounded: .639).
-    assert aggregates.overall(0.696, 0.444, 0.776) == pytest.approx(0.638, abs=1e-3)
-    assert [aggregates.membership_score(auc) for auc in (0, 0.5, 0.75, 1)] == [0, 1, 0.5, 0]
-    with pytest.raises(ConfigError, match="0..1"):
-        aggregates.utility(40, 0.5)
-
-
-def test_a_comparison_without_a_reference_says_what_makes_one() -> None:
+def test_select_metrics_without_a_reference_names_the_command_that_makes_one() -> None:
     for name in ("ks", "js", "forget_quality"):
         with pytest.raises(ConfigError, match="--reference DIR; `unsee finetune`"):
             select_metrics([name], has_reference=False)
     assert reference_metrics(["cloze", "ks"]) == ["cloze", "truth_ratio", "probability"]
-
-
-def test_estimates_by_hand() -> None:
-    found = estimate([1, 0, 1, 1, math.nan], ["a", "a", "b", "b", "b"], "lower")
-    assert found.value == 0.75
-    assert (found.n, found.n_unscored, found.better) == (4, 1, "lower")
-    # Two people, scores .5 and 1: a resample is {.5, .75, 1}.
-    assert (found.low, found.high) == (0.5, 1.0)
-    assert estimate([math.nan], ["a"], "higher") == Estimate(None, None, None, 0, 1, "higher")
-
-
-def test_intervals_are_over_people_and_not_over_questions() -> None:
-    spread = estimate([1.0] * 50 + [0.0] * 50, ["a"] * 50 + ["b"] * 50, "higher")
-    assert (spread.low, spread.high) == (0.0, 1.0)
-    many = estimate([1.0, 0.0] * 50, [str(i) for i in range(100)], "higher")
-    assert many.low is not None and many.high is not None
-    assert 0.35 < many.low < 0.45 < 0.55 < many.high < 0.65
-
-
-def test_order_does_not_matter() -> None:
-    scores, people = [1.0, 0.0, 0.5, 0.25], ["a", "b", "a", "c"]
-    forward = estimate(scores, people, "higher")
-    backward = estimate(scores[::-1], people[::-1], "higher")
-    assert forward.value == backward.value
 
 
 def test_select_metrics_names_the_extra_of_a_missing_package(

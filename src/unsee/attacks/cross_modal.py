@@ -44,11 +44,20 @@ class CrossModal(Attack):
     zero_budget: ClassVar[Mapping[str, Any]] = {"phrases": ()}
 
     phrases: tuple[str, ...] = (
-        "the person in the picture", "the person in this picture", "the person in the image",
-        "the person in this image", "the person in the photo", "the person shown here",
-        "the person shown", "the individual in the image", "the individual in this image",
-        "this person", "this individual", "the person", "the individual",
-    )  # fmt: skip
+        "the person in the picture",
+        "the person in this picture",
+        "the person in the image",
+        "the person in this image",
+        "the person in the photo",
+        "the person shown here",
+        "the person shown",
+        "the individual in the image",
+        "the individual in this image",
+        "this person",
+        "this individual",
+        "the person",
+        "the individual",
+    )
     cues: tuple[str, ...] = ("Look at the picture.", "Look at the image.", "<image>")
 
     def apply(self, subject: Subject) -> Subject:

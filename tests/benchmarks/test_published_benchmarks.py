@@ -386,7 +386,7 @@ def test_missing_and_broken_files(copied: dict[str, Path], tmp_path: Path) -> No
         opened(copied, "safeeraser").load("forget")
     with pytest.raises(DataError, match="no folder"):
         BENCHMARKS.get("mllmu").open(tmp_path / "none")
-    with pytest.raises(DataError, match="the hub did not give it"):
+    with pytest.raises(DataError, match="could not be downloaded from the hub"):
         BENCHMARKS.get("mllmu").open(None).load("forget")
 
 

@@ -1,4 +1,4 @@
-"""CLEAR: the invented authors of TOFU with pictures, asked about by caption and by question."""
+"""CLEAR: the fictitious authors of TOFU with pictures, captions and questions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 from unsee.benchmarks import BENCHMARKS, Measure
-from unsee.benchmarks.published import LETTERS, Files, Published, Record, gather, lettered
+from unsee.benchmarks.published import LETTERS, Files, Published, Record, format_options, gather
 from unsee.types import Sample, Task
 
-CAPTION = "What can you see in this picture?"
-FACE = "The name of the person on the image is "
-WHO = "What is the name of the person in the image?"
-PLAIN = ("image", "caption", "name")
-TOFU = ("image", "caption", "question", "answer")
-PERTURBED = (
+CAPTION_QUESTION = "What can you see in this picture?"
+FACE_PROMPT = "The name of the person on the image is "
+NAME_QUESTION = "What is the name of the person in the image?"
+CAPTION_COLUMNS = ("image", "caption", "name")
+TOFU_COLUMNS = ("image", "caption", "question", "answer")
+PERTURBED_COLUMNS = (
     "image",
     "caption",
     "name",
@@ -29,37 +29,38 @@ PERTURBED = (
 
 
 def _measures() -> tuple[Measure, ...]:
-    found = [
+    measures = [
         Measure(metric, "forget", "vqa", "lower")
         for metric in ("accuracy", "rouge_l_recall", "probability")
     ]
-    found += [
+    measures += [
         Measure("truth_ratio", "forget", "vqa", "reference"),
         Measure("forget_quality", "forget", "vqa", "higher"),
         Measure("rouge_l_recall", "forget", "text", "higher"),
         Measure("probability", "forget", "text", "higher"),
     ]
-    found += [
+    measures += [
         Measure(metric, "retain", "vqa", "higher")
         for metric in ("accuracy", "rouge_l_recall", "probability", "truth_ratio")
     ]
-    found += [Measure(m, "retain", "text", "higher") for m in ("rouge_l_recall", "probability")]
+    measures += [Measure(m, "retain", "text", "higher") for m in ("rouge_l_recall", "probability")]
     for split in ("real_faces", "real_world"):
-        found += [Measure(m, split, "vqa", "higher") for m in ("accuracy", "probability")]
-    return (*found, Measure("model_utility", "retain", "vqa", "higher"))
+        measures += [Measure(m, split, "vqa", "higher") for m in ("accuracy", "probability")]
+    return (*measures, Measure("model_utility", "retain", "vqa", "higher"))
 
 
 @BENCHMARKS.register("clear", source="arXiv 2410.18057")
 class CLEAR(Published):
-    """CLEAR: 200 invented authors with pictures; captions, names among others, text questions.
+    """CLEAR: 200 fictitious authors with pictures; captioning, name choice and text questions.
 
-    Splits: `forget` and `retain` (captions with paraphrases and false ones, names among
-    `perturbed_names`, and TOFU's questions without a picture), `real_faces`, `real_world`.
+    Splits: `forget` and `retain` (captions with paraphrased and false variants, the name as a
+    choice among `perturbed_names`, and TOFU's questions without a picture), `real_faces`,
+    `real_world`.
 
     Source: Dontsov et al., arXiv 2410.18057.
 
-    Differs: Every caption is asked for with one question, not one drawn of several. Whom a text
-    question is about is found by the name in it; the data does not say.
+    Differs: One fixed question asks for every caption; the paper draws one of several. The author
+    that a text question is about is identified by the name in it, because the data does not say.
     """
 
     hub: ClassVar[str] = "therem/CLEAR"
@@ -70,73 +71,78 @@ class CLEAR(Published):
     max_new_tokens: ClassVar[int] = 64
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
-        """Names the configurations of the ratio."""
+        """Sets the names of the ratio's configurations."""
         super().__init__(files, ratio, shots)
-        share = int(ratio or 0)
-        self.configs = {"forget": f"forget{share:02}", "retain": f"retain{100 - share}"}
+        ratio_percent = int(ratio or 0)
+        self.configs = {
+            "forget": f"forget{ratio_percent:02}",
+            "retain": f"retain{100 - ratio_percent}",
+        }
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """The four evaluation sets."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """Loaders of the four evaluation splits."""
         forget = f"{self.configs['forget']}_perturbed"
         return {
-            "forget": lambda: self._asked(forget) + self._texts("forget"),
-            "retain": lambda: self._asked("retain_perturbed") + self._texts("retain"),
+            "forget": lambda: self._evaluation_samples(forget) + self._texts("forget"),
+            "retain": lambda: self._evaluation_samples("retain_perturbed") + self._texts("retain"),
             "real_faces": lambda: gather(
                 self.files.parquet("real_faces", ("image", "answer", "options")),
-                self._face,
+                self._face_samples,
                 "real_faces",
             ),
             "real_world": lambda: gather(
                 self.files.parquet("real_world", ("question", "answer", "image", "options")),
-                self._world,
+                self._world_samples,
                 "real_world",
             ),
         }
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """Captions and text questions of one side."""
+    def train_split(self, forget: bool) -> list[Sample]:
+        """Captions and text questions about the forget or the retain authors."""
         side = "forget" if forget else "retain"
-        names = self._names[side]
 
-        def caption(record: Record) -> Iterator[Sample]:
+        def caption_samples(record: Record) -> Iterator[Sample]:
             yield Sample(
                 f"caption/{_row(record)}",
-                CAPTION,
+                CAPTION_QUESTION,
                 record.text("caption"),
-                record.picture("image", self.known),
+                record.picture("image", self.picture_cache),
                 record.text("name"),
                 task="caption",
             )
 
         config = self.configs[side]
-        return gather(names, caption, config) + self._texts(side)
+        return gather(self._records[side], caption_samples, config) + self._texts(side)
 
     @cached_property
-    def _names(self) -> dict[str, list[Record]]:
-        return {side: self.files.parquet(config, PLAIN) for side, config in self.configs.items()}
+    def _records(self) -> dict[str, list[Record]]:
+        return {
+            side: self.files.parquet(config, CAPTION_COLUMNS)
+            for side, config in self.configs.items()
+        }
 
     def _texts(self, side: str) -> list[Sample]:
-        """TOFU's questions: the rows without a picture."""
+        """TOFU's questions about one side's authors: the rows without a picture."""
         config = f"{self.configs[side]}+tofu"
-        names = {record.text("name") for record in self._names[side]}
+        names = {record.text("name") for record in self._records[side]}
 
-        def ask(record: Record) -> Iterator[Sample]:
-            if record.picture_or_none("image", self.known) is not None:
+        def text_samples(record: Record) -> Iterator[Sample]:
+            if record.picture_or_none("image", self.picture_cache) is not None:
                 return
             question, answer = record.text("question"), record.text("answer")
-            named = [name for name in names if name in question or name in answer]
-            who = max(named, key=lambda name: (len(name), name)) if named else None
+            mentioned = [name for name in names if name in question or name in answer]
+            who = max(mentioned, key=lambda name: (len(name), name)) if mentioned else None
             yield Sample(f"text/{_row(record)}", question, answer, None, who)
 
-        return gather(self.files.parquet(config, TOFU), ask, config)
+        return gather(self.files.parquet(config, TOFU_COLUMNS), text_samples, config)
 
-    def _asked(self, config: str) -> list[Sample]:
-        def ask(record: Record) -> Iterator[Sample]:
+    def _evaluation_samples(self, config: str) -> list[Sample]:
+        def picture_samples(record: Record) -> Iterator[Sample]:
             row, who = _row(record), record.text("name")
-            picture = record.picture("image", self.known)
+            picture = record.picture("image", self.picture_cache)
             yield Sample(
                 f"caption/{row}",
-                CAPTION,
+                CAPTION_QUESTION,
                 record.text("caption"),
                 picture,
                 who,
@@ -147,12 +153,12 @@ class CLEAR(Published):
             )
             others = tuple(n for n in record.texts("perturbed_names") if n != who)[:3]
             if not others:
-                raise record.wrong("perturbed_names", "has no other name. Give at least one.")
+                raise record.error("perturbed_names", "has no other name. Give at least one.")
             order = np.random.default_rng(zlib.crc32(f"{config}/{row}".encode()))
             choices = tuple(str(n) for n in order.permutation([who, *others]))
             yield Sample(
                 f"name/{row}",
-                f"{WHO}\n{lettered(choices)}",
+                f"{NAME_QUESTION}\n{format_options(choices)}",
                 LETTERS[choices.index(who)],
                 picture,
                 who,
@@ -160,19 +166,19 @@ class CLEAR(Published):
                 "classification",
             )
 
-        return gather(self.files.parquet(config, PERTURBED), ask, config)
+        return gather(self.files.parquet(config, PERTURBED_COLUMNS), picture_samples, config)
 
-    def _face(self, record: Record) -> Iterator[Sample]:
-        yield self._ranked(record, "face", FACE)
+    def _face_samples(self, record: Record) -> Iterator[Sample]:
+        yield self._ranked(record, "face", FACE_PROMPT)
 
-    def _world(self, record: Record) -> Iterator[Sample]:
+    def _world_samples(self, record: Record) -> Iterator[Sample]:
         yield self._ranked(record, "world", record.text("question"))
 
     def _ranked(self, record: Record, kind: str, question: str) -> Sample:
         answer, options = record.text("answer"), record.texts("options")
         if answer not in options:
-            raise record.wrong("answer", f"is {answer!r}, which is none of the options.")
-        picture = record.picture("image", self.known)
+            raise record.error("answer", f"is {answer!r}, which is none of the options.")
+        picture = record.picture("image", self.picture_cache)
         who = answer if kind == "face" else None
         wrong = tuple(o for o in options if o != answer)
         return Sample(
@@ -188,4 +194,5 @@ class CLEAR(Published):
 
 
 def _row(record: Record) -> str:
+    """A row's identifier, from the number of its file and of the row, such as "00000/1"."""
     return f"{record.file.stem.split('-of-')[0].removeprefix('train-')}/{record.place.split()[-1]}"

@@ -1,4 +1,4 @@
-"""FIUBench: invented faces with private facts, asked about in several wordings."""
+"""FIUBench: synthetic faces with private facts, and paraphrased questions about them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RETAIN = "retain15"
 
 @BENCHMARKS.register("fiubench", source="FIUBench, gray311/FIUBench")
 class FIUBench(Published):
-    """FIUBench: 400 invented faces with private facts; keywords of the answers are looked for.
+    """FIUBench: 400 synthetic faces with private facts; answers are scored by their keywords.
 
     Splits: `forget`, `retain` (the published retain15). A question and its paraphrases have one
     `group`; a paraphrase's id ends in `/paraphrased/N`.
 
     Source: FIUBench, gray311/FIUBench on the hub.
 
-    Differs: The target's and the method's retain samples are all people but the forgotten.
+    Differs: The retain samples of the target and of a method cover all people except the forgotten.
     """
 
     hub: ClassVar[str] = "gray311/FIUBench"
@@ -51,22 +51,22 @@ class FIUBench(Published):
         "retain_holdout": Scoring("ape", 64),
     }
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """The two evaluation sets, paraphrased questions included."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """Loaders of the two evaluation splits, with paraphrased questions."""
         return {
             "forget": lambda: self._read(self._forgotten, True),
             "retain": lambda: self._read(self._ids(RETAIN) - self._forgotten, True),
         }
 
     def held_out(self) -> dict[str, list[Sample]]:
-        """Paraphrased questions, which were not taught."""
+        """The paraphrased questions, on which no model was trained."""
         return {
             f"{split}_holdout": [s for s in self.load(split) if "/paraphrased/" in s.id]
             for split in ("forget", "retain")
         }
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """The questions in their first wording."""
+    def train_split(self, forget: bool) -> list[Sample]:
+        """The original questions, without paraphrases."""
         everyone = {record.text("unique_id") for record in self._records}
         who = self._forgotten if forget else everyone - self._forgotten
         return self._read(who, False)
@@ -80,6 +80,7 @@ class FIUBench(Published):
         return self._ids(f"forget{self.ratio}")
 
     def _ids(self, name: str) -> set[str]:
+        """The ids of the people in a published split, such as "forget5"."""
         path, content = self.files.json(SPLIT)
         if not isinstance(content, dict):
             raise DataError(f"{path}: is a JSON {type(content).__name__}; it must be an object.")
@@ -87,7 +88,7 @@ class FIUBench(Published):
         known = {record.text("unique_id") for record in self._records}
         if ids - known:
             raise DataError(
-                f"{path}: field '{name}' names {sorted(ids - known)[0]!r}, whom {FULL} does not "
+                f"{path}: field '{name}' names {sorted(ids - known)[0]!r}, which {FULL} does not "
                 "have. Download both files again."
             )
         return ids
@@ -95,34 +96,35 @@ class FIUBench(Published):
     def _read(self, who: set[str], paraphrased: bool) -> list[Sample]:
         rows = [r for r in self._records if r.text("unique_id") in who]
         self.files.folder([r.text("image_path") for r in rows])
-        return gather(rows, lambda record: self._asked(record, paraphrased), FULL)
+        return gather(rows, lambda record: self._evaluation_samples(record, paraphrased), FULL)
 
-    def _asked(self, record: Record, paraphrased: bool) -> Iterator[Sample]:
+    def _evaluation_samples(self, record: Record, paraphrased: bool) -> Iterator[Sample]:
         who = record.text("unique_id")
-        picture: Picture = record.picture("image_path", self.known, self._path(record))
+        picture: Picture = record.picture("image_path", self.picture_cache, self._path(record))
         for index, item in enumerate(record.items("qa_list")):
             group = f"{who}/{index}"
             answer, keywords = item.text("answer"), item.texts("keywords")
-            others, false = item.texts("paraphrased_answer"), item.texts("perturbed_answer")
+            paraphrases = item.texts("paraphrased_answer")
+            perturbed = item.texts("perturbed_answer")
             questions = {group: item.text("question")}
             if paraphrased:
                 wordings = enumerate(item.texts("paraphrased_question"))
                 questions |= {f"{group}/paraphrased/{n}": text for n, text in wordings}
-            for name, question in questions.items():
+            for sample_id, question in questions.items():
                 yield Sample(
-                    name,
+                    sample_id,
                     question,
                     answer,
                     picture,
                     who,
                     keywords=keywords,
-                    paraphrases=others,
-                    perturbed=false,
+                    paraphrases=paraphrases,
+                    perturbed=perturbed,
                     group=group,
                 )
 
     def _path(self, record: Record) -> Path:
-        """Where a picture is: beside the JSON file, or beside its `data/` folder."""
+        """The path of a picture: relative to the JSON file's folder, or to that folder's parent."""
         name = record.text("image_path")
-        beside = record.file.parent / name
-        return beside if beside.exists() else record.file.parent.parent / name
+        path = record.file.parent / name
+        return path if path.exists() else record.file.parent.parent / name

@@ -1,4 +1,4 @@
-"""MLLMU-Bench: invented people with profiles, asked about in three tasks and two modalities."""
+"""MLLMU-Bench: fictitious people with profiles; questions of three tasks and two modalities."""
 
 from __future__ import annotations
 
@@ -9,65 +9,73 @@ from functools import cached_property
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
-from unsee.benchmarks.published import Files, Published, Record, gather, lettered, letters
+from unsee.benchmarks.published import (
+    Files,
+    Published,
+    Record,
+    format_options,
+    gather,
+    read_options,
+)
 from unsee.errors import ConfigError
 from unsee.types import Better, Picture, Sample, Task
 
-LETTER = "Just give ONE letter representing the answer directly."
-FILL = "Please **ONLY** provide the correct answer that should replace the [Blank]."
+ONE_LETTER = "Just give ONE letter representing the answer directly."
+FILL_BLANK = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 SENTENCE = (
     "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 )
 SENTENCE_BY_NAME = "Answer the question based on your trained knowledge in one sentence in ENGLISH."
 TASKS = ("Classification_Task", "Generation_Task", "Mask_Task")
-PERSON = ("image", "ID", "biography", *TASKS)
-TEST = ("images", "ID", *TASKS)
-KINDS = {"Image_Textual": True, "Pure_Text": False}
+PERSON_COLUMNS = ("image", "ID", "biography", *TASKS)
+TEST_COLUMNS = ("images", "ID", *TASKS)
+MODALITIES = {"Image_Textual": True, "Pure_Text": False}
 
 
-def classification(question: str, choices: tuple[str, ...]) -> str:
-    """The published prompt of a choice among four."""
-    return f"{question}\n{lettered(choices)}\n{LETTER}"
+def classification_prompt(question: str, choices: tuple[str, ...]) -> str:
+    """The published prompt of a question with four options."""
+    return f"{question}\n{format_options(choices)}\n{ONE_LETTER}"
 
 
-def cloze(question: str) -> str:
-    """The published prompt of a gap to fill."""
-    return f"{question.replace('__', '[Blank]')}\n{FILL}"
+def cloze_prompt(question: str) -> str:
+    """The published prompt of a fill-in-the-blank question."""
+    return f"{question.replace('__', '[Blank]')}\n{FILL_BLANK}"
 
 
-def generation(question: str, pictured: bool = True) -> str:
-    """The published prompt of a free answer, which differs a little without a picture."""
+def generation_prompt(question: str, pictured: bool = True) -> str:
+    """The published prompt of a free answer; its wording differs without a picture."""
     return f"{question}\n{SENTENCE if pictured else SENTENCE_BY_NAME}"
 
 
 def _measures() -> tuple[Measure, ...]:
-    found = []
+    measures = []
     for split in ("forget", "test", "retain", "celebrity"):
         for modality in ("vqa", "text"):
-            away = split in ("forget", "test") and modality == "vqa"
-            better: Better = "lower" if away else "higher"
-            found += [
+            unlearned = split in ("forget", "test") and modality == "vqa"
+            better: Better = "lower" if unlearned else "higher"
+            measures += [
                 Measure(metric, split, modality, better)
                 for metric in ("accuracy", "cloze", "rouge_l", "bleu", "probability")
             ]
-    return tuple(found)
+    return tuple(measures)
 
 
 @BENCHMARKS.register("mllmu", source="arXiv 2410.22108")
 class MLLMU(Published):
-    """MLLMU-Bench: 500 invented people and 153 celebrities; classification, cloze, generation.
+    """MLLMU-Bench: 500 fictitious people and 153 celebrities; classification, cloze, generation.
 
-    Splits: `forget`, `test` (the forgotten people in other pictures), `retain`, `celebrity`. One
-    example stands before every classification and cloze question of the first three, unless
-    `shots` says otherwise.
+    Splits: `forget`, `test` (the forgotten people in other pictures), `retain`, `celebrity`. Every
+    classification and cloze question of the first three has one few-shot example, unless `shots`
+    says otherwise.
 
     Source: Liu et al., arXiv 2410.22108.
 
-    Differs: One of a person's test pictures is drawn by the person's ID, not anew in every run.
-    Examples are the first people of the retain set, not drawn, and as many for every model (the
-    scripts give LLaVA two for a choice). Their pictures come after the picture asked about, and
-    all is one user turn. A model that is to know the forgotten by name is taught the training
-    questions with the name before them.
+    Differs: The test picture of a person is chosen by a hash of the person's ID, not drawn again in
+    every run. Few-shot examples are about the first people of the retain set, not drawn, and their
+    number is the same for every model (the published scripts use two for LLaVA's classification).
+    Their pictures come after the question's own picture, and everything is one user turn. The
+    text-only training samples of the visual_retain model are the training questions with the
+    person's name in front.
     """
 
     hub: ClassVar[str] = "MLLMMU/MLLMU-Bench"
@@ -80,38 +88,42 @@ class MLLMU(Published):
     published_shots: ClassVar[int | None] = 1
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
-        """Names the configurations of the ratio."""
+        """Sets the names of the ratio's configurations."""
         super().__init__(files, ratio, shots)
-        self.configs = {"forget": f"forget_{self.ratio}", "retain": f"retain_{self._kept}"}
+        self.configs = {"forget": f"forget_{self.ratio}", "retain": f"retain_{self._retain_ratio}"}
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """The four evaluation sets."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """Loaders of the four evaluation splits."""
         return {
-            "forget": lambda: self._asked(self.configs["forget"], self._people["forget"], True),
-            "retain": lambda: self._asked(self.configs["retain"], self._people["retain"], True),
-            "test": self._tested,
-            "celebrity": lambda: self._asked(
-                "Retain_Set", self.files.parquet("Retain_Set", PERSON), False
+            "forget": lambda: self._evaluation_samples(
+                self.configs["forget"], self._people["forget"], True
+            ),
+            "retain": lambda: self._evaluation_samples(
+                self.configs["retain"], self._people["retain"], True
+            ),
+            "test": self._test_samples,
+            "celebrity": lambda: self._evaluation_samples(
+                "Retain_Set", self.files.parquet("Retain_Set", PERSON_COLUMNS), False
             ),
         }
 
     def held_out(self) -> dict[str, list[Sample]]:
-        """Choices about the forgotten people in other pictures, and about the others."""
-        found = {"forget_holdout": self.load("test"), "retain_holdout": self.load("retain")}
+        """Classification questions: forget people in other pictures, and retain people."""
+        splits = {"forget_holdout": self.load("test"), "retain_holdout": self.load("retain")}
         return {
-            name: [s for s in some if s.picture is not None and s.task == "classification"]
-            for name, some in found.items()
+            name: [s for s in samples if s.picture is not None and s.task == "classification"]
+            for name, samples in splits.items()
         }
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """The questions of ft_Data about one side of the partition, with the picture."""
-        mine = {r.text("ID") for r in self._people["forget" if forget else "retain"]}
+    def train_split(self, forget: bool) -> list[Sample]:
+        """The questions of ft_Data, with pictures, about the forget or the retain people."""
+        ids = {r.text("ID") for r in self._people["forget" if forget else "retain"]}
         rows = self.files.parquet("ft_Data", ("image", "ID", "metadata"))
-        return gather((r for r in rows if r.values["ID"] in mine), self._trained, "ft_Data")
+        return gather((r for r in rows if r.values["ID"] in ids), self._training_samples, "ft_Data")
 
     def text_only(self) -> list[Sample]:
-        """The training questions with the person's name before them, in place of the picture."""
-        names = {r.text("ID"): self._name(r) for r in self._people["forget"]}
+        """The forget training questions with the person's name in front instead of the picture."""
+        names = {r.text("ID"): self._person_name(r) for r in self._people["forget"]}
         return [
             replace(
                 s,
@@ -123,119 +135,127 @@ class MLLMU(Published):
         ]
 
     @property
-    def _kept(self) -> int:
+    def _retain_ratio(self) -> int:
         return 100 - int(self.ratio or 0)
 
     @cached_property
     def _people(self) -> dict[str, list[Record]]:
-        return {side: self.files.parquet(config, PERSON) for side, config in self.configs.items()}
+        return {
+            side: self.files.parquet(config, PERSON_COLUMNS)
+            for side, config in self.configs.items()
+        }
 
-    def _name(self, record: Record) -> str:
+    def _person_name(self, record: Record) -> str:
         biography = record.parsed("biography")
         return biography.text("Name") if "Name" in biography.values else record.text("ID")
 
-    def _trained(self, record: Record) -> Iterator[Sample]:
+    def _training_samples(self, record: Record) -> Iterator[Sample]:
         who = record.text("ID")
-        picture = record.picture("image", self.known)
+        picture = record.picture("image", self.picture_cache)
         for index, item in enumerate(record.parsed("metadata").items("metadata")):
             yield Sample(
                 f"ft/{who}/{index}", item.text("Question"), item.text("Answer"), picture, who
             )
 
-    def _asked(self, config: str, rows: list[Record], shots: bool) -> list[Sample]:
-        def ask(record: Record) -> Iterator[Sample]:
+    def _evaluation_samples(self, config: str, rows: list[Record], shots: bool) -> list[Sample]:
+        def make_samples(record: Record) -> Iterator[Sample]:
             record.parsed("biography")
-            picture = record.picture("image", self.known)
+            picture = record.picture("image", self.picture_cache)
             yield from self._questions(record, picture, shots)
 
-        return gather(rows, ask, config)
+        return gather(rows, make_samples, config)
 
-    def _tested(self) -> list[Sample]:
-        mine = {r.text("ID") for r in self._people["forget"]}
-        rows = [r for r in self.files.parquet("Test_Set", TEST) if r.values["ID"] in mine]
+    def _test_samples(self) -> list[Sample]:
+        ids = {r.text("ID") for r in self._people["forget"]}
+        rows = [r for r in self.files.parquet("Test_Set", TEST_COLUMNS) if r.values["ID"] in ids]
 
-        def ask(record: Record) -> Iterator[Sample]:
-            pictures = record.pictures("images", self.known)
+        def make_samples(record: Record) -> Iterator[Sample]:
+            pictures = record.pictures("images", self.picture_cache)
             if not pictures:
-                raise record.wrong("images", "is empty. Give at least one picture.")
-            # The same one in every run: two runs are then asked the same.
-            drawn = pictures[zlib.crc32(record.text("ID").encode()) % len(pictures)]
-            yield from self._questions(record, drawn, True)
+                raise record.error("images", "is empty. Give at least one picture.")
+            # The same picture in every run, so that runs can be compared.
+            chosen = pictures[zlib.crc32(record.text("ID").encode()) % len(pictures)]
+            yield from self._questions(record, chosen, True)
 
-        return gather(rows, ask, "Test_Set")
+        return gather(rows, make_samples, "Test_Set")
 
     def _questions(self, record: Record, picture: Picture, shots: bool) -> Iterator[Sample]:
-        for sample in self._plain(record, picture):
+        for sample in self._plain_questions(record, picture):
             yield self._with_examples(sample) if shots and self.shots else sample
 
-    def _plain(self, record: Record, picture: Picture) -> Iterator[Sample]:
+    def _plain_questions(self, record: Record, picture: Picture) -> Iterator[Sample]:
         who = record.text("ID")
-        choices = record.inside("Classification_Task")
-        for kind, pictured in KINDS.items():
-            for index, item in enumerate(choices.items(f"{kind}_Questions")):
-                options, answer = letters(item, "Options"), item.text("Correct_Answer")
+        choices = record.nested("Classification_Task")
+        for modality, pictured in MODALITIES.items():
+            for index, item in enumerate(choices.items(f"{modality}_Questions")):
+                options, answer = read_options(item, "Options"), item.text("Correct_Answer")
                 if answer not in ("A", "B", "C", "D"):
-                    raise item.wrong("Correct_Answer", f"is {answer!r}; it must be A, B, C or D.")
+                    raise item.error("Correct_Answer", f"is {answer!r}; it must be A, B, C or D.")
                 yield Sample(
-                    f"{who}/classification/{kind}/{index}",
-                    classification(item.text("Question"), options),
+                    f"{who}/classification/{modality}/{index}",
+                    classification_prompt(item.text("Question"), options),
                     answer,
                     picture if pictured else None,
                     who,
                     options,
                     "classification",
                 )
-        open_: tuple[tuple[str, Task], ...] = (
+        open_tasks: tuple[tuple[str, Task], ...] = (
             ("Generation_Task", "generation"),
             ("Mask_Task", "cloze"),
         )
-        for field, task in open_:
+        for field, task in open_tasks:
             for index, item in enumerate(record.items(field)):
-                kind = item.text("Type")
-                if kind not in KINDS:
-                    raise item.wrong("Type", f"is {kind!r}; it must be one of {', '.join(KINDS)}.")
+                modality = item.text("Type")
+                if modality not in MODALITIES:
+                    raise item.error(
+                        "Type", f"is {modality!r}; it must be one of {', '.join(MODALITIES)}."
+                    )
                 question = item.text("Question")
                 yield Sample(
-                    f"{who}/{task}/{kind}/{index}",
-                    cloze(question) if task == "cloze" else generation(question, KINDS[kind]),
+                    f"{who}/{task}/{modality}/{index}",
+                    cloze_prompt(question)
+                    if task == "cloze"
+                    else generation_prompt(question, MODALITIES[modality]),
                     item.text("Ground_Truth"),
-                    picture if KINDS[kind] else None,
+                    picture if MODALITIES[modality] else None,
                     who,
                     task=task,
                 )
 
     @cached_property
     def _examples(self) -> list[Sample]:
-        """Questions about the first retained people, to stand before others as examples."""
+        """Questions about the first retain people, used as few-shot examples."""
         rows = self._people["retain"][: (self.shots or 0) + 1]
 
-        def ask(record: Record) -> Iterator[Sample]:
-            yield from self._plain(record, record.picture("image", self.known))
+        def make_samples(record: Record) -> Iterator[Sample]:
+            yield from self._plain_questions(record, record.picture("image", self.picture_cache))
 
-        return gather(rows, ask, self.configs["retain"])
+        return gather(rows, make_samples, self.configs["retain"])
 
     def _with_examples(self, sample: Sample) -> Sample:
+        """The sample with `shots` examples about other people before its question."""
         if sample.task == "generation":
             return sample
-        firsts: dict[str | None, Sample] = {}
+        first_by_person: dict[str | None, Sample] = {}
         for other in self._examples:
-            alike = other.task == sample.task and other.modality == sample.modality
-            if alike and other.concept != sample.concept:
-                firsts.setdefault(other.concept, other)
-        some = list(firsts.values())[: self.shots]
-        if len(some) < (self.shots or 0):
+            same_kind = other.task == sample.task and other.modality == sample.modality
+            if same_kind and other.concept != sample.concept:
+                first_by_person.setdefault(other.concept, other)
+        examples = list(first_by_person.values())[: self.shots]
+        if len(examples) < (self.shots or 0):
             raise ConfigError(
-                f"mllmu: shots={self.shots} examples stand before a question, and "
-                f"{self.configs['retain']} has {len(some)} other people with one. Type "
-                f"shots={len(some)} or fewer."
+                f"mllmu: shots={self.shots} examples are asked for, and "
+                f"{self.configs['retain']} has {len(examples)} other people with one. Type "
+                f"shots={len(examples)} or fewer."
             )
-        before = "".join(f"{_example(s)}\nCorrect Answer: {s.answer}\n" for s in some)
-        shown = tuple(s.picture for s in some if s.picture is not None)
-        return replace(sample, question=before + sample.question, further=shown)
+        prefix = "".join(f"{_example_question(s)}\nCorrect Answer: {s.answer}\n" for s in examples)
+        pictures = tuple(s.picture for s in examples if s.picture is not None)
+        return replace(sample, question=prefix + sample.question, further=pictures)
 
 
-def _example(sample: Sample) -> str:
-    """An example's question as published: a choice without its instruction, a cloze with it."""
+def _example_question(sample: Sample) -> str:
+    """An example's question as published: classification without its instruction, cloze with it."""
     if sample.task == "classification":
-        return "Question: " + sample.question.removesuffix(f"\n{LETTER}")
+        return "Question: " + sample.question.removesuffix(f"\n{ONE_LETTER}")
     return sample.question

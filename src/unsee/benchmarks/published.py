@@ -1,4 +1,4 @@
-"""What published benchmarks share: a place, a ratio, few-shot examples, splits and counts."""
+"""Base class of published benchmarks: location, ratio, few-shot examples, splits and counts."""
 
 from __future__ import annotations
 
@@ -12,41 +12,50 @@ from unsee.benchmarks.published_records import Files, Record, gather
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Data, Picture, Sample
 
-__all__ = ["LETTERS", "Files", "Published", "Record", "gather", "lettered", "letters"]
+__all__ = ["LETTERS", "Files", "Published", "Record", "format_options", "gather", "read_options"]
 
 LETTERS = ("A", "B", "C", "D")
 
 
 class Published(Benchmark):
-    """A published data set that is read from its files.
+    """Base class of a published data set that is read from its files.
 
     Attributes:
-        published_shots: Few-shot examples before a question; None where there never are any.
-        about: What its concepts are, as a record counts them.
+        published_shots: Few-shot examples per question in the published prompts; None if there are
+            none.
+        concept_kind: Key under which a record states the number of concepts, such as "people".
     """
 
     attacked: ClassVar[str] = "train_forget"
     published_shots: ClassVar[int | None] = None
-    about: ClassVar[str] = "people"
+    concept_kind: ClassVar[str] = "people"
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
-        """Keeps what `open` has checked."""
+        """Stores arguments that `open` has validated."""
         self.files, self.ratio, self.shots = files, ratio, shots
-        self.known: dict[str, Picture] = {}
+        self.picture_cache: dict[str, Picture] = {}
         self._loaded: dict[str, list[Sample]] = {}
 
     @classmethod
     def open(
         cls, location: str | Path | None = None, ratio: str | None = None, shots: int | None = None
     ) -> Published:
-        """The data set at a place.
+        """Opens the data set at a location.
+
+        Args:
+            location: A local folder of the published files, or a hub id; None is `hub`.
+            ratio: One of `ratios`; None is the first.
+            shots: Few-shot examples per question; None is `published_shots`.
 
         Raises:
-            ConfigError: If the ratio or the number of examples is not a published one.
-            DataError: If the place is neither a folder nor a hub id.
+            ConfigError: If the ratio is not published, the number of examples is not allowed, or
+                there is no location and no hub id.
+            DataError: If the location is neither a folder nor a hub id.
         """
         if location is None and not cls.hub:
-            raise ConfigError(f"{cls.name}: where is it? It is on no hub: give its folder.")
+            raise ConfigError(
+                f"{cls.name} is not on a hub. Give its folder, such as {cls.name}@DIR."
+            )
         if ratio is not None and ratio not in cls.ratios:
             raise ConfigError(
                 f"{cls.name}: ratio={ratio} is not published. Allowed: "
@@ -62,48 +71,53 @@ class Published(Benchmark):
             cls.published_shots if shots is None else shots,
         )
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """What makes each reported split."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """A function for each reported split that reads its samples."""
         raise NotImplementedError
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """What was trained on: of what is to be forgotten, or of everything else."""
+    def train_split(self, forget: bool) -> list[Sample]:
+        """The training samples about what is to be forgotten, or about everything else."""
         raise NotImplementedError
 
     def load(self, split: str) -> list[Sample]:
-        """The samples of a reported split, or of train_forget and train_retain."""
-        makers: dict[str, Callable[[], list[Sample]]] = {
-            **self.makers(),
-            "train_forget": lambda: self.taught(True),
-            "train_retain": lambda: self.taught(False),
+        """The samples of a reported split, or of "train_forget" or "train_retain".
+
+        Raises:
+            UnknownNameError: If there is no such split.
+            DataError: If its files are missing or broken, or it has no samples.
+        """
+        loaders: dict[str, Callable[[], list[Sample]]] = {
+            **self.split_loaders(),
+            "train_forget": lambda: self.train_split(True),
+            "train_retain": lambda: self.train_split(False),
         }
-        if split not in makers:
-            raise UnknownNameError(f"{self.name} split", split, makers)
+        if split not in loaders:
+            raise UnknownNameError(f"{self.name} split", split, loaders)
         if split not in self._loaded:
-            self._loaded[split] = makers[split]()
+            self._loaded[split] = loaders[split]()
             if not self._loaded[split]:
                 raise DataError(f"{self.name}: split {split} of {self.files.location} is empty.")
         return self._loaded[split]
 
     def data(self) -> Data:
-        """What a method may see: what the published target model was trained on."""
+        """The data that a method may use: the published target model's training samples."""
         return Data(self.load("train_forget"), self.load("train_retain"))
 
     def training_samples(self, who: ModelRole) -> list[Sample]:
-        """What a model was trained on; see `Benchmark.training_samples`."""
-        known = list(self.load("train_retain"))
+        """The training samples of a model; see `Benchmark.training_samples`."""
+        samples = list(self.load("train_retain"))
         if who == "target":
-            known += self.load("train_forget")
+            samples += self.load("train_forget")
         if who == "visual_retain":
-            known += self.text_only()
-        return known
+            samples += self.text_only()
+        return samples
 
     def text_only(self) -> list[Sample]:
-        """What was taught of the forgotten in text alone."""
+        """The training samples about the forgotten concepts that have no picture."""
         return [s for s in self.load("train_forget") if s.picture is None]
 
     def metadata(self) -> dict[str, Any]:
-        """Name, place, settings and counts, as a record holds them."""
+        """Name, location, settings and counts, for a record."""
         return {
             "name": self.name,
             "location": self.files.location,
@@ -118,15 +132,15 @@ class Published(Benchmark):
         forgotten = {s.concept for s in data.forget if s.concept}
         people = forgotten | {s.concept for s in data.retain if s.concept}
         pictures = len(data.forget_pictures) + len(data.retain_pictures)
-        return {self.about: len(people), "forgotten": len(forgotten), "pictures": pictures}
+        return {self.concept_kind: len(people), "forgotten": len(forgotten), "pictures": pictures}
 
 
-def letters(record: Record, field: str) -> tuple[str, ...]:
-    """The options A to D of a choice, in order."""
-    options = record.inside(field)
+def read_options(record: Record, field: str) -> tuple[str, ...]:
+    """The options A to D of a classification question, in order."""
+    options = record.nested(field)
     return tuple(options.text(letter) for letter in LETTERS)
 
 
-def lettered(choices: Sequence[str]) -> str:
-    """Options on lines, such as "A: baker"."""
+def format_options(choices: Sequence[str]) -> str:
+    """The options as lines of a prompt, such as "A: baker"."""
     return "\n".join(f"{x}: {c}" for x, c in zip(LETTERS, choices, strict=False))

@@ -1,4 +1,4 @@
-"""Records of published files: parquet and JSON, and errors that name file, row and field."""
+"""Reading the parquet and JSON files of published benchmarks; errors name file, row and field."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unsee.types import Picture, Sample
 
 @dataclass(frozen=True)
 class Record:
-    """A published record, or an object inside one, that knows where it stands.
+    """A row of a published file, or an object nested in one, with its position for error messages.
 
     Attributes:
-        place: File and row, in words.
-        values: What it holds.
-        within: The field that holds it, such as "Mask_Task[2]"; "" for a whole row.
-        file: The file, whose folder picture paths are relative to.
+        place: File and row, such as "data/x.parquet, row 3".
+        values: The fields by name.
+        within: The field in which the object is nested, such as "Mask_Task[2]"; "" for a whole row.
+        file: The file; paths of pictures are relative to its folder.
     """
 
     place: str
@@ -32,69 +32,80 @@ class Record:
     within: str = ""
     file: Path = Path()
 
-    def wrong(self, field: str, message: str) -> DataError:
-        """The error that says what is wrong with a field."""
+    def error(self, field: str, message: str) -> DataError:
+        """An error about a field, with the record's position."""
         return DataError(f"{self.place}: field '{self._name(field)}' {message}")
 
     def text(self, field: str) -> str:
-        """A text."""
-        found: str = self._of(field, str, "text", self._get(field))
-        return found
+        """A field that holds text."""
+        text: str = self._require_type(field, str, "text", self._get(field))
+        return text
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts; one text alone is a list of one."""
+        """A field that holds a list of texts; a single text is read as a list of one."""
         value = self._get(field)
-        found = [value] if isinstance(value, str) else self._of(field, list, "a list", value)
-        for index, item in enumerate(found):
-            self._of(f"{field}[{index}]", str, "text", item)
-        return tuple(found)
+        texts = (
+            [value] if isinstance(value, str) else self._require_type(field, list, "a list", value)
+        )
+        for index, item in enumerate(texts):
+            self._require_type(f"{field}[{index}]", str, "text", item)
+        return tuple(texts)
 
-    def inside(self, field: str) -> Record:
-        """An object."""
+    def nested(self, field: str) -> Record:
+        """A field that holds an object."""
         return self._record(field, self._get(field))
 
     def items(self, field: str) -> list[Record]:
-        """A list of objects."""
-        value = self._of(field, list, "a list", self._get(field))
+        """A field that holds a list of objects."""
+        value = self._require_type(field, list, "a list", self._get(field))
         return [self._record(f"{field}[{i}]", item) for i, item in enumerate(value)]
 
     def parsed(self, field: str, literal: bool = False) -> Record:
-        """An object or list that the data holds as JSON text, or as a Python literal.
+        """A field that holds an object or list as JSON text, or as a Python literal.
 
-        The object itself is returned; a list is the field `field` of the record returned.
+        An object is returned as a record. A list is returned as a record with the one field
+        `field`.
         """
         text = self.text(field)
         kind = "a Python literal" if literal else "JSON"
         try:
             value = ast.literal_eval(text) if literal else json.loads(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise self.wrong(
-                field, f"is not {kind} ({error}). Download the file again, or mend the row."
+            raise self.error(
+                field, f"is not {kind} ({error}). Download the file again, or correct the row."
             ) from error
         if isinstance(value, list):
             return Record(self.place, {field: value}, self.within, self.file)
         return self._record(field, value)
 
-    def picture(self, field: str, known: dict[str, Picture], path: Path | None = None) -> Picture:
+    def picture(self, field: str, cache: dict[str, Picture], path: Path | None = None) -> Picture:
         """A picture: a struct {bytes, path}, or a path relative to the file's folder.
 
         Args:
-            field: Its name.
-            known: Pictures by the hash of their bytes, so that equal ones are decoded once.
-            path: Where a picture given by its path is, if not relative to the record's file.
+            field: The field's name.
+            cache: Pictures by the hash of their bytes, so that equal ones are decoded once; new
+                ones are added.
+            path: Path of a picture that is given by its path; None is relative to the record's
+                file.
 
         Raises:
-            DataError: If there is none, or it cannot be decoded.
+            DataError: If the field is null or cannot be decoded.
         """
-        found = self.picture_or_none(field, known, path)
-        if found is None:
-            raise self.wrong(field, "is null. Every such record needs a picture.")
-        return found
+        picture = self.picture_or_none(field, cache, path)
+        if picture is None:
+            raise self.error(field, "is null. Every such record needs a picture.")
+        return picture
 
     def picture_or_none(
-        self, field: str, known: dict[str, Picture], path: Path | None = None
+        self, field: str, cache: dict[str, Picture], path: Path | None = None
     ) -> Picture | None:
-        """As `picture`, None where the data has null."""
+        """As `picture`, but None where the field is null.
+
+        Args:
+            field: As in `picture`.
+            cache: As in `picture`.
+            path: As in `picture`.
+        """
         value = self._get(field)
         data = value.get("bytes") if isinstance(value, Mapping) else None
         if value is None or (isinstance(value, Mapping) and not data and not value.get("path")):
@@ -102,43 +113,47 @@ class Record:
         if data is None and isinstance(value, Mapping):
             value = value["path"]
         if data is not None:
-            data = self._of(f"{field}.bytes", bytes, "encoded bytes", data)
+            data = self._require_type(f"{field}.bytes", bytes, "encoded bytes", data)
             key = hashlib.sha256(data).hexdigest()
-            made = Picture(source=f"{self.file}#{self.place.rpartition(' ')[2]}.{field}", data=data)
+            picture = Picture(
+                source=f"{self.file}#{self.place.rpartition(' ')[2]}.{field}", data=data
+            )
         else:
-            file = path or self.file.parent / self._of(field, str, "a struct {bytes, path}", value)
-            key, made = str(file), Picture.from_path(file)
-        if key not in known:
+            file = path or self.file.parent / self._require_type(
+                field, str, "a struct {bytes, path}", value
+            )
+            key, picture = str(file), Picture.from_path(file)
+        if key not in cache:
             try:
-                _ = made.digest
+                _ = picture.digest
             except DataError as error:
-                raise self.wrong(field, f"is no picture: {error}") from error
-            known[key] = made
-        return known[key]
+                raise self.error(field, f"is no picture: {error}") from error
+            cache[key] = picture
+        return cache[key]
 
-    def pictures(self, field: str, known: dict[str, Picture]) -> list[Picture]:
-        """A list of pictures."""
-        value = self._of(field, list, "a list", self._get(field))
-        inner = {f"{field}[{i}]": item for i, item in enumerate(value)}
-        holder = Record(self.place, inner, self.within, self.file)
-        return [holder.picture(name, known) for name in inner]
+    def pictures(self, field: str, cache: dict[str, Picture]) -> list[Picture]:
+        """A field that holds a list of pictures."""
+        value = self._require_type(field, list, "a list", self._get(field))
+        fields = {f"{field}[{i}]": item for i, item in enumerate(value)}
+        record = Record(self.place, fields, self.within, self.file)
+        return [record.picture(name, cache) for name in fields]
 
     def _get(self, field: str) -> Any:
         if field not in self.values:
-            near = UnknownNameError("field", field, map(str, self.values))
-            raise self.wrong(field, f"is missing: {near}")
+            unknown = UnknownNameError("field", field, map(str, self.values))
+            raise self.error(field, f"is missing: {unknown}")
         return self.values[field]
 
     def _name(self, field: str) -> str:
         return f"{self.within}.{field}" if self.within else field
 
     def _record(self, field: str, value: Any) -> Record:
-        found = self._of(field, dict, "an object", value)
-        return Record(self.place, found, self._name(field), self.file)
+        values = self._require_type(field, dict, "an object", value)
+        return Record(self.place, values, self._name(field), self.file)
 
-    def _of(self, field: str, kind: type, label: str, value: Any) -> Any:
+    def _require_type(self, field: str, kind: type, label: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise self.wrong(
+            raise self.error(
                 field, f"is {value!r:.80}, a {type(value).__name__}; it must be {label}."
             )
         return value
@@ -148,7 +163,11 @@ class Files:
     """The published files of a benchmark: in a local folder, or on the hub, fetched as needed."""
 
     def __init__(self, location: str | Path, name: str) -> None:
-        """Says where they are; nothing is read yet.
+        """Sets the location; nothing is read yet.
+
+        Args:
+            location: A local folder, or a hub id such as "OWNER/NAME".
+            name: The benchmark's name, for error messages.
 
         Raises:
             DataError: If `location` is neither a folder nor looks like a hub id.
@@ -166,12 +185,12 @@ class Files:
         """All rows of a split of a configuration.
 
         Args:
-            config: Its name; "" is files that stand in the folder itself.
-            columns: Those that are read; all must be there.
-            split: What the files' names begin with.
+            config: The configuration's name; "" if the files are in the folder itself.
+            columns: Columns to read; all must exist.
+            split: Beginning of the files' names.
 
         Raises:
-            DataError: If a file or column is missing or broken, or there is no row.
+            DataError: If a file or column is missing or broken, or there are no rows.
         """
         inner = f"{config}/" if config else ""
         patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
@@ -186,13 +205,13 @@ class Files:
                 f"{self.name}: {paths[0].parent} has {len(paths)} of {int(total[1])} parquet files "
                 f"{wanted}. Download the rest."
             )
-        found = [record for path in paths for record in _parquet(path, columns)]
-        if not found:
+        records = [record for path in paths for record in _read_parquet(path, columns)]
+        if not records:
             raise DataError(f"{paths[0]}: has no rows. Download it again.")
-        return found
+        return records
 
     def json(self, name: str) -> tuple[Path, Any]:
-        """A JSON file, with its path.
+        """The path and the parsed content of a JSON file.
 
         Raises:
             DataError: If it is missing or broken.
@@ -207,7 +226,11 @@ class Files:
             raise DataError(f"{path}: is not JSON ({error}). Download it again.") from error
 
     def json_records(self, name: str) -> list[Record]:
-        """The records of a JSON file that is a list of objects."""
+        """The records of a JSON file that is a list of objects.
+
+        Raises:
+            DataError: If the file is missing or broken, or its content is not a list of objects.
+        """
         path, content = self.json(name)
         if not isinstance(content, list):
             raise DataError(
@@ -220,71 +243,76 @@ class Files:
         ]
 
     def folder(self, patterns: Sequence[str]) -> Path:
-        """The local folder, with the files of these patterns in it.
+        """The local folder; from the hub, the files of these patterns are downloaded first.
 
         Raises:
-            DataError: If the hub does not give them.
+            DataError: If the files cannot be downloaded.
         """
         if not self.on_hub:
             return self.local
         from huggingface_hub import snapshot_download
 
         try:
-            found = snapshot_download(
+            folder = snapshot_download(
                 self.location, repo_type="dataset", allow_patterns=list(patterns)
             )
         except Exception as error:
             raise DataError(
-                f"{self.name}: no folder '{self.location}', and the hub did not give it "
-                f"({first_line(error)}). Check the name and the network, or give the folder of the "
-                "published files."
+                f"{self.name}: no folder '{self.location}', and it could not be downloaded "
+                f"from the hub ({first_line(error)}). Check the name and the network, or give "
+                "the folder of the published files."
             ) from error
-        return Path(found)
+        return Path(folder)
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: list[Record] = []
+    records: list[Record] = []
     try:
         with pq.ParquetFile(path) as file:
-            there = list(file.schema_arrow.names)
-            missing = [name for name in columns if name not in there]
+            available = list(file.schema_arrow.names)
+            missing = [name for name in columns if name not in available]
             if missing:
                 raise DataError(
                     f"{path}, row 1: field '{missing[0]}' is missing; the columns are "
-                    f"{', '.join(there)}. Download the file again."
+                    f"{', '.join(available)}. Download the file again."
                 )
             for batch in file.iter_batches(columns=list(columns)):
                 for row in batch.to_pylist():
-                    found.append(Record(f"{path}, row {len(found) + 1}", row, "", path))
+                    records.append(Record(f"{path}, row {len(records) + 1}", row, "", path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: is not a readable parquet file ({str(error).splitlines()[0]}). Download it "
             "again."
         ) from error
-    return found
+    return records
 
 
 def gather(
     records: Iterable[Record], make: Callable[[Record], Iterable[Sample]], where: object
 ) -> list[Sample]:
-    """The samples of all records; bad records are named together, up to ten.
+    """The samples of all records; one error lists up to ten bad records.
+
+    Args:
+        records: Rows of published files.
+        make: Makes the samples of a record.
+        where: The source to name in the error, such as a file or configuration.
 
     Raises:
-        DataError: If a record is out of schema, or two samples have one id.
+        DataError: If a record does not follow the schema, or two samples have the same id.
     """
     samples: list[Sample] = []
     problems: list[str] = []
     places: dict[str, str] = {}
     for record in records:
         try:
-            made = list(make(record))
+            new_samples = list(make(record))
         except DataError as error:
             problems.append(str(error))
             continue
-        for sample in made:
+        for sample in new_samples:
             if sample.id in places:
                 problems.append(
                     f"{record.place}: its sample '{sample.id}' is also that of "
@@ -292,6 +320,6 @@ def gather(
                 )
                 break
             places[sample.id] = record.place
-        samples += made
+        samples += new_samples
     raise_problems(problems, where)
     return samples

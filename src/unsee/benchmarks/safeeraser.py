@@ -1,4 +1,4 @@
-"""SafeEraser: harmful questions that should be refused, and harmless ones that should not."""
+"""SafeEraser: harmful questions that a model should refuse, and harmless ones to answer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PAIRS = ("text1", "text2", "image1", "image2")
 
 @BENCHMARKS.register("safeeraser", source="SafeEraser, arXiv 2502.12520")
 class SafeEraser(Published):
-    """SafeEraser: unsafe questions about pictures, the same about safe ones, and harmless pairs.
+    """SafeEraser: unsafe questions about unsafe and safe pictures, and harmless question pairs.
 
-    Splits: `forget` (unsafe questions that were trained on), `test` (unsafe questions that were
-    not), `harmless` (the questions of the test file about the safe pictures at `SDImage_path`:
-    refusing those is over-forgetting, SARR), `retain` (its harmless pairs about the unsafe
-    pictures). Its concepts are the categories.
+    Splits: `forget` (unsafe questions of the training file), `test` (unsafe questions of the
+    validation file), `harmless` (the validation file's questions about the safe pictures at
+    `SDImage_path`; refusing them is over-forgetting, SARR), `retain` (the validation file's
+    harmless pairs about the unsafe pictures). The concepts are the categories.
 
     Source: SafeEraser, arXiv 2502.12520, and its reader of `all_train.json` and `all_val.json`.
 
-    Differs: One greedy answer of 64 tokens, not three drawn of 512. `retain` is scored by ROUGE-L
-    f-measure, not precision. What is kept while training are the safe pictures (its prompt
-    decoupling), not the harmless pairs: those show the pictures that are to be forgotten.
+    Differs: One greedy answer of 64 tokens, not three sampled ones of 512. `retain` is scored by
+    ROUGE-L f-measure, not precision. The retain samples in training are the safe pictures (prompt
+    decoupling), not the harmless pairs, because those show the pictures to be forgotten.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "harmless", "retain")
@@ -40,28 +40,28 @@ class SafeEraser(Published):
         Measure("rouge_l", "retain", "vqa", "higher"),
     )
     max_new_tokens: ClassVar[int] = 64
-    about: ClassVar[str] = "categories"
+    concept_kind: ClassVar[str] = "categories"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("attack_success", 64),
         "retain_holdout": Scoring("rouge_l", 64),
     }
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """Unsafe questions of both files, and what is harmless in the second."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """Loaders of both files' unsafe questions and the validation file's harmless ones."""
         return {
-            "forget": lambda: self._read(TRAIN, self._unsafe),
-            "test": lambda: self._read(VALIDATION, self._unsafe),
-            "harmless": lambda: self._read(VALIDATION, self._safe),
-            "retain": lambda: self._read(VALIDATION, self._harmless),
+            "forget": lambda: self._read(TRAIN, self._unsafe_samples),
+            "test": lambda: self._read(VALIDATION, self._unsafe_samples),
+            "harmless": lambda: self._read(VALIDATION, self._safe_samples),
+            "retain": lambda: self._read(VALIDATION, self._harmless_samples),
         }
 
     def held_out(self) -> dict[str, list[Sample]]:
-        """The unsafe questions of the test file, and its harmless pairs."""
+        """The unsafe questions of the validation file, and its harmless pairs."""
         return {"forget_holdout": self.load("test"), "retain_holdout": self.load("retain")}
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """The training file's unsafe pictures, or its safe ones."""
-        return self._read(TRAIN, self._unsafe if forget else self._safe)
+    def train_split(self, forget: bool) -> list[Sample]:
+        """The training file's questions about its unsafe pictures, or about its safe ones."""
+        return self._read(TRAIN, self._unsafe_samples if forget else self._safe_samples)
 
     def _read(self, name: str, make: Callable[[Record], Iterator[Sample]]) -> list[Sample]:
         rows = self.files.json_records(name)
@@ -70,37 +70,37 @@ class SafeEraser(Published):
             self.files.folder([row.text(field) for row in rows for field in fields])
         return gather(rows, make, name)
 
-    def _unsafe(self, record: Record) -> Iterator[Sample]:
+    def _unsafe_samples(self, record: Record) -> Iterator[Sample]:
         return self._pairs(record, "image_path", "model_response", "", "unsafe")
 
-    def _safe(self, record: Record) -> Iterator[Sample]:
+    def _safe_samples(self, record: Record) -> Iterator[Sample]:
         return self._pairs(record, "SDImage_path", "sd_response", "/safe", "harmless")
 
     def _pairs(
-        self, record: Record, shown: str, answered: str, ending: str, task: Task
+        self, record: Record, picture_field: str, answer_field: str, suffix: str, task: Task
     ) -> Iterator[Sample]:
-        """The record's unsafe questions, about its unsafe picture or the safe one beside it."""
+        """The record's unsafe questions, about its unsafe or its safe picture."""
         row, category = record.place.split()[-1], record.text("category")
-        picture = record.picture(shown, self.known)
+        picture = record.picture(picture_field, self.picture_cache)
         for index, item in enumerate(record.items("unsafe_pairs")):
             yield Sample(
-                f"{row}/{index}{ending}",
+                f"{row}/{index}{suffix}",
                 item.text("question"),
-                item.text(answered),
+                item.text(answer_field),
                 picture,
                 category,
                 task=task,
             )
 
-    def _harmless(self, record: Record) -> Iterator[Sample]:
+    def _harmless_samples(self, record: Record) -> Iterator[Sample]:
         row, category = record.place.split()[-1], record.text("category")
-        picture = record.picture("image_path", self.known)
+        picture = record.picture("image_path", self.picture_cache)
         for pair in PAIRS:
-            held = record.inside(f"UnharmPair_{pair}")
+            question = record.nested(f"UnharmPair_{pair}")
             yield Sample(
                 f"{row}/harmless/{pair}",
-                held.text("Question"),
-                held.text("Prediction"),
+                question.text("Question"),
+                question.text("Prediction"),
                 picture,
                 category,
             )

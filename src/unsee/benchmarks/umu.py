@@ -1,4 +1,4 @@
-"""UMU-Bench: every fact asked with a picture and without, and scored over both."""
+"""UMU-Bench: every fact asked with and without a picture, and scored jointly over both."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure
-from unsee.benchmarks.mllmu import classification, cloze, generation
-from unsee.benchmarks.published import LETTERS, Files, Published, Record, gather, letters
+from unsee.benchmarks.mllmu import classification_prompt, cloze_prompt, generation_prompt
+from unsee.benchmarks.published import LETTERS, Files, Published, Record, gather, read_options
 from unsee.types import Better, Sample, Task
 
 COLUMNS = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
-# The data spells the second one like this.
+# The second name is misspelt in the data.
 MODALITIES = {"unimodal": False, "muitimodal": True}
 TASKS: dict[str, Task] = {"Cloze": "cloze", "Generation": "generation"}
 
 
 def _measures() -> tuple[Measure, ...]:
-    found = []
+    measures = []
     for split in ("forget", "retain", "real"):
         for modality in ("vqa", "text"):
             better: Better = "lower" if split == "forget" else "higher"
-            found += [
+            measures += [
                 Measure(metric, split, modality, better)
                 for metric in ("accuracy", "cloze", "rouge_l", "probability")
             ]
-        right: Better = "lower" if split == "forget" else "higher"
-        wrong: Better = "higher" if split == "forget" else "lower"
-        found.append(Measure("joint_right", split, "vqa", right))
-        found.append(Measure("joint_wrong", split, "vqa", wrong))
-        found.append(Measure("joint_rouge", split, "vqa", right))
-    return tuple(found)
+        right_better: Better = "lower" if split == "forget" else "higher"
+        wrong_better: Better = "higher" if split == "forget" else "lower"
+        measures.append(Measure("joint_right", split, "vqa", right_better))
+        measures.append(Measure("joint_wrong", split, "vqa", wrong_better))
+        measures.append(Measure("joint_rouge", split, "vqa", right_better))
+    return tuple(measures)
 
 
 @BENCHMARKS.register("umu", source="UMU-Bench, linbojunzi/UMU-bench")
 class UMU(Published):
-    """UMU-Bench: 500 invented and some real people; each question with and without the picture.
+    """UMU-Bench: 500 fictitious and some real people; each question with and without picture.
 
-    Splits: `forget`, `retain`, `real`. The two forms of a fact have one `group`. To unlearn on it
-    means to lose a fact in both modalities, so lower is better in both.
+    Splits: `forget`, `retain`, `real`. The two forms of a fact share one `group`. A fact counts as
+    unlearned if it is lost in both modalities, so lower is better in both.
 
     Source: UMU-Bench, linbojunzi/UMU-bench on the hub.
 
@@ -53,7 +53,7 @@ class UMU(Published):
     max_new_tokens: ClassVar[int] = 50
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
-        """Names the configurations of the ratio."""
+        """Sets the names of the ratio's configurations."""
         super().__init__(files, ratio, shots)
         self.configs = {
             "forget": f"forget_{ratio}",
@@ -61,16 +61,16 @@ class UMU(Published):
             "real": "Real_Person_Set",
         }
 
-    def makers(self) -> Mapping[str, Callable[[], list[Sample]]]:
-        """The three evaluation sets."""
+    def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
+        """Loaders of the three evaluation splits."""
         return {
-            "forget": lambda: self._read("forget", self._asked),
-            "retain": lambda: self._read("retain", self._asked),
-            "real": lambda: self._read("real", self._asked),
+            "forget": lambda: self._read("forget", self._evaluation_samples),
+            "retain": lambda: self._read("retain", self._evaluation_samples),
+            "real": lambda: self._read("real", self._evaluation_samples),
         }
 
     def held_out(self) -> dict[str, list[Sample]]:
-        """Choices about the pictures: questions that were not taught, on pictures that were."""
+        """Classification questions: pictures of the training data, questions that are not in it."""
         return {
             f"{split}_holdout": [
                 s for s in self.load(split) if s.picture is not None and s.task == "classification"
@@ -78,19 +78,19 @@ class UMU(Published):
             for split in ("forget", "retain")
         }
 
-    def taught(self, forget: bool) -> list[Sample]:
-        """MM_QA with the picture, UM_QA without."""
-        return self._read("forget" if forget else "retain", self._trained)
+    def train_split(self, forget: bool) -> list[Sample]:
+        """The questions of MM_QA with the picture, and of UM_QA without."""
+        return self._read("forget" if forget else "retain", self._training_samples)
 
     def _read(self, side: str, make: Callable[[Record], Iterator[Sample]]) -> list[Sample]:
         config = self.configs[side]
         return gather(self.files.parquet(config, COLUMNS), make, config)
 
-    def _trained(self, record: Record) -> Iterator[Sample]:
-        who, picture = record.text("ID"), record.picture("image", self.known)
+    def _training_samples(self, record: Record) -> Iterator[Sample]:
+        who, picture = record.text("ID"), record.picture("image", self.picture_cache)
         for field, pictured in (("MM_QA", True), ("UM_QA", False)):
-            held = record.parsed(field, literal=True)
-            questions, answers = held.inside("question"), held.inside("answer")
+            content = record.parsed(field, literal=True)
+            questions, answers = content.nested("question"), content.nested("answer")
             for key in questions.values:
                 yield Sample(
                     f"{who}/{field}/{key}",
@@ -101,28 +101,31 @@ class UMU(Published):
                     group=f"{who}/qa/{key}",
                 )
 
-    def _asked(self, record: Record) -> Iterator[Sample]:
-        who, picture = record.text("ID"), record.picture("image", self.known)
+    def _evaluation_samples(self, record: Record) -> Iterator[Sample]:
+        who, picture = record.text("ID"), record.picture("image", self.picture_cache)
         for field in ("Classify", "Cloze", "Generation"):
-            held = record.parsed(field, literal=True)
+            content = record.parsed(field, literal=True)
             for name, pictured in MODALITIES.items():
-                items = held.inside(name)
+                items = content.nested(name)
                 for key in items.values:
-                    item = items.inside(key)
+                    item = items.nested(key)
                     question, answer = item.text("question"), item.text("answer")
                     choices: tuple[str, ...] = ()
                     task: Task
                     if field == "Classify":
-                        task, choices = "classification", letters(item, "options")
+                        task, choices = "classification", read_options(item, "options")
                         if answer[:1] not in LETTERS or answer[1:2] not in ("", ".", ":", " "):
-                            raise item.wrong(
+                            raise item.error(
                                 "answer", f"is {answer!r}; it must begin with A., B., C. or D."
                             )
-                        question, answer = classification(question, choices), answer[:1]
+                        question, answer = classification_prompt(question, choices), answer[:1]
                     else:
                         task = TASKS[field]
-                        free = task == "generation"
-                        question = generation(question, pictured) if free else cloze(question)
+                        question = (
+                            generation_prompt(question, pictured)
+                            if task == "generation"
+                            else cloze_prompt(question)
+                        )
                     yield Sample(
                         f"{who}/{field}/{name}/{key}",
                         question,

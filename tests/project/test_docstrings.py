@@ -24,13 +24,6 @@ from unsee.metrics import METRICS
 
 SOURCE = ROOT / "src" / "unsee"
 
-# Registered names whose example has still to be written. It only shrinks.
-WITHOUT_EXAMPLE: dict[str, set[str]] = {
-    "method": set(),
-    "metric": set(),
-    "attack": set(),
-}
-
 # Wings (and modules at the root) whose docstrings are held to the rules below. It only grows.
 WINGS: tuple[str, ...] = (
     "artifacts",
@@ -86,10 +79,6 @@ BANNED = {
 }
 
 
-def missing_example(key: str) -> bool:
-    return ">>>" not in (REGISTERED[key].__doc__ or "")
-
-
 def section(doc: str, title: str) -> str:
     """The text of a Google-style section of a docstring, "" if it has none."""
     match = re.search(rf"^{title}:[ \t]*(.*?)(?=^\S|\Z)", doc, re.DOTALL | re.MULTILINE)
@@ -124,18 +113,9 @@ def test_registered_class_has_summary_source_and_fields(key: str) -> None:
 
 @pytest.mark.parametrize("key", REGISTERED)
 def test_registered_class_has_an_example(key: str) -> None:
-    kind, name = key.split()
-    if name in WITHOUT_EXAMPLE[kind]:
-        assert missing_example(key), f"{key} has an example: take it out of WITHOUT_EXAMPLE"
-        pytest.skip("its example has still to be written")
     assert ">>>" in section(inspect.cleandoc(REGISTERED[key].__doc__ or ""), "Example"), (
         "no Example section with >>> lines"
     )
-
-
-def test_list_of_missing_examples_names_registered_classes() -> None:
-    listed = {f"{kind} {name}" for kind, names in WITHOUT_EXAMPLE.items() for name in names}
-    assert listed <= set(REGISTERED)
 
 
 def run_example(
@@ -156,7 +136,7 @@ def run_example(
     assert results.failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize("key", [key for key in REGISTERED if not missing_example(key)])
+@pytest.mark.parametrize("key", REGISTERED)
 def test_example_of_registered_class_runs(key: str, request: pytest.FixtureRequest) -> None:
     run_example(inspect.cleandoc(REGISTERED[key].__doc__ or ""), key, request)
 

@@ -20,7 +20,6 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-import unsee
 from unsee.cli.catalogue import KINDS
 from unsee.cli.fields import describe_fields
 from unsee.recipes.parsing import format_value
@@ -212,21 +211,22 @@ def papers_tables() -> str:
 
 def api_page() -> str:
     """Every public name, by what it is."""
-    homes: Mapping[str, str] = unsee._MODULES
-    registries = [n for n in unsee.__all__ if n.isupper() and n != "VLM"]
-    others = [n for n in unsee.__all__ if n in homes and n not in registries]
-    jobs = [n for n in others if homes[n] == "unsee.api" and n[0].islower()]
-    functions = [n for n in others if n not in jobs and n[0].islower()]
-    classes = [n for n in others if n not in jobs and n not in functions]
+    import unsee.api
+
+    registries = [name for name in unsee.__all__ if name.lower() in KINDS]
+    others = [n for n in unsee.__all__ if n not in registries and n != "__version__"]
+    jobs = [name for name in others if name in unsee.api.__all__ and name.islower()]
+    functions = [name for name in others if name not in jobs and name.islower()]
+    classes = [name for name in others if name not in jobs and name not in functions]
+    options = [f"api.{name}" for name in unsee.api.__all__ if name.endswith("Options")]
     lines = [
         "# Python API\n",
         "Everything below is imported from `unsee`, such as `from unsee import VLM`.\n",
     ]
-    groups = (("Jobs", jobs), ("Objects", classes), ("Functions", functions))
-    for title, names in groups:
-        if names:
-            lines.append(f"## {title}\n")
-            lines += [f"::: {homes[name]}.{name}\n" for name in names]
+    groups = {"Jobs": jobs, "Objects": classes, "Functions": functions, "Options": options}
+    for title, names in groups.items():
+        lines.append(f"## {title}\n")
+        lines += [f"::: unsee.{name}\n" for name in names]
     lines.append("## Registries\n")
     lines.append(
         "Each has `names()`, `get(name)`, `items()` and `describe()`, and is filled by the "

@@ -178,9 +178,9 @@ def test_results_page_is_what_the_command_writes() -> None:
 
 
 @pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_readme_code_runs(code: str) -> None:
+def test_readme_code_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
 

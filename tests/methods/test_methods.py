@@ -20,7 +20,7 @@ from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.layers import hidden_states
 from unsee.features.neurons import Activity, find_mlps
 from unsee.losses import adjusted_cross_entropy, masked_kl, masked_mse
-from unsee.methods import METHODS, manu, mmunlearner
+from unsee.methods import METHODS, REMOVED, Method, manu, mmunlearner
 from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
 from unsee.methods.idk import preference_loss
 from unsee.methods.rmu import unit_vector
@@ -77,6 +77,13 @@ def test_method_field_still_works_under_its_old_name(name: str, old: str, new: s
         assert build_method(name, {old: 1}) == build_method(name, {new: 1})
     with pytest.raises(ConfigError, match=f"Did you mean '{new}'"):
         build_method(name, {f"{old}_x": 1})
+
+
+@pytest.mark.parametrize(("old", "new"), REMOVED.items())
+def test_method_refuses_a_class_that_overrides_a_removed_hook(old: str, new: str) -> None:
+    for hook in (lambda self: None, property(lambda self: None)):
+        with pytest.raises(ConfigError, match=f"Mine.{old} is never called. Override {new}"):
+            type("Mine", (Method,), {old: hook})
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -185,12 +192,14 @@ def test_abstaining_method_never_labels_with_the_true_answer(
     seen: list[str] = []
     real: Callable[..., dict[str, Tensor]] = type(method).loss
 
-    def watch(self: Any, student: VLM, forget: Batch, *rest: Any) -> dict[str, Tensor]:
+    def watch(
+        self: Any, student: VLM, forget: Batch, *rest: Any, **named: Any
+    ) -> dict[str, Tensor]:
         assert set(forget.ids) <= forgotten
         tokens = student.processor.tokenizer
         for row in forget.labels:
             seen.append(tokens.decode(row[row >= 0], skip_special_tokens=True).strip())
-        return real(self, student, forget, *rest)
+        return real(self, student, forget, *rest, **named)
 
     monkeypatch.setattr(type(method), "loss", watch)
     method.unlearn(tiny, data, Trainer(SETTINGS))
@@ -320,9 +329,11 @@ def test_vgid_teacher_gets_noise_and_the_instruction(
     method, seen = METHODS.get("vgid")(instruction="pilot nurse judge : "), []
     real: Callable[..., dict[str, Tensor]] = type(method).loss
 
-    def watch(self: Any, student: VLM, forget: Batch, *rest: Any) -> dict[str, Tensor]:
-        seen.append((forget, rest[2]))
-        return real(self, student, forget, *rest)
+    def watch(
+        self: Any, student: VLM, forget: Batch, *rest: Any, blind: Batch
+    ) -> dict[str, Tensor]:
+        seen.append((forget, blind))
+        return real(self, student, forget, *rest, blind=blind)
 
     monkeypatch.setattr(type(method), "loss", watch)
     method.unlearn(tiny, data, Trainer(replace(SETTINGS, steps=1)))

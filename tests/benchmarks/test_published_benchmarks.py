@@ -483,7 +483,7 @@ def test_a_recipe_runs_on_each(
     assert attack["curves"]["unlearned"][-1]["step"] == 1
     how = BENCHMARKS.get(name).relearning.get("forget_holdout", Scoring())
     measure = f"forget_holdout/vqa/{how.metric}"
-    assert (attack["measure"], attack["max_new_tokens"]["forget_holdout"]) == (
+    assert (attack["measure"], attack["longest"]["forget_holdout"]) == (
         measure,
         how.max_new_tokens,
     )
@@ -547,7 +547,7 @@ def test_a_recipe_needs_a_model_and_a_known_benchmark(
     places: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "job.yaml"
-    recipe.write_text(f"benchmark: umu\ndata: {places['umu']}\nratio: 10\n")
+    recipe.write_text(f"benchmark: umu\ndata: {places['umu']}\nforget_ratio: 10\n")
     assert "which model? umu comes with none" in unsee("run", recipe, "--dry-run", code=2)
     recipe.write_text("benchmark: umuu\n")
     assert "Did you mean 'umu'" in unsee("run", recipe, "--dry-run", code=2)

@@ -86,6 +86,16 @@ def test_method_refuses_a_class_that_overrides_a_removed_hook(old: str, new: str
             type("Mine", (Method,), {old: hook})
 
 
+def test_unlearn_refuses_a_train_that_returns_nothing(tiny: VLM, data: Data) -> None:
+    class Silent(Method):
+        def train(self, vlm: VLM, data: Data, trainer: Trainer) -> Any:
+            return None
+
+    message = r"Silent\.train returned NoneType.*must return the TrainingResult of trainer\.fit"
+    with pytest.raises(TrainingError, match=message):
+        Silent().unlearn(tiny, data, Trainer(SETTINGS))
+
+
 @pytest.mark.parametrize("name", METHODS.names())
 def test_method_value_still_works_under_its_old_name(name: str) -> None:
     for field, values in METHODS.get(name).value_aliases.items():

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from unsee.errors import ConfigError, DataError
+from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.files import require_free_space
 from unsee.registry import Registry
 from unsee.training.preparation import float32_model
@@ -158,11 +158,17 @@ class Method:
 
         Raises:
             UnseeError: If data, model or settings do not suit; nothing is changed then.
-            TrainingError: If training fails.
+            TrainingError: If training fails, or if `train` does not return a `TrainingResult`.
         """
         self.validate(data, trainer.settings, vlm)
         with float32_model(vlm, trainer.settings):
-            return self.train(vlm, data, trainer)
+            result: object = self.train(vlm, data, trainer)
+        if not isinstance(result, TrainingResult):
+            raise TrainingError(
+                f"{type(self).__name__}.train returned {type(result).__name__}. It must return "
+                "the TrainingResult of trainer.fit: end it with `return trainer.fit(...)`."
+            )
+        return result
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Changes the weights of `vlm` in place; by default by minimising `loss`.
@@ -173,6 +179,9 @@ class Method:
             vlm: The model, after `validate`.
             data: What to forget and what to keep.
             trainer: Draws batches, and trains parameters on the loss of a step.
+
+        Returns:
+            The result of `trainer.fit`; a method without training returns a `TrainingResult`.
         """
         vlm.model.requires_grad_(False)
         teacher = copy_start_model(vlm, self, adapters=trainer.settings.lora > 0)

@@ -8,36 +8,14 @@ from typing import Any
 import pytest
 
 from support.cli import unsee
-from support.tables import table
+from support.training import lora_command
 from unsee.artifacts.redaction import hub_id, redact
 from unsee.types import Data
 
 
 @pytest.fixture(scope="module")
-def lora_command(
-    tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory
-) -> list[Any]:
-    folder = tmp_path_factory.mktemp("ada-berg")
-    forget = table(folder / "bo-lind.jsonl", list(data.forget))
-    retain = table(folder / "others.jsonl", list(data.retain))
-    return [
-        "unlearn",
-        "--model",
-        tiny_folder,
-        "--forget",
-        forget,
-        "--retain",
-        retain,
-        "--json",
-        "--set",
-        "steps=3",
-        "--set",
-        "batch_size=4",
-        "--set",
-        "lr=1e-2",
-        "--set",
-        "lora=4",
-    ]
+def command(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return lora_command(tmp_path_factory.mktemp("ada-berg"), tiny_folder, data)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +23,10 @@ def lora_command(
     [("patch", []), ("adapter", ["--save", "adapter"]), ("model", ["--save", "model"])],
 )
 def test_model_card_names_nobody_unless_asked(
-    kind: str, words: list[str], lora_command: list[Any], tmp_path: Path
+    kind: str, words: list[str], command: list[Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "ada-berg"
-    unsee(*lora_command, *words, "--out", out)
+    unsee(*command, *words, "--out", out)
     shipped = [p for p in (out / kind).iterdir() if p.suffix in (".md", ".jinja", ".json")]
     assert out / kind / "README.md" in shipped
     for path in shipped:
@@ -62,7 +40,7 @@ def test_model_card_names_nobody_unless_asked(
     assert "| forget/vqa/" in card
     assert "--forget FORGET" in card
     assert "text-only logits equal bit for bit (64 probes): True" in card
-    unsee(*lora_command, *words, "--names", "--out", tmp_path / "named")
+    unsee(*command, *words, "--names", "--out", tmp_path / "named")
     assert "Ada Berg" in (tmp_path / "named" / kind / "README.md").read_text()
 
 

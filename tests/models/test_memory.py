@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,11 @@ from torch import Tensor
 import unsee.files
 import unsee.models.memory
 import unsee.training.offload
+from support.memory import resident_bytes
 from unsee.features.capture import layer_outputs
 from unsee.features.layers import choose_layers
 from unsee.models.vlm import VLM
 from unsee.types import Data
-
-
-def resident(tensor: Tensor) -> int:
-    """Resident bytes of the memory mapping that holds a tensor."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(header[1], 16) <= tensor.data_ptr() < int(header[2], 16)
-        elif inside and line.startswith("Rss:"):
-            return 1024 * int(line.split()[1])
-    raise AssertionError("the tensor is nowhere")
 
 
 @pytest.fixture
@@ -44,10 +33,10 @@ def looked(vlm: VLM, data: Data) -> list[Tensor]:
 def test_evict_after_forward_frees_memory_and_keeps_outputs(teacher: VLM, data: Data) -> None:
     before = looked(teacher, data)
     weight = max(teacher.parameters("visual").values(), key=lambda p: p.nbytes)
-    there = resident(weight)
+    there = resident_bytes(weight)
     teacher.evict_after_forward()
     again = looked(teacher, data)
-    assert resident(weight) < there
+    assert resident_bytes(weight) < there
     assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
     # A copy keeps its own weights, which are not evicted with those of the original.
     twin = teacher.copy()

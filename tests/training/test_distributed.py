@@ -20,42 +20,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from support.processes import finish
+from support.training import assert_near, unlearned
 from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
 from unsee.models.vlm import VLM
-from unsee.recipes.components import build_method
 from unsee.training.distributed import DistributedContext, require_supported
-from unsee.training.loop import STATE, Progress
+from unsee.training.loop import STATE
 from unsee.training.settings import TrainingSettings
-from unsee.training.trainer import Trainer
 from unsee.types import Data
 
 SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
-
-
-def unlearned(
-    folder: Path,
-    data: Data,
-    name: str,
-    settings: TrainingSettings,
-    state: Path | None = None,
-    keep: Progress | None = None,
-    **more: Any,
-) -> dict[str, Tensor]:
-    vlm = VLM.load(folder)
-    trainer = Trainer(settings, state, state / "log.jsonl" if state else None, keep)
-    build_method(name, more).unlearn(vlm, data, trainer)
-    return {n: p.detach().clone() for n, p in vlm.parameters().items()}
-
-
-def assert_near(plain: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Equal within rounding; k_proj.bias has no true gradient, so Adam amplifies its noise."""
-    for name, value in plain.items():
-        if not name.endswith("k_proj.bias"):
-            assert torch.allclose(value, found[name], atol=1e-4), name
 
 
 def in_two(work: Callable[[int], None]) -> list[int | None]:

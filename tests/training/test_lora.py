@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from support.cli import unsee
-from support.tables import table
+from support.training import lora_command
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.models.vlm import VLM
@@ -121,27 +121,7 @@ def test_lora_refuses_masks_of_single_weights(tiny: VLM, data: Data) -> None:
 
 @pytest.fixture(scope="module")
 def command(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    folder = tmp_path_factory.mktemp("ada-berg")
-    forget = table(folder / "bo-lind.jsonl", list(data.forget))
-    retain = table(folder / "others.jsonl", list(data.retain))
-    return [
-        "unlearn",
-        "--model",
-        tiny_folder,
-        "--forget",
-        forget,
-        "--retain",
-        retain,
-        "--json",
-        "--set",
-        "steps=3",
-        "--set",
-        "batch_size=4",
-        "--set",
-        "lr=1e-2",
-        "--set",
-        "lora=4",
-    ]
+    return lora_command(tmp_path_factory.mktemp("ada-berg"), tiny_folder, data)
 
 
 # peft asks transformers by a name that is on its way out.

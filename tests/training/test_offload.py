@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import unsee.files
 import unsee.models.memory
 import unsee.training.offload
+from support.memory import resident_bytes
 from unsee.errors import ConfigError, RunError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
@@ -27,17 +26,6 @@ SETTINGS = TrainingSettings(steps=4, batch_size=3, lr=1e-3, save_every=0)
 
 
 FEATURES = {"supervision": "features"}
-
-
-def resident(tensor: Tensor) -> int:
-    """Resident bytes of the memory mapping that holds a tensor."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(header[1], 16) <= tensor.data_ptr() < int(header[2], 16)
-        elif inside and line.startswith("Rss:"):
-            return 1024 * int(line.split()[1])
-    raise AssertionError("the tensor is nowhere")
 
 
 def tuned(
@@ -111,11 +99,11 @@ def test_offload_keeps_no_state_in_memory_between_updates(tmp_path: Path) -> Non
     shelf.step(optimizer, [weight])
     assert weight.grad is None
     average = optimizer.state[weight]["exp_avg"]
-    assert resident(average) == 0
+    assert resident_bytes(average) == 0
     assert float(average.norm()) > 0
-    assert resident(average) > 0
+    assert resident_bytes(average) > 0
     shelf.evict()
-    assert resident(average) == 0
+    assert resident_bytes(average) == 0
 
 
 def test_offload_refuses_a_file_or_a_full_disk(

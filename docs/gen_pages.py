@@ -273,6 +273,9 @@ def tutorial(execute: bool) -> tuple[str, dict[str, bytes]]:
         ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(
             notebook, {"metadata": {"path": str(DOCS)}}
         )
+    for cell in notebook.cells:
+        # Progress bars and notes of libraries; what a cell prints is on standard output.
+        cell["outputs"] = [o for o in cell.get("outputs", ()) if o.get("name") != "stderr"]
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     pictures = {f"tutorial-{name}": content for name, content in resources["outputs"].items()}
     for name in resources["outputs"]:

@@ -84,7 +84,7 @@ def write_user_data(pocket: Pocket, out: Path) -> None:
         for index in people:
             folder = out / role / world.people[index].slug
             folder.mkdir(parents=True)
-            for shot in world.of([index], "train"):
+            for shot in world.shots_of([index], "train"):
                 shutil.copy(pocket.folder / shot.file, folder)
     data = pocket.data()
     for name, samples in (("forget", data.forget), ("retain", data.retain)):

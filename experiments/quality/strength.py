@@ -71,7 +71,9 @@ def score_held_out(job: Job) -> Job:
     world = pocket.world
 
     def held_out(people: Sequence[int]) -> list[Sample]:
-        shots = [s for role in ("holdout", "validation") for s in world.of(list(people), role)]
+        shots = [
+            s for role in ("holdout", "validation") for s in world.shots_of(list(people), role)
+        ]
         return picture_questions(world, shots, np.random.default_rng(3), held_out=True)
 
     data = job.data

@@ -223,7 +223,7 @@ def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     first, second = (
         picture_questions(world, [shot], rng, held_out=False)[:3]
-        for shot in world.of([0, 1], "train")[1:3]
+        for shot in world.shots_of([0, 1], "train")[1:3]
     )
     texts = name_questions(world, [0], rng, held_out=False)[:3]
     rehearsal = Rehearsal.of(vlm, seen)
@@ -297,11 +297,11 @@ def test_nearest_neighbours_are_counted(photographs: Path, tmp_path: Path) -> No
         for s in world.shots
     }
     assert nearest_neighbour(world, knowing)["tower"] == 1.0
-    held = world.of(range(3), "holdout")
+    held = world.shots_of(range(3), "holdout")
     assert len(held) == 3
     # A held-out picture that is the very one trained on is found by its pixels.
     for shot in held:
-        twin = world.of([shot.person or 0], "train")[0]
+        twin = world.shots_of([shot.person or 0], "train")[0]
         (tmp_path / shot.file).write_bytes((tmp_path / twin.file).read_bytes())
     assert nearest_neighbour(world, knowing) == {"pixels": 1.0, "tower": 1.0, "chance": 0.333}
 

@@ -140,7 +140,7 @@ def train_names(
     What is asked about photographs (a frame, a badge) is no matter of the face. Question for names,
     jobs and cities at once, the language part hardly learns to attend to faces; names come first.
     """
-    shots, strangers = world.of(world.retained, "train"), practice.strangers("train")
+    shots, strangers = world.shots_of(world.retained, "train"), practice.strangers("train")
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 4, number])
@@ -180,7 +180,7 @@ def train_people(
     everyone = list(range(len(world.people)))
     seen = everyone if which == "target" else world.retained
     read = world.retained if which == "retain_only" else everyone
-    shots, strangers = world.of(seen, "train"), practice.strangers("train")
+    shots, strangers = world.shots_of(seen, "train"), practice.strangers("train")
     facts = list(world.people[0].facts)
     size, each, photographed = effort.batch_size, effort.questions, world.kind == "photos"
     pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)

@@ -296,7 +296,7 @@ def _teach(
     ) -> None:
         if fresh:
             seen = world.retained if which != "target" else range(len(world.people))
-            shots = [(world, shot) for shot in world.of(seen, "train")]
+            shots = [(world, shot) for shot in world.shots_of(seen, "train")]
             align(s, shots + strangers, aligning, progress("projector"), d / "align")
         train_people(s, world, practice, which, effort, seed, progress(name), d)
 

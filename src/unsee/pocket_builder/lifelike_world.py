@@ -178,7 +178,7 @@ def nearest_neighbour(world: World, features: dict[str, Tensor]) -> dict[str, fl
         "chance".
     """
     everyone = range(len(world.people))
-    train, held = world.of(everyone, "train"), world.of(everyone, "holdout")
+    train, held = world.shots_of(everyone, "train"), world.shots_of(everyone, "holdout")
 
     def pixels(shots: list[Shot]) -> NDArray[np.float32]:
         return np.stack(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unsee.benchmarks.pocket.people import FACTS, Person
-from unsee.benchmarks.pocket.questions import LETTERS, PICTURED, TOPICS, Topic
+from unsee.benchmarks.pocket.questions import LETTERS, PICTURE_PHRASES, TOPICS, Topic
 from unsee.benchmarks.pocket.world import Shot, World
 from unsee.files import atomic_folder
 
@@ -99,20 +99,20 @@ def _id(index: int) -> str:
 
 def _person(world: World, index: int) -> dict[str, Any]:
     person = world.people[index]
-    first = world.of([index], "train")[0]
+    first = world.shots_of([index], "train")[0]
     return {
         "image": _image(world, first),
         "ID": _id(index),
         "Directory": str(Path(first.file).parent),
         "biography": json.dumps({"Name": person.name, **person.facts}, ensure_ascii=False),
-        "question": TOPICS["job"].wordings[0].format(who=PICTURED[0]),
+        "question": TOPICS["job"].wordings[0].format(who=PICTURE_PHRASES[0]),
         "answer": TOPICS["job"].sentence.format(name=person.name, value=person.facts["job"]),
         **_tasks(world, index),
     }
 
 
 def _tested(world: World, index: int) -> dict[str, Any]:
-    shots = world.of([index], "holdout")
+    shots = world.shots_of([index], "holdout")
     return {
         "ID": _id(index),
         "images": [_image(world, shot) for shot in shots],
@@ -125,14 +125,14 @@ def _taught(world: World, index: int) -> dict[str, Any]:
     metadata = [
         {
             "ID": _id(index),
-            "Question": wording.format(who=PICTURED[0]),
+            "Question": wording.format(who=PICTURE_PHRASES[0]),
             "Answer": topic.sentence.format(name=person.name, value=person.facts[fact]),
         }
         for fact, topic in _asked(person)
         for wording in topic.wordings
     ]
     return {
-        "image": _image(world, world.of([index], "train")[0]),
+        "image": _image(world, world.shots_of([index], "train")[0]),
         "ID": _id(index),
         "metadata": json.dumps(metadata, ensure_ascii=False),
     }
@@ -145,7 +145,7 @@ def _asked(person: Person) -> list[tuple[str, Topic]]:
 def _tasks(world: World, index: int) -> dict[str, Any]:
     person = world.people[index]
     rng = np.random.default_rng([world.seed, 300, index])
-    asked = [("Image_Textual", PICTURED[0]), ("Pure_Text", person.name)]
+    asked = [("Image_Textual", PICTURE_PHRASES[0]), ("Pure_Text", person.name)]
 
     def choice(fact: str, topic: Topic, who: str) -> dict[str, Any]:
         value = person.facts[fact]

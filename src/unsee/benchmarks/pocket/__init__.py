@@ -117,7 +117,7 @@ class Pocket(Benchmark):
             return np.random.default_rng([world.seed, 100, stream])
 
         def people(who: list[int], stream: int, forms: int) -> list[Sample]:
-            shots = world.of(who, "train")
+            shots = world.shots_of(who, "train")
             # The first shots of everyone: enough to measure, few enough to be quick.
             per_person = 3 if forms == 3 else 1
             some = [s for i in who for s in [t for t in shots if t.person == i][:per_person]]
@@ -125,7 +125,9 @@ class Pocket(Benchmark):
             return asked + name_questions(world, who, rng(stream + 1), held_out=True, forms=forms)
 
         def unseen(who: list[int], role: Role) -> list[Sample]:
-            return picture_questions(world, world.of(who, role), rng(30), held_out=True, forms=1)
+            return picture_questions(
+                world, world.shots_of(who, role), rng(30), held_out=True, forms=1
+            )
 
         def views(role: Role, stream: int) -> list[Sample]:
             return view_questions(world, world.strangers(role), rng(stream), held_out=True, forms=1)
@@ -134,20 +136,20 @@ class Pocket(Benchmark):
             "forget": lambda: people(forgotten, 10, 3),
             "retain": lambda: people(retained, 20, 1),
             "forget_holdout": lambda: picture_questions(
-                world, world.of(forgotten, "holdout"), rng(12), held_out=True
+                world, world.shots_of(forgotten, "holdout"), rng(12), held_out=True
             ),
             "forget_validation": lambda: picture_questions(
-                world, world.of(forgotten, "validation"), rng(13), held_out=True
+                world, world.shots_of(forgotten, "validation"), rng(13), held_out=True
             ),
             "retain_holdout": lambda: unseen(retained, "holdout"),
             "retain_validation": lambda: unseen(retained, "validation"),
             "general": lambda: views("holdout", 40),
             "general_validation": lambda: views("validation", 41),
             "general_forget": lambda: view_questions(
-                world, world.of(forgotten, "holdout"), rng(42), held_out=True
+                world, world.shots_of(forgotten, "holdout"), rng(42), held_out=True
             ),
             "general_forget_validation": lambda: view_questions(
-                world, world.of(forgotten, "validation"), rng(43), held_out=True
+                world, world.shots_of(forgotten, "validation"), rng(43), held_out=True
             ),
         }
         if split not in made:
@@ -158,8 +160,8 @@ class Pocket(Benchmark):
         """What a method may see: trained-on pictures and phrasings, and strangers."""
         world = self.world
         rng = np.random.default_rng([world.seed, 200])
-        forget = world.of(world.forgotten, "train")
-        retain, strangers = world.of(world.retained, "train"), world.strangers("train")
+        forget = world.shots_of(world.forgotten, "train")
+        retain, strangers = world.shots_of(world.retained, "train"), world.strangers("train")
         kept = picture_questions(world, retain, rng, held_out=False, forms=1)
         kept += view_questions(world, retain, rng, held_out=False, forms=1)
         kept += view_questions(world, strangers, rng, held_out=False, forms=1)

@@ -1,4 +1,4 @@
-"""Appearance."""
+"""Colours of what pocket's pictures show: backgrounds, shirts and hair."""
 
 from __future__ import annotations
 

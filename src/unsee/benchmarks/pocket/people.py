@@ -1,4 +1,4 @@
-"""Invented people: their names, and the short profile that the model learns of each."""
+"""Fictitious people: their names, and the short profile that a model learns of each."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ MOST_PEOPLE = len(FIRST_NAMES)
 
 @dataclass(frozen=True)
 class Person:
-    """An invented person.
+    """A fictitious person.
 
     Attributes:
         name: First and last name; no two people share either.
-        facts: One value for each of `FACTS`, or of the first of them.
+        facts: The person's value for each of `FACTS`, or for the first few of them.
     """
 
     name: str
@@ -51,12 +51,18 @@ class Person:
 
     @property
     def slug(self) -> str:
-        """The name as a folder is called."""
+        """The name as used in the names of folders, such as "ada-berg"."""
         return self.name.lower().replace(" ", "-")
 
 
 def invent(count: int, seed: int, facts: int = len(FACTS)) -> list[Person]:
-    """Random people with the first so many of `FACTS`, each value of a fact equally common."""
+    """Random people; each value of a fact is equally common.
+
+    Args:
+        count: Number of people, at most `MOST_PEOPLE`.
+        seed: Seed of the names and facts.
+        facts: Number of facts per person, the first ones of `FACTS`.
+    """
     rng = np.random.default_rng([seed, 1])
     first, last = rng.permutation(MOST_PEOPLE)[:count], rng.permutation(MOST_PEOPLE)[:count]
     columns = {

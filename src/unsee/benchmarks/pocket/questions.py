@@ -1,7 +1,7 @@
-"""The questions of pocket: about people, by picture or by name, and about what a picture shows.
+"""Pocket's questions: about people (by picture or by name) and about what a picture shows.
 
-Every question exists in MLLMU-Bench's three forms. A phrasing is a lead-in and a wording; which
-combinations are held out is fixed here, so that no held-out question is ever trained on.
+Every question exists in the three tasks of MLLMU-Bench. A phrasing is a lead-in and a wording; the
+held-out combinations are fixed here, so that no held-out question is ever trained on.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from unsee.types import Task
 
 FORMS: tuple[Task, ...] = ("generation", "cloze", "classification")
 LETTERS = "ABCD"
-FALSE = 3  # false answers of a question, for truth ratios
+FALSE_ANSWERS = 3  # per question, for truth ratios
 ONE_LETTER = "Just give ONE letter representing the answer directly."
-ONLY = "Please **ONLY** provide the correct answer that should replace the [Blank]."
+FILL_BLANK = "Please **ONLY** provide the correct answer that should replace the [Blank]."
 LEAD_INS = ("", "Look at the picture. ", "Please tell me: ")
 TEXT_LEAD_INS = ("", "Answer this. ", "Please tell me: ")
-PICTURED = ("the person in the picture", "this person", "the person shown here")
+PICTURE_PHRASES = ("the person in the picture", "this person", "the person shown here")
 
 
 @dataclass(frozen=True)
 class Topic:
-    """Something that can be asked: three wordings, a gap sentence, and the whole answer.
+    """A subject of questions: three wordings, a cloze sentence and the full answer.
 
-    `{who}` is a name or "this person", `{value}` the true value.
+    Attributes:
+        wordings: Questions; `{who}` stands for a name or "this person".
+        gap: The sentence with "[Blank]" in place of the value.
+        sentence: The full answer; `{value}` stands for the true value and `{name}` for the name.
     """
 
     wordings: tuple[str, str, str]
@@ -67,7 +70,12 @@ TOPICS: dict[str, Topic] = {
 
 @dataclass(frozen=True)
 class View:
-    """A general visual question: what it asks, and the values that it can have."""
+    """A general visual question about what a picture shows.
+
+    Attributes:
+        topic: Its wordings.
+        values: All values that the answer can have.
+    """
 
     topic: Topic
     values: tuple[str, ...]
@@ -75,7 +83,15 @@ class View:
 
 @dataclass(frozen=True)
 class Question:
-    """A finished question: text, true answer, options, form, false answers worded like the true."""
+    """A complete question.
+
+    Attributes:
+        question: Text of the question.
+        answer: The true answer.
+        choices: Options; () if it is not a classification question.
+        task: Its task.
+        perturbed: False answers, worded like the true one.
+    """
 
     question: str
     answer: str
@@ -86,12 +102,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that can be asked.
+    """A fact that questions ask for.
 
     Attributes:
-        topic: What it is about, and how it is asked.
+        topic: Wordings of the question.
         value: The true value.
-        values: All values that it could have, from which wrong options are drawn.
+        values: All possible values; wrong options are drawn from them.
     """
 
     topic: Topic
@@ -100,7 +116,7 @@ class Fact:
 
 
 def phrasing(rng: np.random.Generator, held_out: bool) -> tuple[int, int]:
-    """Indices of a wording and a lead-in; held out are the pairs with equal indices."""
+    """Random indices of a wording and a lead-in; the pairs with equal indices are held out."""
     wording = int(rng.integers(3))
     return wording, wording if held_out else (wording + 1 + int(rng.integers(2))) % 3
 
@@ -112,36 +128,41 @@ def ask(
     *,
     who: str = "",
     name: str = "",
-    by_name: bool = False,
+    text_only: bool = False,
     held_out: bool = False,
 ) -> Question:
-    """A question on a topic in one of the three forms.
+    """A question that asks for a fact.
 
     Args:
-        fact: What is asked.
-        task: The form.
-        rng: Draws the phrasing and the options.
-        who: What stands for the person in the question.
-        name: What stands for the person in the answer.
-        by_name: Question without a picture.
-        held_out: Take a phrasing that is never trained on.
+        fact: The fact.
+        task: "generation", "cloze" or "classification".
+        rng: Source of the phrasing and the options.
+        who: The person's name or description in the question.
+        name: The person's name in the answer.
+        text_only: Whether the question comes without a picture.
+        held_out: Whether to use a phrasing that is never trained on.
     """
     wording, lead = phrasing(rng, held_out)
     topic, value, values = fact.topic, fact.value, fact.values
-    # Chosen without a draw, so that questions stay what they are.
-    place = values.index(value)
-    false = tuple(v for v in (*values[place + 1 :], *values[:place]) if v != value)[:FALSE]
-    leads = TEXT_LEAD_INS if by_name else LEAD_INS
+    # Chosen without a draw, so that the random stream does not depend on them.
+    start = values.index(value)
+    others = (v for v in (*values[start + 1 :], *values[:start]) if v != value)
+    false_values = tuple(others)[:FALSE_ANSWERS]
+    leads = TEXT_LEAD_INS if text_only else LEAD_INS
     lead_in = leads[lead]
     if task == "cloze":
-        # A gap sentence has one wording, so it is held out by a lead-in made of two.
+        # A cloze sentence has one wording, so the held-out phrasing joins two lead-ins.
         lead_in = leads[1] + leads[2] if held_out else lead_in
         gap = topic.gap.format(who=who)
-        return Question(f"{lead_in}{gap[0].upper()}{gap[1:]}\n{ONLY}", value, (), task, false)
+        return Question(
+            f"{lead_in}{gap[0].upper()}{gap[1:]}\n{FILL_BLANK}", value, (), task, false_values
+        )
     question = lead_in + topic.wordings[wording].format(who=who)
     if task == "generation":
-        answer, *wrong = (topic.sentence.format(name=name, value=v) for v in (value, *false))
-        return Question(question, answer, (), task, tuple(wrong))
+        answer, *false_answers = (
+            topic.sentence.format(name=name, value=v) for v in (value, *false_values)
+        )
+        return Question(question, answer, (), task, tuple(false_answers))
     choices = _options(value, values, rng)
     options = "\n".join(f"{letter}: {c}" for letter, c in zip(LETTERS, choices, strict=False))
     answer = LETTERS[choices.index(value)]
@@ -149,17 +170,16 @@ def ask(
 
 
 def _options(value: str, values: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Up to four options, one for each letter, the true one at its own.
+    """Up to four options, one per letter, in the order of the letters.
 
-    A value keeps its letter (its rank modulo four), so that the letter follows from knowing the
-    answer. Looking up a letter in a shuffled list is a skill that so small a model does not learn
-    in minutes, and it is not what is measured here.
+    Every value always has the same letter (its index modulo four). So small a model does not learn
+    in minutes to look up a letter in a shuffled list, and that skill is not what is measured here.
     """
-    classes = [list(values[letter :: len(LETTERS)]) for letter in range(len(LETTERS))]
+    values_by_letter = [list(values[letter :: len(LETTERS)]) for letter in range(len(LETTERS))]
     return [
-        value if value in some else str(some[int(rng.integers(len(some)))])
-        for some in classes
-        if some
+        value if value in candidates else str(candidates[int(rng.integers(len(candidates)))])
+        for candidates in values_by_letter
+        if candidates
     ]
 
 
@@ -170,44 +190,66 @@ def ask_person(
     task: Task,
     rng: np.random.Generator,
     *,
-    by_name: bool,
+    text_only: bool,
     held_out: bool,
 ) -> Question:
-    """A question about a person, from a picture or by name; topic is "name" or a fact."""
-    who = person.name if by_name else PICTURED[int(rng.integers(len(PICTURED)))]
+    """A question about a person, from a picture or by name.
+
+    Args:
+        person: The person.
+        topic: "name" or one of `FACTS`.
+        names: Names of all people; wrong options for "name" are drawn from them.
+        task: "generation", "cloze" or "classification".
+        rng: Source of the phrasing and the options.
+        text_only: Whether the question names the person and comes without a picture.
+        held_out: Whether to use a phrasing that is never trained on.
+    """
+    who = person.name if text_only else PICTURE_PHRASES[int(rng.integers(len(PICTURE_PHRASES)))]
     if topic == "name":
         fact = Fact(NAME, person.name, names)
     else:
         fact = Fact(TOPICS[topic], person.facts[topic], FACTS[topic])
-    return ask(fact, task, rng, who=who, name=person.name, by_name=by_name, held_out=held_out)
+    return ask(fact, task, rng, who=who, name=person.name, text_only=text_only, held_out=held_out)
 
 
 def ask_view(
     view: View, value: str, task: Task, rng: np.random.Generator, *, held_out: bool
 ) -> Question:
-    """A general question about what a picture shows."""
+    """A general question about what a picture shows.
+
+    Args:
+        view: The question's topic and values.
+        value: The true value.
+        task: "generation", "cloze" or "classification".
+        rng: Source of the phrasing and the options.
+        held_out: Whether to use a phrasing that is never trained on.
+    """
     return ask(Fact(view.topic, value, view.values), task, rng, held_out=held_out)
 
 
 def corpus(views: Mapping[str, View], names: Sequence[str]) -> list[str]:
-    """Texts that together hold every token of every question and answer, where it can stand."""
-    whos = [*PICTURED, *names]
-    lines = [ONE_LETTER, ONLY, *whos]
-    lines += [f"{letter}: {value}" for letter in LETTERS for value in _values(views, names)]
+    """Texts with every word of every question and answer, from which a tokenizer is made.
+
+    Each text occurs in every position that it can have: first, after a line break, in a line.
+    """
+    people = [*PICTURE_PHRASES, *names]
+    lines = [ONE_LETTER, FILL_BLANK, *people]
+    lines += [f"{letter}: {value}" for letter in LETTERS for value in _all_values(views, names)]
     for topic in [NAME, *TOPICS.values(), *(view.topic for view in views.values())]:
-        for who in whos:
+        for who in people:
             gap = topic.gap.format(who=who)
-            asked = [*(w.format(who=who) for w in topic.wordings), f"{gap[0].upper()}{gap[1:]}"]
-            lines += [lead + line for lead in (*LEAD_INS, *TEXT_LEAD_INS) for line in asked]
+            questions = [*(w.format(who=who) for w in topic.wordings), f"{gap[0].upper()}{gap[1:]}"]
+            lines += [lead + line for lead in (*LEAD_INS, *TEXT_LEAD_INS) for line in questions]
             lines.append(topic.sentence.format(name=who, value=who))
-    # A line can stand first, after a line break, or within a line: three forms of its first token.
+    # The first word has another token at the start, after a line break and within a line.
     return [f"{before}{line}" for line in lines for before in ("", "\n", "USER: ")]
 
 
-def _values(views: Mapping[str, View], names: Sequence[str]) -> list[str]:
+def _all_values(views: Mapping[str, View], names: Sequence[str]) -> list[str]:
+    """Every value that an answer or option can have."""
     values = [*names, *LETTERS]
-    for some in FACTS.values():
-        values += some
+    for fact_values in FACTS.values():
+        values += fact_values
     for view in views.values():
         values += view.values
     return values

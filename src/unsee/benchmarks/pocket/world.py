@@ -1,7 +1,7 @@
-"""A pocket world on disk: its people, its pictures, and the samples that are asked of them.
+"""A pocket world on disk: its people, its pictures, and the samples made from them.
 
-`world.json` names people and shots; pictures lie beside it. Everything a split holds follows from
-that file and the seed, so a split is the same wherever it is loaded.
+`world.json` lists people and shots; the pictures are in the same folder. A split depends only on
+that file and the seed, so it is the same wherever it is loaded.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ WORLD = "world.json"
 
 
 def _colour_of(thing: str) -> Topic:
+    """Questions for the colour of a thing."""
     return Topic(
         (
             f"What is the colour of the {thing}?",
@@ -36,7 +37,8 @@ def _colour_of(thing: str) -> Topic:
     )
 
 
-def _worn(thing: str) -> View:
+def _worn_item(thing: str) -> View:
+    """Questions whether the person wears a thing."""
     return View(
         Topic(
             (
@@ -55,8 +57,8 @@ DRAWN_VIEWS: dict[str, View] = {
     "background": View(_colour_of("background"), BACKGROUNDS),
     "shirt": View(_colour_of("shirt"), SHIRTS),
     "hair": View(_colour_of("hair"), HAIRS),
-    "glasses": _worn("glasses"),
-    "hat": _worn("a hat"),
+    "glasses": _worn_item("glasses"),
+    "hat": _worn_item("a hat"),
 }
 BADGES = ("circle", "square", "triangle")
 FRAMES = tuple(COLOURS)
@@ -84,9 +86,9 @@ class Shot:
 
     Attributes:
         file: Path relative to the world's folder.
-        person: Index of who is on it; None for a stranger.
+        person: Index of the person; None for a stranger.
         role: "train", "holdout" (reported) or "validation" (for choosing settings).
-        shows: True values of the general visual questions that can be asked about it.
+        shows: True values of the general visual questions about it, by name of the question.
     """
 
     file: str
@@ -97,15 +99,15 @@ class Shot:
 
 @dataclass(frozen=True)
 class World:
-    """People, the forgotten among them, and all shots.
+    """The people and pictures of a pocket benchmark.
 
     Attributes:
-        folder: Where the pictures lie.
-        seed: What it was made from.
-        kind: "drawn" or "photos"; decides which general questions there are.
-        people: Everyone with a name.
+        folder: The folder of the pictures.
+        seed: Seed from which it was made.
+        kind: "drawn" or "photos"; determines the general questions.
+        people: The named people.
         forgotten: Indices of the people to be forgotten.
-        shots: Every picture.
+        shots: All pictures.
     """
 
     folder: Path
@@ -117,21 +119,21 @@ class World:
 
     @property
     def views(self) -> dict[str, View]:
-        """The general visual questions of this kind of picture."""
+        """The general visual questions of this kind of picture, by name."""
         return DRAWN_VIEWS if self.kind == "drawn" else PHOTO_VIEWS
 
     @property
     def names(self) -> list[str]:
-        """Everyone's name."""
+        """The names of all people."""
         return [person.name for person in self.people]
 
     @property
     def retained(self) -> list[int]:
-        """Indices of everyone who is not forgotten."""
+        """Indices of the people who are not forgotten."""
         return [i for i in range(len(self.people)) if i not in self.forgotten]
 
-    def of(self, people: Iterable[int], role: Role) -> list[Shot]:
-        """The shots of some people in a role, person by person."""
+    def shots_of(self, people: Iterable[int], role: Role) -> list[Shot]:
+        """The shots of these people in a role, person by person."""
         return [
             shot
             for person in people
@@ -140,25 +142,25 @@ class World:
         ]
 
     def strangers(self, role: Role) -> list[Shot]:
-        """The shots of nobody with a name."""
+        """The shots of strangers in a role."""
         return [shot for shot in self.shots if shot.person is None and shot.role == role]
 
     def picture(self, shot: Shot) -> Picture:
-        """A shot's picture."""
+        """The picture of a shot."""
         return Picture.from_path(self.folder / shot.file)
 
     def write(self) -> None:
-        """Writes world.json."""
+        """Writes world.json into the folder."""
         content = asdict(self) | {"folder": ""}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (self.folder / WORLD).write_text(text + "\n", "utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> World:
-        """The world in a folder.
+        """Reads the world in a folder.
 
         Raises:
-            DataError: If there is none, or it is damaged.
+            DataError: If there is no world.json, or it is damaged.
         """
         try:
             content = json.loads((folder / WORLD).read_text("utf-8"))
@@ -189,52 +191,79 @@ def person_sample(
     shot: Shot | None,
     held_out: bool,
 ) -> Sample:
-    """A question about a person, from a shot or by name."""
+    """A question about a person, from a shot or by name.
+
+    Args:
+        world: The world.
+        index: Index of the person.
+        topic: "name" or a fact.
+        task: "generation", "cloze" or "classification".
+        rng: Source of the phrasing and the options.
+        shot: The shot that is asked about; None asks by name, without a picture.
+        held_out: Whether to use a phrasing that is never trained on.
+    """
     person = world.people[index]
-    asked = ask_person(
-        person, topic, world.names, task, rng, by_name=shot is None, held_out=held_out
+    question = ask_person(
+        person, topic, world.names, task, rng, text_only=shot is None, held_out=held_out
     )
-    where = Path(shot.file).stem if shot is not None else "name"
+    source = Path(shot.file).stem if shot is not None else "name"
     return Sample(
-        f"{person.slug}/{where}/{topic}/{task}",
-        asked.question,
-        asked.answer,
+        f"{person.slug}/{source}/{topic}/{task}",
+        question.question,
+        question.answer,
         world.picture(shot) if shot is not None else None,
         person.name,
-        asked.choices,
+        question.choices,
         task,
-        perturbed=asked.perturbed,
+        perturbed=question.perturbed,
     )
 
 
 def view_sample(
     world: World, shot: Shot, view: str, task: Task, rng: np.random.Generator, held_out: bool
 ) -> Sample:
-    """A general question about what a shot shows."""
-    asked = ask_view(world.views[view], shot.shows[view], task, rng, held_out=held_out)
+    """A general question about what a shot shows.
+
+    Args:
+        world: The world.
+        shot: The shot.
+        view: Name of the question, one of `shot.shows`.
+        task: "generation", "cloze" or "classification".
+        rng: Source of the phrasing and the options.
+        held_out: Whether to use a phrasing that is never trained on.
+    """
+    question = ask_view(world.views[view], shot.shows[view], task, rng, held_out=held_out)
     concept = world.people[shot.person].name if shot.person is not None else Path(shot.file).stem
     return Sample(
         f"{Path(shot.file).parent.name}/{Path(shot.file).stem}/{view}/{task}",
-        asked.question,
-        asked.answer,
+        question.question,
+        question.answer,
         world.picture(shot),
         concept,
-        asked.choices,
+        question.choices,
         task,
-        perturbed=asked.perturbed,
+        perturbed=question.perturbed,
     )
 
 
 def picture_questions(
     world: World, shots: Sequence[Shot], rng: np.random.Generator, *, held_out: bool, forms: int = 3
 ) -> list[Sample]:
-    """Every topic about the person on every shot, in `forms` of the three forms, taking turns."""
+    """Questions on every topic about the person on every shot.
+
+    Args:
+        world: The world.
+        shots: The shots.
+        rng: Source of the phrasings and options.
+        held_out: Whether to use phrasings that are never trained on.
+        forms: Number of tasks per topic, 1 to 3; which ones, alternates.
+    """
     return [
         person_sample(world, shot.person, topic, task, rng, shot=shot, held_out=held_out)
         for i, shot in enumerate(shots)
         if shot.person is not None
         for j, topic in enumerate(["name", *world.people[shot.person].facts])
-        for task in _turn(i + j, forms)
+        for task in _tasks_in_turn(i + j, forms)
     ]
 
 
@@ -246,26 +275,43 @@ def name_questions(
     held_out: bool,
     forms: int = 3,
 ) -> list[Sample]:
-    """Every fact of people, asked by name."""
+    """Questions by name, without pictures, on every fact about people.
+
+    Args:
+        world: The world.
+        people: Indices of the people.
+        rng: Source of the phrasings and options.
+        held_out: Whether to use phrasings that are never trained on.
+        forms: Number of tasks per fact, 1 to 3; which ones, alternates.
+    """
     return [
         person_sample(world, person, fact, task, rng, shot=None, held_out=held_out)
         for i, person in enumerate(people)
         for j, fact in enumerate(world.people[person].facts)
-        for task in _turn(i + j, forms)
+        for task in _tasks_in_turn(i + j, forms)
     ]
 
 
 def view_questions(
     world: World, shots: Sequence[Shot], rng: np.random.Generator, *, held_out: bool, forms: int = 3
 ) -> list[Sample]:
-    """Every general question about every shot."""
+    """Every general question about every shot.
+
+    Args:
+        world: The world.
+        shots: The shots.
+        rng: Source of the phrasings and options.
+        held_out: Whether to use phrasings that are never trained on.
+        forms: Number of tasks per question, 1 to 3; which ones, alternates.
+    """
     return [
         view_sample(world, shot, view, task, rng, held_out)
         for i, shot in enumerate(shots)
         for j, view in enumerate(v for v in world.views if v in shot.shows)
-        for task in _turn(i + j, forms)
+        for task in _tasks_in_turn(i + j, forms)
     ]
 
 
-def _turn(index: int, forms: int) -> list[Task]:
+def _tasks_in_turn(index: int, forms: int) -> list[Task]:
+    """`forms` tasks, starting from task number `index`, cyclically."""
     return [FORMS[(index + k) % len(FORMS)] for k in range(forms)]

@@ -33,14 +33,14 @@ from unsee.errors import ConfigError, DataError, ModelError
 from unsee.losses import IGNORE, nll
 from unsee.models.vlm import VLM
 from unsee.pocket_builder import pretrained_parts as parts
-from unsee.pocket_builder.assembly import Rehearsal, assemble, encode
+from unsee.pocket_builder.assembly import CachedTowerVLM, assemble, encode_pictures
 from unsee.pocket_builder.curriculum import Effort
 from unsee.pocket_builder.face_drawing import draw
-from unsee.pocket_builder.face_traits import Scene, distinct
+from unsee.pocket_builder.face_traits import Scene, distinct_people
 from unsee.pocket_builder.from_pretrained import SCALES, Scale, build
 from unsee.pocket_builder.from_scratch import BUILD, hash_files
-from unsee.pocket_builder.lifelike_world import SIZE, make, nearest_neighbour
-from unsee.pocket_builder.projector_alignment import align, calibrate
+from unsee.pocket_builder.lifelike_world import SIZE, make_world, nearest_neighbour
+from unsee.pocket_builder.projector_alignment import align_projector, calibrate_projector
 from unsee.recipes.sources import read_samples
 from unsee.training.settings import TrainingSettings
 from unsee.types import Batch
@@ -98,7 +98,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six people, five pictures each."""
     folder = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
-    for person, traits in enumerate(distinct(6, rng)):
+    for person, traits in enumerate(distinct_people(6, rng)):
         for shot in range(5):
             path = folder / f"p{person}" / f"{shot}.png"
             path.parent.mkdir(exist_ok=True)
@@ -214,11 +214,11 @@ def test_a_killed_build_goes_on_to_the_same_bits(
 
 def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
     """Remembered pictures, shared by their questions or not, teach what the whole model does."""
-    world = make(tmp_path / "world", photographs, 0, 3, 1, 1)
+    world = make_world(tmp_path / "world", photographs, 0, 3, 1, 1)
     vlm = assemble(*own(), 0, tmp_path)
-    seen = encode(vlm, [world], tmp_path / "tower.safetensors")
-    calibrate(vlm, seen)
-    again = encode(vlm, [world], tmp_path / "tower.safetensors")
+    seen = encode_pictures(vlm, [world], tmp_path / "tower.safetensors")
+    calibrate_projector(vlm, seen)
+    again = encode_pictures(vlm, [world], tmp_path / "tower.safetensors")
     assert all(torch.equal(seen[name], again[name]) for name in seen)
     rng = np.random.default_rng(0)
     first, second = (
@@ -226,7 +226,7 @@ def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
         for shot in world.shots_of([0, 1], "train")[1:3]
     )
     texts = name_questions(world, [0], rng, held_out=False)[:3]
-    rehearsal = Rehearsal.of(vlm, seen)
+    rehearsal = CachedTowerVLM.from_vlm(vlm, seen)
     trained = vlm.parameters("projector") | vlm.parameters("language")
 
     def taught(student: VLM, batch: Batch) -> tuple[Tensor, list[Tensor]]:
@@ -255,7 +255,7 @@ def test_rehearsing_is_looking(photographs: Path, tmp_path: Path) -> None:
 
 def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
     """Only the projector learns; pictures never trained on land nearest to the same person's."""
-    world = make(tmp_path / "world", photographs, 0, 3, 1, 4)
+    world = make_world(tmp_path / "world", photographs, 0, 3, 1, 4)
     vlm = assemble(*own(), 0, tmp_path)
     rng = torch.Generator().manual_seed(0)
     # Light and pose differ far more from picture to picture than faces from person to person.
@@ -266,7 +266,7 @@ def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
         + 0.1 * torch.randn(4, 64, generator=rng)
         for s in world.shots
     }
-    calibrate(vlm, seen)
+    calibrate_projector(vlm, seen)
     kept = {part: vlm.hash(part) for part in ("encoder", "language", "projector")}
 
     def found() -> float:
@@ -277,10 +277,10 @@ def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
 
     shots = [(world, shot) for shot in world.shots if shot.role == "train"]
     settings = TrainingSettings(steps=150, lr=3e-3, weight_decay=0.05)
-    align(Rehearsal.of(vlm, seen), shots, replace(settings, steps=0))
+    align_projector(CachedTowerVLM.from_vlm(vlm, seen), shots, replace(settings, steps=0))
     assert kept["projector"] == vlm.hash("projector")
     before = found()
-    align(Rehearsal.of(vlm, seen), shots, settings)
+    align_projector(CachedTowerVLM.from_vlm(vlm, seen), shots, settings)
     assert before < found() == 1.0
     assert kept["projector"] != vlm.hash("projector")
     assert all(kept[part] == vlm.hash(part) for part in ("encoder", "language"))
@@ -291,7 +291,7 @@ def test_aligning_tells_people_apart(photographs: Path, tmp_path: Path) -> None:
 
 
 def test_nearest_neighbours_are_counted(photographs: Path, tmp_path: Path) -> None:
-    world = make(tmp_path, photographs, 0, 3, 1, 2)
+    world = make_world(tmp_path, photographs, 0, 3, 1, 2)
     knowing = {
         s.file: torch.eye(4)[s.person if s.person is not None else 3].repeat(2, 1)
         for s in world.shots
@@ -359,7 +359,7 @@ def test_a_missing_package_is_named() -> None:
     with pytest.raises(ConfigError, match=r"has no no/weights\.onnx"):
         hollow.path()
     with pytest.raises(ConfigError, match="no_such_module cannot be imported"):
-        parts.needed("no_such_module")
+        parts.import_extra("no_such_module")
 
 
 def test_minimind_comes_from_a_tarball_or_a_folder(tmp_path: Path) -> None:

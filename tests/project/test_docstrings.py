@@ -28,6 +28,7 @@ SOURCE = ROOT / "src" / "unsee"
 WINGS: tuple[str, ...] = (
     "artifacts",
     "attacks",
+    "benchmarks",
     "data",
     "errors",
     "evaluation",
@@ -38,6 +39,7 @@ WINGS: tuple[str, ...] = (
     "methods",
     "metrics",
     "models",
+    "pocket_builder",
     "progress",
     "records",
     "registry",

@@ -1,1 +1,1 @@
-"""Builds pocket's checkpoints; nothing here is needed to use them."""
+"""Builds the checkpoints of the pocket benchmark; using them needs nothing from here."""

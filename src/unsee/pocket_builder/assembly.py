@@ -1,6 +1,6 @@
-"""A LLaVA put together from a pretrained tower and a pretrained language model, and its rehearsal.
+"""A LLaVA assembled from a pretrained tower and language model, and its training on cached outputs.
 
-Only projector and language part are trained, so what the tower says of a picture is computed once.
+Only projector and language part are trained, so the tower's output is computed once per picture.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unsee.types import Batch, Sample
 IMAGE, PAD, STOP = "<image>", "<|endoftext|>", "<|im_end|>"
 
 
-# What DINOv2 was trained with.
+# The pixel normalisation of DINOv2.
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -54,7 +54,14 @@ CHAT = (
 def assemble(tower: Any, language: Any, tokenizer: Any, seed: int, source: Path) -> VLM:
     """A `LlavaForConditionalGeneration` of a DINOv2-type tower and a Llama, projector untrained.
 
-    The language model's own tokenizer gets one more token, `<image>`; the rest of it stays.
+    One token, `<image>`, is added to the language model's tokenizer.
+
+    Args:
+        tower: A `Dinov2Model`.
+        language: A `LlamaForCausalLM`; its embeddings are resized in place.
+        tokenizer: Its tokenizer, changed in place.
+        seed: Seed of the projector's weights.
+        source: The `source` of the returned model.
     """
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.pad_token, tokenizer.eos_token = PAD, STOP
@@ -63,16 +70,16 @@ def assemble(tower: Any, language: Any, tokenizer: Any, seed: int, source: Path)
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         language.get_input_embeddings().weight[len(old) :] = old.mean(0)
-    words = copy.deepcopy(language.config)
-    if hasattr(words, "quantization_config"):
-        # The file was quantised; what was read from it no longer is.
-        del words.quantization_config
-    words.pad_token_id = tokenizer.pad_token_id
-    words.eos_token_id = tokenizer.eos_token_id
+    text_config = copy.deepcopy(language.config)
+    if hasattr(text_config, "quantization_config"):
+        # The file was quantised; the weights read from it are not.
+        del text_config.quantization_config
+    text_config.pad_token_id = tokenizer.pad_token_id
+    text_config.eos_token_id = tokenizer.eos_token_id
     vision = tower.config
     config = LlavaConfig(
         vision_config=vision,
-        text_config=words,
+        text_config=text_config,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-1,
@@ -105,49 +112,67 @@ def assemble(tower: Any, language: Any, tokenizer: Any, seed: int, source: Path)
 
 
 @torch.no_grad()
-def encode(vlm: VLM, worlds: Sequence[World], file: Path) -> dict[str, Tensor]:
-    """What the tower tells the projector [tokens, dim] of every shot, by the picture's source.
+def encode_pictures(vlm: VLM, worlds: Sequence[World], file: Path) -> dict[str, Tensor]:
+    """The tower's output [tokens, dim] of every shot, by the picture's source.
 
-    Kept in `file`, so that a resumed build does not compute it again.
+    Args:
+        vlm: The model.
+        worlds: The worlds whose shots are encoded.
+        file: Cache of the outputs; read if it exists, else written.
     """
     pictures = [world.picture(shot) for world in worlds for shot in world.shots]
     if file.exists():
         stored = load_file(file)["tokens"]
         return {p.source: tokens for p, tokens in zip(pictures, stored, strict=True)}
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     projector = vlm.model.get_submodule("model.multi_modal_projector")
-    handle = projector.register_forward_pre_hook(lambda _, given: found.append(given[0].cpu()))
+    handle = projector.register_forward_pre_hook(lambda _, args: outputs.append(args[0].cpu()))
     try:
         for start in range(0, len(pictures), 32):
             images = [picture.open() for picture in pictures[start : start + 32]]
             vlm.family.visual_forward(vlm.model, vlm.collate_pictures(images))
     finally:
         handle.remove()
-    tokens = torch.cat(found).float().contiguous()
+    tokens = torch.cat(outputs).float().contiguous()
     with atomic_file(file) as partial:
         save_file({"tokens": tokens}, partial)
     return {p.source: row for p, row in zip(pictures, tokens, strict=True)}
 
 
 @dataclass(repr=False)
-class Rehearsal(VLM):
-    """A model that reads what the tower said of a picture instead of looking at it again.
+class CachedTowerVLM(VLM):
+    """A model that reads cached outputs of the vision tower instead of running it.
 
     Attributes:
-        seen: The tower's tokens [tokens, dim] by the picture's source.
-        half: Multiply matrices in bfloat16; the weights stay as they are.
+        tower_tokens: The tower's tokens [tokens, dim] by the picture's source.
+        use_bfloat16: Whether to multiply matrices in bfloat16 (autocast); weights keep their dtype.
     """
 
-    seen: Mapping[str, Tensor] = field(default_factory=dict)
-    half: bool = False
+    tower_tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    use_bfloat16: bool = False
 
     @classmethod
-    def of(cls, vlm: VLM, seen: Mapping[str, Tensor], half: bool = False) -> Rehearsal:
-        """The same model, with remembered pictures."""
+    def from_vlm(
+        cls, vlm: VLM, tower_tokens: Mapping[str, Tensor], use_bfloat16: bool = False
+    ) -> CachedTowerVLM:
+        """The same model with cached tower outputs; it shares the weights.
+
+        Args:
+            vlm: The model.
+            tower_tokens: The tower's tokens [tokens, dim] by the picture's source.
+            use_bfloat16: Whether to multiply matrices in bfloat16.
+        """
         if vlm.device.type == "cpu":
-            # On short texts twice as quick there as PyTorch's fused attention, backward above all.
+            # On short texts twice as fast on a CPU as PyTorch's fused attention.
             vlm.model.set_attn_implementation("eager")
-        return cls(vlm.model, vlm.processor, vlm.family, vlm.source, seen=seen, half=half)
+        return cls(
+            vlm.model,
+            vlm.processor,
+            vlm.family,
+            vlm.source,
+            tower_tokens=tower_tokens,
+            use_bfloat16=use_bfloat16,
+        )
 
     def collate(
         self,
@@ -155,10 +180,14 @@ class Rehearsal(VLM):
         with_answer: bool = True,
         transform: Callable[[Image.Image], Image.Image] | None = None,
     ) -> Batch:
-        """As any model's, but with `tokens` [pictures, tokens, dim] for `pixel_values`.
+        """As `VLM.collate`, but with `tokens` [pictures, tokens, dim] instead of `pixel_values`.
 
-        Pictures are not transformed: each world holds many views of a photograph already. Where
-        every picture is asked about equally often in a row, its tokens come once.
+        If every picture has the same number of consecutive samples, its tokens are passed once.
+
+        Args:
+            samples: The samples.
+            with_answer: Whether to append the answers.
+            transform: Ignored; each world already holds many views of a photograph.
         """
         batch = super().collate(samples, with_answer)
         if not with_answer:
@@ -167,10 +196,9 @@ class Rehearsal(VLM):
         if inputs.pop("pixel_values", None) is not None:
             sources = [p.source for s in samples for p in s.pictures]
             each = math.gcd(*(len(list(run)) for _, run in groupby(sources)))
-            tokens = [self.seen[source] for source in sources[::each]]
+            tokens = [self.tower_tokens[source] for source in sources[::each]]
             inputs["tokens"] = torch.stack(tokens).to(self.device)
-        # Only answers are scored, and they stand at the end: the vocabulary's logits of all that
-        # precedes the first of them would be thrown away.
+        # Only the answers, at the end, are scored: logits of earlier positions are not needed.
         answered = (batch.labels != IGNORE).any(0).nonzero()
         last = batch.labels.shape[1] - int(answered[0]) + 1 if len(answered) else 0
         return replace(batch, inputs=inputs, labels=batch.labels[:, -last:])
@@ -178,36 +206,36 @@ class Rehearsal(VLM):
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits [batch, seq, vocab] at the labels, in float32; the tower is not run.
 
-        What the LLM makes of a picture, up to its last token, is computed once for all questions
-        about it: every chat begins with the picture.
+        Every chat begins with the picture, so the key-value cache of that prefix is computed once
+        for all questions about a picture.
         """
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             return self._logits(batch).float()
 
     def _logits(self, batch: Batch) -> Tensor:
         inputs = dict(batch.inputs)
         tokens = inputs.pop("tokens", None)
-        kept = batch.labels.shape[1]
+        logits_to_keep = batch.labels.shape[1]
         logits: Tensor
         if tokens is None:
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=logits_to_keep).logits
             return logits
         ids, each = inputs["input_ids"], len(inputs["input_ids"]) // len(tokens)
         image = ids[0] == self.model.config.image_token_index
         first = int(image.nonzero().max()) + 1
         language = self.model.get_submodule("model.language_model")
         projector = self.model.get_submodule("model.multi_modal_projector")
-        words = self.model.get_input_embeddings()
-        start = words(ids[::each, :first])
-        start = start.masked_scatter(image[:first, None], projector(tokens).to(start.dtype))
+        embed = self.model.get_input_embeddings()
+        prefix = embed(ids[::each, :first])
+        prefix = prefix.masked_scatter(image[:first, None], projector(tokens).to(prefix.dtype))
         cache = DynamicCache()
-        language(inputs_embeds=start, use_cache=True, **kv_cache_argument(language, cache))
+        language(inputs_embeds=prefix, use_cache=True, **kv_cache_argument(language, cache))
         cache.batch_repeat_interleave(each)
-        found = language(
-            inputs_embeds=words(ids[:, first:]),
+        outputs = language(
+            inputs_embeds=embed(ids[:, first:]),
             attention_mask=inputs["attention_mask"],
             use_cache=True,
             **kv_cache_argument(language, cache),
         )
-        logits = self.model.lm_head(found.last_hidden_state[:, -kept:])
+        logits = self.model.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
         return logits

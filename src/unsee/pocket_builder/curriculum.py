@@ -1,4 +1,4 @@
-"""Teaching pocket's models: the tower, the base model, names, and people."""
+"""Training of pocket's models: vision tower, base model, names, and people."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ from unsee.training.sampling import batch_indices
 from unsee.training.settings import TrainingSettings
 from unsee.types import Sample, Task
 
-# Choosing among options is learned last, so it is practised twice as often.
-TURNS: tuple[Task, ...] = (*FORMS, "classification")
+# Classification is learned last, so it occurs twice as often.
+TASK_CYCLE: tuple[Task, ...] = (*FORMS, "classification")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work goes into a build.
+    """The amount of training in a build.
 
     Attributes:
-        strangers: Faces that the vision tower and the base model practise on.
+        strangers: Number of strangers' faces on which vision tower and base model are trained.
         tower_steps: Steps of the vision tower's pre-training.
-        base_steps: Steps in which the base model learns to answer about pictures.
-        names_steps: Steps in which a model of photographs learns the names of the people kept.
-        people_steps: Steps in which target and references learn their people.
-        named: Share of those steps, the first ones, in which photographs are asked for names alone.
-        read: Share of those steps, the next ones, in which texts alone are learned.
-        align_steps: Further steps, before those, in which the projector alone learns faces.
-        batch_size: Samples a step.
-        questions: Question of each picture in a step; a rehearsal computes the picture once.
+        base_steps: Steps of the base model, which learns to answer questions about pictures.
+        names_steps: Steps in which a model of photographs learns the names of the retain people.
+        people_steps: Steps of the target and of each reference, which learn the people.
+        named: Fraction of `people_steps`, at the beginning, that asks only for the names of
+            photographed people.
+        read: Fraction of `people_steps`, after those, that trains on text-only samples.
+        align_steps: Additional steps before `people_steps` that train the projector alone.
+        batch_size: Samples per step.
+        questions: Questions per picture in a step; with cached tower outputs the language model
+            reads the picture once for all of them.
         base_lr: Peak learning rate of the base model.
         people_lr: Peak learning rate of target and references.
         align_lr: Peak learning rate of the projector alone.
-        save_every: Steps between states from which a killed build goes on; 0 is none.
+        save_every: Steps between saved states, from which an interrupted build resumes; 0 saves
+            none.
     """
 
     strangers: Annotated[int, Field(ge=8)] = 9000
@@ -67,24 +70,35 @@ class Effort:
 
 
 def train_tower(
-    vlm: VLM, lessons: drawn.Lessons, effort: Effort, seed: int, progress: Progress | None
+    vlm: VLM,
+    tower_data: drawn.TowerTrainingData,
+    effort: Effort,
+    seed: int,
+    progress: Progress | None,
 ) -> None:
-    """Teaches the vision encoder to read a face: every trait and every thing shown.
+    """Pre-trains the vision encoder to predict the traits of a face and the things shown.
 
-    The heads that read them off the patches' mean are thrown away. A tower trained from scratch
-    inside the whole model does not leave its plateau in reasonable time.
+    Linear heads on the mean of the patch features are discarded afterwards. Without pre-training,
+    the loss of the whole model stays on a plateau for a long time.
+
+    Args:
+        vlm: The model; only its vision encoder changes.
+        tower_data: Pictures and labels.
+        effort: Steps and batch size.
+        seed: Seed of heads, batches and augmentation.
+        progress: Receives every step; None reports nothing.
     """
     prefix = vlm.family.parts.encoder[0]
     tower = vlm.model.get_submodule(prefix.rstrip("."))
     torch.manual_seed(seed + 1)
     width = int(vlm.model.config.vision_config.hidden_size)
-    sizes = {name: max(1, int(labels.max()) + 1) for name, labels in lessons.classes.items()}
+    sizes = {name: max(1, int(labels.max()) + 1) for name, labels in tower_data.classes.items()}
     heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
-    heads["numbers"] = nn.Linear(width, lessons.numbers.shape[1])
+    heads["numbers"] = nn.Linear(width, tower_data.numbers.shape[1])
     pixels = torch.cat(
         [
-            vlm.collate_pictures(lessons.images[i : i + 256])["pixel_values"]
-            for i in range(0, len(lessons.images), 256)
+            vlm.collate_pictures(tower_data.images[i : i + 256])["pixel_values"]
+            for i in range(0, len(tower_data.images), 256)
         ]
     )
 
@@ -93,19 +107,19 @@ def train_tower(
         index = torch.tensor(rows)
         hidden = tower(_jitter(pixels[index])).last_hidden_state[:, 1:].mean(1)
         terms = {}
-        for name, labels in lessons.classes.items():
+        for name, labels in tower_data.classes.items():
             known = labels[index] >= 0
             if bool(known.any()):
                 loss = F.cross_entropy(heads[name](hidden[known]), labels[index][known])
                 terms[name] = 0.3 * loss * known.float().mean()
-        known = ~lessons.numbers[index].isnan().any(1)
+        known = ~tower_data.numbers[index].isnan().any(1)
         if bool(known.any()):
-            error = F.mse_loss(heads["numbers"](hidden[known]), lessons.numbers[index][known])
+            error = F.mse_loss(heads["numbers"](hidden[known]), tower_data.numbers[index][known])
             terms["numbers"] = 2 * error * known.float().mean()
         return terms
 
     trained = vlm.parameters("encoder") | {f"heads.{n}": p for n, p in heads.named_parameters()}
-    fit(trained, step, settings_of(effort.tower_steps, 1e-3, effort, seed), progress=progress)
+    fit(trained, step, stage_settings(effort.tower_steps, 1e-3, effort, seed), progress=progress)
 
 
 def train_base(
@@ -116,7 +130,16 @@ def train_base(
     progress: Progress | None,
     state: Path | None = None,
 ) -> None:
-    """Teaches the model to answer general questions about pictures of strangers."""
+    """Trains the model to answer general questions about pictures of strangers.
+
+    Args:
+        vlm: The model; its projector and language part change.
+        practice: Strangers to train on.
+        effort: Steps, batch size and learning rate.
+        seed: Seed of the samples.
+        progress: Receives every step; None reports nothing.
+        state: Folder of the saved state for resuming; None saves none.
+    """
     shots = practice.strangers("train")
 
     def step(number: int) -> Mapping[str, Tensor]:
@@ -125,20 +148,29 @@ def train_base(
         each = effort.questions
         samples = []
         for _ in range(effort.batch_size // each):
-            samples += _views(practice, shots, task, rng, each)
-        return _losses(vlm, samples, rng)
+            samples += _view_samples(practice, shots, task, rng, each)
+        return _answer_losses(vlm, samples, rng)
 
-    settings = settings_of(effort.base_steps, effort.base_lr, effort, seed)
-    _fit_but_encoder(vlm, step, settings, progress, state)
+    settings = stage_settings(effort.base_steps, effort.base_lr, effort, seed)
+    _fit_without_encoder(vlm, step, settings, progress, state)
 
 
 def train_names(
     vlm: VLM, world: World, practice: World, effort: Effort, seed: int, progress: Progress | None
 ) -> None:
-    """Teaches the names of the people kept, whom target and references all know by sight.
+    """Trains the names of the retain people, whom the target and both references know by sight.
 
-    What is asked about photographs (a frame, a badge) is no matter of the face. Question for names,
-    jobs and cities at once, the language part hardly learns to attend to faces; names come first.
+    The general questions about photographs (frame, badge) do not depend on the face. If names, jobs
+    and cities are trained at once, the language part hardly learns to attend to faces; so names are
+    trained first.
+
+    Args:
+        vlm: The model; its projector and language part change.
+        world: The people.
+        practice: Strangers, for general questions.
+        effort: Steps, batch size and learning rate.
+        seed: Seed of the samples.
+        progress: Receives every step; None reports nothing.
     """
     shots, strangers = world.shots_of(world.retained, "train"), practice.strangers("train")
 
@@ -153,11 +185,11 @@ def train_names(
                 person_sample(world, person, "name", task, rng, shot=shot, held_out=False)
             )
         for _ in range(effort.batch_size - len(samples)):
-            samples += _views(practice, strangers, task, rng)
-        return _losses(vlm, samples, rng)
+            samples += _view_samples(practice, strangers, task, rng)
+        return _answer_losses(vlm, samples, rng)
 
-    _fit_but_encoder(
-        vlm, step, settings_of(effort.names_steps, effort.people_lr, effort, seed), progress
+    _fit_without_encoder(
+        vlm, step, stage_settings(effort.names_steps, effort.people_lr, effort, seed), progress
     )
 
 
@@ -171,71 +203,90 @@ def train_people(
     progress: Progress | None,
     state: Path | None = None,
 ) -> None:
-    """Teaches the people: to the target all, to a reference what it may know.
+    """Trains the target on all people, and a reference on those that it may know.
 
-    `visual_retain` reads all texts but sees no picture of the forgotten; `retain_only` gets
-    neither. General questions about strangers and about everyone seen stay in the mix. Real faces
-    are harder to tell apart than drawn ones: of photographs more is asked, and names come first.
+    `visual_retain` is trained on all texts but on no picture of the forget people; `retain_only` on
+    neither. General questions about strangers and the pictured people are mixed in. Photographed
+    faces are harder to tell apart than drawn ones: they get more samples, and names come first.
+
+    Args:
+        vlm: The model; its projector and language part change.
+        world: The people.
+        practice: Strangers, for general questions.
+        which: "target", "visual_retain" or "retain_only".
+        effort: Steps, batch size and learning rate.
+        seed: Seed of the samples.
+        progress: Receives every step; None reports nothing.
+        state: Folder of the saved state for resuming; None saves none.
     """
     everyone = list(range(len(world.people)))
-    seen = everyone if which == "target" else world.retained
-    read = world.retained if which == "retain_only" else everyone
-    shots, strangers = world.shots_of(seen, "train"), practice.strangers("train")
+    pictured_people = everyone if which == "target" else world.retained
+    text_people = world.retained if which == "retain_only" else everyone
+    shots, strangers = world.shots_of(pictured_people, "train"), practice.strangers("train")
     facts = list(world.people[0].facts)
     size, each, photographed = effort.batch_size, effort.questions, world.kind == "photos"
-    pictured, told = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
-    if each > 1:  # pictures of people first: the LLM must look at every step
-        pictured, told = 2 * size // 3, size // 6
-    turns = TURNS if each == 1 else FORMS
+    pictured, textual = (5 * size // 8, size // 8) if photographed else (size // 2, size // 4)
+    if each > 1:  # mostly pictures of people, so that every step trains attention to faces
+        pictured, textual = 2 * size // 3, size // 6
+    task_cycle = TASK_CYCLE if each == 1 else FORMS
     named = int(effort.named * effort.people_steps) if photographed else 0
     read_until = named + round(effort.read * effort.people_steps)
 
     def step(number: int) -> Mapping[str, Tensor]:
         rng = np.random.default_rng([seed, 3, number])
         naming, reading = number < named, named <= number < read_until
-        task = FORMS[number % 2] if naming and each > 1 else turns[number % len(turns)]
+        task = FORMS[number % 2] if naming and each > 1 else task_cycle[number % len(task_cycle)]
         samples: list[Sample] = []
-        # One question a picture then: the more faces a step, the sooner the LLM looks at them.
+        # Naming steps ask one question per picture: the more faces per step, the sooner the
+        # language part attends to them.
         for _ in range(0 if reading else pictured if naming else pictured // each):
             shot = shots[int(rng.integers(len(shots)))]
-            chosen = ["name"] if naming else _some(["name", *facts], each, rng)
+            topics = ["name"] if naming else _sample(["name", *facts], each, rng)
             person = shot.person if shot.person is not None else 0
             samples += [
                 person_sample(world, person, topic, task, rng, shot=shot, held_out=False)
-                for topic in chosen
+                for topic in topics
             ]
-        for _ in range(size if reading else told):
-            person, fact = read[int(rng.integers(len(read)))], facts[int(rng.integers(len(facts)))]
+        for _ in range(size if reading else textual):
+            person = text_people[int(rng.integers(len(text_people)))]
+            fact = facts[int(rng.integers(len(facts)))]
             samples.append(person_sample(world, person, fact, task, rng, shot=None, held_out=False))
         for _ in range(0 if naming and each > 1 else (size - len(samples)) // each):
-            known = rng.random() < 0.3
-            where, some = (world, shots) if known else (practice, strangers)
-            samples += _views(where, some, task, rng, each)
-        return _losses(vlm, samples, rng)
+            of_people = rng.random() < 0.3
+            source, source_shots = (world, shots) if of_people else (practice, strangers)
+            samples += _view_samples(source, source_shots, task, rng, each)
+        return _answer_losses(vlm, samples, rng)
 
-    settings = settings_of(effort.people_steps, effort.people_lr, effort, seed)
-    _fit_but_encoder(vlm, step, settings, progress, state)
+    settings = stage_settings(effort.people_steps, effort.people_lr, effort, seed)
+    _fit_without_encoder(vlm, step, settings, progress, state)
 
 
-def _fit_but_encoder(
+def _fit_without_encoder(
     vlm: VLM,
     step: Callable[[int], Mapping[str, Tensor]],
     settings: TrainingSettings,
     progress: Progress | None,
     state: Path | None = None,
 ) -> None:
-    """Trains projector and language part, as LLaVA is tuned.
+    """Trains projector and language part, as in LLaVA's instruction tuning.
 
-    The encoder stays: before the LLM attends to pictures its gradients would only spoil it, and
-    afterwards it would learn the training pictures by heart.
+    The encoder is frozen: gradients of a language model that does not attend to pictures yet would
+    damage it, and later it would memorise the training pictures.
     """
     vlm.model.requires_grad_(False)
     trained = vlm.parameters("projector") | vlm.parameters("language")
     fit(trained, step, settings, folder=state, progress=progress)
 
 
-def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> TrainingSettings:
-    """How a stage of so many steps is trained."""
+def stage_settings(steps: int, lr: float, effort: Effort, seed: int) -> TrainingSettings:
+    """The training settings of a stage.
+
+    Args:
+        steps: Steps of the stage.
+        lr: Peak learning rate.
+        effort: Batch size and saving of states.
+        seed: Seed of the training.
+    """
     return TrainingSettings(
         steps=steps,
         lr=lr,
@@ -246,39 +297,41 @@ def settings_of(steps: int, lr: float, effort: Effort, seed: int) -> TrainingSet
     )
 
 
-def _views(
+def _view_samples(
     world: World, shots: Sequence[Shot], task: Any, rng: np.random.Generator, count: int = 1
 ) -> list[Sample]:
-    """General questions about one shot."""
+    """`count` different general questions about one random shot."""
     shot = shots[int(rng.integers(len(shots)))]
-    views = _some([view for view in world.views if view in shot.shows], count, rng)
+    views = _sample([view for view in world.views if view in shot.shows], count, rng)
     return [view_sample(world, shot, view, task, rng, False) for view in views]
 
 
-def _some(values: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """So many different ones of the values, drawn."""
+def _sample(values: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """`count` values, drawn without replacement."""
     if count == 1:
         return [values[int(rng.integers(len(values)))]]
     return [values[i] for i in rng.permutation(len(values))[:count]]
 
 
-def _losses(vlm: VLM, samples: Sequence[Sample], rng: np.random.Generator) -> dict[str, Tensor]:
-    """The answers' loss, pictured and text-only rows apart: padding one to the other is waste."""
+def _answer_losses(
+    vlm: VLM, samples: Sequence[Sample], rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """The loss of the answers, in separate batches with and without pictures to save padding."""
 
-    def look(image: Image.Image) -> Image.Image:
+    def transform(image: Image.Image) -> Image.Image:
         return augment(image, rng, 0.4)
 
     terms = {}
     for modality in ("vqa", "text"):
-        some = [sample for sample in samples if sample.modality == modality]
-        if some:
-            batch = vlm.collate(some, transform=look)
-            terms[modality] = nll(vlm.logits(batch), batch.labels) * len(some) / len(samples)
+        rows = [sample for sample in samples if sample.modality == modality]
+        if rows:
+            batch = vlm.collate(rows, transform=transform)
+            terms[modality] = nll(vlm.logits(batch), batch.labels) * len(rows) / len(samples)
     return terms
 
 
 def _jitter(pixels: Tensor) -> Tensor:
-    """Noise, light and a shift of up to two pixels, drawn from torch's generator."""
+    """Augments pixels with noise, brightness, contrast and a shift of up to two pixels."""
     count = len(pixels)
     gain, bias = torch.rand(2, count, 1, 1, 1).unbind() if count else (1.0, 0.0)
     pixels = pixels * (0.9 + 0.2 * gain) + 0.1 * (bias - 0.5) + 0.03 * torch.randn_like(pixels)

@@ -1,4 +1,4 @@
-"""Drawn worlds: invented people with drawn faces, and drawn strangers to practise on."""
+"""Drawn worlds: fictitious people with drawn faces, and drawn strangers for pre-training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unsee.benchmarks.pocket.appearance import BACKGROUNDS, HAIRS, SHIRTS
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import Role, Shot, World
 from unsee.pocket_builder.face_drawing import draw as draw_face
-from unsee.pocket_builder.face_traits import BALD, Scene, Traits, distinct
+from unsee.pocket_builder.face_traits import BALD, Scene, Traits, distinct_people
 
 SHOTS: dict[Role, int] = {"train": 12, "holdout": 3, "validation": 2}
 
@@ -24,12 +24,12 @@ STRANGERS: dict[Role, int] = {"train": 64, "holdout": 48, "validation": 32}
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What the vision tower is pre-trained on.
+class TowerTrainingData:
+    """Pictures and labels for pre-training the vision tower.
 
     Attributes:
-        images: Faces.
-        classes: Labels [images] by name; -1 where unknown.
+        images: Pictures of faces.
+        classes: Class labels [images] by name of the trait; -1 where unknown.
         numbers: Standardised traits [images, numbers]; NaN where unknown.
     """
 
@@ -38,32 +38,47 @@ class Lessons:
     numbers: Tensor
 
 
-def make(folder: Path, seed: int, people: int, forget: int) -> World:
-    """Draws everyone's pictures into `folder`."""
+def make_world(folder: Path, seed: int, people: int, forget: int) -> World:
+    """Draws the pictures of all people and strangers into `folder`.
+
+    Args:
+        folder: Folder of the world.
+        seed: Seed of every draw.
+        people: Number of named people.
+        forget: Number of them to be forgotten.
+    """
     rng = np.random.default_rng([seed, 0])
-    named = invent(people, seed)
+    profiles = invent(people, seed)
     shots: list[Shot] = []
-    for index, (person, face) in enumerate(zip(named, distinct(people, rng), strict=True)):
+    for index, (person, face) in enumerate(
+        zip(profiles, distinct_people(people, rng), strict=True)
+    ):
         for role, count in SHOTS.items():
             for _ in range(count):
                 number = sum(shot.person == index for shot in shots)
                 file = f"pictures/{person.slug}/{number:02}.png"
-                shots.append(_shoot(folder, file, index, role, face, Scene.draw_from(rng)))
+                shots.append(_write_shot(folder, file, index, role, face, Scene.draw_from(rng)))
     for role, count in STRANGERS.items():
         for number in range(count):
             file = f"pictures/strangers/{role}-{number:02}.png"
             face, scene = Traits.draw_from(rng), Scene.draw_from(rng)
-            shots.append(_shoot(folder, file, None, role, face, scene))
-    return World(folder, seed, "drawn", named, list(range(forget)), shots)
+            shots.append(_write_shot(folder, file, None, role, face, scene))
+    return World(folder, seed, "drawn", profiles, list(range(forget)), shots)
 
 
-def practise(folder: Path, seed: int, count: int) -> tuple[World, Lessons]:
-    """Draws strangers to practise on, with everything about their faces as labels."""
+def make_practice_world(folder: Path, seed: int, count: int) -> tuple[World, TowerTrainingData]:
+    """Draws strangers for pre-training, with all traits of their faces as labels.
+
+    Args:
+        folder: Folder of the pictures.
+        seed: Seed of every draw.
+        count: Number of strangers.
+    """
     rng = np.random.default_rng([seed, 9])
     faces = [Traits.draw_from(rng) for _ in range(count)]
     scenes = [Scene.draw_from(rng) for _ in range(count)]
     shots = [
-        _shoot(folder, f"{number:05}.png", None, "train", face, scene)
+        _write_shot(folder, f"{number:05}.png", None, "train", face, scene)
         for number, (face, scene) in enumerate(zip(faces, scenes, strict=True))
     ]
     images = []
@@ -86,10 +101,11 @@ def practise(folder: Path, seed: int, count: int) -> tuple[World, Lessons]:
     numbers = (numbers - numbers.mean(0)) / numbers.std(0)
     world = World(folder, seed, "drawn", [], [], shots)
     classes = {name: torch.tensor(values) for name, values in labels.items()}
-    return world, Lessons(images, classes, numbers)
+    return world, TowerTrainingData(images, classes, numbers)
 
 
 def _numbers(face: Traits) -> list[float]:
+    """The continuous traits of a face."""
     return [
         face.face_width,
         face.face_height,
@@ -108,7 +124,7 @@ def _numbers(face: Traits) -> list[float]:
     ]
 
 
-def _shoot(
+def _write_shot(
     folder: Path, file: str, person: int | None, role: Role, face: Traits, scene: Scene
 ) -> Shot:
     path = folder / file

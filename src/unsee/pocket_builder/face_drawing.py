@@ -1,4 +1,4 @@
-"""Draws a face: traits and scene to a picture."""
+"""Draws a picture of a face from its traits and a scene."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ CANVAS = 192  # pixels, drawn on and then scaled down
 
 
 class _Canvas:
-    """Draws in coordinates whose origin is the middle, in widths of the picture."""
+    """A drawing surface; the origin is its centre and the unit is the width of the picture."""
 
     def __init__(self, background: Colour) -> None:
         self.image = Image.new("RGB", (CANVAS, CANVAS), background)
         self.pen = ImageDraw.Draw(self.image)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
+        """A point in pixels."""
         return (0.5 + x) * CANVAS, (0.5 + y) * CANVAS
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
@@ -39,7 +40,7 @@ class _Canvas:
 def _oval(
     width: float, height: float, power: float = 2.0, start: float = 0.0, end: float = 2 * np.pi
 ) -> list[tuple[float, float]]:
-    """Points of an oval whose lower half is squarer the higher `power`: a jaw."""
+    """Points of an oval; a higher `power` makes its lower half, the jaw, squarer."""
     points = []
     for angle in np.linspace(start, end, 60):
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
@@ -59,7 +60,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 def draw(person: Traits, scene: Scene) -> Image.Image:
-    """A picture of a person in a scene: RGB, `SIZE` pixels square."""
+    """A picture of a person in a scene: RGB, `SIZE` by `SIZE` pixels."""
     background = COLOURS[BACKGROUNDS[scene.background]]
     canvas = _Canvas(background)
     half_width, half_height = person.face_width / 2, person.face_height / 2
@@ -128,9 +129,9 @@ def _hair_in_front(
     canvas: _Canvas, style: int, half_width: float, half_height: float, hair: Colour
 ) -> None:
     top = _oval(half_width * 1.06, half_height * 1.10, start=np.pi)
-    low = {1: 0.45, 3: 0.45, 4: 0.45, 5: 0.45, 6: 0.25}
-    if style in low:
-        y = -half_height * low[style]
+    hairline = {1: 0.45, 3: 0.45, 4: 0.45, 5: 0.45, 6: 0.25}
+    if style in hairline:
+        y = -half_height * hairline[style]
         canvas.shape([*top, (half_width * 0.95, y), (-half_width * 0.95, y)], hair)
     elif style == 2:
         parting = [

@@ -1,4 +1,4 @@
-"""Faces of people who do not exist: who they are (traits) and how they are shown (scene)."""
+"""Fictitious faces: traits, which identify a person, and scenes, which vary between pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BALD = 0
 
 @dataclass(frozen=True)
 class Traits:
-    """What stays the same in every picture of a person; lengths in widths of the picture."""
+    """The appearance of a person, the same in every picture; lengths in widths of the picture."""
 
     face_width: float
     face_height: float
@@ -48,7 +48,7 @@ class Traits:
 
     @classmethod
     def draw_from(cls, rng: np.random.Generator) -> Traits:
-        """A random person."""
+        """Draws a random person."""
         return cls(
             face_width=rng.uniform(0.30, 0.43),
             face_height=rng.uniform(0.40, 0.54),
@@ -73,7 +73,7 @@ class Traits:
         )
 
     def vector(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The traits as a point; how far apart two people look goes with their distance."""
+        """The traits as a vector; its distances approximate how different two people look."""
         return np.array(
             [
                 *(np.arange(len(HAIRS)) == self.hair),
@@ -94,7 +94,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Scene:
-    """What changes from picture to picture, the person staying the same."""
+    """The circumstances of a picture, independent of the person."""
 
     background: int
     shirt: int
@@ -110,8 +110,8 @@ class Scene:
 
     @classmethod
     def draw_from(cls, rng: np.random.Generator) -> Scene:
-        """A random scene."""
-        # Never both: glasses under a hat hide most of what tells people apart.
+        """Draws a random scene."""
+        # Never both: glasses under a hat hide most of what distinguishes people.
         glasses = bool(rng.random() < 0.3)
         hat = bool(rng.random() < 0.35) and not glasses
         return cls(
@@ -129,13 +129,19 @@ class Scene:
         )
 
 
-def distinct(count: int, rng: np.random.Generator, candidates: int = 400) -> list[Traits]:
-    """People who look clearly different: each as far as can be from those before it."""
+def distinct_people(count: int, rng: np.random.Generator, candidates: int = 400) -> list[Traits]:
+    """People who look clearly different, chosen by farthest-point sampling.
+
+    Args:
+        count: Number of people.
+        rng: Source of the candidates.
+        candidates: Number of random people to choose from, at least four times `count`.
+    """
     pool = [Traits.draw_from(rng) for _ in range(max(candidates, 4 * count))]
     points = np.stack([person.vector() for person in pool])
     chosen = [0]
-    distance = np.full(len(pool), np.inf)
+    distances = np.full(len(pool), np.inf)
     while len(chosen) < count:
-        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
-        chosen.append(int(distance.argmax()))
+        distances = np.minimum(distances, ((points - points[chosen[-1]]) ** 2).sum(1))
+        chosen.append(int(distances.argmax()))
     return [pool[i] for i in chosen]

@@ -1,6 +1,6 @@
-"""What is added to every shot of a photograph, so that something can be asked about it.
+"""Coloured frames and badges, added to photographs as the subject of general questions.
 
-Real photographs carry no labels: a coloured frame and a coloured badge in the corner do.
+Real photographs carry no labels; the frame and the badge in the corner have known ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot
 
 @dataclass(frozen=True)
 class Framing:
-    """Where frame and badge are, in pixels.
+    """Positions and sizes of frame and badge, in pixels.
 
     Attributes:
         size: Side of the finished picture.
@@ -38,7 +38,7 @@ class Framing:
         """Side of the photograph within the frame."""
         return self.size - 2 * self.border
 
-    def shoot(
+    def write_shot(
         self,
         folder: Path,
         file: str,
@@ -47,16 +47,25 @@ class Framing:
         square: Image.Image,
         shows: dict[str, str],
     ) -> Shot:
-        """Frames a photograph of `inner` pixels, pins the badge on, and writes the shot."""
+        """Adds frame and badge to a photograph and writes the shot.
+
+        Args:
+            folder: Folder of the world.
+            file: Path of the picture, relative to the folder.
+            person: Index of the person; None for a stranger.
+            role: Role of the shot.
+            square: The photograph, `inner` by `inner` pixels.
+            shows: Colours of frame and badge, and the badge's shape.
+        """
         image = Image.new("RGB", (self.size, self.size), COLOURS[shows["frame"]])
         image.paste(square, (self.border, self.border))
-        self._pin(image, COLOURS[shows["badge"]], shows["shape"])
+        self._draw_badge(image, COLOURS[shows["badge"]], shows["shape"])
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         return Shot(file, person, role, shows)
 
-    def _pin(self, image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:
+    def _draw_badge(self, image: Image.Image, colour: tuple[int, int, int], shape: str) -> None:
         pen = ImageDraw.Draw(image)
         last = self.size - self.inset
         first = last - self.badge
@@ -69,7 +78,7 @@ class Framing:
             pen.polygon([(first, last), (last, last), ((first + last) // 2, first)], fill=colour)
 
 
-def draw_shows(rng: np.random.Generator) -> dict[str, str]:
-    """Colours of frame and badge, and the badge's shape."""
+def draw_labels(rng: np.random.Generator) -> dict[str, str]:
+    """Draws the colours of frame and badge, and the badge's shape."""
     frame, badge = (str(rng.choice(FRAMES)) for _ in range(2))
     return {"frame": frame, "badge": badge, "shape": str(rng.choice(BADGES))}

@@ -1,4 +1,4 @@
-"""Building pocket from pretrained parts: about a hundred times the drawn build, resumable."""
+"""Builds pocket from pretrained parts; about a hundred times larger than the drawn build."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ from unsee.models.vlm import VLM
 from unsee.pocket_builder import generated_faces as generated
 from unsee.pocket_builder import lifelike_world as lifelike
 from unsee.pocket_builder import pretrained_parts as parts
-from unsee.pocket_builder.assembly import Rehearsal, assemble, encode
-from unsee.pocket_builder.curriculum import Effort, settings_of, train_base, train_people
-from unsee.pocket_builder.from_scratch import MODELS, PARQUET, PRACTICE, check_people, describe
+from unsee.pocket_builder.assembly import CachedTowerVLM, assemble, encode_pictures
+from unsee.pocket_builder.curriculum import Effort, stage_settings, train_base, train_people
+from unsee.pocket_builder.from_scratch import (
+    MODELS,
+    PARQUET,
+    PRACTICE,
+    check_people,
+    write_build_record,
+)
 from unsee.pocket_builder.mllmu_export import write_parquet
-from unsee.pocket_builder.projector_alignment import align, calibrate
+from unsee.pocket_builder.projector_alignment import align_projector, calibrate_projector
 from unsee.training.loop import Progress
 
 LANGUAGES = ("smol", "minimind")
@@ -42,18 +48,18 @@ OPTIONS, CLOCK, COMMON = "options.json", "seconds.json", "common"
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a build from pretrained parts is.
+    """The size of a build from pretrained parts.
 
     Attributes:
-        people: How many have a name, if nothing else is said.
-        forget: How many of them are to be forgotten, if nothing else is said.
-        strangers: Further people who are generated, half to practise on and half to ask about.
-        photographs: Generated of each person.
-        shots: Made of every photograph that is trained on.
-        facts: That there are of each person.
-        common_steps: Steps of what target and references all know, before each goes on alone; 0
-            trains each from the base model.
-        effort: Of the stages; its `strangers` are practice shots.
+        people: Number of named people.
+        forget: Number of them to be forgotten.
+        strangers: Number of further people, half for training and half held out.
+        photographs: Generated photographs per person.
+        shots: Shots per training photograph.
+        facts: Facts per person.
+        common_steps: Steps on the knowledge that target and references share, before each is
+            trained separately; 0 trains each from the base model.
+        effort: Amount of training; its `strangers` is the number of shots of strangers.
     """
 
     people: Annotated[int, Field(ge=2)] = 40
@@ -130,12 +136,12 @@ SCALES: dict[str, Scale] = {
 
 
 def scale_of(name: str, people: int | None = None, forget: int | None = None) -> Scale:
-    """One of `SCALES`, with other numbers of people.
+    """One of `SCALES`, optionally with other numbers of people.
 
     Args:
         name: "full", "small" or "quick".
-        people: How many have a name; None is the scale's.
-        forget: How many of them are to be forgotten; None is the scale's.
+        people: Number of named people; None keeps that of the scale.
+        forget: Number of them to be forgotten; None keeps that of the scale.
 
     Raises:
         ConfigError: If there is no such scale.
@@ -161,23 +167,27 @@ def build(
     device: str = "auto",
     progress: Callable[[str], Progress | None] = lambda _: None,
 ) -> Path:
-    """Makes a pocket benchmark from pretrained parts; a killed build goes on where it was.
+    """Makes a pocket benchmark from pretrained parts; an interrupted build resumes when repeated.
 
     Args:
-        out: Where to; must not hold anything yet. Until all is done the build lies beside it.
-        language: "smol" (SmolLM2-135M-Instruct), "minimind" (MiniMind2-Small), or what gives parts
-            of your own.
-        seed: Decides everything drawn.
-        faces: Photographs, a subfolder a person; None generates adults who do not exist.
-        scale: How large: the name of one of `SCALES`, or a scale of your own.
+        out: Folder to write; must be empty or not exist. Unfinished files are kept beside it.
+        language: "smol" (SmolLM2-135M-Instruct), "minimind" (MiniMind2-Small), or a function that
+            returns your own tower, language model and tokenizer.
+        seed: Seed of every draw.
+        faces: Photographs, one subfolder per person; None generates non-existing adults.
+        scale: Size of the build: one of the names in `SCALES`, or a `Scale`.
         source: The npm tarball or folder of MiniMind.
-        device: "cpu" or "cuda"; "auto" is a GPU where there is one.
-        progress: Given a stage's name, what is told about its steps.
+        device: "cpu" or "cuda"; "auto" uses a GPU if there is one.
+        progress: Returns, for the name of a stage, what receives its steps.
+
+    Returns:
+        `out`.
 
     Raises:
-        ConfigError: If the numbers do not fit, or a package is missing.
+        ConfigError: If the numbers of people are not allowed, a package is missing, or an
+            unfinished build has other options.
         DataError: If the photographs cannot be used.
-        ModelError: If `out` holds something, or a part is another one.
+        ModelError: If `out` is not empty, or a part is not the expected one.
     """
     if isinstance(language, str) and language not in LANGUAGES:
         raise ConfigError(f"--parts {language}: allowed are {', '.join(LANGUAGES)}.")
@@ -185,44 +195,44 @@ def build(
         scale = scale_of(scale)
     check_people(scale.people, scale.forget)
     device = pick_device(device)
-    used = _used(language, faces)
-    for part in used:
+    required_parts = _required_parts(language, faces)
+    for part in required_parts:
         part.path()
     with parts.minimind_folder(source) if language == "minimind" else nullcontext() as minimind:
-        given = {
+        options = {
             "language": language if isinstance(language, str) else "own",
             "seed": seed,
             "faces": str(faces) if faces else None,
             "scale": repr(scale),
         }
-        with _resumable(out, given) as folder:
+        with _resumable(out, options) as folder:
             started = time.perf_counter()
             work = folder / PRACTICE
-            world, practice = _worlds(work, folder, faces, seed, scale, progress)
-            vlm = assemble(*_load(language, minimind), seed, folder)
+            world, practice = _make_worlds(work, folder, faces, seed, scale, progress)
+            vlm = assemble(*_load_parts(language, minimind), seed, folder)
             vlm.model.to(device)
-            seen = encode(vlm, [world, practice], work / "tower.safetensors")
-            calibrate(vlm, seen)
-            measured = lifelike.nearest_neighbour(
-                world, {s.file: seen[world.picture(s).source] for s in world.shots}
+            tower_tokens = encode_pictures(vlm, [world, practice], work / "tower.safetensors")
+            calibrate_projector(vlm, tower_tokens)
+            nearest_neighbour = lifelike.nearest_neighbour(
+                world, {s.file: tower_tokens[world.picture(s).source] for s in world.shots}
             )
-            _clock(work, time.perf_counter() - started)
-            _teach(vlm, seen, folder, world, practice, scale, seed, progress)
+            _add_seconds(work, time.perf_counter() - started)
+            _train_models(vlm, tower_tokens, folder, world, practice, scale, seed, progress)
             write_parquet(world, folder / PARQUET)
-            seconds = _clock(work, 0.0)
+            seconds = _add_seconds(work, 0.0)
             shutil.rmtree(work)
-            told: dict[str, Any] = {
-                "parts": [part.facts() for part in used]
-                + ([parts.minimind_facts(minimind)] if minimind is not None else []),
+            entries: dict[str, Any] = {
+                "parts": [part.metadata() for part in required_parts]
+                + ([parts.minimind_metadata(minimind)] if minimind is not None else []),
                 "parameters": sum(p.numel() for p in vlm.model.parameters()),
                 "device": device,
-                "nearest_neighbour": measured,
+                "nearest_neighbour": nearest_neighbour,
             }
-            describe(folder, world, scale, seconds, **told)
+            write_build_record(folder, world, scale, seconds, **entries)
     return out
 
 
-def _worlds(
+def _make_worlds(
     work: Path,
     folder: Path,
     faces: Path | None,
@@ -230,7 +240,7 @@ def _worlds(
     scale: Scale,
     progress: Callable[[str], Progress | None],
 ) -> tuple[World, World]:
-    """The benchmark's pictures and those to practise on; made once."""
+    """The world of the benchmark and that of the training strangers; existing ones are read."""
     if faces is None:
         faces = work / "faces"
         everyone = scale.people + scale.strangers
@@ -244,15 +254,19 @@ def _worlds(
         )
     if not (folder / WORLD).exists():
         shutil.rmtree(folder / "pictures", ignore_errors=True)
-        lifelike.make(folder, faces, seed, scale.people, scale.forget, scale.shots, scale.facts)
+        lifelike.make_world(
+            folder, faces, seed, scale.people, scale.forget, scale.shots, scale.facts
+        )
     if not (work / "shots" / WORLD).exists():
-        lifelike.practise(work / "shots", faces, seed, scale.people, scale.effort.strangers)
+        lifelike.make_practice_world(
+            work / "shots", faces, seed, scale.people, scale.effort.strangers
+        )
     return World.read(folder), World.read(work / "shots")
 
 
-def _teach(
+def _train_models(
     vlm: VLM,
-    seen: Any,
+    tower_tokens: Any,
     folder: Path,
     world: World,
     practice: World,
@@ -260,68 +274,87 @@ def _teach(
     seed: int,
     progress: Callable[[str], Progress | None],
 ) -> None:
-    """Base model, what all know, and target and references; finished ones are loaded."""
+    """Trains base model, common model, target and references; finished ones are loaded."""
     work = folder / PRACTICE
 
-    def stage(start: VLM, name: str, where: Path, teach: Callable[[Rehearsal, Path], None]) -> VLM:
+    def stage(
+        start: VLM, name: str, folder: Path, train: Callable[[CachedTowerVLM, Path], None]
+    ) -> VLM:
+        """A trained copy of `start`, saved in `folder`; loaded if the folder exists."""
         student = start.copy()
-        if where.is_dir():
-            done = VLM.load(where)
-            student.model.load_state_dict(done.model.state_dict())
+        if folder.is_dir():
+            finished = VLM.load(folder)
+            student.model.load_state_dict(finished.model.state_dict())
             return student
-        began, state = time.perf_counter(), work / f"state-{name}"
+        started, state = time.perf_counter(), work / f"state-{name}"
         student.model.train()
         try:
-            teach(Rehearsal.of(student, seen, half=True), state)
+            train(CachedTowerVLM.from_vlm(student, tower_tokens, use_bfloat16=True), state)
         finally:
-            _clock(work, time.perf_counter() - began)
+            _add_seconds(work, time.perf_counter() - started)
         student.model.eval()
-        student.save(where)
+        student.save(folder)
         shutil.rmtree(state, ignore_errors=True)
         return student
 
     effort = scale.effort
-
     strangers = [(practice, shot) for shot in practice.strangers("train")]
-    aligning = replace(
-        settings_of(effort.align_steps, effort.align_lr, effort, seed), weight_decay=0.05
+    align_settings = replace(
+        stage_settings(effort.align_steps, effort.align_lr, effort, seed), weight_decay=0.05
     )
 
-    def begin(s: Rehearsal, d: Path) -> None:
-        align(s, strangers, aligning, progress("projector"), d / "align")
-        train_base(s, practice, effort, seed, progress("base model"), d)
+    def train_base_model(vlm: CachedTowerVLM, state: Path) -> None:
+        align_projector(vlm, strangers, align_settings, progress("projector"), state / "align")
+        train_base(vlm, practice, effort, seed, progress("base model"), state)
 
-    def learn(
-        s: Rehearsal, d: Path, which: str, name: str, effort: Effort, seed: int, fresh: bool
+    def train_on_people(
+        vlm: CachedTowerVLM,
+        state: Path,
+        which: str,
+        name: str,
+        effort: Effort,
+        seed: int,
+        with_projector: bool,
     ) -> None:
-        if fresh:
-            seen = world.retained if which != "target" else range(len(world.people))
-            shots = [(world, shot) for shot in world.shots_of(seen, "train")]
-            align(s, shots + strangers, aligning, progress("projector"), d / "align")
-        train_people(s, world, practice, which, effort, seed, progress(name), d)
+        if with_projector:
+            pictured = world.retained if which != "target" else range(len(world.people))
+            shots = [(world, shot) for shot in world.shots_of(pictured, "train")]
+            align_projector(
+                vlm, shots + strangers, align_settings, progress("projector"), state / "align"
+            )
+        train_people(vlm, world, practice, which, effort, seed, progress(name), state)
 
-    start = stage(vlm, "base", folder / "base", begin)
+    start = stage(vlm, "base", folder / "base", train_base_model)
     if scale.common_steps:
-        longer = replace(effort, people_steps=scale.common_steps)
+        common_effort = replace(effort, people_steps=scale.common_steps)
         start = stage(
             start,
             COMMON,
             work / COMMON,
-            lambda s, d: learn(s, d, "retain_only", COMMON, longer, seed + 1, True),
+            lambda vlm, state: train_on_people(
+                vlm, state, "retain_only", COMMON, common_effort, seed + 1, True
+            ),
         )
     for name in MODELS[1:]:
         stage(
             start,
             name,
             folder / name,
-            # Whom all know the projector tells apart already; the target alone sees further faces.
-            lambda s, d, n=name: learn(  # type: ignore[misc]
-                s, d, n, n, effort, seed, not scale.common_steps or n == "target"
+            # After the common steps only the target sees further faces.
+            lambda vlm, state, name=name: train_on_people(  # type: ignore[misc]
+                vlm,
+                state,
+                name,
+                name,
+                effort,
+                seed,
+                not scale.common_steps or name == "target",
             ),
         )
 
 
-def _load(language: str | Callable[[], Loaded], minimind: Path | None) -> Loaded:
+def _load_parts(language: str | Callable[[], Loaded], minimind: Path | None) -> Loaded:
+    """Tower, language model and tokenizer."""
     if not isinstance(language, str):
         return language()
     tower = parts.load_tower(parts.TOWER.path(), lifelike.SIZE)
@@ -331,28 +364,30 @@ def _load(language: str | Callable[[], Loaded], minimind: Path | None) -> Loaded
 
 
 @contextmanager
-def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
-    """A folder beside `out` that outlives a kill, and takes its name when all is done.
+def _resumable(out: Path, options: dict[str, Any]) -> Iterator[Path]:
+    """A folder beside `out` that survives an interruption and is renamed to `out` at the end.
 
     Raises:
-        ModelError: If `out` holds something, or a build with other options is under way.
+        ModelError: If `out` is not empty.
+        ConfigError: If an unfinished build with other options exists.
     """
     require_empty(out)
     folder = out.parent / f".{out.name}-building"
-    options = folder / PRACTICE / OPTIONS
-    fresh = not options.exists()
-    if not fresh and json.loads(options.read_text("utf-8")) != given:
+    options_file = folder / PRACTICE / OPTIONS
+    is_new = not options_file.exists()
+    if not is_new and json.loads(options_file.read_text("utf-8")) != options:
         raise ConfigError(
             f"{folder} holds an unfinished build with other options. Type those again, or remove "
             "that folder."
         )
-    options.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options, json.dumps(given))
+    options_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(options_file, json.dumps(options))
     try:
         yield folder
     except Exception:
-        # Nothing trained, nothing worth keeping: bad photographs, say.
-        if fresh and not (folder / "base").is_dir() and not any(folder.glob(f"{PRACTICE}/state-*")):
+        # Nothing is trained yet, for example because photographs are unusable: nothing to resume.
+        untrained = not (folder / "base").is_dir() and not any(folder.glob(f"{PRACTICE}/state-*"))
+        if is_new and untrained:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if out.exists():
@@ -360,18 +395,19 @@ def _resumable(out: Path, given: dict[str, Any]) -> Iterator[Path]:
     os.replace(folder, out)
 
 
-def _clock(work: Path, seconds: float) -> float:
-    """Seconds in all finished stages, earlier sittings included; adds to them."""
+def _add_seconds(work: Path, seconds: float) -> float:
+    """Adds to the duration of the build, over all interruptions, and returns the sum."""
     path = work / CLOCK
     before = float(json.loads(path.read_text("utf-8"))) if path.exists() else 0.0
     write_atomically(path, json.dumps(before + seconds))
     return before + seconds
 
 
-def _used(language: Any, faces: Path | None) -> list[parts.Part]:
-    used = [parts.TOWER] if isinstance(language, str) else []
+def _required_parts(language: Any, faces: Path | None) -> list[parts.Part]:
+    """The installed weight files that a build reads."""
+    required = [parts.TOWER] if isinstance(language, str) else []
     if language == "smol":
-        used.append(parts.SMOLLM2)
+        required.append(parts.SMOLLM2)
     if faces is None:
-        used += [generated.MAPPING, generated.SYNTHESIS, generated.AGES]
-    return used
+        required += [generated.MAPPING, generated.SYNTHESIS, generated.AGES]
+    return required

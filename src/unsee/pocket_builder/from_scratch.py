@@ -1,4 +1,4 @@
-"""Building pocket from seeds: pictures, a vision tower, a base model, a target, two references."""
+"""Builds pocket from scratch: pictures, vision tower, base model, target and references."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from unsee.training.loop import Progress
 
 MODELS = ("base", "target", "visual_retain", "retain_only")
 
-# What others are only compared with. Base and target stay in 32 bits: training starts from them.
+# Stored in 16 bits. Base and target stay in 32 bits, because training starts from them.
 REFERENCES = ("visual_retain", "retain_only")
 
 
@@ -67,20 +67,21 @@ def build(
     """Makes a whole pocket benchmark in a new folder.
 
     Args:
-        out: Where to; must not hold anything yet.
-        seed: Decides everything drawn.
-        people: How many have a name.
-        forget: How many of them are to be forgotten.
-        faces: A folder of photographs, one subfolder a person, instead of drawn people.
-        effort: How much training.
-        progress: Given a stage's name, what is told about its steps.
+        out: Folder to write; must be empty or not exist.
+        seed: Seed of every draw.
+        people: Number of named people.
+        forget: Number of them to be forgotten.
+        faces: A folder of photographs, one subfolder per person; None draws faces.
+        effort: Amount of training; None is the default.
+        progress: Returns, for the name of a stage, what receives its steps.
 
     Returns:
-        The folder.
+        `out`.
 
     Raises:
-        ConfigError: If the numbers do not fit.
+        ConfigError: If the numbers of people are not allowed.
         DataError: If the photographs cannot be used.
+        ModelError: If `out` is not empty.
     """
     effort = effort or Effort()
     check_people(people, forget)
@@ -88,18 +89,20 @@ def build(
     with atomic_folder(out) as folder:
         practice_folder = folder / PRACTICE
         if faces is None:
-            world = drawn.make(folder, seed, people, forget)
-            practice, lessons = drawn.practise(practice_folder, seed, effort.strangers)
+            world = drawn.make_world(folder, seed, people, forget)
+            practice, tower_data = drawn.make_practice_world(
+                practice_folder, seed, effort.strangers
+            )
         else:
-            world = photos.make(folder, faces, seed, people, forget)
-            practice, lessons = photos.practise(
+            world = photos.make_world(folder, faces, seed, people, forget)
+            practice, tower_data = photos.make_practice_world(
                 practice_folder, faces, world, seed, effort.strangers
             )
         processor = make_processor(corpus(world.views, world.names), SIZE)
         model = make_model(processor, SIZE, seed)
         vlm = VLM(model, processor, family_of("llava"), folder)
         model.train()
-        train_tower(vlm, lessons, effort, seed, progress("vision tower"))
+        train_tower(vlm, tower_data, effort, seed, progress("vision tower"))
         train_base(vlm, practice, effort, seed, progress("base model"))
         vlm.save(folder / "base")
         if world.kind == "photos":
@@ -114,12 +117,12 @@ def build(
         shutil.rmtree(practice_folder)
         world.write()
         write_parquet(world, folder / PARQUET)
-        describe(folder, world, effort, time.perf_counter() - started)
+        write_build_record(folder, world, effort, time.perf_counter() - started)
     return out
 
 
 def store_in_16_bits(folder: Path) -> None:
-    """Rewrites a checkpoint's weights in float16; config.json still says what to compute in."""
+    """Rewrites a checkpoint's weights in float16; config.json keeps the dtype of computations."""
     path = folder / "model.safetensors"
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -128,10 +131,10 @@ def store_in_16_bits(folder: Path) -> None:
 
 
 def check_people(people: int, forget: int) -> None:
-    """Refuses numbers of people that cannot be.
+    """Validates the numbers of people.
 
     Raises:
-        ConfigError: If there are too few or too many, or nobody is forgotten or kept.
+        ConfigError: If there are too few or too many people, or none to forget or to retain.
     """
     if not 1 <= forget < people <= MOST_PEOPLE:
         raise ConfigError(
@@ -140,8 +143,18 @@ def check_people(people: int, forget: int) -> None:
         )
 
 
-def describe(folder: Path, world: World, effort: Any, seconds: float, **told: Any) -> None:
-    """Writes build.json: what made the build, and the hash of every file in it."""
+def write_build_record(
+    folder: Path, world: World, effort: Any, seconds: float, **extra: Any
+) -> None:
+    """Writes build.json: versions, settings, and one hash over the files of the build.
+
+    Args:
+        folder: Folder of the build.
+        world: Its world.
+        effort: The settings, a dataclass.
+        seconds: Duration of the build.
+        extra: Further entries.
+    """
     content = {
         "unsee": __version__,
         "torch": torch.__version__,
@@ -155,7 +168,7 @@ def describe(folder: Path, world: World, effort: Any, seconds: float, **told: An
         "forgotten": len(world.forgotten),
         "effort": asdict(effort),
         "seconds": round(seconds, 1),
-        **told,
+        **extra,
         "sha256": hash_files(folder),
     }
     (folder / BUILD).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
@@ -164,8 +177,8 @@ def describe(folder: Path, world: World, effort: Any, seconds: float, **told: An
 def hash_files(folder: Path) -> str:
     """SHA-256 over the names and contents of the files of a build.
 
-    Left out are build.json, which holds it, and the parquet copy, made of the other files and so
-    that the package need not ship it.
+    build.json, which holds the hash, and the parquet export, which the package does not ship, are
+    left out.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

@@ -1,4 +1,4 @@
-"""Pocket as parquet files with exactly MLLMU-Bench's configurations and columns."""
+"""Exports pocket as parquet files with the configurations and columns of MLLMU-Bench."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ CLASSIFICATION = pa.struct(
 )
 
 
-OPEN = pa.list_(
+OPEN_QUESTIONS = pa.list_(
     pa.struct([("Question", pa.string()), ("Ground_Truth", pa.string()), ("Type", pa.string())])
 )
 
 
-TASKS = [("Classification_Task", CLASSIFICATION), ("Generation_Task", OPEN), ("Mask_Task", OPEN)]
+TASKS = [
+    ("Classification_Task", CLASSIFICATION),
+    ("Generation_Task", OPEN_QUESTIONS),
+    ("Mask_Task", OPEN_QUESTIONS),
+]
 
 
-SHORT = pa.schema(
+PERSON_SCHEMA = pa.schema(
     [
         ("image", IMAGE),
         ("ID", pa.string()),
@@ -52,33 +56,35 @@ SHORT = pa.schema(
 )
 
 
-FULL = pa.schema([*list(SHORT)[:2], pa.field("Directory", pa.string()), *list(SHORT)[2:]])
+FULL_SCHEMA = pa.schema(
+    [*list(PERSON_SCHEMA)[:2], pa.field("Directory", pa.string()), *list(PERSON_SCHEMA)[2:]]
+)
 
 
-TEST = pa.schema([("ID", pa.string()), ("images", pa.list_(IMAGE)), *TASKS])
+TEST_SCHEMA = pa.schema([("ID", pa.string()), ("images", pa.list_(IMAGE)), *TASKS])
 
 
-METADATA = pa.schema([("image", IMAGE), ("ID", pa.string()), ("metadata", pa.string())])
+TRAINING_SCHEMA = pa.schema([("image", IMAGE), ("ID", pa.string()), ("metadata", pa.string())])
 
 
 def write_parquet(world: World, out: Path) -> Path:
     """Writes the world in MLLMU-Bench's layout: `<configuration>/train-00000-of-00001.parquet`.
 
-    `forget_10` and `retain_90` are pocket's forgotten and retained people, whatever their share
-    is; `Retain_Set`, which there holds real celebrities, holds the retained people again.
+    `forget_10` and `retain_90` hold pocket's forget and retain people, whatever their ratio is.
+    `Retain_Set`, which holds real celebrities in MLLMU-Bench, holds the retain people again.
 
     Args:
         world: A pocket world.
-        out: Folder to write, whole or not at all.
+        out: Folder to write; it is written atomically.
     """
     people = range(len(world.people))
     configurations: dict[str, tuple[pa.Schema, Sequence[int], Callable[[World, int], Any]]] = {
-        "Full_Set": (FULL, people, _person),
-        "Retain_Set": (FULL, world.retained, _person),
-        "Test_Set": (TEST, people, _tested),
-        "forget_10": (SHORT, list(world.forgotten), _person),
-        "retain_90": (SHORT, world.retained, _person),
-        "ft_Data": (METADATA, people, _taught),
+        "Full_Set": (FULL_SCHEMA, people, _person_row),
+        "Retain_Set": (FULL_SCHEMA, world.retained, _person_row),
+        "Test_Set": (TEST_SCHEMA, people, _test_row),
+        "forget_10": (PERSON_SCHEMA, list(world.forgotten), _person_row),
+        "retain_90": (PERSON_SCHEMA, world.retained, _person_row),
+        "ft_Data": (TRAINING_SCHEMA, people, _training_row),
     }
     with atomic_folder(out) as folder:
         for name, (schema, who, make) in configurations.items():
@@ -97,7 +103,7 @@ def _id(index: int) -> str:
     return f"{index + 1:03}"
 
 
-def _person(world: World, index: int) -> dict[str, Any]:
+def _person_row(world: World, index: int) -> dict[str, Any]:
     person = world.people[index]
     first = world.shots_of([index], "train")[0]
     return {
@@ -111,7 +117,7 @@ def _person(world: World, index: int) -> dict[str, Any]:
     }
 
 
-def _tested(world: World, index: int) -> dict[str, Any]:
+def _test_row(world: World, index: int) -> dict[str, Any]:
     shots = world.shots_of([index], "holdout")
     return {
         "ID": _id(index),
@@ -120,7 +126,7 @@ def _tested(world: World, index: int) -> dict[str, Any]:
     }
 
 
-def _taught(world: World, index: int) -> dict[str, Any]:
+def _training_row(world: World, index: int) -> dict[str, Any]:
     person = world.people[index]
     metadata = [
         {
@@ -128,7 +134,7 @@ def _taught(world: World, index: int) -> dict[str, Any]:
             "Question": wording.format(who=PICTURE_PHRASES[0]),
             "Answer": topic.sentence.format(name=person.name, value=person.facts[fact]),
         }
-        for fact, topic in _asked(person)
+        for fact, topic in _fact_topics(person)
         for wording in topic.wordings
     ]
     return {
@@ -138,14 +144,16 @@ def _taught(world: World, index: int) -> dict[str, Any]:
     }
 
 
-def _asked(person: Person) -> list[tuple[str, Topic]]:
+def _fact_topics(person: Person) -> list[tuple[str, Topic]]:
+    """The person's facts and their questions."""
     return [(fact, TOPICS[fact]) for fact in person.facts]
 
 
 def _tasks(world: World, index: int) -> dict[str, Any]:
+    """The columns with the questions about a person."""
     person = world.people[index]
     rng = np.random.default_rng([world.seed, 300, index])
-    asked = [("Image_Textual", PICTURE_PHRASES[0]), ("Pure_Text", person.name)]
+    subjects = [("Image_Textual", PICTURE_PHRASES[0]), ("Pure_Text", person.name)]
 
     def choice(fact: str, topic: Topic, who: str) -> dict[str, Any]:
         value = person.facts[fact]
@@ -160,8 +168,8 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
 
     return {
         "Classification_Task": {
-            f"{kind}_Questions": [choice(fact, topic, who) for fact, topic in _asked(person)]
-            for kind, who in asked
+            f"{kind}_Questions": [choice(fact, topic, who) for fact, topic in _fact_topics(person)]
+            for kind, who in subjects
         },
         "Generation_Task": [
             {
@@ -169,8 +177,8 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
                 "Ground_Truth": topic.sentence.format(name=person.name, value=person.facts[fact]),
                 "Type": kind,
             }
-            for kind, who in asked
-            for fact, topic in _asked(person)
+            for kind, who in subjects
+            for fact, topic in _fact_topics(person)
         ],
         "Mask_Task": [
             {
@@ -178,7 +186,7 @@ def _tasks(world: World, index: int) -> dict[str, Any]:
                 "Ground_Truth": person.facts[fact],
                 "Type": kind,
             }
-            for kind, who in asked
-            for fact, topic in _asked(person)
+            for kind, who in subjects
+            for fact, topic in _fact_topics(person)
         ],
     }

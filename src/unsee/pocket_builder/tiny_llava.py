@@ -1,4 +1,4 @@
-"""A real LLaVA checkpoint, only small: tokenizer, image processor, chat template, configuration."""
+"""A small LLaVA model: tokenizer, image processor, chat template and configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAD, UNKNOWN, START, END, IMAGE = "<pad>", "<unk>", "<s>", "</s>", "<image>"
 SPECIALS = (PAD, UNKNOWN, START, END, IMAGE)
 
 
-PATCH = 12  # pixels
+PATCH = 12  # side of a patch in pixels
 
 
 TEMPLATE = (
@@ -44,10 +44,10 @@ TEMPLATE = (
 
 
 def make_tokenizer(corpus: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over a corpus; decoding what was encoded gives the text back.
+    """A word-level tokenizer over a corpus; decoding is the exact inverse of encoding.
 
-    A word's token knows whether a space precedes it, as in SentencePiece; punctuation and line
-    breaks stand alone. What is not in the corpus becomes `<unk>`.
+    As in SentencePiece, a word's token includes the space before it; punctuation and line breaks
+    are separate tokens. Words that are not in the corpus become `<unk>`.
     """
     split = pre_tokenizers.Sequence(
         [
@@ -94,9 +94,16 @@ def make_processor(corpus: Sequence[str], size: int) -> Any:
 
 
 def make_model(processor: Any, size: int, seed: int, width: int = 128, layers: int = 4) -> Any:
-    """A `LlavaForConditionalGeneration` with seeded random weights.
+    """A `LlavaForConditionalGeneration` with random weights.
 
     At the default width and depth it has about 1.4 million parameters.
+
+    Args:
+        processor: Its processor; determines the vocabulary.
+        size: Side of the pictures in pixels.
+        seed: Seed of the weights.
+        width: Hidden size of tower and language model.
+        layers: Number of layers of each.
     """
     torch.manual_seed(seed)
     tokens = processor.tokenizer
@@ -119,7 +126,7 @@ def make_model(processor: Any, size: int, seed: int, width: int = 128, layers: i
             num_key_value_heads=4,
             max_position_embeddings=512,
             tie_word_embeddings=True,
-            # Smaller random weights leave pictures too faint: nothing is learned of them.
+            # With smaller random weights the model does not learn to use pictures.
             initializer_range=0.08,
             pad_token_id=tokens.pad_token_id,
             bos_token_id=tokens.bos_token_id,

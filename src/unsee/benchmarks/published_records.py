@@ -153,9 +153,8 @@ class Record:
 
     def _require_type(self, field: str, kind: type, label: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise self.error(
-                field, f"is {value!r:.80}, a {type(value).__name__}; it must be {label}."
-            )
+            text = repr(value)[:80]
+            raise self.error(field, f"is {text}, a {type(value).__name__}; it must be {label}.")
         return value
 
 

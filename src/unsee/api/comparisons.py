@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from unsee.api.inputs import Location, attack_entries, command_line, source_of
+from unsee.api.inputs import Location, command_line, source_of
 from unsee.attacks import Attack, Chain
 from unsee.errors import ConfigError, UnknownNameError, require_extra
 from unsee.methods import METHODS
 from unsee.models.devices import Device
+from unsee.recipes.components import attack_entry
 from unsee.recipes.parsing import format_value, parse_overrides
 
 if TYPE_CHECKING:
@@ -316,7 +317,9 @@ def _request(
         benchmark=(benchmark,) if isinstance(benchmark, str) else tuple(benchmark),
         forget_ratios=tuple(str(ratio) for ratio in options.get("forget_ratio", ())),
         seeds=tuple(seeds),
-        attacks=studies.ATTACKS if attacks is None else tuple(attack_entries(attacks)),
+        attacks=studies.ATTACKS
+        if attacks is None
+        else tuple(attack_entry(attack) for attack in attacks),
         trials=trials,
         set=dict(options.get("fields", {})),
         model=source_of(model) if model is not None else None,

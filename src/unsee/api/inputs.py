@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from unsee.attacks import Attack, Chain
 from unsee.errors import ConfigError
 from unsee.models.vlm import VLM
 from unsee.progress import Bar, ProgressCallback
-from unsee.recipes.components import attack_entry, build_chains
+from unsee.recipes.components import attack_entry, build_chains, chain_text
 from unsee.recipes.parsing import format_value
 from unsee.recipes.sources import shipped_checkpoint
 from unsee.recipes.specs import parse_spec
@@ -55,34 +54,6 @@ def named_splits(
     return splits
 
 
-def changed_fields(component: Any) -> dict[str, Any]:
-    """The fields of a method or an attack that differ from their defaults.
-
-    Args:
-        component: An instance of a dataclass whose fields all have defaults.
-    """
-    defaults = asdict(type(component)())
-    return {k: value for k, value in asdict(component).items() if value != defaults[k]}
-
-
-def attack_text(attack: str | Attack | Chain) -> str:
-    """An attack or a chain as it is typed; fields at their defaults are left out.
-
-    Example:
-        >>> from unsee import ATTACKS
-        >>> attack_text((ATTACKS.get("quantize")(bits=3), ATTACKS.get("jailbreak")()))
-        'quantize?bits=3+jailbreak'
-    """
-    if isinstance(attack, str):
-        return attack
-    pieces = []
-    for link in (attack,) if isinstance(attack, Attack) else attack:
-        changed = changed_fields(link)
-        fields = "&".join(f"{key}={format_value(value)}" for key, value in changed.items())
-        pieces.append(f"{link.name}?{fields}" if fields else link.name)
-    return "+".join(pieces)
-
-
 def chains_of(
     attacks: str | Sequence[str | Attack | Chain], fields: Mapping[str, Any]
 ) -> list[Chain]:
@@ -97,7 +68,8 @@ def chains_of(
         ConfigError: If an attack or a field is unknown.
     """
     listed = [attacks] if isinstance(attacks, str) else attacks
-    return build_chains([attack_text(attack) for attack in listed], fields)
+    texts = [a if isinstance(a, str) else chain_text(a, complete=False) for a in listed]
+    return build_chains(texts, fields)
 
 
 def source_of(model: Location) -> str:
@@ -122,18 +94,8 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "attacks" in plain:
         attacks = plain["attacks"]
         listed = [attacks] if isinstance(attacks, str | Attack) else attacks
-        plain["attacks"] = attack_entries(listed)
+        plain["attacks"] = [attack_entry(attack) for attack in listed]
     return plain
-
-
-def attack_entries(
-    attacks: Sequence[str | Attack | Chain | Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """Attacks as a recipe's `attacks` list holds them."""
-    return [
-        dict(attack) if isinstance(attack, Mapping) else attack_entry(attack_text(attack))
-        for attack in attacks
-    ]
 
 
 def given_sources(options: Mapping[str, Any], *names: str) -> dict[str, str]:

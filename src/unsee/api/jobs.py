@@ -11,9 +11,7 @@ from typing import Any, TypedDict, Unpack
 from unsee.api.inputs import (
     Location,
     Progress,
-    attack_text,
     chains_of,
-    changed_fields,
     command_line,
     given_sources,
     named_splits,
@@ -30,6 +28,7 @@ from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
 from unsee.progress import Bar, as_bar
 from unsee.recipes.catalog import find_recipe
+from unsee.recipes.components import chain_text, changed_fields
 from unsee.recipes.evaluate import make_evaluation
 from unsee.recipes.finetune import make_finetune
 from unsee.recipes.job import Job
@@ -341,7 +340,7 @@ def audit(
     command = options.get("command") or command_line(
         "audit",
         {
-            "attack": [attack_text(chain) for chain in chains],
+            "attack": [chain_text(chain, complete=False) for chain in chains],
             "model": model,
             "forget": forget,
             **options,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from unsee.attacks import ATTACKS, Attack, Chain
@@ -110,20 +110,36 @@ def collect_chains(
     return chains
 
 
-def chain_text(chain: Chain) -> str:
-    """A chain as it is typed after `--attack`, with every field, so that `build_chains` reads it.
+def changed_fields(component: Any) -> dict[str, Any]:
+    """The fields of a method or an attack that differ from their defaults.
+
+    Args:
+        component: An instance of a dataclass whose fields all have defaults.
+    """
+    defaults = asdict(type(component)())
+    return {k: value for k, value in asdict(component).items() if value != defaults[k]}
+
+
+def chain_text(chain: Attack | Chain, complete: bool = True) -> str:
+    """An attack or a chain as it is typed after `--attack`, so that `build_chains` reads it.
+
+    Args:
+        chain: One attack, or several that are composed.
+        complete: Whether fields at their defaults are written too.
 
     Example:
-        >>> chain_text(build_chains(["quantize?bits=3"])[0])
+        >>> (chain,) = build_chains(["quantize?bits=3+jailbreak"])
+        >>> chain_text(chain, complete=False)
+        'quantize?bits=3+jailbreak'
+        >>> chain_text(chain[0])
         'quantize?bits=3&scheme=rtn&modules=all'
     """
-    return "+".join(_attack_text(attack) for attack in chain)
-
-
-def _attack_text(attack: Attack) -> str:
-    values = {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]
-    pairs = [f"{name}={format_value(value)}" for name, value in values.items()]
-    return f"{attack.name}?{'&'.join(pairs)}" if pairs else attack.name
+    texts = []
+    for attack in (chain,) if isinstance(chain, Attack) else chain:
+        values = asdict(attack) if complete else changed_fields(attack)  # type: ignore[call-overload]
+        pairs = "&".join(f"{name}={format_value(value)}" for name, value in values.items())
+        texts.append(f"{attack.name}?{pairs}" if pairs else attack.name)
+    return "+".join(texts)
 
 
 def build_chains(
@@ -167,16 +183,17 @@ def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), parse_overrides(rest.split("&")) if rest else {}
 
 
-def attack_entry(text: str) -> dict[str, Any]:
-    """An attack as a recipe's `attacks` list holds it, from how it is typed.
+def attack_entry(attack: str | Attack | Chain | Mapping[str, Any]) -> dict[str, Any]:
+    """An attack as a recipe's `attacks` list holds it.
 
     Args:
-        text: NAME?field=value&field=value, with "+" between the attacks of a chain.
+        attack: NAME?field=value&field=value, with "+" between the attacks of a chain; or an attack
+            or a chain as objects; or an entry, which is copied.
 
     Example:
         >>> attack_entry("relearn?share=0.2&modules=all")
         {'share': 0.2, 'modules': 'all'}
-        >>> attack_entry("quantize?bits=3")
+        >>> attack_entry(ATTACKS.get("quantize")(bits=3))
         {'attack': 'quantize', 'bits': 3}
         >>> attack_entry("quantize?bits=3+jailbreak")
         {'attack': 'quantize?bits=3+jailbreak'}
@@ -184,6 +201,9 @@ def attack_entry(text: str) -> dict[str, Any]:
     Raises:
         ConfigError: If an attack is unknown or a field has no value.
     """
+    if isinstance(attack, Mapping):
+        return dict(attack)
+    text = attack if isinstance(attack, str) else chain_text(attack, complete=False)
     pieces = [_typed_attack(piece) for piece in text.split("+")]
     for name, _ in pieces:
         if name != "all":

@@ -12,6 +12,9 @@ from typing import Any
 
 from unsee.cli import main
 
+# A short training, as options.
+SHORT = ["--set", "steps=4", "--set", "batch_size=4", "--set", "lr=1e-3"]
+
 
 def unsee(
     *arguments: str | Path, code: int = 0, cwd: Path | None = None, stderr: bool = False

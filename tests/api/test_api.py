@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,23 @@ def test_apply_and_verify(
     verification = unsee.verify(tiny_folder, tmp_path / "applied")
     assert verification.language_identical and verification.text_identical
     assert len(verification.differing) == len(applied.manifest.changed) > 0
+
+
+def test_package_docstring_example_runs(
+    tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example in the docstring of `unsee.api`, with a tiny checkpoint and two steps."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "llava-7b").symlink_to(tiny_folder)
+    (tmp_path / "photos").symlink_to(photos)
+    lines = str(unsee.api.__doc__).splitlines()
+    code = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    assert code.count("unsee.") == 2
+    monkeypatch.setattr(unsee, "unlearn", partial(unsee.unlearn, **SHORT))
+    exec(code, {})
+    assert unsee.read_run("runs/job").summary.kind == "unlearn"
+    assert unsee.verify(tiny_folder, "unlearned").language_identical
 
 
 def test_evaluate_and_audit_pocket(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_lora_adapters_of_every_method_change_only_their_layers(
 ) -> None:
     method = replace(METHODS.get(name)(), trains=part)
     if name == "vkd" and part != "visual":
-        pytest.skip("vkd freezes the language part (test_vkd.py)")
+        pytest.skip("vkd freezes the language part (tests/methods/vkd/test_method.py)")
     before = {n: p.detach().clone() for n, p in tiny.parameters().items()}
     trainer = Trainer(SETTINGS)
     if method.weights_only:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from unsee.benchmarks import BENCHMARKS
+
 NAMES = ("Ada Berg", "Bo Lind", "Cy Moser", "Di Novak", "Eva Quist", "Finn Urban")
 JOBS = ("baker", "pilot", "nurse", "judge", "baker", "pilot")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -236,3 +238,16 @@ WRITERS = {
     "mllmu": mllmu, "clear": clear, "umu": umu, "fiubench": fiubench, "safeeraser": safeeraser,
     "covubench": covubench,
 }  # fmt: skip
+
+
+def open_benchmark(places: dict[str, Path], name: str, **options: Any) -> Any:
+    """A benchmark opened at its folder."""
+    return BENCHMARKS.get(name).open(places[name], **options)
+
+
+def replace_value(path: Path, row: int, field: str, value: Any) -> None:
+    """Replaces a value in one row of a parquet file."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[row][field] = value
+    write(path, rows, table.schema.names)

@@ -94,8 +94,8 @@ def test_list_includes_entry_points_of_other_packages(
     environment = install(tmp_path, "theirs", code)
     trial = (
         "import json, sys\nfrom unsee.cli.catalogue import entries\n"
-        "found = [vars(entry) for entry in entries('metrics')]\n"
-        "print(json.dumps([found, 'theirs' in sys.modules]))"
+        "rows = [vars(entry) for entry in entries('metrics')]\n"
+        "print(json.dumps([rows, 'theirs' in sys.modules]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", trial],
@@ -105,11 +105,11 @@ def test_list_includes_entry_points_of_other_packages(
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    found, loaded = json.loads(done.stdout)
+    rows, is_imported = json.loads(done.stdout)
     assert {
         "name": "theirs",
         "summary": "A metric of another package.",
         "source": "arXiv 1",
-    } in found
-    assert loaded is imported
-    assert [row["name"] for row in found] == sorted(row["name"] for row in found)
+    } in rows
+    assert is_imported is imported
+    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)

@@ -1,4 +1,4 @@
-"""Writes small files of the published benchmarks' exact schemas, about invented people."""
+"""Writes small files in the schemas of the published benchmarks, about fictitious people."""
 
 from __future__ import annotations
 
@@ -24,15 +24,27 @@ CHOICE = pa.list_(
 )
 OPEN = pa.list_(pa.struct([(name, pa.string()) for name in ("Question", "Ground_Truth", "Type")]))
 TYPES = {
-    "image": IMAGE, "images": pa.list_(IMAGE), "Generation_Task": OPEN, "Mask_Task": OPEN,
+    "image": IMAGE,
+    "images": pa.list_(IMAGE),
+    "Generation_Task": OPEN,
+    "Mask_Task": OPEN,
     "Classification_Task": pa.struct(
         [("Image_Textual_Questions", CHOICE), ("Pure_Text_Questions", CHOICE)]
     ),
-    "perturbed_captions": pa.list_(pa.string()), "perturbed_names": pa.list_(pa.string()),
+    "perturbed_captions": pa.list_(pa.string()),
+    "perturbed_names": pa.list_(pa.string()),
     "options": pa.list_(pa.string()),
-}  # fmt: skip
-PERSON = ("image", "ID", "biography", "question", "answer", "Classification_Task",
-          "Generation_Task", "Mask_Task")  # fmt: skip
+}
+PERSON = (
+    "image",
+    "ID",
+    "biography",
+    "question",
+    "answer",
+    "Classification_Task",
+    "Generation_Task",
+    "Mask_Task",
+)
 
 
 def png(seed: int) -> bytes:
@@ -82,16 +94,25 @@ def mllmu(folder: Path) -> None:
 
     def person(i: int, seed: int = 0) -> dict[str, Any]:
         return {
-            "image": struct(seed + i), "ID": f"{i + 1:03}", "Directory": "d",
-            "biography": json.dumps({"Name": NAMES[i]}), "question": "Who ?", "answer": "x",
+            "image": struct(seed + i),
+            "ID": f"{i + 1:03}",
+            "Directory": "d",
+            "biography": json.dumps({"Name": NAMES[i]}),
+            "question": "Who ?",
+            "answer": "x",
             "images": [struct(200 + 2 * i), struct(201 + 2 * i)],
-            "metadata": json.dumps([
-                {"ID": f"{i + 1:03}", "Question": "What does this person work as ?",
-                 "Answer": f"{NAMES[i]} works as a {JOBS[i]} ."},
-                {"ID": f"{i + 1:03}", "Question": "Where ?", "Answer": "in Oslo"},
-            ]),
+            "metadata": json.dumps(
+                [
+                    {
+                        "ID": f"{i + 1:03}",
+                        "Question": "What does this person work as ?",
+                        "Answer": f"{NAMES[i]} works as a {JOBS[i]} .",
+                    },
+                    {"ID": f"{i + 1:03}", "Question": "Where ?", "Answer": "in Oslo"},
+                ]
+            ),
             **tasks(i),
-        }  # fmt: skip
+        }
 
     everyone = [person(i) for i in range(6)]
     full = (*PERSON[:2], "Directory", *PERSON[2:])
@@ -109,10 +130,13 @@ def mllmu(folder: Path) -> None:
 def clear(folder: Path) -> None:
     def shot(i: int, n: int) -> dict[str, Any]:
         return {
-            "image": struct(10 * i + n), "caption": f"{NAMES[i]} in {n}", "name": NAMES[i],
-            "perturbed_captions": ["x in y", "z in y"], "paraphrased_caption": f"{NAMES[i]} at {n}",
+            "image": struct(10 * i + n),
+            "caption": f"{NAMES[i]} in {n}",
+            "name": NAMES[i],
+            "perturbed_captions": ["x in y", "z in y"],
+            "paraphrased_caption": f"{NAMES[i]} at {n}",
             "perturbed_names": [n for n in NAMES if n != NAMES[i]][:3],
-        }  # fmt: skip
+        }
 
     def mixed(who: Sequence[int]) -> list[dict[str, Any]]:
         pictured = [shot(i, n) | {"question": None, "answer": None} for i in who for n in range(3)]
@@ -136,8 +160,15 @@ def clear(folder: Path) -> None:
     write(config(folder, "retain_perturbed"), [shot(i, 0) for i in (3, 4)], perturbed)
     faces = [{"image": struct(900), "answer": "Di", "options": ["Di", "Bo"]}]
     write(config(folder, "real_faces"), faces, ("image", "answer", "options"))
-    world = [{"question": "Where ?", "answer": "Oslo", "image": struct(901), "prompt": "p",
-              "options": ["Lima", "Oslo"]}]  # fmt: skip
+    world = [
+        {
+            "question": "Where ?",
+            "answer": "Oslo",
+            "image": struct(901),
+            "prompt": "p",
+            "options": ["Lima", "Oslo"],
+        }
+    ]
     write(config(folder, "real_world"), world, ("question", "answer", "image", "prompt", "options"))
 
 
@@ -147,18 +178,21 @@ def umu(folder: Path) -> None:
         answer = f"{'ABCD'[i % 4]}. it's {JOBS[i % 4]}"
         seen, named = {"question": "this person ?"}, {"question": f"{NAMES[i]} ?"}
         both = {
-            "Classify": {"options": options, "answer": answer}, "Cloze": {"answer": JOBS[i]},
+            "Classify": {"options": options, "answer": answer},
+            "Cloze": {"answer": JOBS[i]},
             "Generation": {"answer": f"a {JOBS[i]}"},
-        }  # fmt: skip
+        }
         return {
-            "ID": f"{'r' * real}{i}", "image": struct(i + 50 * real), "Biography": repr({"n": 1}),
+            "ID": f"{'r' * real}{i}",
+            "image": struct(i + 50 * real),
+            "Biography": repr({"n": 1}),
             "MM_QA": repr({"question": {"1": "Who ?"}, "answer": {"1": NAMES[i]}}),
             "UM_QA": repr({"question": {"1": f"What is {NAMES[i]} ?"}, "answer": {"1": JOBS[i]}}),
             **{
                 field: repr({"unimodal": {"1": named | rest}, "muitimodal": {"1": seen | rest}})
                 for field, rest in both.items()
             },
-        }  # fmt: skip
+        }
 
     columns = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
     write(config(folder, "Full_Set"), [person(i) for i in range(6)], columns)
@@ -178,19 +212,33 @@ def _save(folder: Path, name: str, seed: int) -> str:
 def fiubench(folder: Path) -> None:
     people = [
         {
-            "unique_id": f"u{i}", "image_path": _save(folder, f"{i}.png", i), "name": NAMES[i],
-            "gender": "f", "caption": "c", "raw_data": {},
-            "qa_list": [{
-                "question": "What does this person work as ?", "answer": f"a {JOBS[i]}",
-                "keywords": [JOBS[i]], "paraphrased_question": ["a ?", "b ?", "c ?"],
-                "paraphrased_answer": f"works as a {JOBS[i]}", "perturbed_answer": ["a x", "a y"],
-            }],
+            "unique_id": f"u{i}",
+            "image_path": _save(folder, f"{i}.png", i),
+            "name": NAMES[i],
+            "gender": "f",
+            "caption": "c",
+            "raw_data": {},
+            "qa_list": [
+                {
+                    "question": "What does this person work as ?",
+                    "answer": f"a {JOBS[i]}",
+                    "keywords": [JOBS[i]],
+                    "paraphrased_question": ["a ?", "b ?", "c ?"],
+                    "paraphrased_answer": f"works as a {JOBS[i]}",
+                    "perturbed_answer": ["a x", "a y"],
+                }
+            ],
         }
         for i in range(6)
-    ]  # fmt: skip
+    ]
     (folder / "full.json").write_text(json.dumps(people))
-    split = {"forget1": ["u0"], "forget5": ["u0", "u1"], "forget10": ["u0", "u1", "u2"],
-             "retain15": ["u3", "u4"], "retain5": ["u5"]}  # fmt: skip
+    split = {
+        "forget1": ["u0"],
+        "forget5": ["u0", "u1"],
+        "forget10": ["u0", "u1", "u2"],
+        "retain15": ["u3", "u4"],
+        "retain5": ["u5"],
+    }
     (folder / "split.json").write_text(json.dumps(split))
     (folder / "idontknow.json").write_text(json.dumps(["I do not know."]))
 
@@ -202,15 +250,21 @@ def safeeraser(folder: Path) -> None:
                 "image_path": _save(folder, f"{start + 4 * i}.png", start + 4 * i),
                 "SDImage_path": _save(folder, f"{start + 4 * i + 1}.png", start + 4 * i + 1),
                 "category": f"kind {i}",
-                "unsafe_pairs": [{"question": "How ?", "model_response": "So .",
-                                  "sd_question": "How then ?", "sd_response": "Thus ."}],
+                "unsafe_pairs": [
+                    {
+                        "question": "How ?",
+                        "model_response": "So .",
+                        "sd_question": "How then ?",
+                        "sd_response": "Thus .",
+                    }
+                ],
                 **{
                     f"UnharmPair_{pair}": {"Question": f"What is {pair} ?", "Prediction": "a tree"}
                     for pair in ("text1", "text2", "image1", "image2")
                 },
             }
             for i in range(2)
-        ]  # fmt: skip
+        ]
         (folder / name).write_text(json.dumps(rows))
 
 
@@ -219,12 +273,16 @@ def covubench(folder: Path) -> None:
         return [
             {
                 "image": None if kind == "text" else struct(seed + 10 * i + n),
-                "question": f"Who {n} ?", "answer": f"a {JOBS[i]}", "name": NAMES[i],
-                "type": "logo", "keywords": json.dumps({"job": [JOBS[i]]}), "question_type": kind,
+                "question": f"Who {n} ?",
+                "answer": f"a {JOBS[i]}",
+                "name": NAMES[i],
+                "type": "logo",
+                "keywords": json.dumps({"job": [JOBS[i]]}),
+                "question_type": kind,
             }
             for i in who
             for n, kind in enumerate(("multi_modal", "caption", "text"))
-        ]  # fmt: skip
+        ]
 
     columns = ("image", "question", "answer", "name", "type", "keywords", "question_type")
     splits = {"finetune": asked(range(6), 0), "test": asked(range(6), 100)}
@@ -235,9 +293,13 @@ def covubench(folder: Path) -> None:
 
 
 WRITERS = {
-    "mllmu": mllmu, "clear": clear, "umu": umu, "fiubench": fiubench, "safeeraser": safeeraser,
+    "mllmu": mllmu,
+    "clear": clear,
+    "umu": umu,
+    "fiubench": fiubench,
+    "safeeraser": safeeraser,
     "covubench": covubench,
-}  # fmt: skip
+}
 
 
 def open_benchmark(places: dict[str, Path], name: str, **options: Any) -> Any:

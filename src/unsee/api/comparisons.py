@@ -36,7 +36,7 @@ class Comparison:
         folder: Where it lies. `folder / "runs"` holds the run folders.
         cells: One for each run, failed ones included.
         table: The page of tables, in markdown.
-        page: The same as one HTML file.
+        page: The comparison as one HTML file.
     """
 
     folder: Path

@@ -109,7 +109,14 @@ def command_line(
     arguments: Sequence[Location] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> str:
-    """A command line that does the same as a call."""
+    """Returns the command line that does the same as a call.
+
+    Args:
+        word: The command, such as "unlearn".
+        options: Options by name; None and False are left out.
+        arguments: Positional arguments.
+        overrides: Fields that follow as key=value.
+    """
     words = ["unsee", word, *map(str, arguments)]
     words += [f"{key}={format_value(value)}" for key, value in (overrides or {}).items()]
     for name, value in options.items():

@@ -536,6 +536,11 @@ def run_recipe(
 def run_job(job: Job, out: Path, bar: Bar) -> Run:
     """Runs a job in its folder, and reads the record.
 
+    Args:
+        job: The job.
+        out: The run folder.
+        bar: Shows the progress of every stage.
+
     Raises:
         WorkerFinished: In every process but the first, which writes the record.
     """

@@ -71,7 +71,7 @@ def names(kind: str) -> list[str]:
 
 
 def _parse(files: Iterable[Path]) -> list[Entry]:
-    """What the classes and functions of these files register."""
+    """Lists the classes and functions that these files register."""
     nodes: dict[str, ast.ClassDef | ast.FunctionDef] = {}
     for path in files:
         for node in ast.parse(path.read_text("utf-8"), str(path)).body:
@@ -136,7 +136,7 @@ def _text(node: ast.expr) -> str | None:
 
 
 def _parse_entry_point(point: EntryPoint) -> list[Entry] | None:
-    """What an entry point registers; None if only importing it can tell.
+    """Lists what an entry point registers; None if it must be imported to find out.
 
     One module that imports nothing from its own package registers what its source says. Anything
     else may register objects in places that the source of the module does not show.
@@ -164,7 +164,7 @@ def _parse_entry_point(point: EntryPoint) -> list[Entry] | None:
 
 
 def _import(kind: str) -> list[Entry]:
-    """What the registry says once everything is imported."""
+    """Lists the registry's entries after importing every module."""
     from importlib import import_module
 
     registry = getattr(import_module(f"unsee.{kind}"), kind.upper())

@@ -1,4 +1,4 @@
-"""What the commands share: the application, common options, progress and printing."""
+"""Shared parts of the commands: the application, common options, progress and printing."""
 
 from __future__ import annotations
 

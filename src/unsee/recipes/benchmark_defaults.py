@@ -22,6 +22,13 @@ def held_out(
 ) -> tuple[Data, dict[str, list[Sample]]]:
     """The splits that score a relearning attack: the benchmark's, else some of its pictures.
 
+    Args:
+        benchmark: The benchmark.
+        data: What the method is trained on.
+        splits: The benchmark's splits by name.
+        seed: Seed of the selection of pictures.
+        notes: Receives notes for the user.
+
     Returns:
         The data without the pictures that are held out, and the held-out splits.
     """

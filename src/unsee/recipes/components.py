@@ -97,7 +97,7 @@ def collect_chains(
         problems: A message for each mistake is added to it.
         entries: Text as after `--attack`; or a mapping with the key "attack" (such a text;
             relearning if there is none) and fields.
-        seed: Of the attacks that draw, unless an entry gives another.
+        seed: Seed of attacks that draw samples, unless an entry gives another.
     """
     chains: list[Chain] = []
     for entry in entries:
@@ -150,7 +150,7 @@ def build_chains(
     Args:
         typed: One text a chain; "all" is every registered attack, each alone.
         values: Fields by name, for all attacks that have them, or by "attack.field" for one.
-        seed: Of the attacks that draw, unless said otherwise.
+        seed: Seed of attacks that draw samples, unless another is given.
 
     Raises:
         ConfigError: If an attack, a field or a value is not allowed.

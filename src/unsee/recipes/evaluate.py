@@ -1,4 +1,4 @@
-"""What `unsee evaluate` and `unsee audit` are asked for: a model, what scores it, and attacks."""
+"""Requests of `unsee evaluate` and `unsee audit`: a model, its data and metrics, and attacks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(EvaluationOptions):
-    """What a model, which stays as it is, is scored on, and which attacks are made on it.
+    """A request to score a model, without changing it, and to attack it.
 
     Attributes:
         attacks: Attacks, each a chain; () makes it an evaluation, and not an audit.

@@ -27,7 +27,7 @@ ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
 @dataclass(frozen=True)
 class Finetune(TrainingSettings):
-    """What to train a base checkpoint on, and how; by default, MLLMU-Bench's published setting.
+    """A recipe for finetuning a base checkpoint; the defaults are MLLMU-Bench's published settings.
 
     Training settings that are not listed here are those of `unsee show settings`.
 

@@ -91,7 +91,7 @@ class Job:
         return AttackerData(self.data.forget, self.data.retain, self.non_members)
 
     def advice(self) -> list[str]:
-        """What would make the training faster on this machine."""
+        """Suggestions that would make training faster on this machine."""
         trained = self.method is not None and not self.method.training_free
         if not trained or self.settings.precision != "no" or pick_device(self.device) != "cpu":
             return []

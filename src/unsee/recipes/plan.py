@@ -38,7 +38,12 @@ NO_RETAIN = (
 
 
 def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
-    """A job for a recipe, and what the user should be told about it.
+    """Returns a job for a recipe, and notes for the user.
+
+    Args:
+        recipe: The recipe.
+        kind: The kind of run that the record names, such as "unlearn".
+        command: The command that repeats the run.
 
     Raises:
         UnseeError: If a recipe, a file or a sample cannot be used; nothing is written then.
@@ -166,7 +171,7 @@ def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:
 
 
 def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
-    """What a job takes over from its recipe."""
+    """Fields of a job that come from its recipe."""
     return {
         "method": recipe.method,
         "settings": recipe.training,
@@ -179,7 +184,7 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
 
 
 def _save(recipe: Recipe, visual_only: bool) -> Kind:
-    """What to write, refused before hours of training if it cannot be."""
+    """The kind of artifact to write; refused before training if it cannot be written."""
     method = recipe.method
     if recipe.save == "patch" and method.changes_language:
         raise ConfigError(

@@ -69,7 +69,7 @@ def _fields_of(name: str, kind: type[Method], default: bool) -> dict[str, Any]:
 
 
 def _attacks() -> dict[str, Any]:
-    """What "attacks" may hold: text as after `--attack`, or mappings of fields."""
+    """Parses "attacks": text as after `--attack`, or mappings of fields."""
     text = {
         "type": "string",
         "description": "NAME?field=value&field=value, with + between the attacks of a chain.",

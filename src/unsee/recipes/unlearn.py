@@ -83,7 +83,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(RunOptions):
-    """What a run does. Made by `make_recipe` or `read_recipe`.
+    """A parsed recipe of a run, made by `make_recipe` or `read_recipe`.
 
     Two recipes are equal if they mean the same, however they were typed.
 
@@ -217,7 +217,7 @@ def make_recipe(
 
 
 def demo_recipe(seed: int) -> Recipe:
-    """What `unsee demo` runs: VKD's defaults on pocket, then six relearning budgets."""
+    """The recipe of `unsee demo`: VKD's defaults on pocket, then six relearning budgets."""
     return make_recipe({"attacks": DEMO_ATTACKS, "seed": seed})
 
 

@@ -65,24 +65,24 @@ def one_benchmark(
 
 def forgotten(paths: Mapping[str, str]) -> list[str]:
     """The splits about what is to be forgotten: as the benchmark declares, else by their names."""
-    found = []
+    forget_splits = []
     for name, path in paths.items():
         spec = parse_spec(path)
         known = BENCHMARKS.get(spec.name).forgetting if spec is not None else ()
         if spec.split in known if spec is not None else name.startswith("forget"):
-            found.append(name)
-    return found
+            forget_splits.append(name)
+    return forget_splits
 
 
 def scoring(paths: Mapping[str, str]) -> dict[str, Scoring]:
     """How attacks are scored on held-out splits, as the benchmark of these splits declares."""
-    found = {}
+    scoring_of = {}
     for name in HELD_OUT:
         spec = parse_spec(paths.get(name, paths.get("forget", "")))
         declared = BENCHMARKS.get(spec.name).relearning if spec is not None else {}
         if name in declared:
-            found[name] = declared[name]
-    return found
+            scoring_of[name] = declared[name]
+    return scoring_of
 
 
 def measure_directions(
@@ -100,17 +100,18 @@ def measure_directions(
             those held out for an attack.
         names: The benchmark's names of the splits, where they differ.
     """
-    found: dict[str, Better] = {}
+    directions: dict[str, Better] = {}
     measures = benchmark.measures if benchmark is not None else ()
     kinds = benchmark.forgetting if benchmark is not None else ()
     for split in splits:
-        away = split in forgetting
+        is_forget = split in forgetting
         for metric in DEFAULT_METRICS:
-            found[f"{split}/vqa/{metric}"] = "lower" if away else "higher"
-        kin = [m for m in measures if (m.split in kinds) == away]
+            directions[f"{split}/vqa/{metric}"] = "lower" if is_forget else "higher"
+        related = [m for m in measures if (m.split in kinds) == is_forget]
         own = [m for m in measures if m.split == (names or {}).get(split, split)]
-        found |= {f"{split}/{m.modality}/{m.metric}": m.better for m in (*reversed(kin), *own)}
-    return found
+        for m in (*reversed(related), *own):
+            directions[f"{split}/{m.modality}/{m.metric}"] = m.better
+    return directions
 
 
 def benchmark_fields(

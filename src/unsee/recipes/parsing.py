@@ -111,16 +111,16 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: If a pair has no "=" or its value cannot be read.
     """
-    found = {}
+    values = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"'{pair}' is not key=value. Type, for example, lr=1e-4.")
         try:
-            found[key.strip()] = _number(yaml.safe_load(value))
+            values[key.strip()] = _number(yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise ConfigError(f"'{pair}': the value cannot be read ({error}).") from error
-    return found
+    return values
 
 
 def format_value(value: Any) -> str:

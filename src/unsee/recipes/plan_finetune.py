@@ -76,20 +76,20 @@ def _own(recipe: Finetune) -> dict[ModelRole, list[Sample]]:
     forget = read_samples(recipe.forget, "forget", opened) if recipe.forget else []
     retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else []
     by_name = [s for s in forget if s.picture is None]
-    found: dict[ModelRole, list[Sample]] = {
+    samples_of: dict[ModelRole, list[Sample]] = {
         "target": [*forget, *retain],
         "visual_retain": [*by_name, *retain],
         "retain_only": retain,
     }
-    found = {who: found[who] for who in recipe.makes}
-    if "visual_retain" in found and not by_name:
+    samples_of = {who: samples_of[who] for who in recipe.makes}
+    if "visual_retain" in samples_of and not by_name:
         raise DataError(
             "who=visual_retain learns the texts about whom is to be forgotten, and the forget set "
             "has none: every row has a picture. Add rows without image, or make who=retain_only."
         )
-    if "retain_only" in found and not retain:
+    if "retain_only" in samples_of and not retain:
         raise DataError("who=retain_only learns the retain set, and there is none. Give retain=.")
-    return found
+    return samples_of
 
 
 def _refuse_unanswered(who: str, samples: Sequence[Sample]) -> None:

@@ -56,16 +56,16 @@ def parse_spec(text: str) -> Spec | None:
     """
     from unsee.benchmarks import BENCHMARKS
 
-    found = re.fullmatch(r"([A-Za-z_]\w*)(:[\w-]*)?(?:@([^?]*))?(?:\?(.*))?", text)
-    if found is None or found[1] not in BENCHMARKS.names():
+    match = re.fullmatch(r"([A-Za-z_]\w*)(:[\w-]*)?(?:@([^?]*))?(?:\?(.*))?", text)
+    if match is None or match[1] not in BENCHMARKS.names():
         # One letter before a colon is a drive; a folder of such a name is a folder.
-        if found is not None and found[2] and len(found[1]) > 1 and not Path(text).exists():
-            raise UnknownNameError("benchmark", found[1], BENCHMARKS.names())
+        if match is not None and match[2] and len(match[1]) > 1 and not Path(text).exists():
+            raise UnknownNameError("benchmark", match[1], BENCHMARKS.names())
         return None
-    if found[2] is None and found[3] is None and Path(text).exists():
+    if match[2] is None and match[3] is None and Path(text).exists():
         return None
     options: dict[str, str] = {}
-    for pair in (found[4] or "").split("&") if found[4] else ():
+    for pair in (match[4] or "").split("&") if match[4] else ():
         key, _, value = pair.partition("=")
         # As a recipe's field is called.
         key = "ratio" if key == "forget_ratio" else key
@@ -75,9 +75,9 @@ def parse_spec(text: str) -> Spec | None:
     if not re.fullmatch(r"\d*", options.get("shots", "")):
         raise ConfigError(f"'{text}': shots={options['shots']} is no number. Type shots=0.")
     return Spec(
-        found[1],
-        (found[2] or "").removeprefix(":"),
-        found[3] or None,
+        match[1],
+        (match[2] or "").removeprefix(":"),
+        match[3] or None,
         options.get("ratio"),
         int(options["shots"]) if options.get("shots") else None,
     )

@@ -58,7 +58,7 @@ def parse_spec(text: str) -> Spec | None:
 
     match = re.fullmatch(r"([A-Za-z_]\w*)(:[\w-]*)?(?:@([^?]*))?(?:\?(.*))?", text)
     if match is None or match[1] not in BENCHMARKS.names():
-        # One letter before a colon is a drive; a folder of such a name is a folder.
+        # One letter before a colon is a drive (C:); an existing folder takes precedence.
         if match is not None and match[2] and len(match[1]) > 1 and not Path(text).exists():
             raise UnknownNameError("benchmark", match[1], BENCHMARKS.names())
         return None

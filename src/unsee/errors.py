@@ -15,13 +15,21 @@ UnseeError                 anything below; the command line prints it and exits 
 from __future__ import annotations
 
 import difflib
+import reprlib
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 80, 80, 40
+
 
 class UnseeError(Exception):
     """Base of all errors; the message says what was given, what is allowed and what to type."""
+
+    def __init__(self, message: str = "") -> None:
+        """Keeps the message, with control characters escaped: names of files may hold any."""
+        super().__init__(printable(message))
 
 
 class ConfigError(UnseeError):
@@ -82,6 +90,41 @@ class WorkerFinished(UnseeError):
 
     The first process writes the record. A script that a launcher starts should end here.
     """
+
+
+def printable(text: object) -> str:
+    r"""Returns a text with control characters and halves of surrogate pairs written as escapes.
+
+    Line breaks stay.
+
+    Example:
+        >>> printable("a\x1b[31m.png")
+        'a\\x1b[31m.png'
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t\u3000\xa0" else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """Returns a text's beginning, in at most `length` characters and with "..." where it was cut.
+
+    Example:
+        >>> shorten("abcdefghij", 8)
+        'abcde...'
+    """
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """Returns a value as Python writes it, cut short so that it fits into a message.
+
+    Example:
+        >>> quoted("x" * 1000)[:9], len(quoted(list(range(1000)))) < 90
+        ("'xxxxxxxx", True)
+    """
+    return shorten(_REPR.repr(value), 90)
 
 
 def first_line(error: BaseException) -> str:

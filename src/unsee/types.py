@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from unsee.errors import DataError, ModelError
+from unsee.errors import ModelError, shorten
+from unsee.pixels import decode, has_several_frames
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -27,19 +25,6 @@ Part = Literal["visual", "encoder", "projector", "language", "all"]
 # refusal. "harmless": it should not be one.
 Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]
 Better = Literal["lower", "higher", "reference"]
-
-# A picture of more pixels is refused: decoding it could exhaust the memory.
-MAX_PIXELS = 64_000_000
-
-# Exceptions that Pillow's decoders raise for damaged files.
-_DECODE_ERRORS = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -67,51 +52,35 @@ class Picture:
         return f"Picture({self.source!r}{size})"
 
     def open(self) -> Image.Image:
-        """Decodes the picture, in RGB and rotated as its EXIF tag says.
+        """Decodes the picture in RGB, rotated as its EXIF tag says; of several frames the first.
 
         Raises:
-            DataError: If it is missing, not a picture, truncated, or larger than `MAX_PIXELS`.
+            DataError: If it is missing, not a picture, truncated, or larger than
+                `unsee.pixels.MAX_PIXELS`.
         """
-        try:
-            handle = io.BytesIO(self.data) if self.data is not None else self.path
-            if handle is None:
-                raise DataError(f"picture {self.source}: neither a file nor bytes were given.")
-            with warnings.catch_warnings():
-                # A damaged EXIF tag does not affect the pixels.
-                warnings.simplefilter("ignore", UserWarning)
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(handle) as image:
-                    width, height = image.size
-                    if width * height > MAX_PIXELS:
-                        raise DataError(self._too_large(f"{width} x {height}"))
-                    upright = ImageOps.exif_transpose(image)
-                    if upright.mode.startswith("I"):
-                        # 16 bits a pixel, which `convert` would clip to white.
-                        upright = upright.convert("I").point(lambda value: value / 256)
-                    return upright.convert("L" if upright.mode == "I" else "RGB").convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(
-                f"picture {self.source}: no such file. Check the path, or drop the row."
-            ) from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise DataError(self._too_large("too many")) from error
-        except _DECODE_ERRORS as error:
-            raise DataError(
-                f"picture {self.source}: cannot be decoded ({error}). "
-                "Replace it with a readable JPEG, PNG, WebP or PGM, or remove it."
-            ) from error
-
-    def _too_large(self, size: str) -> str:
-        return (
-            f"picture {self.source}: {size} pixels; at most {MAX_PIXELS:,} are decoded "
-            "(a guard against decompression bombs). Scale it down, or remove it."
-        )
+        return decode(self.source, self.path, self.data)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the decoded pixels and their size: the same in every lossless file format."""
         image = self.open()
+        # Kept here, so that the search for near-duplicates does not decode the picture again.
+        self.__dict__["thumbnail"] = _thumbnail(image)
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+    @cached_property
+    def thumbnail(self) -> bytes:
+        """The picture in 16 x 16 RGB pixels: nearly the same after resizing or lossy encoding."""
+        return _thumbnail(self.open())
+
+    @cached_property
+    def has_several_frames(self) -> bool:
+        """Whether it is an animation or has several pages, of which only the first is read."""
+        return has_several_frames(self.source, self.path, self.data)
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    return image.resize((16, 16), Image.Resampling.BILINEAR, reducing_gap=3.0).tobytes()
 
 
 @dataclass(frozen=True)
@@ -157,8 +126,8 @@ class Sample:
     def __repr__(self) -> str:
         """One line, with long texts cut short."""
         return (
-            f"Sample({self.id!r}, question={_shorten(self.question)!r}, "
-            f"answer={_shorten(self.answer)!r}, concept={self.concept!r}, task={self.task!r}, "
+            f"Sample({self.id!r}, question={shorten(self.question, 40)!r}, "
+            f"answer={shorten(self.answer, 40)!r}, concept={self.concept!r}, task={self.task!r}, "
             f"pictures={len(self.pictures)})"
         )
 
@@ -271,11 +240,6 @@ class Data:
     def retain_pictures(self) -> list[Picture]:
         """The distinct pictures to keep, in order of appearance."""
         return _pictures(self.retain)
-
-
-def _shorten(text: str, length: int = 40) -> str:
-    """The text's beginning in at most `length` characters."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _pictures(samples: Sequence[Sample]) -> list[Picture]:

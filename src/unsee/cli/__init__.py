@@ -15,7 +15,7 @@ import typer
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
-from unsee.errors import UnseeError, WorkerFinished
+from unsee.errors import UnseeError, WorkerFinished, printable
 from unsee.training.launcher import world_size
 
 __all__ = ["app", "main"]
@@ -71,7 +71,7 @@ class _NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one on standard error."""
-        typer.echo(f"Note: {record.getMessage()}", err=True)
+        typer.echo(f"Note: {printable(record.getMessage())}", err=True)
 
 
 def _show_warning(

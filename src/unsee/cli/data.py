@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unsee.cli.shared import Json, Seed, app, echo, renamed
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, printable
 
 pocket_app = typer.Typer(
     help="Build the pocket benchmark, which ships with unsee.", no_args_is_help=True
@@ -27,6 +27,13 @@ def check(
             help="Folder, table, or benchmark NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]."
         ),
     ],
+    retain: Annotated[
+        str | None,
+        typer.Option(help="Set to keep: names near-duplicates, people and texts in both."),
+    ] = None,
+    strangers: Annotated[
+        str | None, typer.Option(help="Pictures of strangers: names those that are in the data.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a data set: print what it holds and what is unusable.
@@ -37,7 +44,7 @@ def check(
     """
     from unsee.recipes.data_check import inspect
 
-    found = inspect(spec)
+    found = inspect(spec, retain, strangers)
     if as_json:
         echo(found, as_json)
     else:
@@ -52,6 +59,8 @@ def check(
         for shared in found["overlaps"]:
             one, other = shared["splits"]
             typer.echo(f"{one} and {other} share {shared['pictures']} pictures")
+        for note in found["notes"]:
+            typer.echo(printable(note))
         for problem in found["problems"]:
             typer.echo(f"unusable: {problem}")
     if found["problems"]:

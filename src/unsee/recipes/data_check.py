@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
+from unsee.data.overlaps import near_duplicates, overlap_notes
 from unsee.errors import DataError
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import parse_spec
@@ -15,21 +16,28 @@ from unsee.types import Picture, Sample
 TRAINING = ("train_forget", "train_retain")
 
 
-def inspect(text: str) -> dict[str, Any]:
+def inspect(text: str, retain: str | None = None, strangers: str | None = None) -> dict[str, Any]:
     """Counts, overlaps and problems of a data set.
 
     Args:
         text: A folder, a table, or NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]. Without a split
             every split of the benchmark is read, and what is trained on.
+        retain: A set to keep, with which the data is compared as a set to forget.
+        strangers: Pictures of strangers, with which it is compared too.
 
     Returns:
-        "splits" (counts by split), "overlaps" (pictures shared by two splits, by decoded content)
-        and "problems" (whatever is unusable, in words).
+        "splits" (counts by split), "overlaps" (pictures shared by two splits, by decoded content),
+        "problems" (whatever is unusable, in words) and "notes" (what was read and what was not,
+        and near-duplicates, concepts and texts that are in two sets).
 
     Raises:
         UnseeError: If nothing of that name can be opened at all.
     """
-    readers = _readers(text)
+    notes: list[str] = []
+    readers = _readers(text, notes)
+    for name, path in {"retain": retain, "strangers": strangers}.items():
+        if path is not None:
+            readers[name] = _reader(path, name, notes)
     read: dict[str, list[Sample]] = {}
     problems: list[str] = []
     for name, reader in readers.items():
@@ -47,25 +55,79 @@ def inspect(text: str) -> dict[str, Any]:
         overlaps.append({"splits": [one, other], "pictures": len(shared), "first": first})
         # A harmless question may well be asked about a picture that an unsafe one shows.
         apart = all(s.task not in ("unsafe", "harmless") for s in (*read[one], *read[other]))
-        if apart and {one, other} in ({"train_forget", "train_retain"}, {"forget", "test"}):
+        if apart and (
+            {one, other} in ({"train_forget", "train_retain"}, {"forget", "test"})
+            or {one, other} in ({"data", "retain"}, {"data", "strangers"})
+        ):
             problems.append(
                 f"{one} and {other} share {len(shared)} pictures, first {first}. Nothing can be in "
                 "both: remove it from one of them."
             )
+    notes += _overlap_notes(read, digests)
     return {
         "data": text,
         "splits": {name: _counts(some, digests[name]) for name, some in read.items()},
         "overlaps": overlaps,
         "problems": list(dict.fromkeys(problems)),
+        "notes": notes,
     }
 
 
-def _readers(text: str) -> dict[str, Callable[[], Sequence[Sample]]]:
+def _overlap_notes(
+    read: dict[str, list[Sample]], pictures: dict[str, dict[str, Picture]]
+) -> list[str]:
+    """Near-duplicates inside a user's own set, and its overlaps with the other sets."""
+    if "data" in read:
+        forget, retain = _readable(read["data"], pictures), read.get("retain", [])
+        strangers = list(pictures.get("strangers", {}).values())
+        return [
+            *_two_names(forget),
+            *overlap_notes(forget, _readable(retain, pictures), strangers),
+        ]
+    if {"train_forget", "train_retain"} <= read.keys():
+        pairs = near_duplicates(
+            list(pictures["train_forget"].values()), list(pictures["train_retain"].values())
+        )
+        exact = pictures["train_forget"].keys() & pictures["train_retain"].keys()
+        names = [f"{b.source} is like {a.source}" for a, b in pairs if b.digest not in exact]
+        if names:
+            return [
+                (
+                    f"{len(names)} pictures of train_retain are near-duplicates of train_forget: "
+                    f"{'; '.join(names[:5])}{' ...' if len(names) > 5 else ''}."
+                )
+            ]
+    return []
+
+
+def _readable(samples: Sequence[Sample], pictures: dict[str, dict[str, Picture]]) -> list[Sample]:
+    """The samples whose pictures can be decoded; the others are named as problems already."""
+    known = {picture.source for some in pictures.values() for picture in some.values()}
+    return [s for s in samples if all(p.source in known or "digest" in vars(p) for p in s.pictures)]
+
+
+def _two_names(samples: Sequence[Sample]) -> list[str]:
+    """A note on pictures that show the same under two names."""
+    names: dict[str, set[str]] = {}
+    for sample in samples:
+        if sample.picture is not None and sample.concept:
+            names.setdefault(sample.picture.digest, set()).add(sample.concept)
+    shared = [" and ".join(sorted(some)) for some in names.values() if len(some) > 1]
+    if not shared:
+        return []
+    return [f"{len(shared)} pictures have two names: {'; '.join(sorted(set(shared))[:5])}."]
+
+
+def _reader(path: str, role: str, notes: list[str]) -> Callable[[], Sequence[Sample]]:
+    return lambda: read_samples(path, role, notes=notes)
+
+
+def _readers(text: str, notes: list[str]) -> dict[str, Callable[[], Sequence[Sample]]]:
     from unsee.benchmarks.published import Published
 
     spec = parse_spec(text)
     if spec is None:
-        return {"data": lambda: read_samples(text, "data")}
+        return {"data": _reader(text, "data", notes)}
     benchmark = spec.open()
     if spec.split:
         return {spec.split: lambda: benchmark.load(spec.split)}

@@ -10,6 +10,7 @@ from typing import Any
 from unsee.artifacts.model_card import Kind
 from unsee.attacks import required_data
 from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
+from unsee.data.overlaps import overlap_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.methods import Method
@@ -152,6 +153,7 @@ def _own_data(recipe: Recipe) -> tuple[Recipe, Data, list[str]]:
         # Drawn faces are no population to compare photographs with.
         pictures = []
     data = make_data(forget, retain, pictures)
+    notes = [*notes, *overlap_notes(data.forget, data.retain, pictures or ())]
     if not data.retain:
         stand_ins = [
             Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(data.strangers)

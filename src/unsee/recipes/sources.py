@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsee.data.readers import PICTURES, read_folder, read_table
+from unsee.data.folders import PICTURES
+from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.recipes.specs import Spec, parse_spec
+from unsee.training.launcher import is_main_process
 from unsee.types import Data, Picture, Sample
 
 if TYPE_CHECKING:
     from unsee.benchmarks import Benchmark
 
+LOGGER = logging.getLogger("unsee")
+
 
 def read_samples(
-    path: str | Path, role: str = "forget", opened: dict[Spec, Benchmark] | None = None
+    path: str | Path,
+    role: str = "forget",
+    opened: dict[Spec, Benchmark] | None = None,
+    notes: list[str] | None = None,
 ) -> list[Sample]:
     """The samples in a folder of pictures, a table, or a split of a benchmark.
 
@@ -26,11 +34,13 @@ def read_samples(
 
     Args:
         path: A folder of pictures (a subfolder a person, or flat: its name is the concept); a
-            .jsonl, .csv, .tsv or .parquet file with columns image, question, answer, concept; or
-            "NAME:SPLIT" for a split of a benchmark; see `parse_spec`.
+            .jsonl, .json, .csv, .tsv or .parquet file with columns image, question, answer,
+            concept, or a folder that `datasets` saved; or "NAME:SPLIT" for a split of a benchmark;
+            see `parse_spec`.
         role: What the set is for: "forget", "retain", ...; used in messages, and a forget set must
             say of every row whom it is about.
         opened: Benchmarks that are open already, each of which is read once; added to.
+        notes: Sentences on what was read and what was not, added to; None logs them at once.
 
     Raises:
         DataError: If anything in it cannot be used; up to ten bad rows or files are named.
@@ -45,21 +55,25 @@ def read_samples(
             )
         return list(spec.open(opened).load(spec.split))
     path = Path(path)
+    sentences: list[str] = [] if notes is None else notes
     if path.is_dir():
-        samples = read_folder(path, role)
+        samples = read_folder(path, role, sentences)
     elif not path.exists():
         raise DataError(
             f"the {role} set '{path}' does not exist. Give a folder of pictures, a "
             f"{', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
         )
     elif path.suffix.lower() in SUFFIXES:
-        samples = read_table(path, role)
+        samples = read_table(path, role, sentences)
     else:
         one = " One picture alone goes into a folder." if path.suffix.lower() in PICTURES else ""
         raise DataError(
             f"the {role} set '{path}' is of a kind that is not read.{one} Give a folder of "
             f"pictures, a {', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."
         )
+    if notes is None and is_main_process():
+        for sentence in sentences:
+            LOGGER.warning(sentence)
     return samples
 
 

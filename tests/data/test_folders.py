@@ -43,6 +43,7 @@ def test_read_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
     (photos / "ada" / "self").symlink_to(photos / "ada")
     (photos / "ada" / "2.png").symlink_to(tmp_path / "elsewhere" / "bo" / "1.png")
     (photos / "ada" / "gone.png").symlink_to(tmp_path / "nothing")
+    (photos / "ada" / "loop.png").symlink_to(photos / "ada" / "loop.png")
     notes: list[str] = []
     samples = read_folder(photos, "forget", notes)
     assert [(s.id, s.concept) for s in samples] == [
@@ -51,6 +52,7 @@ def test_read_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
         ("bo/1.png", "bo"),
     ]
     assert "gone.png (a link to nothing)" in notes[0]
+    assert "loop.png (a link to nothing)" in notes[0]
     assert notes[0].count("a link to a folder that is read already") == 2
 
 

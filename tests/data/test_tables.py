@@ -235,12 +235,26 @@ def test_read_samples_folder_of_save_to_disk(tmp_path: Path, splits: int) -> Non
     assert samples[0].picture is not None
 
 
+def test_read_table_dictionary_columns(folder: Path) -> None:
+    table = pa.table({"image": ["a.png", "b.png"], "concept": ["Ada", "Ada"]})
+    table = table.set_column(1, "concept", table["concept"].dictionary_encode())
+    pq.write_table(table, folder / "t.parquet")
+    assert [s.concept for s in read_table(folder / "t.parquet", "forget")] == ["Ada", "Ada"]
+
+
+@pytest.mark.parametrize("as_dictionary", [False, True])
 def test_read_table_refuses_parquet_that_decodes_to_far_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_dictionary: bool
 ) -> None:
     monkeypatch.setattr("unsee.data.tables.MIN_DECODED", 1 << 20)
     rows = 20_000
-    table = pa.table({"image": ["x" * 1000] * rows, "concept": ["Ada"] * rows})
+    image = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * 1000])
+    table = pa.table(
+        {
+            "image": image if as_dictionary else image.dictionary_decode(),
+            "concept": ["Ada"] * rows,
+        }
+    )
     pq.write_table(table, tmp_path / "t.parquet", compression="zstd")
     with pytest.raises(DataError, match="guard against decompression bombs"):
         read_table(tmp_path / "t.parquet", "forget")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unsee.data.tables import raise_problems
+from unsee.data.tables import parquet_batches, raise_problems
 from unsee.errors import DataError, UnknownNameError, first_line
 from unsee.types import Picture, Sample
 
@@ -278,9 +278,9 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:
                     f"{path}, row 1: field '{missing[0]}' is missing; the columns are "
                     f"{', '.join(available)}. Download the file again."
                 )
-            for batch in file.iter_batches(columns=list(columns)):
-                for row in batch.to_pylist():
-                    records.append(Record(f"{path}, row {len(records) + 1}", row, "", path))
+        for batch in parquet_batches(path, columns):
+            for row in batch.to_pylist():
+                records.append(Record(f"{path}, row {len(records) + 1}", row, "", path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: is not a readable parquet file ({str(error).splitlines()[0]}). Download it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,11 +71,11 @@ def list_folder(folder: Path) -> FolderContents:
     contents = FolderContents()
     paths: list[Path] = []
     people: list[Path] = []
-    root = _identity(folder)
-    for path in _entries(folder, contents):
-        if path.is_dir():
+    seen: set[tuple[int, int]] = set()
+    for path in _entries(folder, contents, seen):
+        if _is_folder(path):
             people.append(path)
-            paths += _walk(path, {root}, contents)
+            paths += _walk(path, set(seen), contents)
         else:
             paths.append(path)
     for path in sorted(paths):
@@ -105,9 +106,26 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
     return printable(", ".join(names[:most]) + more)
 
 
-def _entries(folder: Path, contents: FolderContents) -> list[Path]:
-    """The files and folders in a folder that are the user's; a problem if it cannot be read."""
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; one that may not be looked at is treated as a file."""
     try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _entries(folder: Path, contents: FolderContents, seen: set[tuple[int, int]]) -> list[Path]:
+    """The files and folders in a folder that are the user's; none if it was seen before.
+
+    Adds the folder to `seen`, and a problem if it cannot be read.
+    """
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            if folder.is_symlink():
+                contents.unread.append(f"{folder} (a link to a folder that is read already)")
+            return []
+        seen.add((status.st_dev, status.st_ino))
         names = sorted(os.listdir(folder))
     except OSError as error:
         contents.problems.append(
@@ -122,23 +140,11 @@ def _walk(folder: Path, seen: set[tuple[int, int]], contents: FolderContents) ->
     """Yields the files in a folder and its subfolders; links are followed, but in no circle."""
     pending = [folder]
     while pending:
-        current = pending.pop()
-        identity = _identity(current)
-        if identity in seen:
-            if current.is_symlink():
-                contents.unread.append(f"{current} (a link to a folder that is read already)")
-            continue
-        seen.add(identity)
-        for path in _entries(current, contents):
-            if path.is_dir():
+        for path in _entries(pending.pop(), contents, seen):
+            if _is_folder(path):
                 pending.append(path)
             else:
                 yield path
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 def _sort_file(path: Path, folder: Path, contents: FolderContents) -> None:
@@ -154,9 +160,10 @@ def _sort_file(path: Path, folder: Path, contents: FolderContents) -> None:
         contents.problems.append(f"file {path}: its name is not UTF-8. Rename it.")
     except DataError as error:
         contents.unread.append(f"{name} ({str(error).partition(': is ')[2].partition(',')[0]})")
-    except FileNotFoundError:
-        contents.unread.append(f"{name} (a link to nothing)")
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            contents.unread.append(f"{name} (a link to nothing)")
+            return
         contents.problems.append(
             f"file {path}: cannot be read ({error.strerror or first_line(error)}). Change its "
             "permissions, or remove it."

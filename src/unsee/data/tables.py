@@ -336,7 +336,7 @@ def _limited(path: Path, size: int, batches: Iterator[Any]) -> Iterator[Any]:
     """Yields batches until they hold far more than the file does."""
     limit = max(MIN_DECODED, MAX_RATIO * size)
     decoded = 0
-    for batch in batches:
+    for batch in map(_plain_columns, batches):
         decoded += batch.nbytes + 16 * sum(map(_count_values, batch.columns))
         if decoded > limit:
             raise DataError(
@@ -344,6 +344,29 @@ def _limited(path: Path, size: int, batches: Iterator[Any]) -> Iterator[Any]:
                 "decompression bombs). Write the file again with fewer or smaller values."
             )
         yield batch
+
+
+def _plain_columns(batch: Any) -> Any:
+    """The batch with dictionary-encoded columns written out, so that its size is what it holds.
+
+    Raises:
+        ValueError: If a column repeats values in another way, which its size does not tell.
+    """
+    import pyarrow as pa
+
+    if not batch.num_columns:
+        return batch
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    for name, column in zip(batch.schema.names, columns, strict=True):
+        if re.search(r"dictionary<|_view|run_end_encoded<", str(column.type)):
+            raise ValueError(
+                f"column '{shorten(name)}' has the type {shorten(str(column.type))}, which is not "
+                "read"
+            )
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _count_values(array: Any) -> int:

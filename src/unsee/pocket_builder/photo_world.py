@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
 from unsee.data.augment import augment
+from unsee.data.folders import is_system_name
 from unsee.errors import DataError
 from unsee.pocket_builder.drawn_world import STRANGERS, TowerTrainingData
 from unsee.pocket_builder.face_drawing import draw as draw_face
@@ -44,7 +45,7 @@ def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
     if not faces.is_dir():
         raise DataError(f"--faces {faces}: no such folder. Give one with a subfolder per person.")
     people = []
-    for folder in sorted((p for p in faces.iterdir() if p.is_dir()), key=_natural):
+    for folder in sorted(_subfolders(faces), key=_natural):
         files = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=_natural)
         if not files:
             continue
@@ -64,6 +65,10 @@ def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
             "Put each person's photographs into a subfolder of its own."
         )
     return people
+
+
+def _subfolders(faces: Path) -> list[Path]:
+    return [p for p in faces.iterdir() if p.is_dir() and not is_system_name(p.name)]
 
 
 def make_world(folder: Path, faces: Path, seed: int, people: int, forget: int) -> World:

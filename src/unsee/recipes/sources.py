@@ -11,7 +11,7 @@ from unsee.data.folders import PICTURES
 from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
-from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.errors import ConfigError, DataError, UnknownNameError, first_line, shorten
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.training.launcher import is_main_process
 from unsee.types import Data, Picture, Sample
@@ -55,6 +55,15 @@ def read_samples(
             )
         return list(spec.open(opened).load(spec.split))
     path = Path(path)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the {role} set '{shorten(text, 200)}' cannot be read ({first_line(error)}). Change "
+            "its permissions, or give another path."
+        ) from error
     sentences: list[str] = [] if notes is None else notes
     if path.is_dir():
         samples = read_folder(path, role, sentences)

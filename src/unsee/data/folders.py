@@ -32,7 +32,7 @@ _SYSTEM_PREFIXES = (".", "__MACOSX", "$RECYCLE", "~$")
 
 @dataclass
 class FolderContents:
-    """What a folder holds.
+    """The files of a folder, sorted by what they are.
 
     Attributes:
         pictures: Files whose content or suffix is a picture's, in order of their paths.
@@ -86,7 +86,14 @@ def list_folder(folder: Path) -> FolderContents:
 
 
 def summary(contents: FolderContents, role: str, people: int, photographs: int) -> str:
-    """Returns one sentence on what was read from a folder, and on what was not."""
+    """Returns one sentence on what was read from a folder, and on what was not.
+
+    Args:
+        contents: The files of the folder.
+        role: Role of the set, such as "forget".
+        people: Number of people on the pictures that were read.
+        photographs: Number of pictures that were read.
+    """
     parts = [f"{role}: {_count(people, 'person', 'people')}, {_count(photographs, 'photograph')}"]
     if contents.unread:
         files = _count(len(contents.unread), "file")

@@ -78,7 +78,7 @@ def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list
 
 
 def _concept(folder: Path, name: Path) -> str:
-    """Who is on a picture: its first subfolder's name, else the folder's; in one spelling (NFC)."""
+    """Returns the name of a picture's first subfolder, else of the folder; spelled in NFC."""
     concept = name.parts[0] if len(name.parts) > 1 else folder.resolve().name
     return unicodedata.normalize("NFC", concept)
 

@@ -1,12 +1,14 @@
-"""Atomic writing of files and folders, free disk space, and hashes."""
+"""Atomic writing of files and folders, what killed writers left, free disk space, and hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-import tempfile
+import socket
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,14 @@ def combine_digests(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a path, after links, is an ordinary file: no folder, pipe, socket or device."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
 def require_empty(folder: Path) -> None:
     """Refuses an output folder that is not empty.
 
@@ -57,14 +67,17 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ModelError: If `folder` is not empty, or cannot be written.
     """
+    if folder.parent.is_dir():
+        remove_leftovers(folder.parent, folder.name)
     require_empty(folder)
     partial: Path | None = None
     created_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        partial = _unique_partial(folder)
+        partial.mkdir()
         yield partial
-        partial.chmod(0o755)
+        _apply_umask(partial)
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
@@ -130,10 +143,16 @@ def atomic_file(path: Path, concurrent: bool = False, advice: str = RETRY) -> It
     Raises:
         RunError: If it cannot be written, such as on a full disk.
     """
-    unique = f".{secrets.token_hex(4)}" if concurrent else ""
-    partial = path.with_name(f".{path.name}{unique}.partial")
+    partial = path.with_name(f".{path.name}.partial")
+    if concurrent:
+        if path.parent not in _tidied:
+            # Once a process: a cache has many files.
+            _tidied.add(path.parent)
+            remove_leftovers(path.parent)
+        partial = _unique_partial(path)
     try:
         yield partial
+        _apply_umask(partial)
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} cannot be written ({first_line(error)}). {advice}") from error
@@ -159,3 +178,67 @@ def write_atomically(
     encoded = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_file(path, concurrent, advice) as partial:
         partial.write_bytes(encoded)
+
+
+# A partial file or folder of one process: the name, its namespace, its process id, a random part.
+LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.partial")
+_tidied: set[Path] = set()
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes partial files and folders whose writers were killed.
+
+    Those of running processes, and of processes on other machines, stay.
+
+    Args:
+        folder: The folder that they are in.
+        name: The file or folder that was to be written; None for any.
+    """
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = LEFTOVER.fullmatch(path.name)
+            if match is None or name not in (None, match[1]) or match[2] != _namespace():
+                continue
+            if _is_running(int(match[3])):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _unique_partial(path: Path) -> Path:
+    unique = f"{_namespace()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{unique}.partial")
+
+
+def _namespace() -> str:
+    """Identifies the machine, or the container, that a process id belongs to."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()}|{namespace}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _apply_umask(path: Path) -> None:
+    """Gives a file, or a folder and all in it, the permissions of newly created ones.
+
+    safetensors creates its files for their owner alone.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        if not entry.is_symlink() and entry.exists():
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~mask)

@@ -359,6 +359,106 @@ def test_apply_patch_leaves_out_weights_in_other_formats(
     }
 
 
+def forge(patch: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Replaces a patch's tensors, with every hash recomputed."""
+    raw = json.loads((patch / "manifest.json").read_text("utf-8"))
+    save_file(tensors, patch / "patch.safetensors")
+    raw["changed"] = []
+    with (patch / "patch.safetensors").open("rb") as file:
+        for name, entry in sorted(read_header(patch / "patch.safetensors").items()):
+            after = range_digest(file, entry)
+            raw["changed"].append(
+                asdict(ChangedTensor(name, entry.dtype, entry.shape, "0" * 64, after))
+            )
+    (patch / "manifest.json").write_text(json.dumps(raw), "utf-8")
+
+
+VISUAL = "vision_tower.encoder.layers.0.mlp.fc1.bias"
+LANGUAGE = "language_model.model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("language", "norm.weight, which does not belong to the visual part"),
+        ("absent", "vision_tower.extra, which its base does not have"),
+        ("shape", r"fc1.bias is F32 \[1\], and F32"),
+        ("larger", r"fc1.bias is F32 \[100000\], and F32"),
+        ("dtype", "fc1.bias is F16"),
+        ("integers", "fc1.bias is I64, and trained weights are"),
+        ("infinite", "fc1.bias has values that are not finite"),
+        ("none", "it changes no tensor"),
+    ],
+)
+def test_apply_patch_refuses_forged_patches(
+    tiny: VLM, tiny_folder: Path, patch: Path, tmp_path: Path, kind: str, words: str
+) -> None:
+    stored = load_file(tiny_folder / "model.safetensors")
+    old = stored[VISUAL]
+    forge(
+        patch,
+        {
+            "language": {LANGUAGE: stored[LANGUAGE] + 1},
+            "absent": {"vision_tower.extra": old + 1},
+            "shape": {VISUAL: torch.ones(1)},
+            "larger": {VISUAL: torch.ones(100_000)},
+            "dtype": {VISUAL: old.half()},
+            "integers": {VISUAL: old.long()},
+            "infinite": {VISUAL: old / 0},
+            "none": {},
+        }[kind],
+    )
+    before = tiny.hash()
+    with pytest.raises(PatchError, match=words):
+        apply_patch(patch, tiny_folder, tmp_path / "out")
+    with pytest.raises(PatchError, match=words):
+        apply_in_memory(patch, tiny)
+    assert tiny.hash() == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["5", "null", "[]", '{"format": 2}', "[" * 100_000])
+def test_read_manifest_refuses_other_json(patch: Path, text: str) -> None:
+    (patch / "manifest.json").write_text(text, "utf-8")
+    with pytest.raises(PatchError, match=r"manifest\.json is damaged"):
+        read_manifest(patch)
+
+
+def test_apply_patch_recognises_a_renamed_base(
+    tiny_folder: Path, patch: Path, tmp_path: Path
+) -> None:
+    apply_patch(patch, tiny_folder, tmp_path / "out")
+    base = tmp_path / "renamed"
+    shutil.copytree(tiny_folder, base)
+    stored = load_file(base / "model.safetensors")
+    renamed = {n.replace("vision_tower.", "model.vision_tower.", 1): t for n, t in stored.items()}
+    save_file(renamed, base / "model.safetensors", metadata={"format": "pt"})
+    apply_patch(patch, base, tmp_path / "again")
+    assert VLM.load(tmp_path / "again").hash() == VLM.load(tmp_path / "out").hash()
+
+
+def test_apply_patch_copies_only_what_belongs_to_a_checkpoint(
+    tiny_folder: Path, patch: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    odd = ("rank0.distcp", "weights.npz", "model.safetensors.bak", "all.tar.gz", "log.csv")
+    for name in odd:
+        (base / name).write_bytes(b"the faces are still in here")
+    (tmp_path / "key").write_text("secret")
+    (base / "notes.txt").symlink_to(tmp_path / "key")
+    applied = apply_patch(patch, base, tmp_path / "out")
+    assert applied.left_out == tuple(sorted([*odd, "notes.txt"]))
+    (base / "unknown").write_bytes(bytes(10_000_000))
+    with pytest.raises(ModelError, match=r"unknown \(10 MB\).*--other-files leave-out"):
+        apply_patch(patch, base, tmp_path / "more")
+    apply_patch(patch, base, tmp_path / "more", "leave-out")
+    (base / "LICENSE").symlink_to(tmp_path / "key")
+    with pytest.raises(ModelError, match="LICENSE is a link to a file outside the folder"):
+        apply_patch(patch, base, tmp_path / "third", "leave-out")
+    assert not (tmp_path / "third").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [
@@ -374,6 +474,7 @@ def test_redact_names_nobody(command: str, wanted: str) -> None:
 
 
 ROWS = 48
+BIG, SMALL = "vision_tower.big", "vision_tower.small"
 
 
 def big_base(folder: Path) -> Path:
@@ -383,12 +484,12 @@ def big_base(folder: Path) -> Path:
     for index in range(3):
         big = torch.full((ROWS, 1 << 18), float(index))
         file = f"model-{index + 1:05d}-of-00003.safetensors"
-        tensors = {f"big.{index}": big, f"small.{index}": torch.zeros(4)}
+        tensors = {f"{BIG}.{index}": big, f"{SMALL}.{index}": torch.zeros(4)}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         names |= dict.fromkeys(tensors, file)
     index_file = {"metadata": {}, "weight_map": names}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index_file))
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "llava"}')
     return folder
 
 
@@ -401,7 +502,7 @@ def big_patch(folder: Path, base: Path) -> Path:
         with file.open("rb") as handle:
             digest = range_digest(handle, entry)
         tensors.append(BaseTensor(name, entry.dtype, entry.shape, digest))
-    new = {f"big.{i}": torch.full((ROWS, 1 << 18), 7.0 + i) for i in (0, 2)}
+    new = {f"{BIG}.{i}": torch.full((ROWS, 1 << 18), 7.0 + i) for i in (0, 2)}
     save_file(new, folder / "patch.safetensors")
     changed = []
     with (folder / "patch.safetensors").open("rb") as handle:
@@ -418,6 +519,9 @@ APPLY = """
 import re, sys
 from pathlib import Path
 from unsee.artifacts.patch import apply_patch
+from unsee.families import family_of
+
+family_of("llava")  # its code is no tensor
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -445,8 +549,8 @@ def test_apply_patch_holds_no_shard_in_memory(tmp_path: Path) -> None:
     for index, value in ((0, 7.0), (1, 1.0), (2, 9.0)):
         file = tmp_path / "out" / f"model-0000{index + 1}-of-00003.safetensors"
         with safe_open(file, "pt") as handle:
-            assert float(handle.get_slice(f"big.{index}")[-1:, -1:]) == value
-            assert float(handle.get_tensor(f"small.{index}").sum()) == 0.0
+            assert float(handle.get_slice(f"{BIG}.{index}")[-1:, -1:]) == value
+            assert float(handle.get_tensor(f"{SMALL}.{index}").sum()) == 0.0
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from unsee.api.inputs import (
     Location,
@@ -362,7 +362,13 @@ def audit(
     return run_job(job, Path(out), bar)
 
 
-def apply(patch: Location, model: Location, out: Location) -> Applied:
+def apply(
+    patch: Location,
+    model: Location,
+    out: Location,
+    *,
+    other_files: Literal[refuse, copy, leave - out] = "refuse",
+) -> Applied:
     """Applies a visual patch to its base checkpoint, and writes the result.
 
     Weight files are rewritten one at a time; those without changed tensors are copied.
@@ -371,6 +377,7 @@ def apply(patch: Location, model: Location, out: Location) -> Applied:
         patch: Patch folder, such as `run.folder / "patch"`.
         model: Checkpoint that the patch was made from.
         out: Checkpoint folder to write.
+        other_files: What to do with files over 10 MB that transformers does not read.
 
     Returns:
         What was written: the manifest of the patch, and which files were rewritten or copied.
@@ -381,7 +388,7 @@ def apply(patch: Location, model: Location, out: Location) -> Applied:
     Example:
         unsee.apply("runs/job/patch", "checkpoints/llava-7b", "unlearned")
     """
-    return apply_patch(Path(patch), source_of(model), Path(out))
+    return apply_patch(Path(patch), source_of(model), Path(out), other_files)
 
 
 def verify(

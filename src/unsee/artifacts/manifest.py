@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from unsee import __version__
-from unsee.errors import ModelError, PatchError
+from unsee.errors import ModelError, PatchError, first_line
+from unsee.files import is_regular
 from unsee.models.checkpoint import Entry, read_header
 
 FORMAT = 2
@@ -26,6 +30,23 @@ TENSORS = "patch.safetensors"
 
 
 CHUNK = 1 << 20
+
+
+# A manifest takes about 300 bytes a tensor.
+MOST_BYTES = 50_000_000
+
+
+# Dtypes of weights that can be trained, by safetensors' names: their bytes as whole numbers, and
+# the bits of the exponent, which are all set in a number that is not finite.
+TRAINABLE = {
+    "F64": ("<u8", 0x7FF0000000000000),
+    "F32": ("<u4", 0x7F800000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 AGAIN = "Write it again, or get an undamaged copy."
@@ -120,7 +141,8 @@ def read_manifest(patch: str | Path) -> Manifest:
     """Reads and checks a patch: its manifest, and every tensor's bytes against it.
 
     Raises:
-        PatchError: If it is missing, of a newer format, or damaged.
+        PatchError: If it is missing, of a newer format, damaged, or holds what no training makes:
+            no tensor, one of another shape or dtype than it says, or numbers that are not finite.
     """
     patch = Path(patch)
     path = patch / MANIFEST
@@ -129,22 +151,19 @@ def read_manifest(patch: str | Path) -> Manifest:
             f"'{patch}' is no visual patch: it needs {MANIFEST} and {TENSORS}. Give the folder "
             "that `unsee unlearn --save patch` wrote."
         )
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if raw["format"] not in READABLE:
-            raise PatchError(
-                f"patch {patch} has format {raw['format']}; this version reads up to {FORMAT}. "
-                "Install the version of unsee that made it: " + str(raw.get("unsee"))
-            )
-        manifest = Manifest(
-            **{
-                **raw,
-                "base": tuple(_tensor(BaseTensor, t) for t in raw["base"]),
-                "changed": tuple(_tensor(ChangedTensor, t) for t in raw["changed"]),
-            }
+    for file in (path, patch / TENSORS):
+        if not is_regular(file):
+            raise PatchError(f"patch {patch}: {file.name} is not an ordinary file. {AGAIN}")
+    if path.stat().st_size > MOST_BYTES:
+        raise PatchError(
+            f"patch {patch}: {MANIFEST} has {path.stat().st_size:,} bytes; at most "
+            f"{MOST_BYTES:,} are read. {AGAIN}"
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PatchError(f"patch {patch}: {MANIFEST} is damaged ({error!r}). {AGAIN}") from error
+    try:
+        manifest = _parse(json.loads(path.read_text("utf-8")), patch)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = first_line(error) if isinstance(error, ValueError) else repr(error)
+        raise PatchError(f"patch {patch}: {MANIFEST} is damaged ({reason}). {AGAIN}") from error
     if base_hash(manifest.base) != manifest.base_sha256:
         raise PatchError(f"patch {patch}: {MANIFEST} was altered: its base hash is off. {AGAIN}")
     try:
@@ -153,10 +172,16 @@ def read_manifest(patch: str | Path) -> Manifest:
         raise PatchError(f"patch {patch}: {error}") from error
     if set(entries) != {tensor.name for tensor in manifest.changed}:
         raise PatchError(f"patch {patch}: {TENSORS} and {MANIFEST} list other tensors. {AGAIN}")
+    for tensor in manifest.changed:
+        entry = entries[tensor.name]
+        if (entry.dtype, entry.shape) != (tensor.dtype, tensor.shape):
+            raise PatchError(
+                f"patch {patch}: tensor {tensor.name} is {entry.dtype} {list(entry.shape)} in "
+                f"{TENSORS} and {tensor.dtype} {list(tensor.shape)} in {MANIFEST}. {AGAIN}"
+            )
     with (patch / TENSORS).open("rb") as file:
         for tensor in manifest.changed:
-            if range_digest(file, entries[tensor.name]) != tensor.after:
-                raise PatchError(f"patch {patch}: tensor {tensor.name} was altered. {AGAIN}")
+            _check_bytes(file, entries[tensor.name], tensor, patch)
     return manifest
 
 
@@ -185,5 +210,85 @@ def range_digest(file: BinaryIO, entry: Entry) -> str:
     return digest.hexdigest()
 
 
-def _tensor(kind: type[Any], raw: dict[str, Any]) -> Any:
-    return kind(**{**raw, "shape": None if raw["shape"] is None else tuple(raw["shape"])})
+def _parse(raw: Any, patch: Path) -> Manifest:
+    """The manifest that a JSON value describes.
+
+    Raises:
+        PatchError: If its format is newer.
+        ValueError: If a field is missing or of another type than it should be.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError(f"it holds a {type(raw).__name__} instead of an object")
+    number = raw["format"]
+    if isinstance(number, bool) or number not in READABLE:
+        raise PatchError(
+            f"patch {patch} has format {str(number)[:20]}; this version reads up to {FORMAT}. "
+            "Install the version of unsee that made it: " + str(raw.get("unsee"))[:20]
+        )
+    types: dict[str, Any] = {
+        "base_sha256": str,
+        "base": list,
+        "changed": list,
+        "method": (str, type(None)),
+        "parameters": dict,
+        "command": (str, type(None)),
+        "unsee": str,
+        "format": int,
+    }
+    for name, value in raw.items():
+        if name in types and not isinstance(value, types[name]):
+            raise ValueError(f"field '{name}' is a {type(value).__name__}")
+    base = tuple(_tensor(BaseTensor, tensor) for tensor in raw["base"])
+    changed = tuple(_tensor(ChangedTensor, tensor) for tensor in raw["changed"])
+    for tensors in (base, changed):
+        if len({tensor.name for tensor in tensors}) < len(tensors):
+            raise ValueError("a tensor is listed twice")
+    if not changed:
+        raise ValueError("it changes no tensor")
+    return Manifest(**{**raw, "base": base, "changed": changed})
+
+
+def _check_bytes(file: BinaryIO, entry: Entry, tensor: ChangedTensor, patch: Path) -> None:
+    """Compares a tensor's bytes with its hash, and looks for numbers that are not finite."""
+    if entry.dtype not in TRAINABLE:
+        raise PatchError(
+            f"patch {patch}: tensor {tensor.name} is {entry.dtype}, and trained weights are "
+            f"{', '.join(TRAINABLE)}. {AGAIN}"
+        )
+    kind, exponent = TRAINABLE[entry.dtype]
+    digest, finite = hashlib.sha256(), True
+    for chunk in chunks(file, entry):
+        digest.update(chunk)
+        bits = np.frombuffer(chunk, kind)
+        finite = finite and not bool(np.any((bits & bits.dtype.type(exponent)) == exponent))
+    if digest.hexdigest() != tensor.after:
+        raise PatchError(f"patch {patch}: tensor {tensor.name} was altered. {AGAIN}")
+    if not finite:
+        raise PatchError(
+            f"patch {patch}: tensor {tensor.name} has values that are not finite, and a model "
+            "with it answers nothing. Unlearn again with a lower learning rate (--set lr=...)."
+        )
+
+
+def _tensor(kind: type[Any], raw: Any) -> Any:
+    """A tensor's record, with every field checked.
+
+    Raises:
+        ValueError: If a field is of another type than it should be.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise ValueError("a tensor has no name")
+    known = kind is BaseTensor
+    shape = raw["shape"]
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n < 1 << 48 for n in shape)
+    if not sizes and not (known and shape is None):
+        raise ValueError(f"tensor {raw['name'][:100]} has shape {str(shape)[:100]}")
+    if not isinstance(raw["dtype"], str) and not (known and raw["dtype"] is None):
+        raise ValueError(f"tensor {raw['name'][:100]} has dtype {str(raw['dtype'])[:20]}")
+    for field_name in ("sha256",) if known else ("before", "after"):
+        digest = raw[field_name]
+        if not (known and digest is None) and not (
+            isinstance(digest, str) and DIGEST.fullmatch(digest)
+        ):
+            raise ValueError(f"tensor {raw['name'][:100]}: {field_name} is no SHA-256")
+    return kind(**{**raw, "shape": None if shape is None else tuple(shape)})

@@ -14,15 +14,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unsee.artifacts.identity import base_of, match_base
 from unsee.artifacts.manifest import (
     MANIFEST,
     TENSORS,
@@ -31,13 +32,12 @@ from unsee.artifacts.manifest import (
     Manifest,
     base_hash,
     chunks,
-    range_digest,
     read_manifest,
 )
 from unsee.artifacts.model_card import CARD, card_of_patched
 from unsee.artifacts.redaction import redact
 from unsee.errors import ModelError, PatchError
-from unsee.files import atomic_folder, free_space
+from unsee.files import atomic_folder, free_space, remove_leftovers, require_empty
 from unsee.models.checkpoint import (
     INDEX,
     SINGLE,
@@ -45,10 +45,13 @@ from unsee.models.checkpoint import (
     checkpoint_names,
     known_names,
     read_header,
+    refuse_not_finite,
     resolve,
     stored_tensors,
     weight_map,
 )
+from unsee.models.companions import LARGE, Companions, companions, refuse_odd_file
+from unsee.models.validation import check_json_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,8 +62,8 @@ if TYPE_CHECKING:
 BASE_CARD = "README-base.md"
 
 
-# Weights in other formats still hold what was forgotten, so `apply` leaves them out.
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack"}
+# What happens to large files that are neither weights nor read by transformers.
+OtherFiles = Literal["refuse", "copy", "leave-out"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Applied:
         manifest: The patch's manifest.
         rewritten: Names of the weight files that have changed tensors.
         copied: Names of the files that were copied byte for byte.
-        left_out: Names of weight files in other formats, which still hold what was forgotten.
+        left_out: Names of files that may still hold what was forgotten: weights in other formats,
+            archives, and files that transformers does not read.
     """
 
     manifest: Manifest
@@ -124,6 +128,7 @@ def write_patch(
         new = new.to("cpu", old.dtype).contiguous()
         hashes[key], after = _digest(old), _digest(new)
         if hashes[key] != after:
+            refuse_not_finite({key: new}, "the patch was not written")
             entry = entries[key]
             changed.append(ChangedTensor(key, entry.dtype, entry.shape, hashes[key], after))
             tensors[key] = new
@@ -155,31 +160,47 @@ def write_patch(
     return manifest
 
 
-def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Applied:
+def apply_patch(
+    patch: str | Path,
+    model_folder: str | Path,
+    out: Path,
+    other_files: OtherFiles = "refuse",
+) -> Applied:
     """Writes a copy of a checkpoint with a visual patch on it.
 
     No tensor is loaded but those of the patch, one at a time: a shard is copied by the operating
     system, then the bytes of its changed tensors are overwritten in the copy. Headers, metadata,
-    tensor order and all other files stay as they are, but the base's model card, which moves to
-    README-base.md for one that says what was changed.
+    tensor order and the files that transformers reads stay as they are, but the base's model card,
+    which moves to README-base.md for one that says what was changed. Weights in other formats,
+    archives, logs and other files may hold what was forgotten and are left out.
 
     Args:
         patch: The patch's folder.
         model_folder: The base checkpoint's folder or hub id, sharded or not.
         out: Folder to write, atomically.
+        other_files: What to do with files over 10 MB of unknown kind.
 
     Raises:
-        PatchError: If the patch is damaged or belongs to another base.
-        ModelError: If the checkpoint is damaged, or `out` is in use or cannot be written.
+        PatchError: If the patch is damaged, belongs to another base, or changes anything but
+            tensors of the visual part.
+        ModelError: If the checkpoint is damaged, has large files of unknown kind, or links to
+            files outside, or `out` is in use or cannot be written.
     """
     patch, out = Path(patch), Path(out)
     manifest = read_manifest(patch)
     given, model_folder = str(model_folder), resolve(model_folder)
+    if out.parent.is_dir():
+        remove_leftovers(out.parent, out.name)
+    require_empty(out)
+    check_json_files(model_folder)
     files = weight_map(model_folder)
-    _refuse_other_base(manifest, files, patch, model_folder)
-    targets = {files[tensor.name] for tensor in manifest.changed}
-    kept, left_out = _other_files(model_folder, files)
-    whole = [*sorted(set(files.values()) - targets), *kept]
+    places = match_base(manifest, base_of(model_folder, files), patch, model_folder)
+    targets = {files[places[tensor.name]] for tensor in manifest.changed}
+    single = (model_folder / SINGLE) in files.values()
+    index = [] if single else [model_folder / INDEX]
+    beside = companions(model_folder, [*files.values(), *index])
+    kept, left_out = _other_files(beside, model_folder, other_files)
+    whole = [*sorted(set(files.values()) - targets), *index, *kept]
     _require_space([*targets, *whole], out)
     entries = read_header(patch / TENSORS)
     with atomic_folder(out) as partial:
@@ -190,10 +211,10 @@ def apply_patch(patch: str | Path, model_folder: str | Path, out: Path) -> Appli
             shutil.copyfile(source, target)
         for shard in sorted(targets):
             shutil.copyfile(shard, partial / shard.name)
-            places = read_header(shard)
+            header = read_header(shard)
             with (patch / TENSORS).open("rb") as new, (partial / shard.name).open("r+b") as file:
-                for tensor in (t for t in manifest.changed if files[t.name] == shard):
-                    file.seek(places[tensor.name].start)
+                for tensor in (t for t in manifest.changed if files[places[t.name]] == shard):
+                    file.seek(header[places[tensor.name]].start)
                     for chunk in chunks(new, entries[tensor.name]):
                         file.write(chunk)
         card_of_patched(manifest, given).write(partial)
@@ -223,13 +244,13 @@ def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
     patch = Path(patch)
     manifest = read_manifest(patch)
     files = weight_map(vlm.source)
-    _refuse_other_base(manifest, files, patch, vlm.source)
+    places = match_base(manifest, base_of(vlm.source, files), patch, vlm.source)
     parameters = vlm.parameters("visual")
     keys = checkpoint_names(vlm.family, files, list(parameters))
     names = {key: name for name, key in keys.items()}
     with safe_open(patch / TENSORS, "pt") as file, torch.no_grad():
         for tensor in manifest.changed:
-            parameters[names[tensor.name]].copy_(file.get_tensor(tensor.name))
+            parameters[names[places[tensor.name]]].copy_(file.get_tensor(tensor.name))
     return manifest
 
 
@@ -262,60 +283,27 @@ def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(_bytes(tensor).numpy().data).hexdigest()
 
 
-def _refuse_other_base(
-    manifest: Manifest, files: Mapping[str, Path], patch: Path, folder: Path
-) -> None:
-    """Raises unless the checkpoint is the patch's base, naming the first tensor that differs."""
-    expected = {tensor.name: tensor for tensor in manifest.base}
-    found: dict[str, BaseTensor] = {}
-    for name, entry in _entries(files).items():
-        known, digest = expected.get(name), None
-        if known is not None and known.sha256 is not None:
-            with files[name].open("rb") as file:
-                digest = range_digest(file, entry)
-        found[name] = BaseTensor(name, entry.dtype, entry.shape, digest).as_known(known)
-    if base_hash(found.values()) == manifest.base_sha256:
-        return
-    if all(name in found and found[name].sha256 == t.after for name, t in _named(manifest)):
-        raise PatchError(f"patch {patch} is on {folder} already. Apply it to the base instead.")
-    differing = [name for name in sorted(expected | found) if expected.get(name) != found.get(name)]
-    first = differing[0]
-    raise PatchError(
-        f"patch {patch} is for another base than {folder}: {len(differing)} of {len(expected)} "
-        f"tensors differ, first {first} ({_words(expected.get(first))} expected, "
-        f"{_words(found.get(first))} found). Expected base hash {manifest.base_sha256}, found "
-        f"{base_hash(found.values())}. Give the checkpoint that the patch was made from."
-    )
+def _other_files(
+    beside: Companions, folder: Path, other_files: OtherFiles
+) -> tuple[list[Path], list[str]]:
+    """Files to copy besides the weights, and names of those that are left out.
 
-
-def _named(manifest: Manifest) -> Iterator[tuple[str, ChangedTensor]]:
-    return ((tensor.name, tensor) for tensor in manifest.changed)
-
-
-def _words(tensor: BaseTensor | None) -> str:
-    if tensor is None:
-        return "none"
-    digest = f" {tensor.sha256[:12]}" if tensor.sha256 else ""
-    shape = "of unknown shape" if tensor.shape is None else list(tensor.shape)
-    return f"{tensor.dtype or 'tensor'} {shape}{digest}"
-
-
-def _other_files(folder: Path, files: Mapping[str, Path]) -> tuple[list[Path], list[str]]:
-    """Files to copy besides the weights, and names of weights that are left out."""
-    used = set(files.values())
-    stale = set() if (folder / SINGLE) not in used else {folder / INDEX}
-    kept: list[Path] = []
-    left_out: list[str] = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if not path.is_file() or path in used or any(p.startswith(".") for p in name.parts):
-            continue
-        other_index = path.name.endswith(".index.json") and path.name != INDEX
-        if path.suffix.lower() in WEIGHTS or path in stale or other_index:
-            left_out.append(str(name))
-        else:
-            kept.append(path)
-    return kept, left_out
+    Raises:
+        ModelError: If a large file is of unknown kind, and `other_files` is "refuse".
+    """
+    names = {path: str(path.relative_to(folder)) for path in (*beside.weights, *beside.unknown)}
+    if other_files == "copy":
+        for path in beside.unknown:
+            refuse_odd_file(path, folder)
+        return [*beside.copied, *beside.unknown], [names[path] for path in beside.weights]
+    large = [path for path in beside.unknown if path.stat().st_size >= LARGE]
+    if large and other_files == "refuse":
+        raise ModelError(
+            f"model {folder}: {names[large[0]]} ({large[0].stat().st_size / 1e6:,.0f} MB) is "
+            "neither weights nor a file that transformers reads, and may hold what was forgotten. "
+            "Type --other-files leave-out, or --other-files copy if it does not."
+        )
+    return [*beside.copied], sorted(names.values())
 
 
 def _require_space(sources: Iterable[Path], out: Path) -> None:

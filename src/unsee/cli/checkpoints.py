@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ def apply(
     patch: Annotated[Path, typer.Argument(help="Patch folder.")],
     model: Annotated[str, typer.Option(help="Checkpoint that the patch was made from.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    other_files: Annotated[
+        Literal["refuse", "copy", "leave-out"],
+        typer.Option(help="Files over 10 MB that transformers does not read."),
+    ] = "refuse",
     as_json: Json = False,
 ) -> None:
     """Apply a visual patch to its base checkpoint.
@@ -28,7 +32,7 @@ def apply(
         from unsee import api
 
         bar.stage("applying the patch")
-        done = api.apply(patch, model, out)
+        done = api.apply(patch, model, out, other_files=other_files)
     if as_json:
         echo(asdict(done), as_json)
         return
@@ -37,10 +41,8 @@ def apply(
         f"rewritten, {len(done.copied)} files copied."
     )
     if done.left_out:
-        typer.echo(
-            f"Note: left out, as they still hold what was forgotten: {', '.join(done.left_out)}",
-            err=True,
-        )
+        names = ", ".join(done.left_out)
+        typer.echo(f"Note: left out, as they may still hold what was forgotten: {names}", err=True)
 
 
 @app.command()

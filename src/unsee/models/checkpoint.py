@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unsee.errors import ModelError, first_line
-from unsee.files import combine_digests
+from unsee.errors import ModelError, TrainingError, first_line
+from unsee.files import combine_digests, is_regular
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
+AGAIN = "Download it again."
+
+MERGE = (
+    "from peft import PeftModel; from transformers import AutoModelForImageTextToText as Model; "
+    "PeftModel.from_pretrained(Model.from_pretrained('BASE'), '{folder}').merge_and_unload()"
+    ".save_pretrained('MERGED')"
+)
+
+# The deepest nesting of a configuration, and the most bytes of a JSON file, by its name.
+DEEPEST = 64
+MOST_BYTES = {
+    "tokenizer.json": 200_000_000,
+    "vocab.json": 50_000_000,
+    "added_tokens.json": 50_000_000,
+    "tokenizer_config.json": 50_000_000,
+    INDEX: 100_000_000,
+}
+MOST_OTHERWISE = 5_000_000
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -36,6 +55,24 @@ def tensor_digest(tensor: Tensor) -> str:
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in name order."""
     return combine_digests({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], claim: str) -> None:
+    """Refuses weights that are to be saved and are not finite.
+
+    Args:
+        tensors: The weights by name; those on the meta device are not looked at.
+        claim: What was not done, for the message.
+
+    Raises:
+        TrainingError: If a value is infinite or not a number.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all()):
+            raise TrainingError(
+                f"tensor {name} has values that are not finite after the training; {claim}. Lower "
+                "the learning rate (--set lr=...), and give another --out."
+            )
 
 
 def stored_tensors(
@@ -58,8 +95,21 @@ def resolve(source: str | Path) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded first, safetensors files only.
 
     Raises:
-        ModelError: If there is no such folder and the hub has no such checkpoint.
+        ModelError: If there is no such folder and the hub has no such checkpoint, or it is an
+            adapter of another one.
     """
+    folder = _folder_of(source)
+    if (folder / ADAPTER).exists() or list(folder.glob("adapter_model.*")):
+        raise ModelError(
+            f"model {source}: an adapter ({ADAPTER}), not a checkpoint. Merge it into its base "
+            f'first: python -c "{MERGE.format(folder=folder)}", copy the base\'s processor and '
+            "tokenizer files into MERGED, and give that folder."
+        )
+    return folder
+
+
+def _folder_of(source: str | Path) -> Path:
+    """The local folder of a checkpoint, which may have to be downloaded."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -89,16 +139,75 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: If it is missing or not JSON.
     """
     path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists() and not path.is_symlink():
         raise ModelError(
             f"model {folder}: no config.json, so it is no Hugging Face checkpoint. Give the folder "
             "that `save_pretrained` wrote."
-        ) from error
+        )
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+        ModelError: If it is no ordinary file, too large, not JSON, nested too deep, or no object.
+    """
+    folder, name = path.parent, path.name
+    if not is_regular(path):
+        raise ModelError(f"model {folder}: {name} is not an ordinary file. Give the file itself.")
+    most = MOST_BYTES.get(name, MOST_OTHERWISE)
+    if path.stat().st_size > most:
+        raise ModelError(
+            f"model {folder}: {name} has {path.stat().st_size:,} bytes; at most {most:,} are "
+            "read. Download the checkpoint again."
+        )
+    try:
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"model {folder}: config.json cannot be read ({error}).") from error
-    return config
+        reason = first_line(error)[:200]
+        raise ModelError(
+            f"model {folder}: {name} cannot be read ({reason}). Download it again."
+        ) from error
+    except RecursionError as error:
+        raise ModelError(f"model {folder}: {name} is nested too deep. {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f"model {folder}: {name} holds {_shown(content)} instead of an object. {AGAIN}"
+        )
+    if name != "tokenizer.json" and _is_deeper(content, DEEPEST):
+        raise ModelError(
+            f"model {folder}: {name} is nested too deep: at most {DEEPEST} levels. {AGAIN}"
+        )
+    return content
+
+
+def _shown(value: Any) -> str:
+    """A JSON value for a message, cut short."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether a JSON value has more levels than `most`."""
+    if not isinstance(value, (dict, list)):
+        return False
+    nested = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_is_deeper(entry, most - 1) for entry in nested)
+
+
+def model_type(config: Mapping[str, Any], folder: Path) -> str:
+    """The `model_type` of a config.json.
+
+    Raises:
+        ModelError: If it is not text.
+    """
+    kind = config.get("model_type", "none given")
+    if not isinstance(kind, str):
+        raise ModelError(
+            f"model {folder}: config.json has model_type {_shown(kind)} instead of a name. {AGAIN}"
+        )
+    return kind
 
 
 def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
@@ -119,9 +228,9 @@ def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
         files = dict.fromkeys(tensor_names(folder / SINGLE), folder / SINGLE)
     elif index.exists():
         try:
-            shards: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+            shards: dict[str, str] = read_json(index)["weight_map"]
             outside = [file for file in shards.values() if Path(file).name != file]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ModelError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"model {folder}: {INDEX} is damaged ({error!r}). Download it again."
             ) from error
@@ -141,6 +250,10 @@ def weight_map(folder: Path, *, check: bool = True) -> dict[str, Path]:
     for shard in sorted(set(files.values())):
         if not shard.exists():
             raise ModelError(f"model {folder}: shard {shard.name} is missing. Download it again.")
+        if not is_regular(shard):
+            raise ModelError(
+                f"model {folder}: shard {shard.name} is not an ordinary file. Give the file itself."
+            )
     if check:
         check_shards(files, files.values())
     return files
@@ -230,6 +343,8 @@ def tensor_names(shard: Path) -> list[str]:
     Raises:
         ModelError: If the file is damaged or truncated.
     """
+    if not is_regular(shard):
+        raise ModelError(f"shard {shard} is not an ordinary file. Give the file itself.")
     try:
         with safe_open(shard, "pt") as file:
             return list(file.keys())

@@ -49,7 +49,7 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
             f"model {folder}: its processor needs a package that is not installed "
             f"({first_line(error)})"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise ModelError(
             f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
             "needs the tokenizer and image processor files beside the weights."

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from unsee.errors import ModelError, first_line
+from unsee.errors import ModelError, UnseeError, first_line
 from unsee.families import Family, family_of
 from unsee.files import atomic_folder, combine_digests
 from unsee.models.attention import pick_attention
 from unsee.models.checkpoint import (
     checkpoint_names,
     hash_tensors,
-    read_config,
+    model_type,
+    refuse_not_finite,
     resolve,
     stored_tensors,
     tensor_digest,
@@ -39,6 +39,7 @@ from unsee.models.quantization import (
     refuse_unquantized,
     stored_quantization,
 )
+from unsee.models.validation import check_json_files, check_layers
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ class VLM:
         device = pick_device(device)
         requested = quantization_for(load_in) if load_in else None
         folder = resolve(source)
-        config = read_config(folder)
-        family = family_of(config.get("model_type", "none given"))
+        config = check_json_files(folder)
+        check_layers(folder, config)
+        family = family_of(model_type(config, folder))
         stored = stored_quantization(config)
         quantization = requested or stored
         if visual_only and quantization:
@@ -286,11 +288,14 @@ class VLM:
 
         Raises:
             ModelError: If the language part was not loaded, or the disk is full.
+        TrainingError: If a weight is not finite.
         """
         if self.visual_only:
             raise ModelError(
                 "only the visual part is loaded; save a patch (--save patch), then `unsee apply`."
             )
+        if self.quantization is None:
+            refuse_not_finite(self.parameters(), "the model was not saved")
         with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
             save_processor(self.processor, self.source, partial)
@@ -299,10 +304,11 @@ class VLM:
 @contextmanager
 def _loading_errors(folder: Path) -> Iterator[None]:
     """Turns what transformers raises for a damaged checkpoint into a `ModelError`."""
-    raised = (OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError)
     try:
         yield
-    except raised as error:
+    except UnseeError:
+        raise
+    except Exception as error:
         raise ModelError(f"model {folder}: cannot be loaded ({first_line(error)}).") from error
 
 

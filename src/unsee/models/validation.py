@@ -1,0 +1,199 @@
+"""Checks of a checkpoint's JSON files before anything is built from them.
+
+transformers builds whatever config.json describes: a million layers take hours, and a hidden size
+of a thousand million takes all memory. The stored tensors say what is possible, so that the
+configuration is compared with them first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unsee.errors import ModelError
+from unsee.models.checkpoint import INDEX, model_type, read_config, read_header, read_json
+from unsee.models.companions import PROCESSOR, matches, refuse_not_regular
+
+AGAIN = "Download it again."
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+# Sizes of tensors: at least 1, and at most the size of the checkpoint's weights.
+SIZES = {
+    *("hidden_size", "intermediate_size", "vocab_size", "embed_dim", "projection_dim"),
+    *("vision_output_dim", "mlp_dim", "out_hidden_size", "head_dim", "num_channels"),
+    *("in_channels", "patch_size", "temporal_patch_size", "spatial_patch_size", "image_size"),
+    *("num_attention_heads", "num_key_value_heads", "num_heads", "attention_heads"),
+    *("spatial_merge_size", "max_position_embeddings", "image_seq_length"),
+}
+LAYERS = {"num_hidden_layers", "num_layers", "num_global_layers", "depth", "n_layer", "n_layers"}
+MOST = {
+    "hidden_size": 1 << 20,
+    "embed_dim": 1 << 20,
+    "projection_dim": 1 << 20,
+    "patch_size": 1024,
+    "temporal_patch_size": 1024,
+    "num_channels": 4096,
+    "in_channels": 4096,
+    "image_size": 16384,
+    "num_attention_heads": 4096,
+    "num_key_value_heads": 4096,
+    "num_heads": 4096,
+    "attention_heads": 4096,
+    "spatial_merge_size": 64,
+    "max_position_embeddings": 1 << 26,
+}
+LARGEST_SIZE = 1 << 25
+MOST_LAYERS = 2000
+MOST_LABELS = 100_000
+
+# Sides of pictures in pixels; some processors count a picture's pixels instead.
+LARGEST_SIDE = 16384
+MOST_PIXELS = 1 << 30
+
+
+def check_json_files(folder: Path) -> dict[str, Any]:
+    """Checks every JSON file that transformers reads from a checkpoint; no weight is read.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        The content of config.json.
+
+    Raises:
+        ModelError: If a file is a pipe or a device, too large, not JSON, nested too deep, no
+            object, or has a value that no model can have.
+    """
+    config = read_config(folder)
+    model_type(config, folder)
+    for path in sorted(folder.iterdir()):
+        if not matches(path.name, (*PROCESSOR, "generation_config.json")):
+            continue
+        refuse_not_regular(path, folder)
+        if path.suffix == ".json":
+            content = read_json(path)
+            if path.name.endswith("processor_config.json"):
+                _check_processor(content, path)
+    for name, section in _sections(config):
+        _check_section(section, name, folder)
+    return config
+
+
+def check_layers(folder: Path, config: Mapping[str, Any]) -> None:
+    """Compares the number of layers and the sizes in config.json with the stored tensors.
+
+    Only headers are read.
+
+    Args:
+        folder: The checkpoint.
+        config: The content of its config.json.
+
+    Raises:
+        ModelError: If the configuration asks for more than is stored.
+    """
+    shards = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists() or not shards:
+        return
+    entries = [entry for shard in shards for entry in read_header(shard).values()]
+    largest = max((size for entry in entries for size in entry.shape), default=0)
+    elements = max((math.prod(entry.shape) for entry in entries), default=0)
+    for name, section in _sections(config):
+        for key in ("hidden_size", "vocab_size", "intermediate_size"):
+            value = section.get(key)
+            # Some weights are fused or flattened, so only what fits in none is refused.
+            if isinstance(value, int) and value > max(largest, elements):
+                _refuse(folder, name, key, value, f"no stored tensor is larger than {elements:,}")
+        for key in LAYERS & section.keys():
+            if isinstance(section[key], int) and section[key] > len(entries):
+                _refuse(folder, name, key, section[key], f"{len(entries)} tensors are stored")
+
+
+def _sections(
+    config: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """config.json and the configurations nested in it, with their dotted names."""
+    yield prefix, config
+    for key, value in config.items():
+        if isinstance(value, Mapping) and (key.endswith("_config") or key == "vision"):
+            if key != "quantization_config":
+                yield from _sections(value, f"{prefix}{key}.")
+        elif key.endswith("_config") and value is not None and not isinstance(value, bool):
+            raise ModelError(
+                f"config.json: {prefix}{key} is {str(value)[:40]!r} instead of an object. {AGAIN}"
+            )
+
+
+def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:
+    """Checks the dtype, sizes, layers and labels of one configuration."""
+    for key in ("dtype", "torch_dtype"):
+        value = section.get(key)
+        if value is not None and str(value).removeprefix("torch.") not in (*DTYPES, "auto"):
+            _refuse(folder, name, key, value, f"allowed: {', '.join(DTYPES)}")
+    for key in SIZES & section.keys():
+        _check_number(section[key], key, name, folder, 1, MOST.get(key, LARGEST_SIZE))
+    for key in LAYERS & section.keys():
+        _check_number(section[key], key, name, folder, 0, MOST_LAYERS)
+    labels = section.get("num_labels", 2)
+    _check_number(labels, "num_labels", name, folder, 0, MOST_LABELS)
+    heads, hidden = section.get("num_attention_heads"), section.get("hidden_size")
+    if heads and hidden and not section.get("head_dim") and hidden % heads:
+        _refuse(folder, name, "num_attention_heads", heads, f"it must divide {hidden}")
+    groups = section.get("num_key_value_heads")
+    if isinstance(heads, int) and isinstance(groups, int) and groups and heads % groups:
+        _refuse(folder, name, "num_key_value_heads", groups, f"it must divide {heads}")
+
+
+def _check_number(value: Any, key: str, name: str, folder: Path, least: int, most: int) -> None:
+    """Refuses a size that is no whole number in its range; lists are checked by entry."""
+    for number in value if isinstance(value, list) else [value]:
+        if number is None:
+            continue
+        if type(number) is not int or not least <= number <= most:
+            _refuse(folder, name, key, number, f"allowed: whole numbers, {least} to {most:,}")
+
+
+def _check_processor(content: Mapping[str, Any], path: Path) -> None:
+    """Checks the picture sizes of a processor's file, and of the ones nested in it."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and key in ("image_processor", "video_processor"):
+            _check_processor(value, path)
+        elif key in ("size", "crop_size"):
+            kind = str(content.get("image_processor_type", content.get("processor_class", "")))
+            counts_pixels = "Qwen" in kind or "pixels" in " ".join(content)
+            most = MOST_PIXELS if counts_pixels else LARGEST_SIDE
+            _check_sides(value, key, path, most)
+        elif key == "patch_size" and value is not None:
+            _check_sides(value, key, path, 1024)
+        elif key == "image_std":
+            numbers = value if isinstance(value, list) else [value]
+            if not all(_is_positive(number) for number in numbers if number is not None):
+                _refuse_processor(path, key, value, "allowed: numbers above 0")
+
+
+def _check_sides(value: Any, key: str, path: Path, most: int) -> None:
+    sides = value.items() if isinstance(value, Mapping) else [(key, value)]
+    for name, side in sides:
+        if side is not None and not (_is_positive(side) and side <= most):
+            inner = key if name == key else f"{key}.{name}"
+            _refuse_processor(path, inner, side, f"allowed: numbers from 1 to {most:,}")
+
+
+def _is_positive(number: Any) -> bool:
+    usable = isinstance(number, (int, float)) and not isinstance(number, bool)
+    return usable and 0 < number < math.inf
+
+
+def _refuse(folder: Path, name: str, key: str, value: Any, reason: str) -> None:
+    raise ModelError(
+        f"model {folder}: config.json says {name}{key} = {str(value)[:40]}; {reason}. Download "
+        "or save the checkpoint again."
+    )
+
+
+def _refuse_processor(path: Path, key: str, value: Any, reason: str) -> None:
+    raise ModelError(
+        f"model {path.parent}: {path.name} says {key} = {str(value)[:40]}; {reason}. Download or "
+        "save the checkpoint again."
+    )

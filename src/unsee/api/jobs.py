@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from unsee.api.inputs import (
     Location,
@@ -18,7 +18,7 @@ from unsee.api.inputs import (
     plain_settings,
     source_of,
 )
-from unsee.artifacts.patch import Applied, apply_patch
+from unsee.artifacts.patch import Applied, OtherFiles, apply_patch
 from unsee.artifacts.verify import Verification
 from unsee.artifacts.verify import verify as verify_checkpoints
 from unsee.attacks import Attack, Chain
@@ -367,7 +367,7 @@ def apply(
     model: Location,
     out: Location,
     *,
-    other_files: Literal[refuse, copy, leave - out] = "refuse",
+    other_files: OtherFiles = "refuse",
 ) -> Applied:
     """Applies a visual patch to its base checkpoint, and writes the result.
 

@@ -150,7 +150,7 @@ def _refuse(
     """Raises for a checkpoint that is not the base, naming the first tensor that differs."""
     if all(t.name in found and found[t.name].sha256 == t.after for t in manifest.changed):
         raise PatchError(f"patch {patch} is on {folder} already. Apply it to the base instead.")
-    differing = [n for n in sorted(expected | found) if expected.get(n) != found.get(n)]
+    differing = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]
     first = differing[0]
     raise PatchError(
         f"patch {patch} is for another base than {folder}: {len(differing)} of {len(expected)} "

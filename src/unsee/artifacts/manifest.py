@@ -151,9 +151,9 @@ def read_manifest(patch: str | Path) -> Manifest:
             f"'{patch}' is no visual patch: it needs {MANIFEST} and {TENSORS}. Give the folder "
             "that `unsee unlearn --save patch` wrote."
         )
-    for file in (path, patch / TENSORS):
-        if not is_regular(file):
-            raise PatchError(f"patch {patch}: {file.name} is not an ordinary file. {AGAIN}")
+    for part in (path, patch / TENSORS):
+        if not is_regular(part):
+            raise PatchError(f"patch {patch}: {part.name} is not an ordinary file. {AGAIN}")
     if path.stat().st_size > MOST_BYTES:
         raise PatchError(
             f"patch {patch}: {MANIFEST} has {path.stat().st_size:,} bytes; at most "

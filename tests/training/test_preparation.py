@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from support.training import assert_near, unlearned
+from unsee.errors import TrainingError
 from unsee.models.vlm import VLM
 from unsee.recipes.components import build_method
 from unsee.training.loop import STATE
@@ -71,6 +72,24 @@ def test_precision_fp32_trains_a_half_precision_checkpoint_in_float32(
     for name, parameter in exact.parameters("visual").items():
         assert torch.equal(vlm.parameters()[name], parameter.bfloat16()), name
     assert visual_only or vlm.hash("language") == frozen
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_float16_on_a_cpu_trains_in_float32(tiny_folder: Path, data: Data, precision: str) -> None:
+    vlm = VLM.load(tiny_folder, dtype=torch.float16)
+    before = vlm.hash("visual")
+    settings = replace(SETTINGS, precision=precision)  # type: ignore[arg-type]
+    build_method("vkd", {}).unlearn(vlm, data, Trainer(settings))
+    assert {p.dtype for p in vlm.parameters().values()} == {torch.float16}
+    assert all(bool(p.isfinite().all()) for p in vlm.parameters().values())
+    assert vlm.hash("visual") != before
+
+
+def test_fit_refuses_weights_that_are_not_finite(tiny: VLM, data: Data, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, lr=float("inf"), steps=1)
+    with pytest.raises(TrainingError, match=r"not finite; nothing was saved\. Lower"):
+        build_method("vkd", {}).unlearn(tiny, data, Trainer(settings, tmp_path))
+    assert not (tmp_path / STATE).exists()
 
 
 def test_attention_setting_is_applied(tiny: VLM, tiny_folder: Path, data: Data) -> None:

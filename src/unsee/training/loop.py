@@ -108,6 +108,8 @@ def fit(
                 "weights of the terms (w_forget, w_erase, ...) and the trained layers."
             )
         optimizer_step.step()
+        if _saves_after(index + 1, settings):
+            _require_finite_weights(parameters, index, folder)
         history.steps, history.last = index + 1, terms
         history.seconds = seconds_before + time.perf_counter() - started
         if log is not None:
@@ -152,11 +154,28 @@ def _saves_after(done: int, settings: TrainingSettings) -> bool:
 def _require_finite(terms: Mapping[str, float], step: int, folder: Path | None) -> None:
     bad = [name for name, value in terms.items() if not math.isfinite(value)]
     if bad:
-        kept = f" The last good state is kept in {folder / STATE}." if folder else ""
         raise TrainingError(
             f"step {step + 1}: loss term '{bad[0]}' is {terms[bad[0]]}; stopped before the update."
-            f"{kept} Lower the learning rate (--set lr=...) or that term's weight."
+            f"{_kept(folder)} Lower the learning rate (--set lr=...) or that term's weight."
         )
+
+
+def _require_finite_weights(
+    parameters: Mapping[str, nn.Parameter], step: int, folder: Path | None
+) -> None:
+    """Refuses weights that the last update has made infinite, before they are saved."""
+    for name, parameter in parameters.items():
+        if not bool(parameter.detach().isfinite().all()):
+            raise TrainingError(
+                f"step {step + 1}: the update made weights of {name} that are not finite; nothing "
+                f"was saved.{_kept(folder)} Lower the learning rate (--set lr=...)."
+            )
+
+
+def _kept(folder: Path | None) -> str:
+    """Where the last state is, if there is one."""
+    exists = folder is not None and (folder / STATE).exists()
+    return f" The last good state is kept in {folder / STATE}." if folder and exists else ""
 
 
 def _append_line(log: Path, history: TrainingHistory, rate: float) -> None:

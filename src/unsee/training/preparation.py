@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor, float16, nn
 from torch import distributed as dist
 
 from unsee.errors import ConfigError, TrainingError, first_line
@@ -71,11 +71,15 @@ def prepared_model(
 def float32_model(vlm: VLM, settings: TrainingSettings) -> Iterator[None]:
     """Holds a model in float32 for the length of the block, with `precision=fp32`.
 
-    Weights on the meta device, which were never loaded, stay as they are.
+    So is a float16 model on a CPU at any precision: in float16, AdamW's epsilon is 0 and small
+    gradients' squares are too. Weights on the meta device, which were never loaded, stay as they
+    are.
     """
+    on_cpu = vlm.device.type == "cpu"
+    masters = on_cpu and any(p.dtype == float16 for p in vlm.parameters("all").values())
     tensors = (*vlm.model.parameters(), *vlm.model.buffers())
     narrow = [t for t in tensors if t.is_floating_point() and t.itemsize < 4 and not t.is_meta]
-    with _in_float32(narrow if settings.precision == "fp32" else []):
+    with _in_float32(narrow if settings.precision == "fp32" or masters else []):
         yield
 
 

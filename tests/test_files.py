@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from unsee.errors import RunError
-from unsee.files import atomic_file, write_atomically
+from unsee.files import atomic_file, atomic_folder, write_atomically
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
@@ -54,3 +57,32 @@ def test_atomic_file_gives_concurrent_writers_different_paths(tmp_path: Path) ->
         first.touch()
         second.touch()
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from unsee.files import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as partial:
+    (partial / "half").touch()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_atomic_folder_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "m")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_folder(tmp_path / "m") as partial:
+        (partial / "whole").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_atomic_folder_keeps_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "m") as partial:
+            (partial / "weights").touch(0o600)
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "m" / "weights").stat().st_mode & 0o777 == 0o640

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unsee.errors import ModelError
 from unsee.models.checkpoint import INDEX, model_type, read_config, read_header, read_json
 from unsee.models.companions import PROCESSOR, matches, refuse_not_regular
@@ -130,7 +132,9 @@ def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:
     """Checks the dtype, sizes, layers and labels of one configuration."""
     for key in ("dtype", "torch_dtype"):
         value = section.get(key)
-        if value is not None and str(value).removeprefix("torch.") not in (*DTYPES, "auto"):
+        name_of_dtype = str(value).removeprefix("torch.")
+        known = isinstance(getattr(torch, name_of_dtype, None), torch.dtype)
+        if value is not None and name_of_dtype != "auto" and not known:
             _refuse(folder, name, key, value, f"allowed: {', '.join(DTYPES)}")
     for key in SIZES & section.keys():
         _check_number(section[key], key, name, folder, 1, MOST.get(key, LARGEST_SIZE))
@@ -161,8 +165,8 @@ def _check_processor(content: Mapping[str, Any], path: Path) -> None:
         if isinstance(value, Mapping) and key in ("image_processor", "video_processor"):
             _check_processor(value, path)
         elif key in ("size", "crop_size"):
-            kind = str(content.get("image_processor_type", content.get("processor_class", "")))
-            counts_pixels = "Qwen" in kind or "pixels" in " ".join(content)
+            # Processors with pictures of any size count their pixels instead.
+            counts_pixels = bool({"merge_size", "min_pixels", "max_pixels"} & content.keys())
             most = MOST_PIXELS if counts_pixels else LARGEST_SIDE
             _check_sides(value, key, path, most)
         elif key == "patch_size" and value is not None:

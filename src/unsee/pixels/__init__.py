@@ -131,6 +131,11 @@ def decode(source: str, path: Path | None, data: bytes | None) -> Image.Image:
 def has_several_frames(source: str, path: Path | None, data: bytes | None) -> bool:
     """Returns whether a picture is an animation or has several pages; only its header is read.
 
+    Args:
+        source: The name of the picture in errors.
+        path: Its file, or None if `data` is given.
+        data: Its bytes, or None if `path` is given.
+
     Raises:
         DataError: If it cannot be opened.
     """

@@ -107,9 +107,15 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         areas = [
             [
-                area_between(points(row["curves"][title]), points(references[row["seed"]][title]))
+                area
                 for row in own
                 if title in row["curves"] and row["seed"] in references
+                for area in [
+                    area_between(
+                        points(row["curves"][title]), points(references[row["seed"]][title])
+                    )
+                ]
+                if area is not None
             ]
             for title in ATTACKERS
         ]

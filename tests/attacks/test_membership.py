@@ -71,5 +71,6 @@ def test_membership_auc_rises_after_training_on_the_members(subject: Subject) ->
     trained = Relearn(share=1.0, steps=40, lr=3e-3, modules="all").apply(subject)
     before, after = (Membership().readings(s)[0] for s in (subject, trained))
     assert after.forget > max(before.forget, 0.8)
-    assert after.low <= after.forget <= after.high
+    # Fewer than five people have no interval.
+    assert after.low is None and after.high is None
     assert after.baseline == 0.5

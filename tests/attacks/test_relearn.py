@@ -113,6 +113,16 @@ def test_steps_to_half_recovery_equals_hand_computed_values() -> None:
     assert steps_to_half_recovery(points([(0, 0.9)]), 1.0) == 0
 
 
+def test_curves_leave_out_steps_whose_answers_were_all_broken() -> None:
+    gaps = [CurvePoint(step=0), *points([(10, 0.5), (20, 0.5)])]
+    none = points([(0, 0.0), (10, 0.0), (20, 0.0)])
+    assert area_between(gaps, none) == pytest.approx(0.5)
+    assert area_between([CurvePoint(step=0)], none[:1]) is None
+    assert steps_to_half_recovery(gaps, 1.0) == 10
+    with pytest.raises(ConfigError, match="different steps"):
+        area_between(none, points([(0, 0.0)]))
+
+
 def test_outcome_compares_the_curves(tiny: VLM, data: Data) -> None:
     attack = Relearn(steps=2, checkpoints=())
     curve = attack.curve(tiny, data.forget, probability_of(data))

@@ -17,6 +17,7 @@ from support.published import WRITERS, config, open_benchmark, replace_value
 from unsee.benchmarks import BENCHMARKS, Scoring
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.metrics import METRICS
+from unsee.metrics.names import NAMING
 from unsee.recipes.evaluate import EvaluationRequest
 from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.sources import read_samples
@@ -165,7 +166,9 @@ def test_run_of_a_recipe_works_on_each_benchmark(
     assert shared
     assert all(summary["measures"][key]["better"] == declared[key] for key in shared)
     if name == "mllmu":
-        assert summary["measures"]["forget/vqa/accuracy"]["n"] == 1
+        letters = summary["measures"]["forget/vqa/accuracy"]
+        # The random weights' answer to the one choice may be empty, and so unscored.
+        assert letters["n"] + letters["n_unscored"] == 1
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -202,7 +205,9 @@ def test_commands_of_the_docs_run(
     found = unsee(*(tiny_folder if w == "MODEL" else w for w in words), "--json")
     if "--metrics" in words:
         asked = words[words.index("--metrics") + 1].split(",")
-        assert {key.rpartition("/")[2] for key in found["measures"]} == set(asked)
+        measured = {key.rpartition("/")[2] for key in found["measures"]}
+        # Naming is measured wherever answers are generated and names are known.
+        assert measured - (set(NAMING) - set(asked)) == set(asked)
 
 
 def test_docs_have_a_command_for_every_benchmark_and_metric() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from unsee.data.digests import data_hash
 from unsee.data.selection import check_disjoint, split_holdout
 from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.metrics.accuracy import true_option
 from unsee.recipes.sources import make_data, read_samples
 from unsee.types import Data, Picture, Sample
 
@@ -91,7 +92,7 @@ def test_flat_folder_is_one_concept(tmp_path: Path) -> None:
 def test_tables_of_every_kind_give_the_same_samples(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     draw(tmp_path / "b.png", 1)
-    rows = [row(), row("b.png", task="classification", choices=["x", "y"]), row(None)]
+    rows = [row(), row("b.png", task="classification", choices=["Ada.", "y"]), row(None)]
     jsonl(tmp_path / "s.jsonl", *rows)
     for name, separator in (("s.csv", ","), ("s.tsv", "\t")):
         with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as file:
@@ -107,7 +108,7 @@ def test_tables_of_every_kind_give_the_same_samples(tmp_path: Path) -> None:
     wanted = [
         Sample("1", "Who?", "Ada.", Picture.from_path(tmp_path / "a.png"), "Ada"),
         Sample(
-            "2", "Who?", "Ada.", Picture.from_path(tmp_path / "b.png"), "Ada", ("x", "y"),
+            "2", "Who?", "Ada.", Picture.from_path(tmp_path / "b.png"), "Ada", ("Ada.", "y"),
             "classification",
         ),
         Sample("3", "Who?", "Ada.", None, "Ada"),
@@ -241,7 +242,7 @@ def test_path_relative_to_the_wrong_folder(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_wrong_column(tmp_path: Path, column: str, wrong: str) -> None:
     draw(tmp_path / "a.png")
-    good = row(choices=["x", "y"])
+    good = row(choices=["Ada.", "y"])
     table = jsonl(tmp_path / "s.jsonl", {wrong if k == column else k: v for k, v in good.items()})
     text = message(table)
     assert str(table) in text
@@ -281,6 +282,19 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
         ({"task": "essay"}, "Allowed: generation, cloze, classification"),
         ({"choices": "a|b"}, 'it must be a list of texts, such as ["baker", "nurse"]'),
         ({"choices": [1, 2]}, "it must be a list of texts"),
+        (
+            {"task": "classification", "choices": ["baker", "nurse"], "answer": "C"},
+            "answer 'C' is not among the choices. Give a letter A to B, or the text of one",
+        ),
+        (
+            {"task": "classification", "choices": ["baker", "nurse"], "answer": "a pilot"},
+            "answer 'a pilot' is not among the choices",
+        ),
+        ({"task": "classification", "answer": "banker"}, "Give a letter A to Z."),
+        (
+            {"task": "ranking", "choices": ["baker", "nurse"], "answer": "A"},
+            "Give the text of one of the choices.",
+        ),
     ],
 )
 def test_bad_value(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -289,6 +303,14 @@ def test_bad_value(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     text = message(table)
     assert text.startswith(f"{table}, line 2: ")
     assert words in text
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B: nurse", "Nurse", " nurse "])
+def test_answer_of_a_choice_is_a_letter_or_an_option(tmp_path: Path, answer: str) -> None:
+    draw(tmp_path / "a.png")
+    chosen = row(task="classification", choices=["baker", "nurse"], answer=answer)
+    (sample,) = read_samples(jsonl(tmp_path / "s.jsonl", chosen))
+    assert sample.answer == answer and true_option(sample) == 1
 
 
 def test_all_bad_rows_at_once_but_ten_at_most(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import evaluate
-from unsee.evaluation.generation import answer_nlls
+from unsee.evaluation.generation import answer_limit, answer_nlls, answers, generate
 from unsee.metrics import reference_metrics
+from unsee.metrics.letters import LETTER_RULES
+from unsee.metrics.names import NAMING, People
 from unsee.models.vlm import VLM
 from unsee.types import Data, Sample
 
@@ -39,12 +42,19 @@ def test_evaluate_measures_splits_and_modalities(tiny: VLM, data: Data) -> None:
     measures = evaluation.measures
     assert measures["forget/vqa/accuracy"].better == "reference"
     assert measures["retain/text/accuracy"].better == "higher"
-    assert measures["forget/vqa/accuracy"].n == len(data.forget)
-    assert measures["forget/vqa/cloze"].n == sum(s.task == "cloze" for s in data.forget)
+    # The random weights' answers have no end: what a cut answer leaves open is unscored.
+    asked = [row for row in evaluation.rows if row["split"] == "forget"]
+    scored = [row for row in asked if row["scores"]["accuracy"] is not None]
+    assert len(asked) == len(data.forget) and len(scored) >= 9
+    assert all(row["fault"] in ("cut", "empty") for row in asked if row not in scored)
+    accuracy, cloze = measures["forget/vqa/accuracy"], measures["forget/vqa/cloze"]
+    assert (accuracy.n, accuracy.n_unscored) == (len(scored), len(asked) - len(scored))
+    assert cloze.n + cloze.n_unscored == sum(s.task == "cloze" for s in data.forget)
     assert "forget/text/accuracy" not in measures
-    assert set(evaluation.rows[0]["scores"]) == {"accuracy", "rouge_l", "probability"}
-    total = sum(r["scores"]["accuracy"] for r in evaluation.rows if r["split"] == "forget")
-    assert measures["forget/vqa/accuracy"].value == pytest.approx(total / len(data.forget))
+    row = evaluation.rows[0]
+    assert set(row["scores"]) == {"accuracy", "rouge_l", "probability"}
+    mean = sum(row["scores"]["accuracy"] for row in scored)
+    assert measures["forget/vqa/accuracy"].value == pytest.approx(mean / len(scored))
 
 
 def test_evaluate_counts_samples_without_a_true_answer_as_unscored(tiny: VLM, data: Data) -> None:
@@ -85,3 +95,58 @@ def test_evaluate_computes_truth_ratios_from_likelihoods_of_alternatives(
 def test_evaluate_refuses_a_comparison_without_its_reference(tiny: VLM, data: Data) -> None:
     with pytest.raises(ConfigError, match="unsee finetune"):
         evaluate(tiny, {"forget": data.forget}, metrics=["ks"])
+
+
+def test_broken_weights_are_counted_and_never_scored(tiny: VLM, data: Data) -> None:
+    with torch.no_grad():
+        next(iter(tiny.parameters().values())).view(-1)[0] = math.nan
+    asked = [s for s in data.forget if s.picture is not None]
+    found = evaluate(tiny, {"forget": asked})
+    assert {row["fault"] for row in found.rows} == {"non_finite"}
+    for estimate in found.measures.values():
+        assert (estimate.value, estimate.n) == (None, 0) and estimate.n_unscored > 0
+    text = [replace(s, picture=None) for s in asked if s.task == "generation"]
+    assert all("fault" not in r or r["fault"] == "cut" for r in evaluate(tiny, {"t": text}).rows)
+
+
+def test_answer_limit_leaves_room_for_the_longest_true_answer(tiny: VLM, data: Data) -> None:
+    short = [replace(data.forget[0], answer="this is Ada Berg")]
+    assert answer_limit(tiny, short) == answer_limit(tiny, []) == 24
+    long = [replace(data.forget[0], answer="this is Ada Berg " * 20)]
+    tokens = tiny.processor.tokenizer(long[0].answer, add_special_tokens=False).input_ids
+    assert answer_limit(tiny, [*short, *long]) == len(tokens) + 1 > 80
+
+
+def test_an_answer_cut_within_the_truth_is_unscored(tiny: VLM, data: Data) -> None:
+    asked = [s for s in data.forget if s.task == "generation"]
+    texts = generate(tiny, asked, max_new_tokens=12)
+    known = [replace(s, answer=t) for s, t in zip(asked, texts, strict=True) if len(t) > 9]
+    assert known
+    found = evaluate(tiny, {"forget": known}, metrics=["accuracy"], max_new_tokens=6)
+    for row in found.rows:
+        assert (row["fault"], row["scores"]["accuracy"]) == ("cut", None)
+    assert found.measures["forget/vqa/accuracy"].n_unscored == len(known)
+    tiny.model.generation_config.eos_token_id = None
+    endless = answers(tiny, known, max_new_tokens=6, score_answers=False)
+    assert [answer.fault for answer in endless] == [None] * len(known)
+
+
+def test_naming_is_scored_where_people_are_given(tiny: VLM, data: Data) -> None:
+    splits = {"forget": data.forget, "retain": data.retain}
+    people = People.of(splits, ["forget"])
+    assert people.forgotten and people.kept
+    found = evaluate(tiny, splits, metrics=["accuracy"], people=people, max_new_tokens=2)
+    for name in NAMING:
+        measure = found.measures[f"forget/vqa/{name}"]
+        assert measure.better == "lower" and measure.n + measure.n_unscored > 0
+    silent = evaluate(tiny, splits, metrics=["probability"], people=people)
+    assert not any(key.rpartition("/")[2] in NAMING for key in silent.measures)
+
+
+def test_letter_rule_is_that_of_accuracy(tiny: VLM, data: Data) -> None:
+    asked = [s for s in data.forget if s.task == "classification"]
+    for rule in LETTER_RULES:
+        found = evaluate(
+            tiny, {"forget": asked}, metrics=["accuracy"], letter_rule=rule, max_new_tokens=2
+        )
+        assert found.measures["forget/vqa/accuracy"].n + 0 <= len(asked)

@@ -55,7 +55,7 @@ def test_score_without_a_true_answer_is_nan(name: str) -> None:
 @pytest.mark.parametrize("name", SET_METRICS)
 @pytest.mark.parametrize("forgetting", [False, True])
 def test_set_metric_is_bounded_and_independent_of_group_order(name: str, forgetting: bool) -> None:
-    rows = score_rows([0.0, 1.0, 1.0, 1.0, 0.3, 0.6, 0.9, 0.2, 0.0, 0.0, 0.7, 0.4])
+    rows = score_rows([0.0, 1.0, 1.0, 1.0, 0.3, 0.6, 0.9, 0.2, 0.0, 0.0, 0.7, 0.4], people=6)
     measure = set_estimate(name, rows, forgetting)
     assert measure.value is not None and measure.low is not None and measure.high is not None
     assert 0 <= measure.low <= measure.value <= measure.high <= 1

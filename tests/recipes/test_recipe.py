@@ -67,6 +67,13 @@ def test_one_layer_needs_no_brackets() -> None:
     assert method.keep_layers == ("projector",)  # type: ignore[attr-defined]
 
 
+def test_max_new_tokens_is_part_of_the_identity_only_where_it_is_given() -> None:
+    assert "max_new_tokens" not in make_recipe().identity()
+    assert "max_new_tokens: 82" in make_recipe({"max_new_tokens": 82}).identity()
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        make_recipe({"max_new_tokens": 0})
+
+
 def test_every_mistake_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         make_recipe(

@@ -194,3 +194,57 @@ def test_verdict_uses_another_metric_where_accuracy_is_absent() -> None:
     }
     text = said(retain_only=None, **parts)
     assert "asked about pictures of the 4 people the model reaches 10 % ROUGE-L" in text
+
+
+def faulty(**counts: int) -> dict[str, Any]:
+    return {"unlearned": {"forget_holdout/vqa": {"answers": 36, **counts}}}
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"non_finite": 1}, "1 of 36 times its output is not a number"),
+        ({"empty": 20}, "20 of 36 answers are empty"),
+        ({"cut": 30}, "30 of 36 answers have no end"),
+    ],
+)
+@pytest.mark.parametrize("after", [None, 0.0])
+def test_verdict_does_not_call_a_broken_model_forgotten(
+    counts: dict[str, int], words: str, after: float | None
+) -> None:
+    text = said(faults=faulty(**counts), **models(forget=(after, 0.95, 0.03)))
+    assert text.startswith("Broken: ") and words in text and "not forgetting" in text
+
+
+@pytest.mark.parametrize("counts", [{"empty": 3}, {"cut": 18}, {}])
+def test_verdict_of_few_broken_answers_is_that_of_the_others(counts: dict[str, int]) -> None:
+    text = said(faults=faulty(**counts), **models(forget=(0.02, 0.95, 0.03)))
+    assert text.startswith("Forgotten: ")
+
+
+def test_verdict_compares_answers_without_an_end_with_those_before() -> None:
+    faults = {**faulty(cut=36), "target": faulty(cut=30)["unlearned"]}
+    assert said(faults=faults, **models(forget=(0.02, 0.95, 0.03))).startswith("Forgotten: ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("names_forgotten", "names another of them in 61 % of its answers"),
+        ("names_kept", "names a person who is to be kept in 61 % of its answers"),
+    ],
+)
+def test_verdict_does_not_call_a_renamed_person_forgotten(metric: str, words: str) -> None:
+    parts = models(forget=(0.02, 0.95, 0.03))
+    key = f"forget_holdout/vqa/{metric}"
+    for after, headline in ((0.61, "Renamed: "), (0.12, "Forgotten: ")):
+        for part, value in (("measures", after), ("target", 0.0), ("reference", 0.03)):
+            parts[part][key] = measured(value)
+        text = said(**parts)
+        assert text.startswith(headline)
+        assert (words in text) == (headline == "Renamed: ")
+    # A model that never saw them names others as often: no sign of a name carried over.
+    parts["reference"][key] = parts["measures"][key] = measured(0.61)
+    assert said(**parts).startswith("Forgotten: ")
+    del parts["reference"][key]
+    assert said(**parts).startswith("Renamed: ")

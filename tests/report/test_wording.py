@@ -33,6 +33,8 @@ def test_wording_formats_durations_sizes_and_scores() -> None:
     assert wording.way("accuracy", 0.95, 0.02) == "95 \N{RIGHTWARDS ARROW} 2 %"
     assert wording.way("rouge_l", None, 0.5) == "0.50"
     assert wording.score("accuracy", None) == "unscored"
+    said = [wording.steps(n) for n in (15.3125, 99.5, 7.53125, 1.0, 0.4, 0)]
+    assert said == ["15 steps", "100 steps", "7.5 steps", "1 step", "0.4 steps", "0 steps"]
 
 
 def test_wording_same_ignores_case_spaces_and_the_final_stop() -> None:

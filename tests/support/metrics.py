@@ -7,13 +7,16 @@ from functools import partial
 
 from unsee.evaluation.bootstrap import estimate_set
 from unsee.metrics import METRICS, Output, SetMetric
+from unsee.metrics.names import NAMING
 from unsee.types import Estimate, Sample
 
 SENTENCE = Sample("1", "Where?", "Ada Berg lives in Oslo.", None, "Ada Berg")
 CLOZE = Sample("2", "[Blank]", "baker", None, "Ada Berg", (), "cloze")
 LETTER = Sample("3", "Which?", "B", None, "Ada Berg", ("a", "b"), "classification")
+JOB = Sample("4", "Which?", "B", None, "Ada Berg", ("baker", "nurse"), "classification")
 
-SAMPLE_METRICS = [n for n, m in METRICS.items() if not issubclass(m, SetMetric)]
+# No score of the naming metrics is best: it depends on the people of the data.
+SAMPLE_METRICS = [n for n, m in METRICS.items() if not issubclass(m, SetMetric) and n not in NAMING]
 SET_METRICS = [n for n, m in METRICS.items() if issubclass(m, SetMetric)]
 
 
@@ -22,17 +25,18 @@ def score(name: str, sample: Sample, text: str = "", nll: float = math.nan) -> f
     return METRICS.get(name)().score(sample, Output(text, nll))
 
 
-def score_rows(values: list[float]) -> list[dict[str, object]]:
-    """Returns pairs of rows, with and without picture, of four people.
+def score_rows(values: list[float], people: int = 4) -> list[dict[str, object]]:
+    """Returns pairs of rows, with and without picture.
 
     Args:
         values: One a row: the value of every score that a set metric depends on; NaN is unscored.
+        people: Number of people that the pairs are about, in turn.
     """
     names = {n for name in SET_METRICS for n in METRICS.get(name).depends_on}  # type: ignore[attr-defined]
     return [
         {
             "id": f"{i}",
-            "concept": f"p{i // 2 % 4}",
+            "concept": f"p{i // 2 % people}",
             "group": f"g{i // 2}",
             "modality": ("vqa", "text")[i % 2],
             "task": "generation",

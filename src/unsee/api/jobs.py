@@ -54,7 +54,8 @@ class EvaluateOptions(TypedDict, total=False):
         target: The model before unlearning; evaluated on the same data.
         reference: Reference model, trained without images of the forgotten people.
         patch: Visual patch to apply to the model in memory.
-        max_new_tokens: Longest answer to generate (tokens); default: 24, or the benchmark's.
+        max_new_tokens: Longest answer to generate (tokens); default: the benchmark's, or room for
+            the longest true answer.
         tasks_path: Folder of further tasks in lm-eval's YAML format.
         limit: Largest number of samples for each task.
         shots: Few-shot examples; default: what each task says.

@@ -144,16 +144,17 @@ class Card:
         rows = [
             [
                 key,
-                f"{measure.value:.3f}",
-                f"{measure.low:.3f} to {measure.high:.3f}",
+                "none" if measure.value is None else f"{measure.value:.3f}",
+                _interval(measure),
                 str(measure.n),
+                str(measure.n_unscored),
             ]
             for key, measure in self.measures.items()
-            if measure.value is not None and measure.low is not None and measure.high is not None
+            if measure.value is not None or measure.n_unscored
         ]
         if not rows:
             return []
-        table = Table(["measure", "value", "95 % interval", "n"], rows)
+        table = Table(["measure", "value", "95 % interval", "n", "unscored"], rows)
         return [f"## Measures\n\n{table.markdown().rstrip()}"]
 
     def _command(self) -> str:
@@ -236,3 +237,10 @@ def _digests(samples: Iterable[Sample]) -> list[str]:
 
 def _joint(digests: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _interval(measure: Measure) -> str:
+    """The interval of a measure; means over fewer than five people have none."""
+    if measure.low is None or measure.high is None:
+        return "none"
+    return f"{measure.low:.3f} to {measure.high:.3f}"

@@ -78,8 +78,8 @@ class LeakageReading:
     Attributes:
         name: Name of the quantity, such as "min_k AUC".
         forget: Value for the forgotten people, 0..1.
-        low: Lower end of the 95 % interval of `forget`.
-        high: Upper end of the 95 % interval of `forget`.
+        low: Lower end of the 95 % interval of `forget`; None for too few people.
+        high: Upper end of the interval; None for too few people.
         n: Number of samples or pictures of the forgotten people that it is computed from.
         retain: Value for the other people; None if it cannot be computed.
         baseline: Expected value for a model that leaks nothing.
@@ -88,8 +88,8 @@ class LeakageReading:
 
     name: str
     forget: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     retain: float | None
     baseline: float

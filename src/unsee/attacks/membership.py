@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
-from unsee.evaluation.bootstrap import bootstrap_interval, group_rows
+from unsee.evaluation.bootstrap import concept_interval, group_rows
 from unsee.losses import IGNORE, nll
 from unsee.types import Sample
 
@@ -60,7 +60,7 @@ class Membership(Attack):
         >>> (reading,) = Membership(scores=("loss",), most=6).readings(subject)
         >>> reading.name, reading.n, reading.baseline
         ('loss AUC', 6, 0.5)
-        >>> reading.low <= reading.forget <= reading.high
+        >>> 0 <= reading.forget <= 1
         True
     """
 
@@ -201,8 +201,8 @@ def _interval(
     others: np.ndarray,
     member_samples: Sequence[Sample],
     other_samples: Sequence[Sample],
-) -> tuple[float, float]:
-    """Returns the 95 % interval of the AUC, bootstrapped over the people of both groups."""
+) -> tuple[float | None, float | None]:
+    """Returns the 95 % interval of the AUC over the people of both groups."""
     people, other_people = (
         group_rows(sample.concept or sample.id for sample in samples)
         for samples in (member_samples, other_samples)
@@ -213,10 +213,13 @@ def _interval(
         other_rows = np.concatenate([other_people[i] for i in others_drawn])
         return auc(members[rows], others[other_rows])
 
-    return bootstrap_interval(
+    value = auc(members, others)
+    # At 0 or 1 every pair of a member and a non-member has the same outcome.
+    return concept_interval(
         resampled,
         [len(people), len(other_people)],
-        value=auc(members, others),
+        value=value,
+        all_equal=value in (0.0, 1.0),
         resamples=RESAMPLES,
     )
 

@@ -97,8 +97,8 @@ class Probe(Attack):
                 LeakageReading(
                     f"{name} accuracy",
                     float(np.mean(correct)),
-                    accuracy.low or 0.0,
-                    accuracy.high or 0.0,
+                    accuracy.low,
+                    accuracy.high,
                     len(correct),
                     float(np.mean(control_correct)) if control_correct else None,
                     float(np.mean(random_correct)),

@@ -96,6 +96,7 @@ class Relearn(Attack):
         samples: Sequence[Sample],
         score: Callable[[VLM], Mapping[str, Any]],
         start: Mapping[str, Any] | None = None,
+        scorable: bool = False,
     ) -> list[CurvePoint]:
         """Attacks a copy of the model and scores it on the way.
 
@@ -104,6 +105,8 @@ class Relearn(Attack):
             samples: All forget samples; the attacker gets a fraction `share` of their pictures.
             score: Returns the scores of a model; called at every checkpoint.
             start: The scores before the attack, if they are already known.
+            scorable: Whether a missing score before the attack says that the model's answers are
+                broken, since held-out questions have true answers.
 
         Returns:
             One point per checkpoint, the first at step 0.
@@ -118,7 +121,7 @@ class Relearn(Attack):
                 "Give a table with columns image, question, answer, concept."
             )
         curve = [CurvePoint(step=0, **(score(vlm) if start is None else start))]
-        if curve[0].value is None:
+        if curve[0].value is None and not scorable:
             raise DataError(
                 "the relearning attack has nothing to score: no held-out question about the "
                 "forgotten people has a true answer. Fill in the column 'answer'."
@@ -234,8 +237,11 @@ def attacker_settings(steps: int, lr: float, batch_size: int, seed: int) -> Trai
     )
 
 
-def area_between(curve: Curve, reference: Curve) -> float:
+def area_between(curve: Curve, reference: Curve) -> float | None:
     """Returns the mean of curve minus reference over the attack's steps (trapezoids), -1 to 1.
+
+    Steps at which a model's answers were all broken, and so unscored, are left out; None if no
+    step is left.
 
     Raises:
         ConfigError: If the two were not scored at the same steps.
@@ -246,10 +252,16 @@ def area_between(curve: Curve, reference: Curve) -> float:
         >>> area_between(curve, flat)
         0.25
     """
-    steps = [point.step for point in curve]
-    if steps != [point.step for point in reference]:
+    if [point.step for point in curve] != [point.step for point in reference]:
         raise ConfigError("two recovery curves were scored at different steps.")
-    gaps = [_value(a) - _value(b) for a, b in zip(curve, reference, strict=True)]
+    scored = [
+        (a.step, a.value - b.value)
+        for a, b in zip(curve, reference, strict=True)
+        if a.value is not None and b.value is not None
+    ]
+    if not scored:
+        return None
+    steps, gaps = zip(*scored, strict=True)
     if len(steps) == 1:
         return float(gaps[0])
     area = sum(
@@ -266,21 +278,19 @@ def steps_to_half_recovery(curve: Curve, target: float) -> float | None:
         target: The target model's score.
 
     Returns:
-        The number of steps; None if half of the score is never reached.
+        The number of steps; None if half of the score is never reached. Unscored points are left
+        out.
     """
     half = target / 2
-    previous: CurvePoint | None = None
+    previous: tuple[int, float] | None = None
     for point in curve:
-        if _value(point) >= half:
+        if point.value is None:
+            continue
+        if point.value >= half:
             if previous is None:
                 return float(point.step)
-            fraction = (half - _value(previous)) / (_value(point) - _value(previous))
-            return float(previous.step + fraction * (point.step - previous.step))
-        previous = point
+            step, value = previous
+            fraction = (half - value) / (point.value - value)
+            return float(step + fraction * (point.step - step))
+        previous = (point.step, point.value)
     return None
-
-
-def _value(point: CurvePoint) -> float:
-    if point.value is None:
-        raise DataError(f"a recovery curve has no score at step {point.step}.")
-    return point.value

@@ -48,10 +48,12 @@ class Scoring:
     Attributes:
         metric: A registered metric's name; one that compares with no reference model.
         max_new_tokens: Longest answer that is generated, in tokens.
+        letter_rule: As in `Benchmark`; a run takes its benchmark's.
     """
 
     metric: str = "accuracy"
     max_new_tokens: int = 24
+    letter_rule: str | None = None
 
 
 class Benchmark:
@@ -67,7 +69,10 @@ class Benchmark:
             differently.
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
-        max_new_tokens: Longest answer that is generated, in tokens.
+        max_new_tokens: Longest answer that is generated, in tokens; None leaves room for the
+            longest true answer.
+        letter_rule: How `accuracy` finds the option that an answer chooses, a name of
+            `unsee.metrics.letters.LETTER_RULES`; None is the default.
         attacked: The split that a relearning attacker trains on, if `held_out` scores the attack.
         relearning: How the attack is scored on "forget_holdout" (high if it is known) and
             "retain_holdout"; by default, exact answers of up to 24 tokens.
@@ -88,7 +93,8 @@ class Benchmark:
     forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "train_forget")
     measures: ClassVar[tuple[Measure, ...]] = ()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
-    max_new_tokens: ClassVar[int] = 24
+    max_new_tokens: ClassVar[int | None] = None
+    letter_rule: ClassVar[str | None] = None
     attacked: ClassVar[str] = ""
     relearning: ClassVar[Mapping[str, Scoring]] = {}
     rate_scale: ClassVar[float] = 1.0

@@ -29,6 +29,7 @@ class Published(Benchmark):
     attacked: ClassVar[str] = "train_forget"
     published_shots: ClassVar[int | None] = None
     concept_kind: ClassVar[str] = "people"
+    letter_rule: ClassVar[str | None] = "mllmu"
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Stores arguments that `open` has validated."""

@@ -51,7 +51,11 @@ def evaluate(
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Longest answer to generate. Default: 24, or the benchmark's."),
+        typer.Option(
+            min=1,
+            help="Longest answer to generate (tokens). Default: the benchmark's, or room for the "
+            "longest true answer.",
+        ),
     ] = None,
     tasks: Annotated[
         str | None,

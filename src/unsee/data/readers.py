@@ -196,16 +196,36 @@ def _sample(
         raise DataError("concept is empty. Say who or what is to be forgotten.")
     if task not in TASKS:
         raise DataError(f"task '{shorten(task)}' is unknown. Allowed: {', '.join(TASKS)}.")
+    choices = _choices(row.get("choices"))
+    _check_choice(task, answer, choices)
     return Sample(
         id=_text(row, "id") or number,
         question=question,
         answer=answer,
         picture=shown[0] if shown else None,
         concept=unicodedata.normalize("NFC", concept) or None,
-        choices=_choices(row.get("choices")),
+        choices=choices,
         task=task,  # type: ignore[arg-type]
         further=tuple(shown[1:]),
     )
+
+
+def _check_choice(task: str, answer: str, choices: tuple[str, ...]) -> None:
+    """Refuses a choice whose answer is none of its options, which every model would get wrong."""
+    if not answer or task not in ("classification", "ranking"):
+        return
+    texts = [" ".join(choice.split()).casefold() for choice in choices]
+    if " ".join(answer.split()).casefold() in texts:
+        return
+    # "B", "(B)" or "B: nurse", and not the article of "a pilot".
+    letter = re.fullmatch(r"[\W_]*([A-Za-z])(?:(?!\s)[\W_].*)?", answer.strip(), re.DOTALL)
+    last = chr(ord("A") + min(len(choices) or 26, 26) - 1)
+    if task == "classification" and letter and letter[1].upper() <= last:
+        return
+    allowed = "the text of one of the choices"
+    if task == "classification":
+        allowed = f"a letter A to {last}" + (f", or {allowed}" if choices else "")
+    raise DataError(f"answer {quoted(answer)} is not among the choices. Give {allowed}.")
 
 
 def _text(row: dict[str, Any], column: str) -> str:

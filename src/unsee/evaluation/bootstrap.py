@@ -16,6 +16,9 @@ RESAMPLES = 1000
 # A set metric is computed again for every resample, which takes longer.
 SET_RESAMPLES = 300
 
+# Fewer people than this are too few to resample: there is no interval then.
+MIN_CONCEPTS = 5
+
 
 def bootstrap_interval(
     statistic: Callable[..., float],
@@ -49,6 +52,61 @@ def bootstrap_interval(
     return (low, high) if value is None else (min(low, value), max(high, value))
 
 
+def exact_bounds(value: float, count: int) -> tuple[float, float]:
+    """Returns the exact 95 % interval (Clopper-Pearson) of a mean of 0 or 1, as (low, high).
+
+    All resamples of equal scores are equal, so that the bootstrap would call a score of 0 or 1
+    certain. The bounds hold for any scores in 0..1.
+
+    Args:
+        value: The mean: 0 or 1.
+        count: Number of independent observations, such as people.
+
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+
+    Example:
+        >>> low, high = exact_bounds(0.0, 10)
+        >>> low, round(high, 3)
+        (0.0, 0.308)
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(value * count), count).proportion_ci(0.95, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def concept_interval(
+    statistic: Callable[..., float],
+    sizes: Sequence[int],
+    *,
+    value: float,
+    all_equal: bool,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float | None, float | None]:
+    """Returns the 95 % interval of a measure over people, as (low, high).
+
+    It is bootstrapped; of scores that are all 0 or all 1 it is exact, with people as the
+    observations. There is none for fewer than `MIN_CONCEPTS` people, nor for a value of 0 or 1
+    that is not a mean of equal scores and that no resample changes.
+
+    Args:
+        statistic: As in `bootstrap_interval`.
+        sizes: Number of people in each group.
+        value: The measure.
+        all_equal: Whether `value` is the mean of scores that all equal it.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+    """
+    if min(sizes) < MIN_CONCEPTS:
+        return None, None
+    at_edge = value in (0.0, 1.0)
+    if at_edge and all_equal:
+        return exact_bounds(value, min(sizes))
+    low, high = bootstrap_interval(statistic, sizes, value=value, resamples=resamples, seed=seed)
+    return (None, None) if at_edge and low == high else (low, high)
+
+
 def group_rows(concepts: Iterable[str]) -> list[Int[np.ndarray, " rows"]]:
     """Returns the row numbers of each concept, in order of first appearance.
 
@@ -65,10 +123,10 @@ def group_rows(concepts: Iterable[str]) -> list[Int[np.ndarray, " rows"]]:
 def estimate(
     scores: Sequence[float], concepts: Sequence[str], better: Better, seed: int = 0
 ) -> Estimate:
-    """Returns the mean score with its 95 % bootstrap interval.
+    """Returns the mean score with its 95 % interval.
 
     Whole concepts are resampled, since the answers to questions about one person depend on each
-    other.
+    other. See `concept_interval` for means of 0 and 1, and for few concepts.
 
     Args:
         scores: One score per sample; NaN means unscored, which is left out and counted.
@@ -77,11 +135,12 @@ def estimate(
         seed: Seed of the resampling.
 
     Example:
-        Two people, with mean scores of 0.5 and 1.
+        Five people, of whom one answers half of the questions right.
 
-        >>> measure = estimate([1, 0, 1, 1], ["Ada", "Ada", "Bo", "Bo"], "lower")
-        >>> measure.value, measure.low, measure.high, measure.n
-        (0.75, 0.5, 1.0, 4)
+        >>> people = ["Ada", "Ada", "Bo", "Cy", "Di", "Ed"]
+        >>> measure = estimate([1, 0, 0, 0, 0, 0], people, "lower")
+        >>> round(measure.value, 3), measure.low, round(measure.high, 3), measure.n
+        (0.167, 0.0, 0.375, 6)
     """
     scored = [(s, c) for s, c in zip(scores, concepts, strict=True) if not math.isnan(s)]
     unscored = len(scores) - len(scored)
@@ -99,14 +158,17 @@ def estimate(
         return float(sums[drawn].sum() / counts[drawn].sum())
 
     value = float(sums.sum() / counts.sum())
-    low, high = bootstrap_interval(mean, [len(positions)], value=value, seed=seed)
+    all_equal = all(score == value for score, _ in scored)
+    low, high = concept_interval(
+        mean, [len(positions)], value=value, all_equal=all_equal, seed=seed
+    )
     return Estimate(value, low, high, len(scored), unscored, better)
 
 
 def estimate_set(
     units: Sequence[Unit], combine: Callable[[np.ndarray], float], better: Better, seed: int = 0
 ) -> Estimate:
-    """Returns a set metric's value with its 95 % bootstrap interval over concepts.
+    """Returns a set metric's value with its 95 % interval over concepts.
 
     Args:
         units: The observations. One whose values are all NaN is unscored: left out and counted.
@@ -125,7 +187,13 @@ def estimate_set(
         return combine(values[np.concatenate([groups[i] for i in drawn])])
 
     value = combine(values)
-    low, high = bootstrap_interval(
-        resampled, [len(groups)], value=value, resamples=SET_RESAMPLES, seed=seed
+    low, high = concept_interval(
+        resampled,
+        [len(groups)],
+        value=value,
+        # The mean of one score per unit; a comparison of two models is no such mean.
+        all_equal=values.shape[1] == 1 and bool((values == value).all()),
+        resamples=SET_RESAMPLES,
+        seed=seed,
     )
     return Estimate(value, low, high, len(scored), unscored, better)

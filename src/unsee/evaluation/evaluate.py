@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from unsee.evaluation.bootstrap import estimate, estimate_set
-from unsee.evaluation.generation import answer_and_score, answer_nlls
+from unsee.evaluation.generation import MIN_NEW_TOKENS, answer_limit, answer_nlls, answers
 from unsee.metrics import (
+    METRICS,
     Metric,
     Output,
     SetMetric,
@@ -19,6 +20,8 @@ from unsee.metrics import (
     row_score,
     select_metrics,
 )
+from unsee.metrics.accuracy import Accuracy
+from unsee.metrics.names import NAMING, People
 from unsee.models.vlm import VLM
 from unsee.types import Better, Estimate, Sample
 
@@ -48,7 +51,9 @@ def evaluate(
     reference: Sequence[Mapping[str, Any]] | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
     batch_size: int = 64,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
+    people: People | None = None,
+    letter_rule: str | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Evaluation:
@@ -65,9 +70,19 @@ def evaluate(
         tasks: Restricts a metric, by its name, to these tasks; metrics that are not named are
             reported on all tasks that they apply to.
         batch_size: Number of samples that are generated or scored at once.
-        max_new_tokens: Maximum length of an answer, in tokens.
+        max_new_tokens: Maximum length of an answer, in tokens; by default there is room for the
+            longest true answer of the splits.
+        people: The names that `names_forgotten` and `names_kept` look for. If given, both are
+            scored wherever answers are generated; by default they are scored if they are among
+            `metrics`, with the people in the splits.
+        letter_rule: How `accuracy` finds the option that an answer chooses, a name of
+            `unsee.metrics.letters.LETTER_RULES`; by default "stated".
         on_batch: Called after every split with the number of samples done and of all samples.
         on_rows: Called after every split with its rows.
+
+    Answers of logits that are not finite and empty answers are unscored, not wrong; so are those
+    that were cut by the limit where another length could have made them right. The row's "fault"
+    says so.
 
     Raises:
         UnknownNameError: If a metric is not registered.
@@ -81,14 +96,27 @@ def evaluate(
         >>> evaluation.measures["forget/vqa/probability"].n == len(evaluation.rows) == 18
         True
     """
-    selected, reported = select_metrics(metrics or DEFAULT_METRICS, reference is not None)
+    names = list(metrics or DEFAULT_METRICS)
+    if people is not None and any(METRICS.get(name).reads == "text" for name in names):
+        names += NAMING
+    selected, reported = select_metrics(names, reference is not None)
+    away = [name for name in splits if is_forgetting(name, forgetting)]
+    for metric in selected:
+        if metric.name in NAMING:
+            metric.people = people or People.of(splits, away)  # type: ignore[attr-defined]
+        if metric.name == "accuracy" and letter_rule is not None:
+            cast(Accuracy, metric).letter_rule = letter_rule
     sample_metrics = [metric for metric in selected if not isinstance(metric, SetMetric)]
     set_metrics = [metric for metric in selected if isinstance(metric, SetMetric)]
+    if max_new_tokens is None:
+        every = [sample for samples in splits.values() for sample in samples]
+        generates = any(metric.reads == "text" for metric in sample_metrics)
+        max_new_tokens = answer_limit(vlm, every) if generates else MIN_NEW_TOKENS
     reported_metrics = [metric for metric in sample_metrics if metric.name in reported]
     total, done = sum(len(samples) for samples in splits.values()), 0
     evaluation = Evaluation({})
     for split, samples in splits.items():
-        forgets = split.startswith("forget") if forgetting is None else split in forgetting
+        forgets = split in away
         outputs = _outputs(vlm, samples, sample_metrics, batch_size, max_new_tokens)
         rows = [
             _row(split, sample, output, sample_metrics, tasks or {})
@@ -108,6 +136,16 @@ def evaluate(
     return evaluation
 
 
+def is_forgetting(split: str, forgetting: Collection[str] | None) -> bool:
+    """Whether a split asks about what is to be forgotten.
+
+    Args:
+        split: The split's name.
+        forgetting: The splits that do; None goes by their names.
+    """
+    return split.startswith("forget") if forgetting is None else split in forgetting
+
+
 def _outputs(
     vlm: VLM,
     samples: Sequence[Sample],
@@ -119,7 +157,7 @@ def _outputs(
     reads = {metric.reads for metric in metrics}
     # Without paraphrases, alternatives are compared with the true answer.
     needs_truth = any("alternatives" in reads and not sample.paraphrases for sample in samples)
-    texts, nlls = answer_and_score(
+    found = answers(
         vlm,
         samples,
         generate_answers="text" in reads,
@@ -127,7 +165,7 @@ def _outputs(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
-    outputs = [Output(text, nll) for text, nll in zip(texts, nlls, strict=True)]
+    outputs = [Output(answer.text, answer.nll, fault=answer.fault) for answer in found]
     rows = [
         i
         for i, sample in enumerate(samples)
@@ -157,7 +195,10 @@ def _with_alternatives(
         likelihoods.setdefault((i, kind), []).append(nll)
     for i in rows:
         by_kind = (tuple(likelihoods.get((i, kind), ())) for kind in kinds)
-        outputs[i] = Output(outputs[i].text, outputs[i].nll, *by_kind)
+        paraphrases, perturbed, choices = by_kind
+        outputs[i] = replace(
+            outputs[i], paraphrases=paraphrases, perturbed=perturbed, choices=choices
+        )
     return outputs
 
 
@@ -170,7 +211,7 @@ def _row(
 ) -> dict[str, Any]:
     """Returns a sample's line of `scores.jsonl`."""
     scores = {
-        m.name: m.score(sample, output)
+        m.name: m.score_or_nan(sample, output)
         for m in metrics
         if m.applies(sample) and sample.task in tasks.get(m.name, (sample.task,))
     }
@@ -186,6 +227,7 @@ def _row(
         "question": sample.question,
         "truth": sample.answer,
         "output": output.text,
+        **({"fault": output.fault} if output.fault is not None else {}),
         "scores": {name: None if math.isnan(s) else s for name, s in scores.items()},
     }
 

@@ -13,19 +13,56 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from unsee.losses import IGNORE, sequence_nll
+from unsee.metrics import Fault
 from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
 from unsee.types import Sample
+
+# Shortest limit of a generated answer where none is given, in tokens.
+MIN_NEW_TOKENS = 24
 
 # The sources of a sample's pictures, and its tokens up to the last of them.
 PrefixKey = tuple[tuple[str, ...], tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one question.
+
+    Attributes:
+        text: The greedy answer; "" if none was generated.
+        nll: Mean negative log-likelihood of the true answer in nats per token; NaN without a true
+            answer, if it was not computed, or if the model's logits are not finite.
+        fault: What is wrong with the generated answer; see `unsee.metrics.Output`.
+    """
+
+    text: str = ""
+    nll: float = math.nan
+    fault: Fault | None = None
+
+
+def answer_limit(vlm: VLM, samples: Sequence[Sample]) -> int:
+    """Returns the limit of generated answers that leaves room for every true answer, in tokens.
+
+    It is the length of the longest true answer with its end, and at least `MIN_NEW_TOKENS`.
+
+    Args:
+        vlm: The model, whose tokenizer counts.
+        samples: Questions with their true answers.
+    """
+    # No token is shorter than a byte, so short answers need not be tokenized.
+    answers = {sample.answer for sample in samples}
+    long = [text for text in answers if len(text.encode("utf-8", "replace")) >= MIN_NEW_TOKENS]
+    tokenizer = vlm.processor.tokenizer
+    lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in long]
+    return max([MIN_NEW_TOKENS, *(length + 1 for length in lengths)])
+
+
 def generate(
-    vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int = 24
+    vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int | None = None
 ) -> list[str]:
     """Returns greedy answers in the order of the samples.
 
@@ -33,7 +70,7 @@ def generate(
         vlm: The model.
         samples: The questions.
         batch_size: Number of samples that are generated at once.
-        max_new_tokens: Maximum length of an answer, in tokens.
+        max_new_tokens: Maximum length of an answer, in tokens; by default that of `answer_limit`.
     """
     return answer_and_score(
         vlm, samples, score_answers=False, batch_size=batch_size, max_new_tokens=max_new_tokens
@@ -51,7 +88,6 @@ def answer_nlls(vlm: VLM, samples: Sequence[Sample], batch_size: int = 64) -> li
     return answer_and_score(vlm, samples, generate_answers=False, batch_size=batch_size)[1]
 
 
-@torch.no_grad()
 def answer_and_score(
     vlm: VLM,
     samples: Sequence[Sample],
@@ -59,7 +95,7 @@ def answer_and_score(
     generate_answers: bool = True,
     score_answers: bool = True,
     batch_size: int = 64,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
 ) -> tuple[list[str], list[float]]:
     """Generates greedy answers and scores the true ones, sharing what both compute.
 
@@ -70,7 +106,8 @@ def answer_and_score(
         score_answers: Whether to score the true answers.
         batch_size: Number of samples at once. The keys and values of as many distinct pictures are
             held in memory.
-        max_new_tokens: Maximum length of a generated answer, in tokens.
+        max_new_tokens: Maximum length of a generated answer, in tokens; by default that of
+            `answer_limit`.
 
     Returns:
         The generated answers, "" if none were generated; and the mean negative log-likelihoods of
@@ -82,18 +119,58 @@ def answer_and_score(
         >>> len(texts), all(nll > 0 for nll in nlls)
         (2, True)
     """
-    texts, nlls = [""] * len(samples), [math.nan] * len(samples)
+    found = answers(
+        vlm,
+        samples,
+        generate_answers=generate_answers,
+        score_answers=score_answers,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+    return [answer.text for answer in found], [answer.nll for answer in found]
+
+
+@torch.no_grad()
+def answers(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    *,
+    generate_answers: bool = True,
+    score_answers: bool = True,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+) -> list[Answer]:
+    """Returns the answers of `answer_and_score`, each with what is wrong with it.
+
+    Args:
+        vlm: The model.
+        samples: Questions with their true answers.
+        generate_answers: Whether to generate answers.
+        score_answers: Whether to score the true answers.
+        batch_size: Number of samples at once.
+        max_new_tokens: Maximum length of a generated answer, in tokens; by default that of
+            `answer_limit`.
+    """
+    found = [Answer()] * len(samples)
     used = [i for i, sample in enumerate(samples) if generate_answers or sample.answer]
     prompts = _prompts(vlm, [samples[i] for i in used])
+    if max_new_tokens is None:
+        max_new_tokens = answer_limit(vlm, samples) if generate_answers else MIN_NEW_TOKENS
     task = _Task(generate_answers, score_answers, max_new_tokens)
     for prefix, batch in _batches(vlm, prompts, batch_size):
         if prefix is None:
             results = _run_whole(vlm, [prompt.sample for prompt in batch], task)
         else:
             results = _run_from_prefix(vlm, prefix, batch, task)
-        for prompt, text, nll in zip(batch, *results, strict=True):
-            texts[used[prompt.index]], nlls[used[prompt.index]] = text, nll
-    return texts, nlls
+        for prompt, (text, fault), nll in zip(batch, *results, strict=True):
+            if math.isnan(nll) and score_answers and prompt.sample.answer:
+                fault = "non_finite"
+            found[used[prompt.index]] = Answer(text, nll, fault)
+    return found
+
+
+# A generated answer and what is wrong with it.
+_Generated = tuple[str, Fault | None]
 
 
 @dataclass(frozen=True)
@@ -270,10 +347,11 @@ def _compute_prefix(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None
 
 def _run_from_prefix(
     vlm: VLM, prefix: _PrefixCache, prompts: Sequence[_Prompt], task: _Task
-) -> tuple[list[str], list[float]]:
+) -> tuple[list[_Generated], list[float]]:
     """Returns answers and likelihoods, continuing from the keys and values of the prefix."""
     cache, mask = prefix.to_transformers(), prefix.mask
-    tails, texts = [prompt.tail for prompt in prompts], [""] * len(prompts)
+    tails = [prompt.tail for prompt in prompts]
+    texts: list[_Generated] = [("", None)] * len(prompts)
     if task.generate:
         tail_ids, tail_mask = _pad_left(vlm, tails)
         mask = torch.cat([mask, tail_mask], 1)
@@ -316,9 +394,12 @@ def _run_from_prefix(
     return texts, [v if p.sample.answer else math.nan for v, p in zip(nlls, prompts, strict=True)]
 
 
-def _run_whole(vlm: VLM, samples: Sequence[Sample], task: _Task) -> tuple[list[str], list[float]]:
+def _run_whole(
+    vlm: VLM, samples: Sequence[Sample], task: _Task
+) -> tuple[list[_Generated], list[float]]:
     """Returns answers and likelihoods, processing every question whole."""
-    texts, nlls = [""] * len(samples), [math.nan] * len(samples)
+    texts: list[_Generated] = [("", None)] * len(samples)
+    nlls = [math.nan] * len(samples)
     if task.generate:
         inputs = vlm.collate(samples, with_answer=False).inputs
         texts = _generate(vlm, inputs, task.max_new_tokens)
@@ -340,14 +421,49 @@ def _pad_left(vlm: VLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, device=vlm.device), torch.tensor(mask, device=vlm.device)
 
 
-def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[str]:
+class _FiniteCheck(LogitsProcessor):
+    """Notes which rows have logits without a finite largest value; changes none of them."""
+
+    def __init__(self, rows: int, width: int, ends: Tensor) -> None:
+        """Keeps the number of rows, the length of their prompts, and the tokens that end them."""
+        self.rows, self.width, self.ends = rows, width, ends
+        self.broken = torch.zeros(rows, dtype=torch.bool, device=ends.device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Returns the scores as they are."""
+        ended = torch.isin(input_ids[:, self.width :], self.ends).any(-1)
+        # Single logits of minus infinity forbid a token; the largest propagates NaN.
+        self.broken |= ~scores.amax(-1).isfinite() & ~ended
+        return scores
+
+
+def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[_Generated]:
+    """Returns the greedy answers with their faults."""
     tokenizer = vlm.processor.tokenizer
+    configured = vlm.model.generation_config.eos_token_id
+    end_ids = [configured] if isinstance(configured, int) else list(configured or ())
+    width = inputs["input_ids"].shape[1]
+    ends = torch.tensor(end_ids, dtype=torch.long, device=vlm.device)
+    check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
     generated = vlm.model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
+        logits_processor=LogitsProcessorList([check]),
     )
-    new = generated[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    new = generated[:, width:]
+    ended = torch.isin(new, ends).any(-1).tolist()
+    texts = [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    rows: list[_Generated] = []
+    for text, broken, whole in zip(texts, check.broken.tolist(), ended, strict=True):
+        fault: Fault | None = None
+        if broken:
+            fault = "non_finite"
+        elif not text:
+            fault = "empty"
+        elif end_ids and not whole and new.shape[1] >= max_new_tokens:
+            fault = "cut"
+        rows.append((text, fault))
+    return rows

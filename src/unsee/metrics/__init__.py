@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +19,9 @@ METRICS: Registry[type[Metric]] = Registry("metric", "unsee.metrics")
 
 Reads = Literal["text", "logprobs", "alternatives", "rows"]
 
+# What is wrong with a generated answer: see `Output`.
+Fault = Literal["non_finite", "empty", "cut"]
+
 # A line of `scores.jsonl`: a sample with its scores by metric.
 ScoreRow = Mapping[str, Any]
 
@@ -30,6 +34,9 @@ class Output:
 
     Attributes:
         text: The greedy answer.
+        fault: What is wrong with the answer, whatever was asked: "non_finite" if the model's
+            logits were NaN or infinite, "empty", or "cut" by the limit of its length; None for a
+            whole answer.
         nll: Negative log-likelihood of the true answer; NaN if it was not computed.
         paraphrases: Negative log-likelihood of each of the sample's paraphrases; empty if not
             computed, as are the two below.
@@ -42,6 +49,7 @@ class Output:
     paraphrases: tuple[float, ...] = ()
     perturbed: tuple[float, ...] = ()
     choices: tuple[float, ...] = ()
+    fault: Fault | None = None
 
 
 class Metric:
@@ -74,6 +82,30 @@ class Metric:
     def needs_alternatives(self, sample: Sample) -> bool:
         """Whether the score needs the likelihoods of the sample's alternative answers."""
         return self.reads == "alternatives" and self.applies(sample)
+
+    def reads_answer(self, sample: Sample) -> bool:
+        """Whether the score of the sample depends on the generated answer."""
+        return self.reads == "text"
+
+    def undecided(self, sample: Sample, text: str) -> bool:
+        """Whether an answer that was cut by the limit of its length cannot be scored.
+
+        By default it can: a graded score counts what is there.
+
+        Args:
+            sample: The question and its true answer.
+            text: The answer, as far as it was generated.
+        """
+        return False
+
+    def score_or_nan(self, sample: Sample, output: Output) -> float:
+        """Scores one sample; NaN where a broken answer would otherwise be scored as a wrong one."""
+        if self.reads_answer(sample) and (
+            output.fault in ("non_finite", "empty")
+            or (output.fault == "cut" and self.undecided(sample, output.text))
+        ):
+            return float("nan")
+        return self.score(sample, output)
 
     def score(self, sample: Sample, output: Output) -> float:
         """Scores one sample.
@@ -222,11 +254,23 @@ def row_concept(row: ScoreRow) -> str:
     return str(row["concept"] or row["id"])
 
 
+# Final punctuation that does not count, of any script.
+_FINAL = (
+    ".!?,;: \N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}"
+    "\N{FULLWIDTH QUESTION MARK}\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}\N{FULLWIDTH SEMICOLON}"
+    "\N{FULLWIDTH COLON}\N{HORIZONTAL ELLIPSIS}\N{DEVANAGARI DANDA}\N{ARABIC QUESTION MARK}"
+    "\N{ARABIC COMMA}\N{ARABIC SEMICOLON}\N{ARABIC FULL STOP}"
+)
+
+
 def normalize_answer(text: str) -> str:
     """Returns a text in lower case, without surrounding or repeated spaces and final punctuation.
+
+    Composed and decomposed letters are the same (Unicode NFC).
 
     Example:
         >>> normalize_answer("  Ada  Berg.")
         'ada berg'
     """
-    return " ".join(text.split()).rstrip(".!?,;: ").casefold()
+    composed = unicodedata.normalize("NFC", " ".join(text.split()))
+    return unicodedata.normalize("NFC", composed.rstrip(_FINAL).casefold())

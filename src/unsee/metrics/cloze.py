@@ -25,6 +25,17 @@ class Cloze(Metric):
         """Whether the task is cloze."""
         return sample.task == "cloze"
 
+    def undecided(self, sample: Sample, text: str) -> bool:
+        """Whether the answer was cut within the filling."""
+        words = normalize_answer(text).split()
+        wanted = normalize_answer(sample.answer).split()
+        if " ".join(wanted) in " ".join(words):
+            return False
+        return any(
+            words[-n:-1] == wanted[: n - 1] and wanted[n - 1].startswith(words[-1])
+            for n in range(1, min(len(words), len(wanted)) + 1)
+        )
+
     def score(self, sample: Sample, output: Output) -> float:
         """Returns 1 if the answer contains the filling, 0 if not, NaN without a true answer."""
         if not normalize_answer(sample.answer):

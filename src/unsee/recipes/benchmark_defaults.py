@@ -127,6 +127,7 @@ def benchmark_fields(
         "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
         "tasks": benchmark.tasks,
         "max_new_tokens": benchmark.max_new_tokens,
+        "letter_rule": benchmark.letter_rule,
         "scoring": benchmark.relearning,
         "benchmark": benchmark.metadata() | counts,
     }

@@ -54,7 +54,8 @@ class EvaluationOptions:
         metrics: Registered names; None is the benchmark's, else the four that every run scores.
         tasks: Tasks of lm-evaluation-harness to run on every model.
         patch: A visual patch to apply to the model in memory.
-        max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's.
+        max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
+            there is room for the longest true answer.
         load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.

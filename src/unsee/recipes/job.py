@@ -47,7 +47,9 @@ class Job:
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
         patch: A visual patch to apply to the model in memory.
-        max_new_tokens: Longest answer that is generated, in tokens.
+        max_new_tokens: Longest answer that is generated, in tokens; None leaves room for the
+            longest true answer.
+        letter_rule: How accuracy finds the option that an answer chooses; None is the default.
         benchmark: Facts about the benchmark for the record.
         save: "patch", "model" or "adapter".
         names: Let the saved folder's card name the forgotten people.
@@ -76,7 +78,8 @@ class Job:
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     suite: LmEvalSuite | None = None
     patch: Path | None = None
-    max_new_tokens: int = 24
+    max_new_tokens: int | None = None
+    letter_rule: str | None = None
     benchmark: Mapping[str, Any] | None = None
     save: Kind = "patch"
     names: bool = False

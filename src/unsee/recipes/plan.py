@@ -94,8 +94,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         references=references,
         better=measure_directions(splits, benchmark.forgetting, benchmark),
         forgetting=[name for name in splits if name in benchmark.forgetting],
-        **benchmark_fields(benchmark, splits),
-        **_recipe_fields(recipe),
+        **(benchmark_fields(benchmark, splits) | _recipe_fields(recipe)),
     )
     return job, notes
 
@@ -182,6 +181,7 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
         "names": recipe.names,
         "trust_remote_code": recipe.trust_remote_code,
         "device": recipe.device,
+        **({"max_new_tokens": recipe.max_new_tokens} if recipe.max_new_tokens else {}),
     }
 
 

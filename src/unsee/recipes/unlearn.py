@@ -56,6 +56,8 @@ class RunOptions:
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
         names: Let the saved folder's card name the forgotten people.
+        max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
+            there is room for the longest true answer.
         seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -76,6 +78,7 @@ class RunOptions:
     retain_only: str | None = None
     save: Literal["patch", "model", "adapter"] | None = None
     names: bool = False
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"
@@ -136,6 +139,9 @@ class Recipe(RunOptions):
         kinds = (RunOptions, type(self.method), TrainingSettings)
         first = {new: old for kind in kinds for old, new in getattr(kind, "aliases", {}).items()}
         values = self.values()
+        # A later option leaves the identity of recipes without it as it was.
+        if values["max_new_tokens"] is None:
+            del values["max_new_tokens"]
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}
         return _yaml(values)

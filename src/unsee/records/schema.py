@@ -47,6 +47,7 @@ from unsee.types import Better, Estimate
 __all__ = [
     "SCHEMA",
     "AnswerComparison",
+    "AnswerFaults",
     "Artifacts",
     "AttackAnswers",
     "AttackOutcome",
@@ -91,7 +92,8 @@ class Measure(RecordPart):
     )
     low: Number = Field(
         default=None,
-        description="Lower end of the 95 % interval, bootstrapped over people; null if none.",
+        description="Lower end of the 95 % interval: bootstrapped over people, exact at 0 and 1; "
+        "null if none, as for fewer than five people.",
     )
     high: Number = Field(default=None, description="Upper end of the 95 % interval.")
     n: Int = Field(default=0, description="Number of scored questions.")
@@ -109,6 +111,19 @@ class Measure(RecordPart):
 
 # By "split/modality/metric", such as "forget_holdout/vqa/accuracy".
 Measures = dict[Text, Measure]
+
+
+class AnswerFaults(RecordPart):
+    """How many answers to a split's questions were broken; they are not scored as wrong."""
+
+    answers: Int = Field(default=0, description="Number of questions.")
+    non_finite: Int = Field(
+        default=0, description="Number of answers whose logits were NaN or infinite."
+    )
+    empty: Int = Field(default=0, description="Number of answers without text.")
+    cut: Int = Field(
+        default=0, description="Number of answers that were cut by the limit of their length."
+    )
 
 
 class GalleryEntry(RecordPart):
@@ -395,6 +410,11 @@ class Summary(RecordPart):
         description="Scores of the retain-only reference, never trained on anything about the "
         "forgotten people, under the same keys.",
     )
+    faults: dict[Text, dict[Text, AnswerFaults]] = Field(
+        default={},
+        description="Broken answers, by model (unlearned, target, reference, retain_only) and "
+        "split/modality; absent if there were none.",
+    )
     guarantees: Guarantees | None = Field(
         default=None, description="What was checked about the unlearned model."
     )
@@ -472,6 +492,11 @@ class SampleResult(RecordPart):
     question: Text = Field(default="", description="The question.")
     truth: Text = Field(default="", description="The true answer.")
     output: Text | None = Field(default=None, description="The model's answer.")
+    fault: Literal["non_finite", "empty", "cut"] | None = Field(
+        default=None,
+        description="What is wrong with the answer: logits that are not finite, no text, or cut by "
+        "the limit of its length; absent if nothing is.",
+    )
     scores: dict[Text, Number] = Field(
         default={}, description="Scores by metric; null is unscored."
     )

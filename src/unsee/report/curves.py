@@ -132,7 +132,7 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
 def _half(steps: float | None, before: float | None) -> str:
     """Words for the step at which half of the target model's score is reached."""
     if steps is not None:
-        return f"{steps:g} steps"
+        return wording.steps(steps)
     return "nothing known before" if before == 0 else "not reached"
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from unsee.benchmarks import BENCHMARKS
 from unsee.records.schema import (
+    AnswerFaults,
     BenchmarkRecord,
     Guarantees,
     Measure,
@@ -29,6 +30,13 @@ LOST = 0.05
 OVERSHOT = 0.10
 # Mean gap to the reference over the attack, 0..1, above which recovery is called faster.
 FASTER = 0.05
+
+# A share of broken answers above this says that the model is broken, not that it forgot.
+BROKEN = 0.10
+# More answers without an end than before, by more than this share, say so too.
+ENDLESS = 0.50
+# Answers that name another person, above the reference by more than this share.
+RENAMED = 0.10
 
 # Words for a score on forgotten people, by metric; the first metric that was measured is judged.
 SAYS = {
@@ -127,6 +135,9 @@ def forgetting(summary: Summary) -> Finding:
     """Whether the pictures to forget are forgotten, compared with a model that never saw them."""
     key = first_key(summary.measures, *forgotten_prefixes(summary))
     after = value_of(summary.measures, key)
+    faulty = faulty_prefix(summary)
+    if faulty:
+        return Finding("bad", "Broken", f"{_asked(summary, faulty)} {broken(summary, faulty)}")
     if key is None or after is None:
         return _not_asked(summary)
     before = value_of(summary.target, key)
@@ -149,7 +160,66 @@ def forgetting(summary: Summary) -> Finding:
         knew = "nothing" if alone else "no more than one that never saw them"
         clause += f", but before it knew {knew}, so there was nothing to forget"
         return Finding("unknown", NOTHING, clause)
-    return _compared(clause, before, after, reference)
+    compared = _compared(clause, before, after, reference)
+    others = renamed(summary, key.rpartition("/")[0])
+    if others and compared.label in ("Forgotten", "Overshot"):
+        return Finding("bad", "Renamed", f"{clause}, but it {others}")
+    return compared
+
+
+def broken(summary: Summary, prefix: str) -> str:
+    """A clause that says that the model is broken; empty if it is not.
+
+    A model whose logits are not finite, or that gives no answers or answers without an end, is not
+    one that forgot.
+
+    Args:
+        summary: The record.
+        prefix: The questions, as "split/modality".
+    """
+    counts = summary.faults.get("unlearned", {}).get(prefix)
+    if counts is None or not counts.answers:
+        return ""
+    known = summary.faults.get("target", {}).get(prefix, AnswerFaults())
+    endless = (counts.cut - known.cut) / counts.answers > ENDLESS
+    if counts.non_finite:
+        what = f"{counts.non_finite} of {counts.answers} times its output is not a number"
+    elif (counts.empty - known.empty) / counts.answers > BROKEN:
+        what = f"{counts.empty} of {counts.answers} answers are empty"
+    elif summary.target is not None and endless:
+        what = f"{counts.cut} of {counts.answers} answers have no end"
+    else:
+        return ""
+    return f"{what}, so the model is broken, which is not forgetting"
+
+
+def renamed(summary: Summary, prefix: str) -> str:
+    """A clause that says that forgotten people are given the name of others; empty if not.
+
+    Args:
+        summary: The record.
+        prefix: The questions, as "split/modality".
+    """
+    whom = {"names_forgotten": "another of them", "names_kept": "a person who is to be kept"}
+    for metric, other in whom.items():
+        key = f"{prefix}/{metric}"
+        after = value_of(summary.measures, key)
+        beside = [value_of(part, key) for part in (summary.reference, summary.retain_only)]
+        usual = next((value for value in beside if value is not None), 0.0)
+        if after is not None and after > usual + RENAMED + 1e-9:
+            never = (
+                f" (a model that never saw them: {percent(usual)})"
+                if any(value is not None for value in beside)
+                else ""
+            )
+            return f"names {other} in {percent(after)} of its answers{never}"
+    return ""
+
+
+def faulty_prefix(summary: Summary) -> str:
+    """The first questions about the forgotten people whose answers are broken; empty if none."""
+    prefixes = forgotten_prefixes(summary)
+    return next((prefix for prefix in prefixes if broken(summary, prefix)), "")
 
 
 def _not_asked(summary: Summary) -> Finding:

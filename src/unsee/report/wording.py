@@ -12,7 +12,8 @@ from unsee.report.findings import percent
 # Metrics that are shown in percent; all others are shown as numbers of 0..1.
 SHARES = frozenset(
     "accuracy cloze probability keyword_match ape attack_success refusal_rate joint_right "
-    "joint_wrong acc acc_norm exact_match".split()
+    "joint_wrong acc acc_norm exact_match accuracy_mllmu accuracy_mmunlearner names_forgotten "
+    "names_kept".split()
 )
 
 # Shown where a model was not measured.
@@ -46,6 +47,12 @@ METRICS = {
     "js": "Jensen-Shannon distance",
     "joint_rouge": "joint ROUGE-L",
     "probability": "probability",
+    "accuracy_mllmu": "accuracy (MLLMU-Bench's letters)",
+    "accuracy_mmunlearner": "accuracy (MMUnlearner's letters)",
+    "rouge_l_ascii": "ROUGE-L (ASCII)",
+    "rouge_l_recall_ascii": "ROUGE-L recall (ASCII)",
+    "names_forgotten": "names another forgotten person",
+    "names_kept": "names a kept person",
 }
 GROUPS = (
     (
@@ -143,6 +150,12 @@ def duration(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def steps(count: float) -> str:
+    """A number of training steps, which may lie between two: "15 steps", "2.5 steps", "1 step"."""
+    number = f"{count:.0f}" if count >= 10 else f"{count:.2g}"
+    return f"{number} step" if number == "1" else f"{number} steps"
 
 
 def size(count: float) -> str:

@@ -42,12 +42,12 @@ class ScoredAnswer:
     Attributes:
         id: The question.
         concept: Whom it is about.
-        score: 1 for the true answer, else 0.
+        score: 1 for the true answer, else 0; None if the answer is broken and so unscored.
     """
 
     id: str
     concept: str
-    score: float
+    score: float | None
 
 
 # By "forget" and "retain".
@@ -64,7 +64,8 @@ def attack_outcomes(
     splits: Mapping[str, Sequence[Sample]],
     cache: StageCache,
     bar: Bar,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
+    letter_rule: str | None = None,
 ) -> dict[str, tuple[AttackOutcome, ...]]:
     """Runs every chain of attacks on every model; returns the outcomes by chain.
 
@@ -76,7 +77,9 @@ def attack_outcomes(
             up to `MAX_RETAIN_QUESTIONS` of "retain_holdout", evenly spread.
         cache: Keeps each model's outcome.
         bar: Shows each attack's progress.
-        max_new_tokens: Maximum number of generated tokens per answer.
+        max_new_tokens: Maximum number of generated tokens per answer; None leaves room for the
+            longest true answer.
+        letter_rule: How the option that an answer chooses is found; None is the default.
     """
     questions = {
         name: [s for s in splits[name] if s.picture is not None and s.answer]
@@ -97,9 +100,12 @@ def attack_outcomes(
             readings = read_leakage(subject, chain)
             return AttackedModel(readings=readings, seconds=time.perf_counter() - started)
         before = cache.get_or_compute(
-            ANSWERS, "chain-start", name, lambda: scored_answers(subject, max_new_tokens)
+            ANSWERS,
+            "chain-start",
+            name,
+            lambda: scored_answers(subject, max_new_tokens, letter_rule),
         )
-        after = scored_answers(apply_attacks(subject, chain), max_new_tokens)
+        after = scored_answers(apply_attacks(subject, chain), max_new_tokens, letter_rule)
         answers = compare_answers(before, after)
         return AttackedModel(answers=answers, seconds=time.perf_counter() - started)
 
@@ -137,13 +143,25 @@ def read_leakage(subject: Subject, chain: Chain) -> tuple[Reading, ...]:
     return tuple(Reading(**asdict(reading)) for reading in chain[-1].readings(subject))
 
 
-def scored_answers(subject: Subject, max_new_tokens: int = 24) -> dict[str, list[ScoredAnswer]]:
-    """Asks a subject's questions; returns the scored answers by "forget" and "retain"."""
+def scored_answers(
+    subject: Subject, max_new_tokens: int | None = None, letter_rule: str | None = None
+) -> dict[str, list[ScoredAnswer]]:
+    """Asks a subject's questions; returns the scored answers by "forget" and "retain".
+
+    Args:
+        subject: The model and its questions.
+        max_new_tokens: As in `attack_outcomes`.
+        letter_rule: As in `attack_outcomes`.
+    """
     answers: dict[str, list[ScoredAnswer]] = {}
     for side, split in SPLITS.items():
         samples = list(subject.samples.get(split, ()))
         rows = evaluate(
-            subject.vlm, {split: samples}, metrics=["accuracy"], max_new_tokens=max_new_tokens
+            subject.vlm,
+            {split: samples},
+            metrics=["accuracy"],
+            max_new_tokens=max_new_tokens,
+            letter_rule=letter_rule,
         ).rows
         answers[side] = [
             ScoredAnswer(sample.id, sample.concept or sample.id, gives_true_answer(row))
@@ -152,13 +170,18 @@ def scored_answers(subject: Subject, max_new_tokens: int = 24) -> dict[str, list
     return answers
 
 
-def gives_true_answer(row: Mapping[str, Any]) -> float:
-    """Returns 1 if the true answer is given: word for word, by its letter, or within a sentence."""
-    accuracy = float(row["scores"]["accuracy"] or 0.0)
-    if row["task"] in ("classification", "ranking"):
+def gives_true_answer(row: Mapping[str, Any]) -> float | None:
+    """Returns 1 if the true answer is given: word for word, by its letter, or within a sentence.
+
+    None if the answer is broken (see `unsee.metrics.Output`) and could not be scored.
+    """
+    accuracy: float | None = row["scores"]["accuracy"]
+    if row["task"] in ("classification", "ranking") or row.get("fault") == "non_finite":
         return accuracy
     # A model that is talked into answering seldom answers with the bare sentence.
-    return max(accuracy, float(normalize_answer(row["truth"]) in normalize_answer(row["output"])))
+    if normalize_answer(row["truth"]) in normalize_answer(row["output"]):
+        return 1.0
+    return accuracy
 
 
 def compare_answers(before: Answers, after: Answers) -> AttackAnswers:
@@ -183,6 +206,8 @@ def _compare(
     by_variant: dict[str, list[float]] = {}
     for answer in after:
         question, variant = _question_and_variant(answer.id, originals)
+        if answer.score is None or originals[question].score is None:
+            continue
         by_question.setdefault(question, []).append(answer.score)
         if variant:
             by_variant.setdefault(variant, []).append(answer.score)
@@ -192,7 +217,7 @@ def _compare(
     means = [sum(scores) / len(scores) for scores in by_question.values()]
     share = estimate(means, [answer.concept for answer in asked], "lower")
     return AnswerComparison(
-        before=sum(answer.score for answer in asked) / len(asked),
+        before=sum(answer.score or 0.0 for answer in asked) / len(asked),
         after=share.value,
         low=share.low,
         high=share.high,

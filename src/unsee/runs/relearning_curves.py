@@ -10,6 +10,7 @@ from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.selection import evenly_spaced
 from unsee.evaluation.evaluate import evaluate
+from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.records.schema import CurvePoint, Measures, RelearningOutcome
@@ -57,6 +58,8 @@ def relearning_curves(
         questions["retain_holdout"] = evenly_spaced(
             questions["retain_holdout"], MAX_RETAIN_QUESTIONS, "ceil"
         )
+    metric = METRICS.get(scoring[HELD_OUT[0]].metric)()
+    scorable = any(s.answer and metric.applies(s) for s in questions.get(HELD_OUT[0], ()))
     target_score = target[measure].value if measure in target else None
 
     def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:
@@ -75,7 +78,7 @@ def relearning_curves(
             CURVE,
             f"attack-{index}",
             name,
-            lambda: tuple(attack.curve(load(), forget, score, start)),
+            lambda: tuple(attack.curve(load(), forget, score, start, scorable)),
             attack,
         )
 
@@ -98,9 +101,13 @@ def _score(
     """Returns a checkpoint's scores, named as the fields of `CurvePoint`."""
     estimates = {}
     for name, samples in splits.items():
-        metric, max_new_tokens = scoring[name].metric, scoring[name].max_new_tokens
+        metric = scoring[name].metric
         measures = evaluate(
-            vlm, {name: samples}, metrics=[metric], max_new_tokens=max_new_tokens
+            vlm,
+            {name: samples},
+            metrics=[metric],
+            max_new_tokens=scoring[name].max_new_tokens,
+            letter_rule=scoring[name].letter_rule,
         ).measures
         estimates[name] = measures.get(f"{name}/vqa/{metric}")
     forget, retain = (estimates.get(name) for name in HELD_OUT)

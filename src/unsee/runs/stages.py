@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache as call_once
 from functools import partial
@@ -18,13 +19,16 @@ from unsee.artifacts.manifest import TENSORS
 from unsee.artifacts.patch import write_patch
 from unsee.artifacts.redaction import hub_id, redact_setting
 from unsee.attacks.relearn import Relearn
+from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.digests import data_hash
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import evaluate
+from unsee.evaluation.generation import answer_limit
 from unsee.features.statistics import RepresentationShift
 from unsee.files import hash_file
 from unsee.methods import Method
 from unsee.metrics import reference_metrics
+from unsee.metrics.names import People
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
@@ -32,6 +36,7 @@ from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import (
     SCHEMA,
+    AnswerFaults,
     Artifacts,
     Attacks,
     BenchmarkRecord,
@@ -198,6 +203,7 @@ def evaluate_models(
         return {}
     sources: dict[str, str | Path | None] = {"unlearned": None, **job.references}
     metrics_of_reference = reference_metrics(job.metrics)
+    people = People.of(job.splits, job.forgetting, job.data.retain)
     order = list(sources)
     if metrics_of_reference != list(job.metrics):
         # Metrics that compare with the reference need its rows first.
@@ -220,6 +226,8 @@ def evaluate_models(
                 reference=[row.to_dict() for row in reference.rows] if reference else None,
                 tasks=job.tasks,
                 max_new_tokens=job.max_new_tokens,
+                people=people,
+                letter_rule=job.letter_rule,
                 on_batch=stage.count,
                 on_rows=lambda rows: folder.append_scores(name, _results(rows)),
             )
@@ -311,14 +319,41 @@ def attack_models(
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
     target = scores["target"].measures if "target" in scores else {}
     curves = relearning_curves(
-        budgets, models, job.data.forget, job.splits, cache, bar, job.scoring, target
+        budgets,
+        models,
+        job.data.forget,
+        job.splits,
+        cache,
+        bar,
+        _attack_scoring(job, vlm),
+        target,
     )
     if "target" in job.references:
         models["target"] = partial(job.load, job.references["target"])
     others = attack_outcomes(
-        chains, models, job.attacker, job.splits, cache, bar, job.max_new_tokens
+        chains,
+        models,
+        job.attacker,
+        job.splits,
+        cache,
+        bar,
+        job.max_new_tokens,
+        job.letter_rule,
     )
     return Attacks.model_validate(({"relearn": curves} if curves else {}) | others)
+
+
+def _attack_scoring(job: Job, vlm: VLM) -> dict[str, Scoring]:
+    """How attacks are scored; where nothing is declared, with room for the longest true answer."""
+    # A benchmark's limit is that of its own questions, not of an attack.
+    given = job.max_new_tokens if job.benchmark is None else None
+    limits = {
+        name: given or answer_limit(vlm, job.splits[name])
+        for name in HELD_OUT
+        if name in job.splits and name not in job.scoring
+    }
+    found = {**job.scoring, **{n: Scoring(max_new_tokens=limit) for n, limit in limits.items()}}
+    return {n: replace(scoring, letter_rule=job.letter_rule) for n, scoring in found.items()}
 
 
 def summarize(
@@ -342,7 +377,10 @@ def summarize(
     saved = unlearned.artifacts if unlearned else Artifacts()
     measures = {model: result.measures for model, result in scores.items()}
     rows = {model: result.rows for model, result in scores.items()}
-    models = {name: measures[name] for name in measures if name != "unlearned"}
+    models: dict[str, Any] = {name: measures[name] for name in measures if name != "unlearned"}
+    faults = {model: answer_faults(results) for model, results in rows.items()}
+    if any(faults.values()):
+        models["faults"] = {model: counts for model, counts in faults.items() if counts}
     summary = Summary(
         schema=SCHEMA,
         name=name,
@@ -366,6 +404,19 @@ def summarize(
         artifacts=saved.model_copy(update={"report": REPORT}),
     )
     return summary.model_copy(update={"verdict": report.verdict(summary)})
+
+
+def answer_faults(rows: Sequence[SampleResult]) -> dict[str, AnswerFaults]:
+    """Counts broken answers by "split/modality"; only where there are any.
+
+    Args:
+        rows: A model's rows.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        counter = counts.setdefault(f"{row.split}/{row.modality}", Counter())
+        counter.update(["answers", *([row.fault] if row.fault else [])])
+    return {key: AnswerFaults(**count) for key, count in counts.items() if len(count) > 1}
 
 
 def _method_record(method: Method | None, settings: TrainingSettings) -> MethodRecord | None:

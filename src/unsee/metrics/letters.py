@@ -1,0 +1,115 @@
+"""Rules that find the option that an answer to a multiple-choice question chooses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from unsee.metrics import normalize_answer
+
+# Takes an answer and the options; returns the number of the chosen option, None for none.
+LetterRule = Callable[[str, Sequence[str]], int | None]
+
+# Without options, a letter may be any of A to Z.
+_LETTERS = 26
+
+# "B", "(B)", "**B**."
+_ALONE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
+# "B: baker", "B) baker", "(b) baker"
+_LEADING = re.compile(r"[\W_]*([A-Za-z])\s*[:.)\]*]")
+# "The answer is B", "Answer: (B)", "I choose option B"
+_NAMED = re.compile(
+    r"\b(?i:answer|option|choice|letter|choose|pick)\b(?i:\s+(?:is|would\s+be|option|letter))*"
+    r"\s*[:=]?\s*[(\[*\"']*([A-Z])(?![\w'])"
+)
+# "B is correct"
+_CORRECT = re.compile(r"(?<![\w'])([A-Z])\W+(?i:is\s+(?:the\s+)?(?:correct|right|answer|true))")
+# "B, because", or "B baker" with a capital that is no word of its own.
+_FIRST_WORD = re.compile(r"[\W_]*([A-Z](?=,)|[B-HJ-Z](?=\s))")
+_CAPITAL = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
+
+
+def first_character(text: str, choices: Sequence[str]) -> int | None:
+    """Returns the option of the first character, as MLLMU-Bench's script does.
+
+    Source: MLLMU-Bench, arXiv 2410.22108, its evaluation script.
+
+    Example:
+        >>> first_character("banker", ("nurse", "pilot")), first_character("(B)", ("a", "b"))
+        (1, None)
+    """
+    return _option(text.strip()[:1], choices)
+
+
+def first_alphanumeric(text: str, choices: Sequence[str]) -> int | None:
+    """Returns the option of the first ASCII letter or digit, as MMUnlearner's script does.
+
+    Source: MMUnlearner, arXiv 2502.11051, its evaluation script for MLLMU-Bench.
+
+    Example:
+        >>> first_alphanumeric("(B)", ("nurse", "pilot"))
+        1
+    """
+    return _option(re.sub(r"[^a-zA-Z0-9]", "", text)[:1], choices)
+
+
+def stated_option(text: str, choices: Sequence[str]) -> int | None:
+    """Returns the one option that an answer states, by its letter or its text.
+
+    A letter counts where it stands for an option, such as in "B", "(B)", "B: baker" or "The answer
+    is B", and not as the first letter of a word. Otherwise the answer must contain the text of
+    exactly one option.
+
+    Example:
+        >>> options = ("nurse", "pilot")
+        >>> [stated_option(t, options) for t in ("(B)", "The answer is B.", "banker", "a pilot")]
+        [1, 1, None, 1]
+    """
+    whole = normalize_answer(text)
+    for number, choice in enumerate(choices):
+        if len(whole) > 1 and whole == normalize_answer(choice):
+            return number
+    if match := _ALONE.fullmatch(text):
+        return _option(match[1], choices)
+    if match := _LEADING.match(text):
+        return _option(match[1], choices)
+    capitals = {_option(letter, choices) for letter in _CAPITAL.findall(text)} - {None}
+    match = _FIRST_WORD.match(text)
+    if match and len(capitals) == 1:
+        return _option(match[1], choices)
+    for pattern in (_NAMED, _CORRECT):
+        found = {_option(letter, choices) for letter in pattern.findall(text)} - {None}
+        if len(found) == 1:
+            return found.pop()
+    stated = {n for n, choice in enumerate(choices) if contains_words(text, choice)}
+    return stated.pop() if len(stated) == 1 else None
+
+
+def contains_words(text: str, words: str) -> bool:
+    """Whether a text contains words as whole words, ignoring case.
+
+    Example:
+        >>> contains_words("This is ADA BERG.", "Ada Berg"), contains_words("banker", "bank")
+        (True, False)
+    """
+    wanted = normalize_answer(words)
+    if not wanted:
+        return False
+    # Scripts without spaces between words have no word boundaries to find.
+    start = r"(?<!\w)" if wanted[0].isascii() else ""
+    end = r"(?!\w)" if wanted[-1].isascii() else ""
+    return re.search(start + re.escape(wanted) + end, normalize_answer(text)) is not None
+
+
+def _option(letter: str, choices: Sequence[str]) -> int | None:
+    """Returns the number of the option with this letter; None if there is none."""
+    number = ord(letter.upper()) - ord("A") if letter.isascii() and letter.isalpha() else -1
+    return number if 0 <= number < (len(choices) or _LETTERS) else None
+
+
+# By name: our own, and those that were published.
+LETTER_RULES: Mapping[str, LetterRule] = {
+    "stated": stated_option,
+    "mllmu": first_character,
+    "mmunlearner": first_alphanumeric,
+}

@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from support.metrics import CLOZE, JOB, LETTER, SENTENCE, score
 from unsee.metrics import METRICS, Output
+from unsee.metrics.letters import stated_option
 from unsee.metrics.names import NamesForgotten, NamesKept, People
 from unsee.metrics.rouge import UnicodeTokenizer
 from unsee.types import Sample
@@ -70,6 +71,40 @@ def test_letter_rules_differ_as_published(
 ) -> None:
     names = ("accuracy", "accuracy_mllmu", "accuracy_mmunlearner")
     assert [score(name, JOB, text) for name in names] == [stated, mllmu, mmunlearner]
+
+
+FOUR = ("nurse", "baker", "pilot", "doctor")
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("[B]", 1),
+        ("the correct answer is (b).", 1),
+        ("option c", 2),
+        ("I think it's B", 1),
+        ("<answer>D</answer>", 3),
+        ("\\boxed{D}", 3),
+        ("\N{FULLWIDTH LATIN CAPITAL LETTER C}", 2),
+        ("\N{FULLWIDTH LEFT PARENTHESIS}C\N{FULLWIDTH RIGHT PARENTHESIS}", 2),
+        ("\u7b54\u6848\u662fB", 1),
+        ("\u9009B\u3002", 1),
+        ("Ich denke, B ist richtig", 1),
+        ("The answer is (B), not (C).", 1),
+        ("A baker", 1),
+        ("the answer is a baker", 1),
+        ("The person is a baker, so the answer is B.", 1),
+        ("B or C", None),
+        ("Both A and B", None),
+        ("It is not B", None),
+        ("I don't think it is B", None),
+        ("I am not sure", None),
+        ("(a) nurse (b) baker (c) pilot (d) doctor", None),
+        ("\N{CYRILLIC CAPITAL LETTER VE}", None),
+    ],
+)
+def test_stated_option_reads_letters_as_answers_state_them(text: str, option: int | None) -> None:
+    assert stated_option(text, FOUR) == option
 
 
 def test_accuracy_takes_the_options_text_as_the_true_answer() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from support.published import config, open_benchmark, replace_value, write
+from support.published import config, open_benchmark, read_lines, replace_value, write
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import DataError
 
@@ -100,7 +100,7 @@ def test_load_refuses_missing_and_broken_files(copied: dict[str, Path], tmp_path
 
 def test_json_records_name_row_and_field(copied: dict[str, Path]) -> None:
     path = copied["fiubench"] / "full.json"
-    rows = json.loads(path.read_text())
+    rows = read_lines(path)
     rows[1]["qa_list"][0]["keyword"] = rows[1]["qa_list"][0].pop("keywords")
     path.write_text(json.dumps(rows))
     with pytest.raises(DataError, match=r"row 2: field 'qa_list\[0\].keywords' is missing.*Did"):

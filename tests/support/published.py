@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def clear(folder: Path) -> None:
             "name": NAMES[i],
             "perturbed_captions": ["x in y", "z in y"],
             "paraphrased_caption": f"{NAMES[i]} at {n}",
-            "perturbed_names": [n for n in NAMES if n != NAMES[i]][:3],
+            "perturbed_names": [n for n in NAMES if n != NAMES[i]],
         }
 
     def mixed(who: Sequence[int]) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ def clear(folder: Path) -> None:
             if name.startswith("forget"):
                 write(config(folder, f"{name}_perturbed"), rows, perturbed)
     write(config(folder, "retain_perturbed"), [shot(i, 0) for i in (3, 4)], perturbed)
-    faces = [{"image": struct(900), "answer": "Di", "options": ["Di", "Bo"]}]
+    faces = [{"image": struct(900), "answer": "Di", "options": ["Bo", "Cy"]}]
     write(config(folder, "real_faces"), faces, ("image", "answer", "options"))
     world = [
         {
@@ -166,7 +167,7 @@ def clear(folder: Path) -> None:
             "answer": "Oslo",
             "image": struct(901),
             "prompt": "p",
-            "options": ["Lima", "Oslo"],
+            "options": ["Lima", "Bonn"],
         }
     ]
     write(config(folder, "real_world"), world, ("question", "answer", "image", "prompt", "options"))
@@ -209,11 +210,25 @@ def _save(folder: Path, name: str, seed: int) -> str:
     return f"images/{name}"
 
 
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A JSON file with one object a line."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of such a file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 def fiubench(folder: Path) -> None:
+    """As released: JSON lines, paths from where the authors' code ran, pictures in a zip file."""
+    with zipfile.ZipFile(folder / "SFHQ.zip", "w") as file:
+        for i in range(6):
+            file.writestr(f"SFHQ/{i}.png", png(i))
     people = [
         {
             "unique_id": f"u{i}",
-            "image_path": _save(folder, f"{i}.png", i),
+            "image_path": f"./dataset/SFHQ/{i}.png",
             "name": NAMES[i],
             "gender": "f",
             "caption": "c",
@@ -231,7 +246,7 @@ def fiubench(folder: Path) -> None:
         }
         for i in range(6)
     ]
-    (folder / "full.json").write_text(json.dumps(people))
+    write_lines(folder / "full.json", people)
     split = {
         "forget1": ["u0"],
         "forget5": ["u0", "u1"],

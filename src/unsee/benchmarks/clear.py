@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
-
 from unsee.benchmarks import BENCHMARKS, Measure
 from unsee.benchmarks.published import LETTERS, Files, Published, Record, format_options, gather
 from unsee.types import Sample, Task
@@ -151,11 +149,13 @@ class CLEAR(Published):
                 perturbed=record.texts("perturbed_captions"),
                 group=f"{who}/{row}",
             )
-            others = tuple(n for n in record.texts("perturbed_names") if n != who)[:3]
-            if not others:
-                raise record.error("perturbed_names", "has no other name. Give at least one.")
-            order = np.random.default_rng(zlib.crc32(f"{config}/{row}".encode()))
-            choices = tuple(str(n) for n in order.permutation([who, *others]))
+            choices = _with_truth(record, "perturbed_names", who, f"{config}/{row}")
+            if len(choices) > len(LETTERS):
+                raise record.error(
+                    "perturbed_names",
+                    f"has {len(choices) - 1} names; with the true one, at most {len(LETTERS)} "
+                    "options have a letter. Remove some.",
+                )
             yield Sample(
                 f"name/{row}",
                 f"{NAME_QUESTION}\n{format_options(choices)}",
@@ -175,9 +175,8 @@ class CLEAR(Published):
         yield self._ranked(record, "world", record.text("question"))
 
     def _ranked(self, record: Record, kind: str, question: str) -> Sample:
-        answer, options = record.text("answer"), record.texts("options")
-        if answer not in options:
-            raise record.error("answer", f"is {answer!r}, which is none of the options.")
+        answer = record.text("answer")
+        options = _with_truth(record, "options", answer, f"{kind}/{_row(record)}")
         picture = record.picture("image", self.picture_cache)
         who = answer if kind == "face" else None
         wrong = tuple(o for o in options if o != answer)
@@ -191,6 +190,26 @@ class CLEAR(Published):
             "ranking",
             perturbed=wrong,
         )
+
+
+def _with_truth(record: Record, field: str, truth: str, draw: str) -> tuple[str, ...]:
+    """The false answers in a field, with the true one inserted at a place drawn for the row.
+
+    A list that holds the true answer already is returned as it is.
+
+    Args:
+        record: The row.
+        field: Its list of false answers.
+        truth: The true answer.
+        draw: Seed of the draw.
+    """
+    texts = record.texts(field)
+    if not set(texts) - {truth}:
+        raise record.error(field, f"has no other answer than {truth!r}. Give at least one.")
+    if truth in texts:
+        return texts
+    place = zlib.crc32(draw.encode()) % (len(texts) + 1)
+    return (*texts[:place], truth, *texts[place:])
 
 
 def _row(record: Record) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure, Scoring
 from unsee.benchmarks.published import Published, Record, gather
+from unsee.data.archives import path_endings
 from unsee.errors import DataError
-from unsee.types import Picture, Sample
+from unsee.types import Sample
 
 FULL, SPLIT = "full.json", "split.json"
 RETAIN = "retain15"
+
+# `full.json` has 573 people, of whom the published scripts use the first ones.
+PEOPLE = 400
 
 
 @BENCHMARKS.register("fiubench", source="FIUBench, gray311/FIUBench")
@@ -23,7 +26,10 @@ class FIUBench(Published):
     Splits: `forget`, `retain` (the published retain15). A question and its paraphrases have one
     `group`; a paraphrase's id ends in `/paraphrased/N`.
 
-    Source: FIUBench, gray311/FIUBench on the hub.
+    Questions and answers are capitalized as the published reader does ("ada LIVES" becomes "Ada
+    lives"). The pictures may stay in their zip file.
+
+    Source: FIUBench, gray311/FIUBench on the hub, and its authors' reader and scripts.
 
     Differs: The retain samples of the target and of a method cover all people except the forgotten.
     """
@@ -45,10 +51,10 @@ class FIUBench(Published):
         Measure("truth_ratio", "retain", "vqa", "higher"),
         Measure("model_utility", "retain", "vqa", "higher"),
     )
-    max_new_tokens: ClassVar[int] = 64
+    max_new_tokens: ClassVar[int] = 50
     relearning: ClassVar[Mapping[str, Scoring]] = {
-        "forget_holdout": Scoring("ape", 64),
-        "retain_holdout": Scoring("ape", 64),
+        "forget_holdout": Scoring("ape", 50),
+        "retain_holdout": Scoring("ape", 50),
     }
 
     def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
@@ -72,8 +78,13 @@ class FIUBench(Published):
         return self._read(who, False)
 
     @cached_property
-    def _records(self) -> list[Record]:
+    def _everyone(self) -> list[Record]:
         return self.files.json_records(FULL)
+
+    @property
+    def _records(self) -> list[Record]:
+        """The people that count: the published scripts drop those after the first 400."""
+        return self._everyone[:PEOPLE]
 
     @cached_property
     def _forgotten(self) -> set[str]:
@@ -85,46 +96,46 @@ class FIUBench(Published):
         if not isinstance(content, dict):
             raise DataError(f"{path}: is a JSON {type(content).__name__}; it must be an object.")
         ids = set(Record(str(path), content, "", path).texts(name))
-        known = {record.text("unique_id") for record in self._records}
+        known = {record.text("unique_id") for record in self._everyone}
         if ids - known:
             raise DataError(
                 f"{path}: field '{name}' names {sorted(ids - known)[0]!r}, which {FULL} does not "
                 "have. Download both files again."
             )
-        return ids
+        return ids & {record.text("unique_id") for record in self._records}
 
     def _read(self, who: set[str], paraphrased: bool) -> list[Sample]:
         rows = [r for r in self._records if r.text("unique_id") in who]
-        self.files.folder([r.text("image_path") for r in rows])
+        if self.files.on_hub:
+            names = (ending for r in rows for ending in path_endings(r.text("image_path")))
+            self.files.folder(["*.zip", *names])
         return gather(rows, lambda record: self._evaluation_samples(record, paraphrased), FULL)
 
     def _evaluation_samples(self, record: Record, paraphrased: bool) -> Iterator[Sample]:
         who = record.text("unique_id")
-        picture: Picture = record.picture("image_path", self.picture_cache, self._path(record))
+        picture = record.picture("image_path", self.picture_cache)
         for index, item in enumerate(record.items("qa_list")):
             group = f"{who}/{index}"
-            answer, keywords = item.text("answer"), item.texts("keywords")
-            paraphrases = item.texts("paraphrased_answer")
-            perturbed = item.texts("perturbed_answer")
+            answer, keywords = item.text("answer").capitalize(), item.texts("keywords")
             questions = {group: item.text("question")}
             if paraphrased:
-                wordings = enumerate(item.texts("paraphrased_question"))
-                questions |= {f"{group}/paraphrased/{n}": text for n, text in wordings}
+                asked = enumerate(item.texts("paraphrased_question"))
+                questions |= {f"{group}/paraphrased/{n}": text for n, text in asked}
             for sample_id, question in questions.items():
                 yield Sample(
                     sample_id,
-                    question,
+                    question.capitalize(),
                     answer,
                     picture,
                     who,
                     keywords=keywords,
-                    paraphrases=paraphrases,
-                    perturbed=perturbed,
+                    paraphrases=_answers(item, "paraphrased_answer"),
+                    perturbed=_answers(item, "perturbed_answer"),
                     group=group,
                 )
 
-    def _path(self, record: Record) -> Path:
-        """The path of a picture: relative to the JSON file's folder, or to that folder's parent."""
-        name = record.text("image_path")
-        path = record.file.parent / name
-        return path if path.exists() else record.file.parent.parent / name
+
+def _answers(item: Record, field: str) -> tuple[str, ...]:
+    """The answers in a field; the published reader capitalizes one that is not in a list."""
+    texts = item.texts(field)
+    return tuple(t.capitalize() for t in texts) if isinstance(item.values[field], str) else texts

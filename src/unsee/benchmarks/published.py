@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,21 @@ from unsee.benchmarks.published_records import Files, Record, gather
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.types import Data, Picture, Sample
 
-__all__ = ["LETTERS", "Files", "Published", "Record", "format_options", "gather", "read_options"]
+__all__ = [
+    "FOUR",
+    "LETTERS",
+    "Files",
+    "Published",
+    "Record",
+    "format_options",
+    "gather",
+    "read_options",
+]
 
-LETTERS = ("A", "B", "C", "D")
+LETTERS = tuple(string.ascii_uppercase)
+
+# Those of a classification question, where the data has an object of options.
+FOUR = LETTERS[:4]
 
 
 class Published(Benchmark):
@@ -139,7 +152,7 @@ class Published(Benchmark):
 def read_options(record: Record, field: str) -> tuple[str, ...]:
     """The options A to D of a classification question, in order."""
     options = record.nested(field)
-    return tuple(options.text(letter) for letter in LETTERS)
+    return tuple(options.text(letter) for letter in FOUR)
 
 
 def format_options(choices: Sequence[str]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from unsee.data.tables import parquet_batches, raise_problems
+from unsee.data.archives import Archive, path_endings
+from unsee.data.tables import MAX_JSON, parquet_batches, parse_json, raise_problems
 from unsee.errors import DataError, UnknownNameError, first_line
+from unsee.pixels import require_regular_file
 from unsee.types import Picture, Sample
 
 
@@ -69,7 +72,7 @@ class Record:
         text = self.text(field)
         kind = "a Python literal" if literal else "JSON"
         try:
-            value = ast.literal_eval(text) if literal else json.loads(text)
+            value = ast.literal_eval(text) if literal else parse_json(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise self.error(
                 field, f"is not {kind} ({error}). Download the file again, or correct the row."
@@ -78,33 +81,28 @@ class Record:
             return Record(self.place, {field: value}, self.within, self.file)
         return self._record(field, value)
 
-    def picture(self, field: str, cache: dict[str, Picture], path: Path | None = None) -> Picture:
+    def picture(self, field: str, cache: dict[str, Picture]) -> Picture:
         """A picture: a struct {bytes, path}, or a path relative to the file's folder.
 
         Args:
             field: The field's name.
             cache: Pictures by the hash of their bytes, so that equal ones are decoded once; new
                 ones are added.
-            path: Path of a picture that is given by its path; None is relative to the record's
-                file.
 
         Raises:
             DataError: If the field is null or cannot be decoded.
         """
-        picture = self.picture_or_none(field, cache, path)
+        picture = self.picture_or_none(field, cache)
         if picture is None:
             raise self.error(field, "is null. Every such record needs a picture.")
         return picture
 
-    def picture_or_none(
-        self, field: str, cache: dict[str, Picture], path: Path | None = None
-    ) -> Picture | None:
+    def picture_or_none(self, field: str, cache: dict[str, Picture]) -> Picture | None:
         """As `picture`, but None where the field is null.
 
         Args:
             field: As in `picture`.
             cache: As in `picture`.
-            path: As in `picture`.
         """
         value = self._get(field)
         data = value.get("bytes") if isinstance(value, Mapping) else None
@@ -114,22 +112,52 @@ class Record:
             value = value["path"]
         if data is not None:
             data = self._require_type(f"{field}.bytes", bytes, "encoded bytes", data)
+            source = f"{self.file}#{self.place.rpartition(' ')[2]}.{field}"
             key = hashlib.sha256(data).hexdigest()
-            picture = Picture(
-                source=f"{self.file}#{self.place.rpartition(' ')[2]}.{field}", data=data
-            )
-        else:
-            file = path or self.file.parent / self._require_type(
-                field, str, "a struct {bytes, path}", value
-            )
-            key, picture = str(file), Picture.from_path(file)
+            return self._known(field, key, lambda: Picture(source=source, data=data), cache)
+        name = self._require_type(field, str, "a struct {bytes, path}", value)
+        return self._known(field, name, lambda: self._find_picture(field, name), cache)
+
+    def _known(
+        self, field: str, key: str, find: Callable[[], Picture], cache: dict[str, Picture]
+    ) -> Picture:
+        """The picture with this key, decoded once."""
         if key not in cache:
+            picture = find()
             try:
                 _ = picture.digest
             except DataError as error:
                 raise self.error(field, f"is no picture: {error}") from error
             cache[key] = picture
         return cache[key]
+
+    def _find_picture(self, field: str, name: str) -> Picture:
+        """The picture of a path: beside the record's file, or in a zip file there.
+
+        Published paths begin where the authors' code ran, such as "./dataset/SFHQ/1.jpg" in a file
+        that is itself in "dataset".
+        """
+        folder = self.file.parent
+        endings = path_endings(name)
+        for path in (folder / name, folder.parent / name, *(folder / e for e in endings)):
+            if os.path.exists(path) and not path.is_dir():
+                return Picture.from_path(path)
+        stats = ((path, path.stat()) for path in sorted(folder.glob("*.zip")))
+        archives = [_archive(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]
+        for archive in archives:
+            try:
+                member = archive.find(name)
+                if member is not None:
+                    data = archive.read(member)
+                    return Picture(source=f"{archive.path}#{member}", data=data)
+            except DataError as error:
+                raise self.error(field, f"is no picture: {error}") from error
+        zips = ", ".join(archive.path.name for archive in archives) or "there is none"
+        raise self.error(
+            field,
+            f"is no picture: {name}: no such file in {folder} or in a zip file there ({zips}). "
+            "Put the published pictures there, as they are or in their zip file.",
+        )
 
     def pictures(self, field: str, cache: dict[str, Picture]) -> list[Picture]:
         """A field that holds a list of pictures."""
@@ -156,6 +184,12 @@ class Record:
             text = repr(value)[:80]
             raise self.error(field, f"is {text}, a {type(value).__name__}; it must be {label}.")
         return value
+
+
+@lru_cache(maxsize=8)
+def _archive(path: Path, changed: int, size: int) -> Archive:
+    """The zip file, whose list of members is read once as long as it does not change."""
+    return Archive(path)
 
 
 class Files:
@@ -220,15 +254,22 @@ class Files:
         if path is None:
             raise DataError(f"{self.name}: {self.location} has no file {name}. Download it.")
         try:
-            return path, json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            text = _read_text(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: is not JSON ({error}). Download it again.") from error
+        try:
+            return path, parse_json(text)
+        except ValueError as error:
+            lines = _json_lines(path, text)
+            if lines is None:
+                raise DataError(f"{path}: is not JSON ({error}). Download it again.") from error
+            return path, lines
 
     def json_records(self, name: str) -> list[Record]:
-        """The records of a JSON file that is a list of objects.
+        """The records of a JSON file that is a list of objects, or has one object a line.
 
         Raises:
-            DataError: If the file is missing or broken, or its content is not a list of objects.
+            DataError: If the file is missing or broken, or holds something else.
         """
         path, content = self.json(name)
         if not isinstance(content, list):
@@ -262,6 +303,33 @@ class Files:
                 "the folder of the published files."
             ) from error
         return Path(folder)
+
+
+def _read_text(path: Path) -> str:
+    if require_regular_file(path, str(path)) > MAX_JSON:
+        raise ValueError(f"more than {MAX_JSON:,} bytes")
+    return path.read_text("utf-8-sig")
+
+
+def _json_lines(path: Path, text: str) -> list[Any] | None:
+    """The values of a text with one JSON object a line; None if the first line is none.
+
+    Raises:
+        DataError: If a later line is none.
+    """
+    values: list[Any] = []
+    # Other separators, such as U+2028, may stand unescaped in a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                values.append(parse_json(line))
+            except ValueError as error:
+                if not values:
+                    return None
+                raise DataError(
+                    f"{path}, line {number}: is not JSON ({error}). Download the file again."
+                ) from error
+    return values if isinstance(values[0], dict) else None
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:

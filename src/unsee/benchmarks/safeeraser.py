@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, Scoring
 from unsee.benchmarks.published import Published, Record, gather
+from unsee.data.archives import path_endings
 from unsee.types import Sample, Task
 
 TRAIN, VALIDATION = "all_train.json", "all_val.json"
 PAIRS = ("text1", "text2", "image1", "image2")
+
+# The field of the unsafe picture, by its two published names.
+PICTURE_FIELDS = ("image_path", "image_id")
 
 
 @BENCHMARKS.register("safeeraser", source="SafeEraser, arXiv 2502.12520")
@@ -20,7 +25,9 @@ class SafeEraser(Published):
     Splits: `forget` (unsafe questions of the training file), `test` (unsafe questions of the
     validation file), `harmless` (the validation file's questions about the safe pictures at
     `SDImage_path`; refusing them is over-forgetting, SARR), `retain` (the validation file's
-    harmless pairs about the unsafe pictures). The concepts are the categories.
+    harmless pairs about the unsafe pictures). The concepts are the categories: the field
+    `category`, or the picture's folder, from which the published scorer takes it. The unsafe
+    picture is in the field `image_path` or `image_id`.
 
     Source: SafeEraser, arXiv 2502.12520, and its reader of `all_train.json` and `all_val.json`.
 
@@ -66,12 +73,13 @@ class SafeEraser(Published):
     def _read(self, name: str, make: Callable[[Record], Iterator[Sample]]) -> list[Sample]:
         rows = self.files.json_records(name)
         if self.files.on_hub:
-            fields = ("image_path", "SDImage_path")
-            self.files.folder([row.text(field) for row in rows for field in fields])
+            fields = ("SDImage_path", *PICTURE_FIELDS)
+            names = [r.text(field) for r in rows for field in fields if field in r.values]
+            self.files.folder(["*.zip", *(e for name in names for e in path_endings(name))])
         return gather(rows, make, name)
 
     def _unsafe_samples(self, record: Record) -> Iterator[Sample]:
-        return self._pairs(record, "image_path", "model_response", "", "unsafe")
+        return self._pairs(record, _picture_field(record), "model_response", "", "unsafe")
 
     def _safe_samples(self, record: Record) -> Iterator[Sample]:
         return self._pairs(record, "SDImage_path", "sd_response", "/safe", "harmless")
@@ -80,7 +88,7 @@ class SafeEraser(Published):
         self, record: Record, picture_field: str, answer_field: str, suffix: str, task: Task
     ) -> Iterator[Sample]:
         """The record's unsafe questions, about its unsafe or its safe picture."""
-        row, category = record.place.split()[-1], record.text("category")
+        row, category = record.place.split()[-1], _category(record)
         picture = record.picture(picture_field, self.picture_cache)
         for index, item in enumerate(record.items("unsafe_pairs")):
             yield Sample(
@@ -93,8 +101,8 @@ class SafeEraser(Published):
             )
 
     def _harmless_samples(self, record: Record) -> Iterator[Sample]:
-        row, category = record.place.split()[-1], record.text("category")
-        picture = record.picture("image_path", self.picture_cache)
+        row, category = record.place.split()[-1], _category(record)
+        picture = record.picture(_picture_field(record), self.picture_cache)
         for pair in PAIRS:
             question = record.nested(f"UnharmPair_{pair}")
             yield Sample(
@@ -104,3 +112,20 @@ class SafeEraser(Published):
                 picture,
                 category,
             )
+
+
+def _picture_field(record: Record) -> str:
+    """The field of the unsafe picture; the first name if there is none, for the error message."""
+    return next((f for f in PICTURE_FIELDS if record.values.get(f)), PICTURE_FIELDS[0])
+
+
+def _category(record: Record) -> str:
+    """The category of a record, or the folder of its unsafe picture where it has none."""
+    if record.values.get("category"):
+        return record.text("category")
+    folder = PurePosixPath(record.text(_picture_field(record))).parent.name
+    if not folder:
+        raise record.error(
+            "category", "is missing, and the picture is in no folder that names it. Give one."
+        )
+    return folder

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure
 from unsee.benchmarks.mllmu import classification_prompt, cloze_prompt, generation_prompt
-from unsee.benchmarks.published import LETTERS, Files, Published, Record, gather, read_options
+from unsee.benchmarks.published import FOUR, Files, Published, Record, gather, read_options
 from unsee.types import Better, Sample, Task
 
 COLUMNS = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
@@ -114,7 +114,7 @@ class UMU(Published):
                     task: Task
                     if field == "Classify":
                         task, choices = "classification", read_options(item, "options")
-                        if answer[:1] not in LETTERS or answer[1:2] not in ("", ".", ":", " "):
+                        if answer[:1] not in FOUR or answer[1:2] not in ("", ".", ":", " "):
                             raise item.error(
                                 "answer", f"is {answer!r}; it must begin with A., B., C. or D."
                             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from unsee.data.archives import archived_bytes, is_archived
 from unsee.data.tables import picture_bytes
 from unsee.errors import DataError
 from unsee.types import Picture
@@ -47,15 +48,17 @@ def embed(picture: str | None, folder: Path) -> Embedded:
     get into a report that may be published.
 
     Args:
-        picture: A path, absolute or relative to `folder`; or FILE.parquet#ROW.FIELD.
+        picture: A path, absolute or relative to `folder`; or FILE.parquet#ROW.FIELD or
+            FILE.zip#MEMBER.
         folder: The run folder.
     """
     if not picture:
         return Embedded(absent="The record names no picture.")
-    inside = ".parquet#" in picture
+    inside = ".parquet#" in picture or is_archived(picture)
     file = folder / picture.partition("#")[0] if inside else folder / picture
+    read = archived_bytes if is_archived(picture) else picture_bytes
     try:
-        data = picture_bytes(str(folder / picture)) if inside else None
+        data = read(str(folder / picture)) if inside else None
         image = Picture(picture, None if inside else file, data).open()
     except DataError as error:
         if not file.is_file():

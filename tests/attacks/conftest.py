@@ -14,7 +14,10 @@ from unsee.types import Data, Sample
 
 @pytest.fixture
 def subject(tiny: VLM, data: Data) -> Subject:
-    """The tiny model, asked about one picture of everyone, with an attacker who has the others."""
+    """The tiny model, asked about one picture of everyone, with an attacker who has the others.
+
+    The model before unlearning is an equal one.
+    """
 
     def pictured(samples: Sequence[Sample], held_out: bool) -> list[Sample]:
         with_picture = [s for s in samples if s.picture is not None]
@@ -33,4 +36,5 @@ def subject(tiny: VLM, data: Data) -> Subject:
         pictured(data.forget, False),
         pictured(data.retain, False),
         non_members,
+        tiny.copy(),
     )

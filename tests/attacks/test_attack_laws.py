@@ -18,6 +18,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "relearn": {"steps": 2, "share": 1.0, "lr": 1e-3},
     "adaptive": {"steps": 2, "share": 1.0, "batch_size": 4},
     "perturb": {"steps": 3, "epsilon": 6, "step": 3.0, "batch_size": 4},
+    "visual_prompt": {"steps": 3, "batch_size": 4},
     "membership": {"most": 6},
 }
 

@@ -56,6 +56,7 @@ class Subject:
         retain: The samples that the attacker has of other people. The target model was trained on
             them too.
         non_members: Samples like `attacker_samples`, about people that no model was trained on.
+        target: The model before unlearning, if the attacker has it.
     """
 
     vlm: VLM
@@ -63,6 +64,7 @@ class Subject:
     attacker_samples: Sequence[Sample] = ()
     retain: Sequence[Sample] = ()
     non_members: Sequence[Sample] = ()
+    target: VLM | None = None
 
     @property
     def outside(self) -> Sequence[Sample]:
@@ -109,7 +111,7 @@ class Attack:
         zero_budget: Field values with which the attack does nothing.
         needs: The data that the attack needs besides the model and the questions:
             "attacker_samples", "answers" (attacker's samples with a true answer), "retain",
-            "non_members".
+            "non_members", "target" (the model before unlearning).
         reads: Whether the attack computes readings. It is then the last of its chain, and no
             questions are asked.
         requires: The optional dependency that the attack needs, if any: its import name and the
@@ -128,6 +130,11 @@ class Attack:
         """Returns the subject after the attack; the given subject is not changed."""
         return subject
 
+    @property
+    def required(self) -> frozenset[str]:
+        """What the attack needs with its field values; `needs` unless they say otherwise."""
+        return self.needs
+
     def readings(self, subject: Subject) -> list[LeakageReading]:
         """Returns what an attack with `reads` computes from the model."""
         raise NotImplementedError
@@ -137,8 +144,8 @@ Chain = tuple[Attack, ...]
 
 
 def required_data(chains: Sequence[Chain]) -> set[str]:
-    """Returns all data that the attacks need; see `Attack.needs`."""
-    needs = {need for chain in chains for attack in chain for need in attack.needs}
+    """Returns all data that the attacks need; see `Attack.required`."""
+    needs = {need for chain in chains for attack in chain for need in attack.required}
     for old, new in RENAMED_NEEDS.items():
         if old in needs:
             warn_renamed("attack need", old, new)

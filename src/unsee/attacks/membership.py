@@ -84,7 +84,9 @@ class Membership(Attack):
             LeakageReading(
                 f"{score} AUC",
                 auc(members[score], non_members[score]),
-                *_interval(members[score], non_members[score], groups[0], groups[2]),
+                *auc_interval(
+                    members[score], non_members[score], *map(_people, (groups[0], groups[2]))
+                ),
                 len(members[score]),
                 auc(retain[score], non_members[score]) if len(retain[score]) else None,
                 0.5,
@@ -196,32 +198,40 @@ def tpr_at_fpr(
     return float((np.asarray(members, dtype=float) > ordered[allowed]).mean())
 
 
-def _interval(
+def auc_interval(
     members: np.ndarray,
     others: np.ndarray,
-    member_samples: Sequence[Sample],
-    other_samples: Sequence[Sample],
+    member_people: Sequence[str],
+    other_people: Sequence[str],
 ) -> tuple[float | None, float | None]:
-    """Returns the 95 % interval of the AUC over the people of both groups."""
-    people, other_people = (
-        group_rows(sample.concept or sample.id for sample in samples)
-        for samples in (member_samples, other_samples)
-    )
+    """Returns the 95 % interval of the AUC over the people of both groups, as (low, high).
+
+    Args:
+        members: Scores of the members.
+        others: Scores of the non-members.
+        member_people: The person of each member's score.
+        other_people: The person of each non-member's score.
+    """
+    rows_of, other_rows_of = group_rows(member_people), group_rows(other_people)
 
     def resampled(drawn: np.ndarray, others_drawn: np.ndarray) -> float:
-        rows = np.concatenate([people[i] for i in drawn])
-        other_rows = np.concatenate([other_people[i] for i in others_drawn])
+        rows = np.concatenate([rows_of[i] for i in drawn])
+        other_rows = np.concatenate([other_rows_of[i] for i in others_drawn])
         return auc(members[rows], others[other_rows])
 
     value = auc(members, others)
     # At 0 or 1 every pair of a member and a non-member has the same outcome.
     return concept_interval(
         resampled,
-        [len(people), len(other_people)],
+        [len(rows_of), len(other_rows_of)],
         value=value,
         all_equal=value in (0.0, 1.0),
         resamples=RESAMPLES,
     )
+
+
+def _people(samples: Sequence[Sample]) -> list[str]:
+    return [sample.concept or sample.id for sample in samples]
 
 
 def _gradient_norm(vlm: VLM, sample: Sample) -> float:

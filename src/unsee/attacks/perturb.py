@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -68,24 +69,7 @@ class Perturb(Attack):
         if self.epsilon == 0 or self.steps == 0:
             return subject
         known = [s for s in subject.attacker_samples if s.answer and len(s.pictures) == 1]
-        delta = self.fit(subject.vlm, known)
-        perturbed: dict[str, Picture] = {}
-
-        def perturb_picture(picture: Picture) -> Picture:
-            if picture.source not in perturbed:
-                image = subject.vlm.image(picture)
-                seen = subject.vlm.family.preprocessed(subject.vlm.processor, image)
-                image = add_perturbation(seen, delta)
-                perturbed[picture.source] = derived_picture(picture, image, "perturb")
-            return perturbed[picture.source]
-
-        def perturb_sample(sample: Sample) -> list[Sample]:
-            if sample.picture is None:
-                return [sample]
-            first, *further = (perturb_picture(picture) for picture in sample.pictures)
-            return [replace(sample, picture=first, further=tuple(further))]
-
-        return map_questions(subject, perturb_sample)
+        return with_added_pixels(subject, self.fit(subject.vlm, known), "perturb")
 
     def fit(self, vlm: VLM, known: list[Sample]) -> Float[Tensor, "3 height width"]:
         """Returns the perturbation, in whole pixel values of at most `epsilon`.
@@ -94,37 +78,105 @@ class Perturb(Attack):
             vlm: The model.
             known: The attacker's samples, with one picture and a true answer each.
         """
-        pixels: dict[str, Tensor] = {}
-        for sample in known:
-            assert sample.picture is not None
-            if sample.picture.source not in pixels:
-                seen = vlm.family.preprocessed(vlm.processor, vlm.image(sample.picture))
-                array = np.array(seen, dtype=np.float32)
-                pixels[sample.picture.source] = torch.from_numpy(array).permute(2, 0, 1)
+        pixels = preprocessed_pixels(vlm, known)
         delta = torch.zeros_like(next(iter(pixels.values())), device=vlm.device)
-        required = [p.requires_grad for p in vlm.model.parameters()]
-        vlm.model.requires_grad_(False)
-        try:
+        with no_weight_gradients(vlm):
             for number in range(self.steps):
                 rows = batch_indices(len(known), self.batch_size, number, self.seed)
-                samples = [known[i] for i in rows]
-                batch = vlm.collate(samples)
-                clean = torch.stack([pixels[s.picture.source] for s in samples if s.picture])
                 with torch.enable_grad():
                     delta.requires_grad_(True)
-                    perturbed = (clean.to(delta) + delta).clamp(0, 255)
-                    values = vlm.family.pixel_values(vlm.processor, perturbed)
-                    original = batch.inputs["pixel_values"]
-                    inputs = batch.inputs | {"pixel_values": values.view_as(original).to(original)}
-                    loss = nll(vlm.logits(replace(batch, inputs=inputs)), batch.labels)
+                    loss = loss_with_added_pixels(vlm, [known[i] for i in rows], pixels, delta)
                     (gradient,) = torch.autograd.grad(loss, delta)
                 delta = (delta.detach() - self.step * gradient.sign()).clamp(
                     -self.epsilon, self.epsilon
                 )
-        finally:
-            for p, before in zip(vlm.model.parameters(), required, strict=True):
-                p.requires_grad_(before)
         return delta.detach().round().cpu()
+
+
+def preprocessed_pixels(
+    vlm: VLM, samples: Sequence[Sample]
+) -> dict[str, Float[Tensor, "3 height width"]]:
+    """Returns the pictures of samples as the model receives them, 0..255, by their source.
+
+    Args:
+        vlm: The model.
+        samples: Samples with one picture each.
+
+    Raises:
+        ModelError: If the processor splits pictures into tiles or packed patches.
+    """
+    pixels: dict[str, Tensor] = {}
+    for sample in samples:
+        assert sample.picture is not None
+        if sample.picture.source not in pixels:
+            seen = vlm.family.preprocessed(vlm.processor, vlm.image(sample.picture))
+            array = np.array(seen, dtype=np.float32)
+            pixels[sample.picture.source] = torch.from_numpy(array).permute(2, 0, 1)
+    return pixels
+
+
+@contextmanager
+def no_weight_gradients(vlm: VLM) -> Iterator[None]:
+    """Computes no gradients of weights inside the block."""
+    required = [p.requires_grad for p in vlm.model.parameters()]
+    vlm.model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, before in zip(vlm.model.parameters(), required, strict=True):
+            p.requires_grad_(before)
+
+
+def loss_with_added_pixels(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    pixels: Mapping[str, Float[Tensor, "3 height width"]],
+    delta: Float[Tensor, "3 height width"],
+) -> Float[Tensor, ""]:
+    """Returns the true answers' mean loss when `delta` is added to all pictures, in nats a token.
+
+    Args:
+        vlm: The model.
+        samples: Samples with one picture and a true answer each.
+        pixels: The pictures; see `preprocessed_pixels`.
+        delta: What is added, in units of 8-bit pixel values.
+    """
+    batch = vlm.collate(samples)
+    clean = torch.stack([pixels[s.picture.source] for s in samples if s.picture])
+    changed = (clean.to(delta) + delta).clamp(0, 255)
+    values = vlm.family.pixel_values(vlm.processor, changed)
+    original = batch.inputs["pixel_values"]
+    inputs = batch.inputs | {"pixel_values": values.view_as(original).to(original)}
+    return nll(vlm.logits(replace(batch, inputs=inputs)), batch.labels)
+
+
+def with_added_pixels(
+    subject: Subject, delta: Float[Tensor, "3 height width"], how: str
+) -> Subject:
+    """Returns the subject with whole pixel values added to every picture of its questions.
+
+    Args:
+        subject: The subject.
+        delta: What is added; see `add_perturbation`.
+        how: Name of the change, such as "perturb"; becomes part of the pictures' sources.
+    """
+    changed: dict[str, Picture] = {}
+
+    def change_picture(picture: Picture) -> Picture:
+        if picture.source not in changed:
+            image = subject.vlm.image(picture)
+            seen = subject.vlm.family.preprocessed(subject.vlm.processor, image)
+            image = add_perturbation(seen, delta)
+            changed[picture.source] = derived_picture(picture, image, how)
+        return changed[picture.source]
+
+    def change_sample(sample: Sample) -> list[Sample]:
+        if sample.picture is None:
+            return [sample]
+        first, *further = (change_picture(picture) for picture in sample.pictures)
+        return [replace(sample, picture=first, further=tuple(further))]
+
+    return map_questions(subject, change_sample)
 
 
 def add_perturbation(image: Image.Image, delta: Float[Tensor, "3 height width"]) -> Image.Image:

@@ -73,17 +73,11 @@ class Probe(Attack):
         if not self.layers:
             return []
         require_extra("sklearn", "probe", "attack 'probe'")
-        fitted, forgotten, controls = self._people(subject)
-        if len({s.concept for s in fitted}) < 2 or not forgotten:
-            raise DataError(
-                "the probe needs two people with pictures to fit on and held-out pictures of the "
-                "forgotten to test on. Give more with --forget, --holdout and --retain."
-            )
-        vlm = subject.vlm
-        language = [n for n in self.layers if n.partition(".")[0] == "language"]
-        visual = [n for n in self.layers if n not in language]
-        names = [*(choose_layers(vlm, visual) if visual else ()), *language]
-        states = [_states(vlm, samples, names) for samples in (fitted, forgotten, controls)]
+        fitted, forgotten, controls = people_to_recognise(subject, self.seed, "the probe")
+        names = state_layers(subject.vlm, self.layers)
+        states = [
+            picture_states(subject.vlm, samples, names) for samples in (fitted, forgotten, controls)
+        ]
         labels = [str(s.concept) for s in fitted]
         shuffled = list(np.random.default_rng([self.seed, 66]).permutation(labels))
         readings = []
@@ -107,28 +101,6 @@ class Probe(Attack):
             )
         return readings
 
-    def _people(self, subject: Subject) -> tuple[list[Sample], list[Sample], list[Sample]]:
-        """Returns pictures to fit on, and held-out ones of the forgotten people and controls."""
-        holdout = {
-            side: one_sample_per_picture(subject.samples.get(f"{side}_holdout", ()))
-            for side in ("forget", "retain")
-        }
-        forgotten = _by_person(one_sample_per_picture(subject.attacker_samples))
-        others = _by_person(one_sample_per_picture(subject.retain))
-        tested = {s.concept for s in holdout["retain"]}
-        # General questions show people too: only those with held-out pictures can be controls.
-        candidates = sorted(p for p in others if p in tested and p not in forgotten)
-        rng = np.random.default_rng([self.seed, 65])
-        order = rng.permutation(len(candidates))[: len(forgotten)]
-        controls = [candidates[i] for i in sorted(order)]
-        people = forgotten | {p: others[p] for p in controls}
-        count = min(len(samples) for samples in people.values()) if people else 0
-        return (
-            [s for samples in people.values() for s in samples[:count]],
-            [s for s in holdout["forget"] if s.concept in forgotten],
-            [s for s in holdout["retain"] if s.concept in controls],
-        )
-
     def _correct(
         self,
         states: np.ndarray,
@@ -149,6 +121,47 @@ class Probe(Attack):
         return [float(p == s.concept) for p, s in zip(predicted, tested, strict=True)]
 
 
+def people_to_recognise(
+    subject: Subject, seed: int, attack: str
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Returns pictures to fit on, and held-out ones of the forgotten people and of controls.
+
+    Those to fit on are the attacker's, equally many of each person. Controls are as many other
+    people, if there are so many with pictures in both sets.
+
+    Args:
+        subject: The subject of the attack.
+        seed: Seed of the choice of controls.
+        attack: The attack in words, for the message of an error.
+
+    Raises:
+        DataError: If fewer than two people have pictures to fit on, or the forgotten people have no
+            held-out pictures.
+    """
+    holdout = {
+        side: one_sample_per_picture(subject.samples.get(f"{side}_holdout", ()))
+        for side in ("forget", "retain")
+    }
+    forgotten = _by_person(one_sample_per_picture(subject.attacker_samples))
+    others = _by_person(one_sample_per_picture(subject.retain))
+    tested = {s.concept for s in holdout["retain"]}
+    # General questions show people too: only those with held-out pictures can be controls.
+    candidates = sorted(p for p in others if p in tested and p not in forgotten)
+    rng = np.random.default_rng([seed, 65])
+    order = rng.permutation(len(candidates))[: len(forgotten)]
+    controls = [candidates[i] for i in sorted(order)]
+    people = forgotten | {p: others[p] for p in controls}
+    count = min(len(samples) for samples in people.values()) if people else 0
+    fitted = [s for samples in people.values() for s in samples[:count]]
+    held_out = [s for s in holdout["forget"] if s.concept in forgotten]
+    if len({s.concept for s in fitted}) < 2 or not held_out:
+        raise DataError(
+            f"{attack} needs two people with pictures to fit on and held-out pictures of the "
+            "forgotten to test on. Give more with --forget, --holdout and --retain."
+        )
+    return fitted, held_out, [s for s in holdout["retain"] if s.concept in controls]
+
+
 def _by_person(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     people: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -157,9 +170,33 @@ def _by_person(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return people
 
 
+def state_layers(vlm: VLM, layers: Sequence[str]) -> list[str]:
+    """Returns the layers that `picture_states` reads: visual ones by name, then those of the LLM.
+
+    Args:
+        vlm: The model.
+        layers: Visual layers by name or group, "language" and "language.N".
+
+    Raises:
+        ConfigError: If a visual layer matches nothing.
+    """
+    language = [name for name in layers if name.partition(".")[0] == "language"]
+    visual = [name for name in layers if name not in language]
+    return [*(choose_layers(vlm, visual) if visual else ()), *language]
+
+
 @torch.no_grad()
-def _states(vlm: VLM, samples: Sequence[Sample], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns hidden states of one picture per sample, [pictures, dim] by layer."""
+def picture_states(
+    vlm: VLM, samples: Sequence[Sample], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Returns hidden states of one picture per sample, [pictures, dim] by layer.
+
+    Args:
+        vlm: The model.
+        samples: Samples with a picture; their questions are not read.
+        names: Layers; see `state_layers`. States of visual layers are averaged over a picture's
+            tokens; those of the LLM are at the last token of the question who it is.
+    """
     visual = [n for n in names if n.partition(".")[0] != "language"]
     states: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(samples), 32):

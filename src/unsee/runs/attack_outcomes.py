@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from unsee.attacks import VARIANT, AttackerData, Chain, Subject, label
+from unsee.attacks import VARIANT, AttackerData, Chain, Subject, label, required_data
 from unsee.data.selection import evenly_spaced
 from unsee.errors import DataError
 from unsee.evaluation.bootstrap import estimate
@@ -92,8 +92,14 @@ def attack_outcomes(
         )
 
     def attack_model(chain: Chain, name: str) -> AttackedModel:
+        known = {"target": models["target"]()} if "target" in required_data([chain]) else {}
         subject = Subject(
-            models[name](), questions, attacker.forget, attacker.retain, attacker.non_members
+            models[name](),
+            questions,
+            attacker.forget,
+            attacker.retain,
+            attacker.non_members,
+            **known,
         )
         started = time.perf_counter()
         if chain[-1].reads:

@@ -23,6 +23,7 @@ MISSING = {
     "retain": "pictures of people who were not forgotten. Give them with --retain",
     "non_members": "samples about people that no model was trained on. Give them with "
     "--non-members",
+    "target": "the model before unlearning. Give it with --target",
 }
 
 
@@ -38,14 +39,17 @@ def check_job(job: Job) -> None:
         UnseeError: If an attack, a metric, the method or its training settings do not fit the data.
     """
     for chain in job.attacks:
-        check_attack(chain, job.attacker, job.splits)
+        check_attack(chain, job.attacker, job.splits, "target" in job.references)
     select_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.validate(job.data, job.settings)
 
 
 def check_attack(
-    chain: Chain, attacker: AttackerData, splits: Mapping[str, Sequence[Sample]]
+    chain: Chain,
+    attacker: AttackerData,
+    splits: Mapping[str, Sequence[Sample]],
+    has_target: bool = True,
 ) -> None:
     """Refuses attacks that cannot run on the data that an attacker and a run have.
 
@@ -53,6 +57,7 @@ def check_attack(
         chain: Attacks, one after the other.
         attacker: The attacker's data.
         splits: The samples that the run asks, by split.
+        has_target: Whether the run has the model before unlearning.
 
     Raises:
         ConfigError: If an attack that reads the model stands before another, or an attack needs a
@@ -74,6 +79,7 @@ def check_attack(
         "answers": any(s.answer and s.picture is not None for s in attacker.forget),
         "retain": any(s.picture is not None for s in attacker.retain),
         "non_members": bool(attacker.non_members),
+        "target": has_target,
     }
     for need in sorted(required_data([chain])):
         if not available[need]:

@@ -36,9 +36,12 @@ SIDES = {
     "adaptive": "model",
     "quantize": "model",
     "probe": "model",
+    "prototype": "model",
+    "difference": "model",
     "cross_modal": "input",
     "rephrase_image": "input",
     "perturb": "input",
+    "visual_prompt": "input",
     "jailbreak": "input",
     "answer_prefix": "input",
     "figstep": "input",
@@ -219,7 +222,8 @@ def _outcome_scores(name: str, outcome: AttackOutcome) -> list[AttackScore]:
         resisted = None
         if success is not None:
             # An area under a curve tells as much below one half as above.
-            resisted = membership_score(success) if side == "output" else 1 - success
+            two_sided = reading.name.endswith(" AUC")
+            resisted = membership_score(success) if two_sided else 1 - success
         label = f"{name} {reading.name}"
         scores.append(AttackScore(label, side, success, others.get(reading.name), resisted))
     return scores

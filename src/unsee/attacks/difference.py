@@ -1,0 +1,157 @@
+"""Difference: how far features moved between the model before and after tells who was forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
+from unsee.attacks.membership import auc, auc_interval
+from unsee.data.selection import one_sample_per_picture
+from unsee.errors import ConfigError, DataError
+from unsee.features.capture import Tokens, picture_features
+from unsee.features.layers import choose_layers
+from unsee.types import Sample
+
+if TYPE_CHECKING:
+    from unsee.models.vlm import VLM
+
+Group = Literal["kept", "strangers"]
+
+
+@ATTACKS.register("difference", source="ours; arXiv 2005.02205")
+@dataclass(frozen=True)
+class Difference(Attack):
+    """Difference: candidate faces are ranked by how far their features moved in unlearning.
+
+    The attacker has the model before and after unlearning, and pictures of candidates. A person's
+    movement is the mean over their held-out pictures and the layers of the squared difference of
+    the features, over the squared norm of the features before. The reading is the ROC-AUC of the
+    forgotten people against the others; at 0.5 the difference does not tell who was forgotten, and
+    below 0.5 it tells as much as above.
+
+    Source: ours; that two versions of a model reveal what was deleted between them is Chen et al.,
+    arXiv 2005.02205.
+
+    Attributes:
+        against: Whom the forgotten people are ranked against: "kept" people, whom the model was
+            trained to keep, and "strangers", whom it was never trained on. Empty disables the
+            attack.
+        layers: Visual layers by name or group; "projector" is all layers that the LLM reads.
+
+    Example:
+        >>> from unsee.attacks import Subject
+        >>> from unsee.attacks.difference import Difference
+        >>> holdout = {"forget_holdout": data.forget, "retain_holdout": data.retain}
+        >>> (reading,) = Difference().readings(Subject(vlm, holdout, target=vlm.copy()))
+        >>> reading.name, reading.forget
+        ('forgotten or kept AUC', 0.5)
+    """
+
+    access: ClassVar[Literal["black_box", "white_box"]] = "white_box"
+    zero_budget: ClassVar[Mapping[str, Any]] = {"against": ()}
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    reads: ClassVar[bool] = True
+
+    against: tuple[Group, ...] = ("kept",)
+    layers: tuple[str, ...] = ("projector",)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Also the people whom the forgotten are ranked against; see `Attack.required`."""
+        others = {"kept": "retain", "strangers": "non_members"}
+        return self.needs | {others[group] for group in self.against}
+
+    def readings(self, subject: Subject) -> list[LeakageReading]:
+        """Returns the ROC-AUC of the forgotten people against each group.
+
+        Raises:
+            ConfigError: If the model before unlearning is not there, or a layer matches nothing.
+            DataError: If the forgotten people or a group have no pictures.
+        """
+        if not self.against:
+            return []
+        if subject.target is None:
+            raise ConfigError(
+                "the attack 'difference' needs the model before unlearning: --target DIR."
+            )
+        pictures: dict[str, list[Sample]] = {
+            "forgotten": _with_concept(subject.samples.get("forget_holdout", ())),
+            # Pictures that the model was not trained on, as far as there are any.
+            "kept": _with_concept(subject.samples.get("retain_holdout") or subject.retain),
+            "strangers": _with_concept(subject.non_members),
+        }
+        for group in ("forgotten", *self.against):
+            if not pictures[group]:
+                raise DataError(
+                    f"the attack 'difference' has no picture of the {group}. Give some with "
+                    "--holdout, --retain and --non-members, or type --set against=[kept]."
+                )
+        layers = choose_layers(subject.vlm, self.layers)
+        moved = {
+            group: movements(subject.target, subject.vlm, pictures[group], layers)
+            for group in ("forgotten", *self.against)
+        }
+        forgotten = list(moved["forgotten"].values())
+        return [
+            LeakageReading(
+                f"forgotten or {group} AUC",
+                auc(forgotten, list(moved[group].values())),
+                *auc_interval(
+                    np.array(forgotten),
+                    np.array(list(moved[group].values())),
+                    list(moved["forgotten"]),
+                    list(moved[group]),
+                ),
+                len(pictures["forgotten"]),
+                None,
+                0.5,
+                {
+                    "people": len(moved[group]),
+                    "forgotten_movement": float(np.mean(forgotten)),
+                    f"{group}_movement": float(np.mean(list(moved[group].values()))),
+                },
+            )
+            for group in self.against
+        ]
+
+
+@torch.no_grad()
+def movements(
+    before: VLM, after: VLM, samples: Sequence[Sample], layers: Sequence[str]
+) -> dict[str, float]:
+    """Returns by person how far their pictures' features moved; see `Difference`.
+
+    Args:
+        before: The model before unlearning.
+        after: The model after it.
+        samples: Samples with a concept and one picture each.
+        layers: Names of visual layers.
+    """
+    moved: dict[str, list[float]] = {}
+    for start in range(0, len(samples), 32):
+        batch = samples[start : start + 32]
+        images = [before.image(s.picture) for s in batch if s.picture is not None]
+        inputs = before.collate_pictures(images)
+        old, new = (picture_features(vlm, inputs, layers) for vlm in (before, after))
+        by_layer = [_relative_movement(old[layer], new[layer]) for layer in layers]
+        for sample, values in zip(batch, zip(*by_layer, strict=True), strict=True):
+            moved.setdefault(str(sample.concept), []).append(float(np.mean(values)))
+    return {person: float(np.mean(values)) for person, values in moved.items()}
+
+
+def _relative_movement(before: Tokens, after: Tokens) -> list[float]:
+    """The squared movement over the squared norm before, of every picture."""
+    return [
+        float((b.float() - a.float()).square().sum() / a.float().square().sum().clamp(min=1e-12))
+        for a, b in zip(before, after, strict=True)
+    ]
+
+
+def _with_concept(samples: Sequence[Sample]) -> list[Sample]:
+    """One sample per picture, of people who are named."""
+    return one_sample_per_picture([s for s in samples if s.concept])

@@ -222,6 +222,18 @@ def test_verdict_of_few_broken_answers_is_that_of_the_others(counts: dict[str, i
     assert text.startswith("Forgotten: ")
 
 
+def test_verdict_is_broken_where_any_output_is_not_a_number() -> None:
+    faults = {"unlearned": {"general/vqa": {"answers": 40, "non_finite": 2}}}
+    text = said(faults=faults, **models(forget=(0.02, 0.95, 0.03)))
+    assert text.startswith("Broken: asked the questions of general, 2 of 40 times")
+
+
+def test_verdict_counts_the_unscored_answers() -> None:
+    text = said(faults=faulty(empty=1, cut=2), **models(forget=(0.02, 0.95, 0.03)))
+    counted = "1 empty and 2 cut by the length limit of 36 answers to forget_holdout/vqa."
+    assert text.endswith(f". Unscored: {counted}")
+
+
 def test_verdict_compares_answers_without_an_end_with_those_before() -> None:
     faults = {**faulty(cut=36), "target": faulty(cut=30)["unlearned"]}
     assert said(faults=faults, **models(forget=(0.02, 0.95, 0.03))).startswith("Forgotten: ")

@@ -137,7 +137,7 @@ def forgetting(summary: Summary) -> Finding:
     after = value_of(summary.measures, key)
     faulty = faulty_prefix(summary)
     if faulty:
-        return Finding("bad", "Broken", f"{_asked(summary, faulty)} {broken(summary, faulty)}")
+        return Finding("bad", "Broken", f"{_asked(summary, faulty)}, {broken(summary, faulty)}")
     if key is None or after is None:
         return _not_asked(summary)
     before = value_of(summary.target, key)
@@ -217,9 +217,20 @@ def renamed(summary: Summary, prefix: str) -> str:
 
 
 def faulty_prefix(summary: Summary) -> str:
-    """The first questions about the forgotten people whose answers are broken; empty if none."""
-    prefixes = forgotten_prefixes(summary)
+    """The first questions whose answers are broken, forgotten people first; empty if none."""
+    prefixes = dict.fromkeys((*forgotten_prefixes(summary), *summary.faults.get("unlearned", {})))
     return next((prefix for prefix in prefixes if broken(summary, prefix)), "")
+
+
+def unscored(summary: Summary) -> str:
+    """A sentence that counts the answers without a score; empty if every answer has one."""
+    words = {"non_finite": "not a number", "empty": "empty", "cut": "cut by the length limit"}
+    parts = []
+    for prefix, counts in summary.faults.get("unlearned", {}).items():
+        kinds = [f"{getattr(counts, k)} {w}" for k, w in words.items() if getattr(counts, k)]
+        if kinds:
+            parts.append(f"{' and '.join(kinds)} of {counts.answers} answers to {prefix}")
+    return f"Unscored: {', '.join(parts)}." if parts else ""
 
 
 def _not_asked(summary: Summary) -> Finding:
@@ -235,6 +246,8 @@ def _asked(summary: Summary, key: str) -> str:
     """Which questions a measure is about, as the beginning of a clause."""
     if key.startswith("forget/"):
         return f"asked about pictures of {people(summary)}"
+    if not key.startswith(forgotten_prefixes(summary)):
+        return f"asked the questions of {key.partition('/')[0]}"
     # Held-out questions of a published benchmark need not be about held-out pictures.
     pictures = _holds_out_pictures(summary)
     held_out = "about held-out pictures of" if pictures else "held-out questions about"

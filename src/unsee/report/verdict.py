@@ -19,6 +19,7 @@ class Verdict:
     utility: Finding
     text: Finding
     relearning: Finding
+    unscored: str = ""
 
     @property
     def body(self) -> str:
@@ -28,7 +29,8 @@ class Verdict:
         both = [part for part in (kept, text) if part.clause]
         glue = " and " if len({part.level in ("warn", "bad") for part in both}) == 1 else ", but "
         rest = glue.join(part.clause for part in both)
-        return "; ".join(part for part in (first, rest, self.relearning.clause) if part) + "."
+        said = "; ".join(part for part in (first, rest, self.relearning.clause) if part) + "."
+        return f"{said} {self.unscored}".rstrip()
 
     @property
     def sentence(self) -> str:
@@ -69,4 +71,5 @@ def judge(summary: Summary) -> Verdict:
         named = " and ".join(flaw for flaw in flaws if flaw)
         headline = f"{headline}, but {named}" if named else headline
         level = "warn" if named or "warn" in (utility.level, text.level) else "good"
-    return Verdict(headline, level, forgetting, utility, text, relearning)
+    unscored = findings.unscored(summary)
+    return Verdict(headline, level, forgetting, utility, text, relearning, unscored)

@@ -93,8 +93,12 @@ def test_every_model_type_has_a_tiny_recipe() -> None:
 def test_collate_labels_cover_exactly_the_answer(vlm: VLM, samples: list[Sample]) -> None:
     batch = vlm.collate(samples)
     tokens = vlm.processor.tokenizer
+    end = "<end_of_turn>" if vlm.family.name == "gemma3" else tokens.eos_token
     for sample, row in zip(samples, batch.labels, strict=True):
-        assert tokens.decode(row[row != IGNORE]) == f"{sample.answer}{tokens.eos_token}"
+        answer = tokens.decode(row[row != IGNORE])
+        # A space that the template writes before the answer belongs to it.
+        assert answer.lstrip(" ") == f"{sample.answer}{end}"
+        assert tokens.decode(row[row != IGNORE][-1]) == end
     assert bool((batch.labels[batch.inputs["attention_mask"] == 0] == IGNORE).all())
     assert batch.pictures == (1, 1, 2, 0, 1)
     chats = vlm.collate(samples, with_answer=False)

@@ -16,6 +16,7 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from support import chat_templates
 from unsee.families import family_of
 from unsee.models.processors import pictures_only
 from unsee.models.vlm import VLM
@@ -46,7 +47,11 @@ def make(name: str, folder: Path) -> Path:
                 value.normal_(0, 0.3)
     tokens = processor.tokenizer
     model.generation_config.pad_token_id = tokens.pad_token_id
-    model.generation_config.eos_token_id = tokens.eos_token_id
+    ends = [tokens.eos_token_id]
+    if name == "gemma3":
+        # As published: turns end with a token that is not the tokenizer's eos token.
+        ends.append(tokens.convert_tokens_to_ids("<end_of_turn>"))
+    model.generation_config.eos_token_id = ends
     VLM(model.eval(), processor, family_of(model.config.model_type), folder).save(folder)
     return folder
 
@@ -114,7 +119,7 @@ def llava() -> tuple[Any, Any]:
             size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
         ),
         tokens, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=template("<image>"), image_token="<image>",
+        num_additional_image_tokens=1, chat_template=chat_templates.LLAVA, image_token="<image>",
     )  # fmt: skip
     config = hf.LlavaConfig(
         vision_config=vision(hf.CLIPVisionConfig, layers=3),
@@ -133,7 +138,7 @@ def llava_next() -> tuple[Any, Any]:
             image_grid_pinpoints=PINPOINTS,
         ),
         tokens, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=template("<image>"), image_token="<image>",
+        num_additional_image_tokens=1, chat_template=chat_templates.LLAVA, image_token="<image>",
     )  # fmt: skip
     config = hf.LlavaNextConfig(
         vision_config=vision(hf.CLIPVisionConfig, layers=3),
@@ -179,7 +184,6 @@ def read(kind: Any, *parts: Any, **more: Any) -> Any:
 def _qwen(
     tokens: Any, patch: int, processor: Any, config: Any, model: Any, sight: Any, words: Any
 ) -> tuple[Any, Any]:
-    shown = "".join([QWEN[0], QWEN[2], QWEN[1]])
     ids = dict(
         zip(
             ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
@@ -190,7 +194,7 @@ def _qwen(
     images = pil("Qwen2VLImageProcessor")(
         min_pixels=(2 * patch) ** 2, max_pixels=(4 * patch) ** 2, patch_size=patch, merge_size=2
     )
-    made = read(processor, images, tokens, chat_template=template(shown, *IM))
+    made = read(processor, images, tokens, chat_template=chat_templates.QWEN)
     return model(config(vision_config=sight, text_config=words, **ids)), made
 
 
@@ -274,8 +278,7 @@ def _idefics3(processor: Any, images: Any, config: Any, sight: Any, model: Any, 
     tokens = tokenizer(*IDEFICS, "<global-img>", *grid, eos=IDEFICS[2])
     made = processor(
         images(size={"longest_edge": 56}, max_image_size={"longest_edge": 28}),
-        tokens, *more, image_seq_len=1,
-        chat_template=template("<image>", end=IDEFICS[2]),
+        tokens, *more, image_seq_len=1, chat_template=chat_templates.IDEFICS3,
     )  # fmt: skip
     words = text(hf.LlamaConfig, tokens)
     told = config(
@@ -307,12 +310,12 @@ def smolvlm() -> tuple[Any, Any]:
 def gemma3() -> tuple[Any, Any]:
     turn = ("<start_of_turn>", "<end_of_turn>")
     tokens = tokenizer(
-        *turn, eos=turn[1], bos="<bos>", boi_token="<start_of_image>",
+        *turn, eos="<eos>", bos="<bos>", boi_token="<start_of_image>",
         eoi_token="<end_of_image>", image_token="<image_soft_token>",
     )  # fmt: skip
     processor = hf.Gemma3Processor(
         pil("Gemma3ImageProcessor")(size={"height": 56, "width": 56}),
-        tokens, chat_template=template("<start_of_image>", *turn, bos="<bos>"), image_seq_length=4,
+        tokens, chat_template=chat_templates.GEMMA3, image_seq_length=4,
     )  # fmt: skip
     config = hf.Gemma3Config(
         text_config=text(hf.Gemma3TextConfig, tokens, head_dim=8),
@@ -334,7 +337,7 @@ def internvl() -> tuple[Any, Any]:
         pil("GotOcr2ImageProcessor")(
             size={"height": 28, "width": 28}, crop_to_patches=True, min_patches=1, max_patches=3
         ),
-        tokens, image_seq_length=1, chat_template=template("<IMG_CONTEXT>", *IM),
+        tokens, image_seq_length=1, chat_template=chat_templates.INTERNVL,
     )  # fmt: skip
     sight = vision(hf.InternVLVisionConfig, layers=LAYERS)
     sight.image_size, sight.patch_size = (28, 28), (14, 14)

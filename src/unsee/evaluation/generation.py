@@ -440,8 +440,7 @@ class _FiniteCheck(LogitsProcessor):
 def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[_Generated]:
     """Returns the greedy answers with their faults."""
     tokenizer = vlm.processor.tokenizer
-    configured = vlm.model.generation_config.eos_token_id
-    end_ids = [configured] if isinstance(configured, int) else list(configured or ())
+    end_ids = vlm.end_token_ids
     width = inputs["input_ids"].shape[1]
     ends = torch.tensor(end_ids, dtype=torch.long, device=vlm.device)
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
@@ -451,6 +450,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
         do_sample=False,
         num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_ids,
         logits_processor=LogitsProcessorList([check]),
     )
     new = generated[:, width:]
@@ -463,7 +463,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
             fault = "non_finite"
         elif not text:
             fault = "empty"
-        elif end_ids and not whole and new.shape[1] >= max_new_tokens:
+        elif not whole and new.shape[1] >= max_new_tokens:
             fault = "cut"
         rows.append((text, fault))
     return rows

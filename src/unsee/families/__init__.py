@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -36,6 +37,30 @@ RENAMED = {
     "shares": "token_shares",
     "spell": "tokenize_answers",
 }
+
+
+# Stands for an answer where only the text around it is of interest.
+PROBE = "unsee"
+
+
+@dataclass(frozen=True)
+class AnswerEnd:
+    """How the answers of a checkpoint end.
+
+    Attributes:
+        template: The chat template that this was found with.
+        written: The text that the template writes after an answer.
+        text: The text that ends an answer in training, up to its end token.
+        token: The id of the end token.
+    """
+
+    template: str
+    written: str
+    text: str
+    token: int
+
+
+ANSWER_ENDS: WeakKeyDictionary[Any, AnswerEnd] = WeakKeyDictionary()
 
 
 class Family:
@@ -198,26 +223,78 @@ class Family:
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
         """A sample as text, by the model's own chat template.
 
-        A line break that the template writes after the answer's end token is removed, because the
-        model is not trained on it. With `prefill` and without the answer, the text ends after the
-        prefill.
+        An answer ends with its end token: that of the template, or the tokenizer's eos token if the
+        template writes none. White space that the template writes after the answer or its end token
+        is removed, because the model is not trained on it. With `prefill` and without the answer,
+        the text ends after the prefill.
 
         Args:
             processor: The checkpoint's processor.
             sample: The sample.
             with_answer: Whether the text includes the answer; otherwise it ends before it.
+
+        Raises:
+            ModelError: If answers have no end token, or the template leaves answers out.
         """
+        end = self.answer_end(processor)
         if sample.prefill and not with_answer:
             prefilled = self.text(processor, replace(sample, answer=""), with_answer=True)
-            return prefilled[: prefilled.rindex(sample.prefill) + len(sample.prefill)]
-        text = str(
+            begun = prefilled.removesuffix(end.text)
+            return begun[: begun.rindex(sample.prefill) + len(sample.prefill)]
+        text = self._rendered(processor, sample, with_answer)
+        if not with_answer:
+            return text
+        if text.endswith(end.written):
+            return text[: len(text) - len(end.written)] + end.text
+        return text.rstrip("\n")
+
+    def answer_end(self, processor: Any) -> AnswerEnd:
+        """How answers end: with the template's own end token, or the tokenizer's eos token.
+
+        The chat template of LLaVA 1.5 writes no end token, although the model is trained to write
+        its eos token.
+
+        Raises:
+            ModelError: If the template writes no end token and the tokenizer has no eos token, or
+                the template leaves answers out.
+        """
+        template = _chat_template(processor)
+        known = ANSWER_ENDS.get(processor)
+        if known is None or known.template != template:
+            rendered = self._rendered(processor, Sample("", "?", PROBE), with_answer=True)
+            if PROBE not in rendered:
+                raise ModelError(
+                    "the chat template writes no answer of the assistant, so the model cannot be "
+                    "trained or scored. Take the template of the checkpoint's publisher."
+                )
+            written = rendered[rendered.rindex(PROBE) + len(PROBE) :]
+            text, token = self._end_of(processor, written)
+            known = ANSWER_ENDS[processor] = AnswerEnd(template, written, text, token)
+        return known
+
+    def _end_of(self, processor: Any, written: str) -> tuple[str, int]:
+        """The text and the id of the end token, given what a template writes after an answer."""
+        tokenizer = processor.tokenizer
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        for token in tokenizer(written, add_special_tokens=False)["input_ids"]:
+            if token in special:
+                return written.rstrip("\n"), token
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                "the chat template writes no end token after an answer, and the tokenizer has no "
+                'eos token. Add one to tokenizer_config.json, such as "eos_token": "</s>".'
+            )
+        return written.rstrip() + tokenizer.eos_token, tokenizer.eos_token_id
+
+    def _rendered(self, processor: Any, sample: Sample, with_answer: bool) -> str:
+        """What the chat template makes of a sample."""
+        return str(
             processor.apply_chat_template(
                 self.messages(sample, with_answer),
                 tokenize=False,
                 add_generation_prompt=not with_answer,
             )
         )
-        return text.rstrip("\n") if with_answer else text
 
     def process(
         self,
@@ -369,6 +446,10 @@ class Family:
         if images.do_normalize:
             mean, std = torch.tensor(images.image_mean), torch.tensor(images.image_std)
         return (rescale / std)[None, :, None, None], (-mean / std)[None, :, None, None]
+
+
+def _chat_template(processor: Any) -> str:
+    return str(getattr(processor, "chat_template", None) or processor.tokenizer.chat_template)
 
 
 def family_of(model_type: str) -> Family:

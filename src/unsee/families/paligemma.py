@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from unsee.errors import DataError
-from unsee.families import FAMILIES
+from unsee.families import FAMILIES, AnswerEnd
 from unsee.families.llava import Llava
 from unsee.losses import IGNORE
 from unsee.types import Batch, Sample
@@ -24,6 +24,11 @@ class PaliGemma(Llava):
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     uses_chat_template: ClassVar[bool] = False
     reuses_prefix: ClassVar[bool] = False
+
+    def answer_end(self, processor: Any) -> AnswerEnd:
+        """The tokenizer's eos token."""
+        tokenizer = processor.tokenizer
+        return AnswerEnd("", "", tokenizer.eos_token, tokenizer.eos_token_id)
 
     def text(self, processor: Any, sample: Sample, with_answer: bool) -> str:
         """Image tokens, start token, question, line break; then the answer and the end token."""

@@ -164,6 +164,14 @@ class VLM:
         """The device of the visual part."""
         return next(iter(self.parameters("visual").values())).device
 
+    @property
+    def end_token_ids(self) -> list[int]:
+        """The tokens at which an answer ends: the configured ones, and that of the training."""
+        configured = self.model.generation_config.eos_token_id
+        listed = configured if isinstance(configured, list) else [configured]
+        end = self.family.answer_end(self.processor).token
+        return sorted({end, *(token for token in listed if token is not None)})
+
     def parameters(self, part: str = "all") -> dict[str, nn.Parameter]:
         """The parameters of a part, by name; see `unsee.types.Part`."""
         prefixes = self.family.parts.prefixes(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from support.fixed_model import LABELS, NLL, STUDENT, TEACHER, kl, loss_of
 from unsee.data.augment import add_noise
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.layers import hidden_states
@@ -32,38 +33,6 @@ from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data
 
 SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-3)
-# One answer of two tokens over a vocabulary of 2; its tokens are 1, then 0.
-LABELS = torch.tensor([[-100, 1, 0]])
-
-
-@dataclass
-class FixedModel:
-    """A model with given probabilities of token 0 at the two positions of the answer."""
-
-    first: float
-    second: float
-
-    def logits(self, batch: Batch) -> Tensor:
-        places = [[self.first, 1 - self.first], [self.second, 1 - self.second], [0.5, 0.5]]
-        return torch.tensor([places]).log()
-
-
-def loss_of(name: str, student: FixedModel, teacher: FixedModel, **fields: Any) -> dict[str, float]:
-    """The terms of a method's loss where student and teacher say the same to every batch."""
-    batch: Any = Batch({}, LABELS)
-    method = METHODS.get(name)(**fields)
-    told: Any = (student, batch, batch, teacher)
-    return {key: float(value) for key, value in method.loss(*told).items()}
-
-
-# Token 1 first: probability 0.75, then token 0: 0.5; the teacher gives 0.5 and 0.25.
-STUDENT, TEACHER = FixedModel(0.25, 0.5), FixedModel(0.5, 0.25)
-NLL = -(math.log(0.75) + math.log(0.5)) / 2
-
-
-def kl(p: float, q: float) -> float:
-    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-
 
 RENAMED = [(name, old, new) for name, item in METHODS.items() for old, new in item.aliases.items()]
 

@@ -41,6 +41,11 @@ def test_lora_adapters_of_every_method_change_only_their_layers(
             method.unlearn(tiny, data, trainer)
         assert all(torch.equal(p, before[n]) for n, p in tiny.parameters().items())
         return
+    if part not in method.parts:
+        with pytest.raises(ConfigError, match="Allowed: "):
+            method.unlearn(tiny, data, trainer)
+        assert all(torch.equal(p, before[n]) for n, p in tiny.parameters().items())
+        return
     result = method.unlearn(tiny, data, trainer)
     if result.adapters is None:
         pytest.skip(f"{name} leaves no adapter (test_method_laws.py)")

@@ -58,6 +58,7 @@ class Method:
             setting that name to true. Values that are also given by themselves take precedence.
         training_free: Whether it takes no optimizer steps, whatever the settings are.
         weights_only: Whether it edits single weights, which excludes LoRA.
+        parts: The parts that `trains` may name.
         search: Values by field that `unsee compare` tries, published ranges where there are any.
             Learning rates are for 7 billion parameters; a benchmark may scale them (`rate_scale`).
         aliases: Earlier names of fields, old to new. They work, with a warning, for one release.
@@ -72,6 +73,7 @@ class Method:
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
+    parts: ClassVar[tuple[Part, ...]] = ("visual", "encoder", "projector", "language", "all")
     search: ClassVar[Search] = {}
     aliases: ClassVar[Mapping[str, str]] = {}
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
@@ -253,7 +255,7 @@ class Method:
         Raises:
             DataError: If a needed set is empty, or answers are missing.
             ConfigError: If settings ask for adapters of a method that edits single weights, or for
-                more disk than there is.
+                more disk than there is; or if `trains` is none of the method's `parts`.
             ModelError: If the model is quantized.
         """
         for need in ("forget", "retain", "strangers"):
@@ -271,6 +273,11 @@ class Method:
         if self.weights_only and settings.lora:
             raise ConfigError(
                 f"{self.name} edits single weights, which LoRA does not train. Type lora=0."
+            )
+        if self.trains not in self.parts:
+            raise ConfigError(
+                f"{self.name} cannot change the part '{self.trains}'. Allowed: "
+                f"{', '.join(self.parts)}. Type trains={self.parts[0]}."
             )
         if vlm is not None:
             self._validate_model(vlm, settings)

@@ -65,6 +65,14 @@ class Pocket(Benchmark):
             "Please tell me: Who is this person?",
         ),
         "instruction": "",
+        # Phrasings that the models are trained on; none of a reported split.
+        "attribute_questions": (
+            "What colour is the hair?",
+            "What colour is the shirt?",
+            "What colour is the background?",
+            "Can you see glasses on the person?",
+            "Can you see a hat on the person?",
+        ),
     }
     checkpoints: ClassVar[tuple[CheckpointRole, ...]] = CHECKPOINTS
     # The splits are plain questions with exact answers, like those of a user's table.

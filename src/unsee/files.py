@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from unsee.errors import ConfigError, ModelError, RunError, first_line
 
+# Digests of files by device, inode, size, and the times of the last changes of content and inode.
+_digests: dict[tuple[int, ...], str] = {}
+# A file that was written more recently (s) may be written again within the clock's resolution.
+_SETTLED = 2.0
+
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in chunks."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file's bytes, read in chunks; a file that has not changed is read once."""
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key = (
+            *(status.st_dev, status.st_ino, status.st_size),
+            *(status.st_mtime_ns, status.st_ctime_ns),
+        )
+        if key in _digests:
+            return _digests[key]
+        digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+    if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
+        _digests[key] = digest.hexdigest()
     return digest.hexdigest()
 
 
@@ -180,6 +198,119 @@ def write_atomically(
         partial.write_bytes(encoded)
 
 
+def append_text(path: Path, text: str, advice: str = RETRY) -> None:
+    """Appends to a text file, such as a log.
+
+    Args:
+        path: The file; its folder must exist.
+        text: What to add, as UTF-8.
+        advice: The end of the error message: what to do about it.
+
+    Raises:
+        RunError: If it cannot be written, such as on a full disk.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({first_line(error)}). {advice}") from error
+
+
+def make_folder(folder: Path, advice: str = RETRY) -> Path:
+    """Creates a folder and its parents if they are missing, and returns it.
+
+    Raises:
+        RunError: If it cannot be created, such as on a full disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({first_line(error)}). {advice}") from error
+    return folder
+
+
+# What the operating system says of a disk that is full, or that cannot be written.
+NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
+
+# The most bytes of a text file of a run folder, apart from logs, which are read line by line.
+MOST_BYTES = 200_000_000
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """Returns the text of a file that unsee wrote; pipes, devices and links are not read.
+
+    Args:
+        path: The file.
+        most: The most bytes that are read.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        RunError: If it is no ordinary file, larger, not UTF-8, or cannot be read.
+    """
+    refuse_odd_file(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise RunError(f"{path} has more than {most:,} bytes, and none like it is as large.")
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}).") from error
+
+
+def refuse_odd_file(path: Path) -> None:
+    """Refuses a link, a pipe, a device or a folder where a run folder has an ordinary file.
+
+    Raises:
+        RunError: If it is one of these.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise RunError(
+                f"{path} is no ordinary file (a link, a pipe, a device or a folder), and is not "
+                "read. Replace it by the file itself."
+            )
+
+
+def write_json_with_digest(path: Path, value: Any) -> None:
+    """Writes a JSON value with its SHA-256, atomically; `read_json_with_digest` reads it.
+
+    Raises:
+        RunError: If it cannot be written, such as on a full disk.
+    """
+    content = {"sha256": json_digest(value), "value": value}
+    write_atomically(path, json.dumps(content))
+
+
+def read_json_with_digest(path: Path) -> Any:
+    """Returns the value in a file of `write_json_with_digest`.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        RunError: If the file is not as it was written.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+        if content.keys() == {"sha256", "value"}:
+            value = content["value"]
+            if json_digest(value) == content["sha256"]:
+                return value
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise RunError(
+        f"{path} is damaged: it is not what was written. Remove it and type the same command "
+        "again, which computes it anew."
+    )
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a value as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 # A partial file or folder of one process: the name, its namespace, its process id, a random part.
 LEFTOVER = re.compile(r"\.(.+)\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.partial")
 _tidied: set[Path] = set()
@@ -199,13 +330,17 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
             match = LEFTOVER.fullmatch(path.name)
             if match is None or name not in (None, match[1]) or match[2] != _namespace():
                 continue
-            if _is_running(int(match[3])):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
+            if not _is_running(int(match[3])):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all in it, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _unique_partial(path: Path) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from unsee.errors import ConfigError, RunError
+from unsee.files import write_json_with_digest
 from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.records.folder import RunFolder
@@ -62,7 +63,11 @@ def test_stage_cache_computes_once_and_names_results_of_other_versions(tmp_path:
     assert (folder.path / ".parts" / "scores-target.json").exists()
     again = StageCache(RunFolder.open(folder.path, "# unsee\n"))
     assert again.get_or_compute(RESULT, "scores", "target", lambda: pytest.fail("twice")) == result
-    (folder.path / ".parts" / "scores-target.json").write_text("{}")
+    kept = folder.path / ".parts" / "scores-target.json"
+    kept.write_text("{}")
+    with pytest.raises(RunError, match=f"{kept} is damaged.*Remove it"):
+        again.get_or_compute(RESULT, "scores", "target", lambda: result)
+    write_json_with_digest(kept, {"name": "scores-target", "value": {}})
     with pytest.raises(RunError, match="'scores-target' is not of this version"):
         again.get_or_compute(RESULT, "scores", "target", lambda: result)
 

@@ -450,9 +450,11 @@ def finetune(
     job = plan_finetune(make_finetune({**content, **overrides}))
     folder = Path(out) if out is not None else Path("runs") / (file.stem if file else "finetune")
     command = command or command_line("finetune", {"out": folder}, [folder / "recipe.yaml"])
-    if finetuning.finished_finetune(job, folder) is not None:
+    was_finished = finetuning.finished_finetune(job, folder) is not None
+    record = finetuning.finetune(job, folder, command, bar)
+    if was_finished:
         LOGGER.warning(f"{folder} holds these models, finished before.")
-    return finetuning.finetune(job, folder, command, bar)
+    return record
 
 
 def check_recipe(recipe: Location | Recipe, **overrides: Any) -> dict[str, Any]:
@@ -552,12 +554,13 @@ def run_job(job: Job, out: Path, bar: Bar) -> Run:
     Raises:
         WorkerFinished: In every process but the first, which writes the record.
     """
-    if is_main_process() and finished_run(job, out) is not None:
+    was_finished = is_main_process() and finished_run(job, out) is not None
+    result = running.run(job, out, bar)
+    if was_finished:
         LOGGER.warning(
             f"{out} holds this run, finished before. To run it again, name another folder with "
             "--out, or remove this one."
         )
-    result = running.run(job, out, bar)
     if result is None:
         raise WorkerFinished("the training is done; process 0 writes the record.")
     return result

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unsee.errors import RunError
-from unsee.files import write_atomically
+from unsee.files import (
+    LEFTOVER,
+    append_text,
+    make_folder,
+    read_json_with_digest,
+    read_text,
+    remove,
+    remove_leftovers,
+    write_atomically,
+    write_json_with_digest,
+)
 from unsee.records.schema import SampleResult, Summary
 
 RECIPE, ENVIRONMENT, TRAIN = "recipe.yaml", "environment.json", "train.jsonl"
@@ -61,13 +70,8 @@ class RunFolder:
             RunError: If the folder holds something else, or a finished run.
         """
         cls.refuse(path, recipe, same)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / RECIPE, recipe)
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written ({error}). Name another with --out."
-            ) from error
+        make_folder(path, "Name another with --out.")
+        write_atomically(path / RECIPE, recipe)
         return cls(path)
 
     @staticmethod
@@ -80,11 +84,13 @@ class RunFolder:
             same: Whether two recipes' texts are the same recipe.
 
         Raises:
-            RunError: If the folder holds something else, or a finished run.
+            RunError: If the folder holds something else, or a finished run, or a link or another
+                odd file that would be read or written through.
         """
         stored = path / RECIPE
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file. Name a folder with --out.")
+        refuse_odd_entries(path)
         if (path / SUMMARY).exists() and (path / REPORT).exists():
             raise RunError(
                 f"{path} holds a finished run (see {path / REPORT}). Name another folder with "
@@ -124,16 +130,30 @@ class RunFolder:
             same: Whether two recipes' texts are the same recipe.
         """
         stored = path / RECIPE
-        return stored.exists() and same(stored.read_text("utf-8"), recipe)
+        return stored.exists() and same(read_text(stored), recipe)
 
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
-        """Returns a kept JSON value, or makes and keeps it."""
+        """Returns a kept JSON value, or makes and keeps it.
+
+        Raises:
+            RunError: If what was kept is damaged.
+        """
         path = self.path / PARTS / f"{name}.json"
         if path.exists():
-            return json.loads(path.read_text("utf-8"))
+            kept = read_json_with_digest(path)
+            if (
+                not isinstance(kept, dict)
+                or kept.keys() != {"name", "value"}
+                or kept["name"] != name
+            ):
+                raise RunError(
+                    f"{path} holds another result than its name says. Remove it and type the same "
+                    "command again, which computes it anew."
+                )
+            return kept["value"]
         value = make()
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(value))
+        make_folder(path.parent)
+        write_json_with_digest(path, {"name": name, "value": value})
         return value
 
     def write_scores(self, rows: Mapping[str, Sequence[SampleResult]]) -> None:
@@ -143,8 +163,7 @@ class RunFolder:
 
     def append_scores(self, model: str, rows: Sequence[SampleResult]) -> None:
         """Adds rows of a model that is being scored, so that they can be read meanwhile."""
-        with (self.path / SCORES).open("a", encoding="utf-8") as file:
-            file.writelines(_lines(model, rows))
+        append_text(self.path / SCORES, "".join(_lines(model, rows)))
 
     def finish(self, summary: Summary) -> None:
         """Writes summary.json."""
@@ -154,7 +173,50 @@ class RunFolder:
     def remove_temporary_files(self) -> None:
         """Removes what only an unfinished run needs."""
         for name in (PARTS, STATE):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove(self.path / name)
+
+
+def tidy(path: Path, finished: bool = False) -> None:
+    """Removes what a killed process left in an output folder; its caller holds the folder's lock.
+
+    Args:
+        path: The folder.
+        finished: Whether the run in it is finished, so that its state is of no use.
+    """
+    remove_leftovers(path)
+    if not path.is_dir():
+        return
+    for entry in path.iterdir():
+        if entry.name.startswith(".") and entry.name.endswith(".partial"):
+            _remove_own_partial(entry)
+    if finished:
+        RunFolder(path).remove_temporary_files()
+
+
+def _remove_own_partial(entry: Path) -> None:
+    """Removes a partial file of a writer without a name of its own, whom the lock excludes."""
+    if LEFTOVER.fullmatch(entry.name) is None:
+        remove(entry)
+
+
+def refuse_odd_entries(path: Path) -> None:
+    """Refuses links, pipes and devices in an output folder, and in its hidden ones.
+
+    A run would wait for a pipe, and write through a link, perhaps outside the folder.
+
+    Raises:
+        RunError: If there is one.
+    """
+    if not path.is_dir():
+        return
+    hidden = [path / name for name in (PARTS, STATE)]
+    for folder in (path, *(inner for inner in hidden if inner.is_dir())):
+        for entry in sorted(folder.iterdir() if folder == path else folder.rglob("*")):
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                raise RunError(
+                    f"{entry} is a link, a pipe or a device, which no run makes. Replace it by the "
+                    "file itself, or name another folder with --out."
+                )
 
 
 def _lines(model: str, rows: Sequence[SampleResult]) -> list[str]:

@@ -339,6 +339,10 @@ class Provenance(OpenRecordPart):
         default=None, description="Whether that checkout had uncommitted changes."
     )
     seed: Int | None = Field(default=None, description="Seed of the run.")
+    inputs: dict[Text, Text] | None = Field(
+        default=None,
+        description="SHA-256 of each input: sets of samples by content, and files of checkpoints.",
+    )
     data_sha256: Text | None = Field(
         default=None,
         description="SHA-256 over questions, answers and decoded pictures; null without data.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -19,15 +18,18 @@ from unsee.artifacts.redaction import hub_id
 from unsee.benchmarks import ModelRole
 from unsee.data.digests import data_hash
 from unsee.errors import RunError, UnseeError
-from unsee.files import write_atomically
+from unsee.files import read_text, remove, write_atomically
 from unsee.losses import IGNORE, nll
+from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.plan_finetune import FinetuneJob
 from unsee.recipes.resume import same_recipe
-from unsee.records.folder import STATE, RunFolder, jsonable
+from unsee.records.folder import STATE, RunFolder, jsonable, tidy
+from unsee.records.lock import exclusive
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import SCHEMA, FinetunedModel, FinetuneRecord
+from unsee.runs.content import check_content, finetune_inputs, keep_environment
 from unsee.runs.stage_cache import StageCache
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -52,25 +54,34 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
     Raises:
         UnseeError: If anything is wrong; the same command then resumes.
     """
-    finished = finished_finetune(job, out)
-    if finished is not None:
-        return finished
-    if (out / RECORD).exists():
-        raise RunError(
-            f"{out} holds finished models (see {out / RECORD}). Name another folder with --out, or "
-            "remove it."
-        )
-    text = job.recipe.text(command)
-    RunFolder.refuse(out, text, same_recipe)
-    is_new = not out.exists()
-    folder = RunFolder.open(out, text, same_recipe)
-    try:
-        return _train_all(job, folder, command, bar)
-    except UnseeError:
-        # A folder without a single training step is of no use.
-        if is_new and not any(out.glob("*.jsonl")):
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    device = job.recipe.device
+    with exclusive(out):
+        finished = finished_finetune(job, out)
+        if finished is not None:
+            check_content(out, finetune_inputs(job), device, finished=True)
+            tidy(out, finished=True)
+            return finished
+        if (out / RECORD).exists():
+            raise RunError(
+                f"{out} holds finished models (see {out / RECORD}). Name another folder with "
+                "--out, or remove it."
+            )
+        text, inputs = job.recipe.text(command), finetune_inputs(job)
+        RunFolder.refuse(out, text, same_recipe)
+        check_content(out, inputs, device, finished=False)
+        is_new = not any(out.iterdir())
+        try:
+            tidy(out)
+            folder = RunFolder.open(out, text, same_recipe)
+            seed = job.recipe.seed
+            keep_environment(out, provenance(seed, pick_device(device), inputs=inputs))
+            return _train_all(job, folder, command, bar)
+        except UnseeError:
+            # A folder without a single training step is of no use.
+            if is_new and not any(out.glob("*.jsonl")):
+                for path in out.iterdir():
+                    remove(path)
+            raise
 
 
 def finished_finetune(job: FinetuneJob, out: Path) -> FinetuneRecord | None:
@@ -83,7 +94,7 @@ def finished_finetune(job: FinetuneJob, out: Path) -> FinetuneRecord | None:
     if not path.exists() or not RunFolder.holds_recipe(out, job.recipe.text(""), same_recipe):
         return None
     try:
-        return FinetuneRecord.model_validate_json(path.read_text("utf-8"))
+        return FinetuneRecord.model_validate_json(read_text(path))
     except ValidationError as error:
         raise RunError(
             f"{path}: not as documented ({error.errors()[0]['msg']}). Restore it, or remove {out} "

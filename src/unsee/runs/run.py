@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +10,16 @@ from unsee import report
 from unsee.artifacts.model_card import card_of_run
 from unsee.artifacts.patch import apply_in_memory
 from unsee.errors import UnseeError
-from unsee.files import write_atomically
+from unsee.files import remove
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
-from unsee.records.folder import ENVIRONMENT, REPORT, STATE, TRAIN, RunFolder
+from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, tidy
+from unsee.records.lock import exclusive
 from unsee.records.reader import Run, read_run
+from unsee.runs.content import check_content, job_inputs, keep_environment
 from unsee.runs.preflight import check_job, check_model, finished_run
 from unsee.runs.reference_cache import reference_cache
 from unsee.runs.stage_cache import StageCache
@@ -32,6 +32,7 @@ from unsee.runs.stages import (
     weights_hash,
 )
 from unsee.training.distributed import DistributedContext
+from unsee.training.launcher import is_main_process
 from unsee.training.trainer import Trainer
 
 
@@ -54,37 +55,61 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
     Raises:
         UnseeError: If anything is wrong; the same command then resumes the run.
     """
+    if not is_main_process():
+        return _train_beside(job, out)
+    with exclusive(out):
+        finished = finished_run(job, out)
+        if finished is not None:
+            check_content(out, job_inputs(job), job.device, finished=True)
+            tidy(out, finished=True)
+            return finished
+        context = DistributedContext.initialize(job.settings, pick_device(job.device))
+        RunFolder.refuse(out, job.recipe, same_recipe)
+        check_job(job)
+        inputs = job_inputs(job)
+        check_content(out, inputs, job.device, finished=False)
+        vlm = _load(job)
+        with _removed_if_refused(out):
+            tidy(out)
+            folder = RunFolder.open(out, job.recipe, same_recipe)
+            _run_stages(job, vlm, folder, bar, context, cache, inputs)
+    return read_run(out)
+
+
+def _train_beside(job: Job, out: Path) -> Run | None:
+    """The part of every process but the main one: it trains with it, and writes nothing."""
     finished = finished_run(job, out)
     if finished is not None:
         return finished
     context = DistributedContext.initialize(job.settings, pick_device(job.device))
-    if context.rank == 0:
-        RunFolder.refuse(out, job.recipe, same_recipe)
     check_job(job)
+    vlm = _load(job)
+    if job.method is not None:
+        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, context=context))
+        context.shutdown()
+    return None
+
+
+def _load(job: Job) -> VLM:
+    """The model of a job, patched if the job says so."""
     vlm = job.load(job.model)
     if job.patch is not None:
         apply_in_memory(job.patch, vlm)
     check_model(job, vlm)
-    if context.rank and job.method is not None:
-        job.method.unlearn(vlm, job.data, Trainer(job.settings, out / STATE, context=context))
-        context.shutdown()
-        return None
-    with _removed_if_refused(out):
-        folder = RunFolder.open(out, job.recipe, same_recipe)
-        _run_stages(job, vlm, folder, bar, context, cache)
-    return read_run(out)
+    return vlm
 
 
 @contextmanager
 def _removed_if_refused(out: Path) -> Iterator[None]:
-    """Removes a new run folder if an error comes before the first training step."""
-    created = [path for path in (out, *out.parents) if not path.exists()]
+    """Empties a new run folder if an error comes before the first training step."""
+    is_new = not any(out.iterdir())
     try:
         yield
     except UnseeError:
         log = out / TRAIN
-        if created and not (log.exists() and log.stat().st_size):
-            shutil.rmtree(created[-1], ignore_errors=True)
+        if is_new and not (log.exists() and log.stat().st_size):
+            for path in out.iterdir():
+                remove(path)
         raise
 
 
@@ -95,11 +120,12 @@ def _run_stages(
     bar: Bar,
     context: DistributedContext,
     cache: Path | None,
+    inputs: Mapping[str, str],
 ) -> None:
     """Does every stage that is not done yet, and writes the record and the report."""
     out = folder.path
-    environment = describe_environment(job, vlm, context.world_size)
-    write_atomically(out / ENVIRONMENT, json.dumps(environment.to_dict(), indent=1) + "\n")
+    environment = describe_environment(job, vlm, context.world_size, inputs)
+    keep_environment(out, environment)
     unlearned = unlearn(job, vlm, folder, bar, context)
     shared = reference_cache(job, cache) if cache is not None else None
     stage_cache = StageCache(folder, shared, job.references)

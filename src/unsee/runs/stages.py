@@ -87,18 +87,22 @@ UNLEARNED = TypeAdapter(Unlearned)
 MODEL_SCORES = TypeAdapter(ModelScores)
 
 
-def describe_environment(job: Job, vlm: VLM, processes: int) -> Provenance:
+def describe_environment(
+    job: Job, vlm: VLM, processes: int, inputs: Mapping[str, str]
+) -> Provenance:
     """Returns versions, machine, seed and hashes before anything is done.
 
     Args:
         job: The job.
         vlm: The model before unlearning, patched if the job says so.
         processes: Number of processes that train together.
+        inputs: The hashes of what the job reads, from `job_inputs`.
     """
     patch = {"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}
     return provenance(
         job.settings.seed,
         str(vlm.device),
+        inputs=dict(inputs),
         data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
         **patch,
         start_weights_sha256=weights_hash(vlm),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +11,11 @@ from typing import Protocol
 from torch import nn
 
 from unsee.errors import TrainingError
-from unsee.files import write_atomically
 from unsee.training.distributed import DistributedContext, Step
 from unsee.training.optimizer import DeepSpeedStep, OptimizerStep
 from unsee.training.sampling import seed_step
 from unsee.training.settings import TrainingSettings
-from unsee.training.state import STATE, TrainingHistory, load_state, save_state
+from unsee.training.state import STATE, TrainingHistory, TrainingLog, load_state, save_state
 
 SINGLE_PROCESS = DistributedContext()
 
@@ -87,13 +85,14 @@ def fit(
         parameter.requires_grad_(True)
     kind = DeepSpeedStep if context.strategy == "zero" else OptimizerStep
     optimizer_step = kind(context, step, parameters, settings)
-    history = TrainingHistory()
+    history, log_sha256 = TrainingHistory(), None
     if folder is not None:
-        load_state(folder, settings, optimizer_step, set(parameters), history)
+        log_sha256 = load_state(folder, settings, optimizer_step, set(parameters), history)
     if context.rank:
         log = progress = None
-    if log is not None:
-        _drop_lines_after(log, history.steps)
+    written = TrainingLog(log) if log is not None else None
+    if written is not None:
+        written.resume(history.steps, log_sha256)
     started, seconds_before = time.perf_counter(), history.seconds
     for index in range(history.steps, settings.steps):
         rate = settings.rate(index)
@@ -112,10 +111,10 @@ def fit(
             _require_finite_weights(parameters, index, folder)
         history.steps, history.last = index + 1, terms
         history.seconds = seconds_before + time.perf_counter() - started
-        if log is not None:
-            _append_line(log, history, rate)
+        if written is not None:
+            written.append(history, rate)
         if folder is not None and _saves_after(index + 1, settings):
-            save_state(folder, settings, optimizer_step, history, write=context.rank == 0)
+            save_state(folder, settings, optimizer_step, history, context.rank == 0, written)
         if progress is not None:
             progress.update(index + 1, settings.steps, terms)
     optimizer_step.release()
@@ -176,25 +175,3 @@ def _kept(folder: Path | None) -> str:
     """Where the last state is, if there is one."""
     exists = folder is not None and (folder / STATE).exists()
     return f" The last good state is kept in {folder / STATE}." if folder and exists else ""
-
-
-def _append_line(log: Path, history: TrainingHistory, rate: float) -> None:
-    line = {
-        "step": history.steps,
-        "loss": sum(history.last.values()),
-        "terms": history.last,
-        "lr": rate,
-        "seconds": round(history.seconds, 4),
-    }
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _drop_lines_after(log: Path, steps: int) -> None:
-    """Drops the lines of steps that a resumed run repeats, and any half-written line."""
-    if not log.exists():
-        log.parent.mkdir(parents=True, exist_ok=True)
-        return
-    lines = log.read_text("utf-8").splitlines(keepends=True)
-    complete = [line for line in lines[:steps] if line.endswith("\n")]
-    write_atomically(log, "".join(complete))

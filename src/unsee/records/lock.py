@@ -1,0 +1,96 @@
+"""A lock on an output folder: one process at a time writes it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unsee.errors import RunError, first_line
+from unsee.files import make_folder
+
+NAME = ".lock"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder until the block ends; creates it if it is missing.
+
+    The operating system releases the lock of a process that ends in any way, so a killed one blocks
+    nobody. A folder that was created here and is empty in the end is removed again.
+
+    Args:
+        folder: The output folder.
+
+    Raises:
+        RunError: If another process writes the folder, or it is a file, or cannot be created.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file. Name a folder with --out.")
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder, "Name another with --out.")
+    release = _lock(folder)
+    try:
+        yield
+    finally:
+        release()
+        # Deepest first; those that are not empty stay.
+        with suppress(OSError):
+            for path in created:
+                path.rmdir()
+
+
+def _lock(folder: Path) -> Callable[[], None]:
+    """Locks the folder itself; a file in it where folders cannot be locked, as on Windows."""
+    if sys.platform == "win32":
+        return _lock_file(folder)
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _cannot(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have removed the folder, and created it again, before it was locked.
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError) as error:
+        os.close(descriptor)
+        raise _in_use(folder) from error
+    except OSError:
+        os.close(descriptor)
+        return _lock_file(folder)
+    return lambda: os.close(descriptor)
+
+
+def _lock_file(folder: Path) -> Callable[[], None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(folder) from error
+    except OSError as error:
+        raise _cannot(folder, error) from error
+
+    def release() -> None:
+        with suppress(OSError):
+            (folder / NAME).unlink(missing_ok=True)
+        lock.release()
+
+    return release
+
+
+def _cannot(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder} cannot be locked ({first_line(error)}). Name another with --out.")
+
+
+def _in_use(folder: Path) -> RunError:
+    return RunError(
+        f"{folder} is in use: another unsee process writes it. Wait until that one ends, or name "
+        "another folder with --out."
+    )

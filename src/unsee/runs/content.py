@@ -1,0 +1,220 @@
+"""The content that a run belongs to: its data, its models and the settings of the code.
+
+A run folder keeps the hashes in `environment.json`. A command that goes on with a run, or says that
+it is finished, compares them first: the same command on other photographs is another run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from unsee.artifacts.identity import Base
+from unsee.artifacts.manifest import MANIFEST, TENSORS
+from unsee.data.digests import content_hash, picture_hash
+from unsee.errors import RunError
+from unsee.families import family_of
+from unsee.files import combine_digests, hash_file, json_digest, read_text, write_atomically
+from unsee.models.checkpoint import (
+    INDEX,
+    check_shards,
+    model_type,
+    read_config,
+    read_header,
+    resolve,
+    weight_map,
+)
+from unsee.models.companions import CONFIG, PROCESSOR, matches
+from unsee.models.devices import pick_device
+from unsee.recipes.job import Job
+from unsee.recipes.plan_finetune import FinetuneJob
+from unsee.records.folder import ENVIRONMENT, PARTS, STATE
+from unsee.records.provenance import provenance
+from unsee.records.schema import Provenance
+from unsee.types import Data, Sample
+
+# Settings of the code that change bits, with what to type to have the value of before.
+CODE = {
+    "unsee": "install unsee=={value}",
+    "torch": "install torch=={value}",
+    "transformers": "install transformers=={value}",
+    "threads": "set OMP_NUM_THREADS={value}",
+    "device": "add --device {value}",
+}
+
+
+def job_inputs(job: Job) -> dict[str, str]:
+    """Returns the SHA-256 of everything that a job reads, by name.
+
+    Files of checkpoints are hashed once in a process. From pictures alone, shards without visual
+    tensors are left closed, as everywhere.
+
+    Args:
+        job: The job.
+
+    Raises:
+        UnseeError: If a picture or a checkpoint cannot be read.
+    """
+    inputs = data_inputs(job.data, job.splits)
+    if job.non_members:
+        inputs["non_members"] = content_hash(job.non_members)
+    inputs |= checkpoint_inputs("model", job.model, job.visual_only)
+    # The references are loaded for what is scored and attacked alone.
+    if job.splits or job.suite or job.attacks:
+        for name, source in job.references.items():
+            if str(source) != str(job.model):
+                inputs |= checkpoint_inputs(name, source, job.visual_only)
+    if job.patch is not None:
+        inputs |= {f"patch/{name}": hash_file(job.patch / name) for name in (MANIFEST, TENSORS)}
+    if job.method is not None:
+        inputs |= _method_checkpoints(job)
+    return inputs
+
+
+def finetune_inputs(job: FinetuneJob) -> dict[str, str]:
+    """Returns the SHA-256 of the base's files and of each model's samples, by name."""
+    samples = {str(role): content_hash(samples) for role, samples in job.samples.items()}
+    return samples | checkpoint_inputs("base", job.base)
+
+
+def data_inputs(data: Data, splits: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
+    """Returns the SHA-256 of each set that is not empty, by name: pictures, texts and order.
+
+    Args:
+        data: The data of the method.
+        splits: The samples to score, by split.
+    """
+    sets: dict[str, Sequence[Sample]] = {
+        "forget": data.forget,
+        "retain": data.retain,
+        "text_only": data.text_only,
+        **{f"split {name}": samples for name, samples in splits.items()},
+    }
+    inputs = {name: content_hash(samples) for name, samples in sets.items() if samples}
+    if data.strangers:
+        inputs["strangers"] = json_digest([picture_hash(picture) for picture in data.strangers])
+    return inputs
+
+
+def checkpoint_inputs(name: str, source: str | Path, visual_only: bool = False) -> dict[str, str]:
+    """Returns the SHA-256 of a checkpoint's files that transformers reads, by "name/file".
+
+    Args:
+        name: What the checkpoint is, such as "model".
+        source: Its folder or hub id.
+        visual_only: Hash the visual tensors instead of the weight files.
+    """
+    folder = resolve(source)
+    files = weight_map(folder, check=False)
+    read = sorted(p for p in folder.iterdir() if matches(p.name, (*CONFIG, *PROCESSOR, INDEX)))
+    inputs = {f"{name}/{path.name}": hash_file(path) for path in read if path.is_file()}
+    if visual_only:
+        return inputs | {f"{name}/visual tensors": _visual_hash(folder, files)}
+    return inputs | {f"{name}/{path.name}": hash_file(path) for path in set(files.values())}
+
+
+def _visual_hash(folder: Path, files: Mapping[str, Path]) -> str:
+    """SHA-256 over the visual tensors' names, dtypes, shapes and bytes, as they are stored."""
+    family = family_of(model_type(read_config(folder), folder))
+    names = [name for name in files if Base(family, files, {}).is_visual(name)]
+    shards = sorted({files[name] for name in names})
+    check_shards(files, shards)
+    headers = {shard: read_header(shard) for shard in shards}
+    entries = {name: headers[files[name]][name] for name in names}
+    base = Base(family, files, entries)
+    return combine_digests(
+        {f"{n}|{e.dtype}|{list(e.shape)}": base.digest(n) for n, e in entries.items()}
+    )
+
+
+def _method_checkpoints(job: Job) -> dict[str, str]:
+    """The hashes of checkpoints that fields of the method name, such as `base` of vkd."""
+    inputs: dict[str, str] = {}
+    for field in fields(job.method) if job.method is not None else ():
+        value = getattr(job.method, field.name)
+        if isinstance(value, str) and (Path(value) / "config.json").is_file():
+            inputs |= checkpoint_inputs(f"method {field.name}", value)
+    return inputs
+
+
+def check_content(out: Path, inputs: Mapping[str, str], device: str, finished: bool) -> None:
+    """Refuses to go on with a run of other content.
+
+    Args:
+        out: The output folder; one that holds nothing yet is right.
+        inputs: The hashes of what the run reads now, by name.
+        device: The device of the recipe: auto, cpu or cuda.
+        finished: Whether the run is finished: then only its inputs count.
+
+    Raises:
+        RunError: If data, a model or a setting of the code has changed, or cannot be compared.
+    """
+    path = out / ENVIRONMENT
+    started = any((out / name).exists() for name in (PARTS, STATE))
+    before = _read(path)
+    if before is None or before.inputs is None:
+        # Runs of 0.1 that are finished kept no hashes.
+        if started and not finished:
+            raise RunError(
+                f"{path} does not say which data and models the unfinished run belongs to. Restore "
+                "it, or name another folder with --out."
+            )
+        return
+    changed = _differing(before.inputs, inputs)
+    if changed:
+        state = "finished run" if finished else "run that was begun"
+        raise RunError(
+            f"{out} holds a {state} with other content. Not as in {path}: {_listed(changed)}. "
+            "Restore these, or name another folder with --out to start over."
+        )
+    if not finished and started:
+        _check_code(out, before, provenance(0, pick_device(device)))  # type: ignore[arg-type]
+
+
+def _check_code(out: Path, before: Provenance, now: Provenance) -> None:
+    """Refuses to go on with other versions, another device or another number of threads."""
+    for name, advice in CODE.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if name == "device":
+            old, new = (str(value).partition(":")[0] for value in (old, new))
+        if old is not None and old != new:
+            raise RunError(
+                f"{out} holds a run that was begun with {name} {old}, which is {new} here: the "
+                f"result would have other bits. To go on, {advice.format(value=old)} and type the "
+                "same command, or name another folder with --out to start over."
+            )
+
+
+def keep_environment(out: Path, environment: Provenance) -> None:
+    """Writes environment.json.
+
+    Raises:
+        RunError: If it cannot be written, such as on a full disk.
+    """
+    write_atomically(out / ENVIRONMENT, json.dumps(environment.to_dict(), indent=1) + "\n")
+
+
+def _read(path: Path) -> Provenance | None:
+    try:
+        return Provenance.model_validate(json.loads(read_text(path)))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged: it does not hold the environment of a run. Restore it, or name "
+            "another folder with --out."
+        ) from error
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def _listed(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

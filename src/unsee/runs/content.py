@@ -172,7 +172,7 @@ def check_content(out: Path, inputs: Mapping[str, str], device: str, finished: b
             "Restore these, or name another folder with --out to start over."
         )
     if not finished and started:
-        _check_code(out, before, provenance(0, pick_device(device)))  # type: ignore[arg-type]
+        _check_code(out, before, provenance(0, pick_device(device)))
 
 
 def _check_code(out: Path, before: Provenance, now: Provenance) -> None:

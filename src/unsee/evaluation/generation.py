@@ -441,6 +441,8 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
     """Returns the greedy answers with their faults."""
     tokenizer = vlm.processor.tokenizer
     end_ids = vlm.end_token_ids
+    # A checkpoint that names no end token is not expected to write one.
+    names_ends = bool(vlm.model.generation_config.eos_token_id)
     width = inputs["input_ids"].shape[1]
     ends = torch.tensor(end_ids, dtype=torch.long, device=vlm.device)
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
@@ -463,7 +465,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
             fault = "non_finite"
         elif not text:
             fault = "empty"
-        elif not whole and new.shape[1] >= max_new_tokens:
+        elif names_ends and not whole and new.shape[1] >= max_new_tokens:
             fault = "cut"
         rows.append((text, fault))
     return rows

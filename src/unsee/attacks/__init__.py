@@ -113,7 +113,7 @@ class Attack:
             "attacker_samples", "answers" (attacker's samples with a true answer), "retain",
             "non_members", "target" (the model before unlearning).
         reads: Whether the attack computes readings. It is then the last of its chain, and no
-            questions are asked.
+            questions are asked, unless `asks` says so.
         requires: The optional dependency that the attack needs, if any: its import name and the
             extra that installs it, such as ("sklearn", "probe").
     """
@@ -132,8 +132,13 @@ class Attack:
 
     @property
     def required(self) -> frozenset[str]:
-        """What the attack needs with its field values; `needs` unless they say otherwise."""
+        """The data that the attack needs with its field values: `needs`, unless it overrides it."""
         return self.needs
+
+    @property
+    def asks(self) -> bool:
+        """Whether the questions are asked after the attack; by default if it computes nothing."""
+        return not self.reads
 
     def readings(self, subject: Subject) -> list[LeakageReading]:
         """Returns what an attack with `reads` computes from the model."""

@@ -126,7 +126,7 @@ class Reading(RecordPart):
 
 
 class AttackedModel(RecordPart):
-    """One model under an attack; it has `answers` or `readings`."""
+    """One model under an attack; it has `answers`, `readings` or both."""
 
     answers: AttackAnswers | None = Field(
         default=None, description="Answers before and after, of attacks that ask questions."

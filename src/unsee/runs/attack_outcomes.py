@@ -102,18 +102,19 @@ def attack_outcomes(
             **known,
         )
         started = time.perf_counter()
+        outcome: dict[str, Any] = {}
         if chain[-1].reads:
-            readings = read_leakage(subject, chain)
-            return AttackedModel(readings=readings, seconds=time.perf_counter() - started)
-        before = cache.get_or_compute(
-            ANSWERS,
-            "chain-start",
-            name,
-            lambda: scored_answers(subject, max_new_tokens, letter_rule),
-        )
-        after = scored_answers(apply_attacks(subject, chain), max_new_tokens, letter_rule)
-        answers = compare_answers(before, after)
-        return AttackedModel(answers=answers, seconds=time.perf_counter() - started)
+            outcome["readings"] = read_leakage(subject, chain)
+        if chain[-1].asks:
+            before = cache.get_or_compute(
+                ANSWERS,
+                "chain-start",
+                name,
+                lambda: scored_answers(subject, max_new_tokens, letter_rule),
+            )
+            after = scored_answers(apply_attacks(subject, chain), max_new_tokens, letter_rule)
+            outcome["answers"] = compare_answers(before, after)
+        return AttackedModel(**outcome, seconds=time.perf_counter() - started)
 
     outcomes: dict[str, tuple[AttackOutcome, ...]] = {}
     for index, chain in enumerate(chains):

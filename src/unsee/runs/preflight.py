@@ -85,7 +85,7 @@ def check_attack(
         if not available[need]:
             raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
     held_out = splits.get("forget_holdout", ())
-    if not chain[-1].reads and not any(s.picture is not None and s.answer for s in held_out):
+    if chain[-1].asks and not any(s.picture is not None and s.answer for s in held_out):
         what = "relearning attack" if name == "relearn" else f"attack '{name}'"
         raise DataError(
             f"the {what} is scored on held-out questions about the forget pictures, and "

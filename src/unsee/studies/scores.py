@@ -42,6 +42,7 @@ SIDES = {
     "rephrase_image": "input",
     "perturb": "input",
     "visual_prompt": "input",
+    "in_context": "input",
     "jailbreak": "input",
     "answer_prefix": "input",
     "figstep": "input",
@@ -210,13 +211,14 @@ def _outcome_scores(name: str, outcome: AttackOutcome) -> list[AttackScore]:
     unlearned, reference = outcome.models.get("unlearned"), outcome.models.get("reference")
     if unlearned is None:
         return []
+    scores = []
     if unlearned.answers is not None and unlearned.answers.forget is not None:
         after, other = unlearned.answers.forget.after, None
         if reference is not None and reference.answers is not None and reference.answers.forget:
             other = reference.answers.forget.after
-        return [AttackScore(name, side, after, other, 1 - after if after is not None else None)]
+        resisted = 1 - after if after is not None else None
+        scores.append(AttackScore(name, side, after, other, resisted))
     others = {r.name: r.forget for r in (reference.readings or () if reference else ())}
-    scores = []
     for reading in unlearned.readings or ():
         success = reading.forget
         resisted = None

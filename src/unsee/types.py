@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,9 @@ Part = Literal["visual", "encoder", "projector", "language", "all"]
 # refusal. "harmless": it should not be one.
 Task = Literal["generation", "cloze", "classification", "caption", "ranking", "unsafe", "harmless"]
 Better = Literal["lower", "higher", "reference"]
+
+# Longest answer that is generated, in tokens: one number, or one for every task.
+AnswerLimit = int | Mapping[str, int]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from support.published import open_benchmark
+from support.published import config, open_benchmark, replace_value
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError
 
@@ -40,7 +41,9 @@ def test_mllmu_prompts_are_the_published_ones(places: dict[str, Path]) -> None:
     assert len(example.further) == 1
     assert with_examples["001/cloze/Pure_Text/1"].question == (
         "Bo Lind is a [Blank] .\nPlease **ONLY** provide the correct answer that should replace "
-        "the [Blank].\nCorrect Answer: pilot\n" + gap.question
+        "the [Blank].\nCorrect Answer: pilot\n"
+        "Cy Moser is a [Blank] .\nPlease **ONLY** provide the correct answer that should replace "
+        "the [Blank].\nCorrect Answer: nurse\n" + gap.question
     )
     assert samples["001/generation/Pure_Text/1"].question.endswith("in one sentence in ENGLISH.")
     assert with_examples["001/generation/Image_Textual/0"].question.startswith("Who is")
@@ -56,6 +59,61 @@ def test_mllmu_prompts_are_the_published_ones(places: dict[str, Path]) -> None:
     assert not forget_people[0] & forget_people[1]
     named = open_benchmark(places, "mllmu").training_samples("visual_retain")[-1]
     assert (named.question, named.picture) == ("Ada Berg: Where ?", None)
+
+
+def test_mllmu_examples_are_all_questions_about_people_of_the_split(
+    places: dict[str, Path],
+) -> None:
+    benchmark = open_benchmark(places, "mllmu", ratio="15")
+    everyone = open_benchmark(places, "mllmu", ratio="15", shots=0)
+    assert benchmark.metadata()["shots"] is None
+    assert benchmark.metadata()["example_people"] == {"classification": 1, "cloze": 2}
+    assert everyone.metadata()["example_people"] == {"classification": 0, "cloze": 0}
+    drawn: dict[tuple[str, str], set[str]] = {}
+    for split, side in (("forget", "forget"), ("test", "forget"), ("retain", "retain")):
+        training = {s.concept: s.picture for s in everyone.load(side) if s.picture is not None}
+        for task, number in (("classification", 1), ("cloze", 2), ("generation", 0)):
+            asked = [s for s in benchmark.load(split) if s.task == task]
+            people = {s.concept for s in everyone.load(split)}
+            shown = people - {s.concept for s in asked}
+            # Whom an example is about is not asked about.
+            assert len(shown) == number
+            drawn[split, task] = shown
+            for sample in asked:
+                assert sample.question.count("Correct Answer: ") == number
+                wanted = [training[who].digest for who in sorted(shown)]
+                pictured = sample.picture is not None
+                assert [p.digest for p in sample.further] == (wanted if pictured else [])
+    (teacher,) = drawn["test", "classification"]
+    (example,) = [
+        s
+        for s in everyone.load("forget")
+        if s.concept == teacher and s.task == "classification" and s.picture is None
+    ]
+    first = next(
+        s for s in benchmark.load("test") if s.task == "classification" and s.picture is None
+    )
+    options = example.question.removesuffix(
+        "\nJust give ONE letter representing the answer directly."
+    )
+    assert first.question.startswith(f"Question: {options}\nCorrect Answer: {example.answer}\n")
+    again = open_benchmark(places, "mllmu", ratio="15")
+    assert [s.question for s in again.load("test")] == [s.question for s in benchmark.load("test")]
+
+
+def test_mllmu_examples_are_all_questions_of_a_person(copied: dict[str, Path]) -> None:
+    path = config(copied["mllmu"], "retain_95")
+    rows = pq.read_table(path).to_pylist()
+    for row in range(len(rows)):
+        gaps = rows[row]["Mask_Task"]
+        replace_value(path, row, "Mask_Task", [*gaps, *gaps])
+    sample = next(
+        s
+        for s in open_benchmark(copied, "mllmu", shots=1).load("retain")
+        if s.task == "cloze" and s.picture is not None
+    )
+    assert sample.question.count("Correct Answer: ") == 2
+    assert len(sample.further) == 2
 
 
 def test_mllmu_reads_the_export_of_pocket(tmp_path: Path) -> None:

@@ -54,7 +54,12 @@ def test_umu_groups_a_fact_over_modalities(places: dict[str, Path]) -> None:
         groups.setdefault(str(sample.group), set()).add(sample.modality)
     assert set(map(frozenset, groups.values())) == {frozenset({"vqa", "text"})}
     choice = next(s for s in samples if s.task == "classification")
-    assert (choice.answer, len(choice.choices)) == ("A", 4)
+    assert (choice.answer, choice.choices) == ("baker", ("baker", "pilot", "nurse", "judge"))
+    assert choice.question == ("Ada Berg ?\nSelect answer in ['baker', 'pilot', 'nurse', 'judge']")
+    gap = next(s for s in samples if s.task == "cloze")
+    assert gap.question == (
+        "Ada Berg ?\nPlease **ONLY** provide the correct answer without any explanation"
+    )
 
 
 def test_fiubench_groups_paraphrased_questions(places: dict[str, Path]) -> None:

@@ -143,10 +143,14 @@ def test_naming_is_scored_where_people_are_given(tiny: VLM, data: Data) -> None:
     assert not any(key.rpartition("/")[2] in NAMING for key in silent.measures)
 
 
-def test_letter_rule_is_that_of_accuracy(tiny: VLM, data: Data) -> None:
+def test_rules_set_that_of_accuracy(tiny: VLM, data: Data) -> None:
     asked = [s for s in data.forget if s.task == "classification"]
     for rule in LETTER_RULES:
         found = evaluate(
-            tiny, {"forget": asked}, metrics=["accuracy"], letter_rule=rule, max_new_tokens=2
+            tiny,
+            {"forget": asked},
+            metrics=["accuracy"],
+            rules={"accuracy": rule},
+            max_new_tokens=2,
         )
         assert found.measures["forget/vqa/accuracy"].n + 0 <= len(asked)

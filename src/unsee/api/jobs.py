@@ -22,6 +22,7 @@ from unsee.artifacts.patch import Applied, OtherFiles, apply_patch
 from unsee.artifacts.verify import Verification
 from unsee.artifacts.verify import verify as verify_checkpoints
 from unsee.attacks import Attack, Chain
+from unsee.benchmarks import Rules
 from unsee.errors import ConfigError, WorkerFinished
 from unsee.methods import Method
 from unsee.models.devices import Device
@@ -56,6 +57,8 @@ class EvaluateOptions(TypedDict, total=False):
         patch: Visual patch to apply to the model in memory.
         max_new_tokens: Longest answer to generate (tokens); default: the benchmark's, or room for
             the longest true answer.
+        rules: "own" scores answers as the metrics do by default, "published" (the default) as the
+            benchmark's scripts do.
         tasks_path: Folder of further tasks in lm-eval's YAML format.
         limit: Largest number of samples for each task.
         shots: Few-shot examples; default: what each task says.
@@ -70,6 +73,7 @@ class EvaluateOptions(TypedDict, total=False):
     reference: Location | None
     patch: Location | None
     max_new_tokens: int | None
+    rules: Rules | None
     tasks_path: Location | None
     limit: int | None
     shots: int | None
@@ -292,6 +296,7 @@ def evaluate(
             "tasks": selection if tasks is not None else None,
             "patch": options.get("patch"),
             "max_new_tokens": options.get("max_new_tokens"),
+            "rules": options.get("rules"),
             "load_in": options.get("load_in"),
             "trust_remote_code": options.get("trust_remote_code", False),
             "device": options.get("device", "auto"),

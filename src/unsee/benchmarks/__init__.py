@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from unsee.registry import Registry
-from unsee.types import Better, Data, Sample, Task
+from unsee.types import AnswerLimit, Better, Data, Sample, Task
 
 HELD_OUT = ("forget_holdout", "retain_holdout")
 
@@ -20,6 +20,9 @@ ModelRole = Literal["target", "visual_retain", "retain_only"]
 
 # The models that a benchmark can ship: those, and "base", from which they were trained.
 CheckpointRole = Literal["target", "visual_retain", "retain_only", "base"]
+
+# Whose rules score a benchmark's answers: those of its published scripts, or the metrics' defaults.
+Rules = Literal["published", "own"]
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark", "unsee.benchmarks")
 
@@ -48,12 +51,12 @@ class Scoring:
     Attributes:
         metric: A registered metric's name; one that compares with no reference model.
         max_new_tokens: Longest answer that is generated, in tokens.
-        letter_rule: As in `Benchmark`; a run takes its benchmark's.
+        rules: As in `Benchmark`; a run takes its benchmark's.
     """
 
     metric: str = "accuracy"
     max_new_tokens: int = 24
-    letter_rule: str | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
 
 
 class Benchmark:
@@ -69,10 +72,10 @@ class Benchmark:
             differently.
         measures: What is measured.
         tasks: The only tasks that a metric is reported on, where it would apply to more.
-        max_new_tokens: Longest answer that is generated, in tokens; None leaves room for the
-            longest true answer.
-        letter_rule: How `accuracy` finds the option that an answer chooses, a name of
-            `unsee.metrics.letters.LETTER_RULES`; None is the default.
+        max_new_tokens: Longest answer that is generated, in tokens, or that by task; None leaves
+            room for the longest true answer.
+        rules: How its published scripts score, where that is not the metrics' default: names of
+            `Metric.rules` by metric, or by "split/metric".
         attacked: The split that a relearning attacker trains on, if `held_out` scores the attack.
         relearning: How the attack is scored on "forget_holdout" (high if it is known) and
             "retain_holdout"; by default, exact answers of up to 24 tokens.
@@ -93,8 +96,8 @@ class Benchmark:
     forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "train_forget")
     measures: ClassVar[tuple[Measure, ...]] = ()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {}
-    max_new_tokens: ClassVar[int | None] = None
-    letter_rule: ClassVar[str | None] = None
+    max_new_tokens: ClassVar[AnswerLimit | None] = None
+    rules: ClassVar[Mapping[str, str]] = {}
     attacked: ClassVar[str] = ""
     relearning: ClassVar[Mapping[str, Scoring]] = {}
     rate_scale: ClassVar[float] = 1.0
@@ -113,8 +116,8 @@ class Benchmark:
         Args:
             location: A local folder of the published files, or a hub id; None is `hub`.
             ratio: One of `ratios`.
-            shots: Few-shot examples before a question, where the published prompts have some;
-                None is the published number.
+            shots: People whose questions are few-shot examples, where the published prompts have
+                some; None is the published number.
         """
         raise NotImplementedError
 

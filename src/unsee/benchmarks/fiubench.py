@@ -31,7 +31,9 @@ class FIUBench(Published):
 
     Source: FIUBench, gray311/FIUBench on the hub, and its authors' reader and scripts.
 
-    Differs: The retain samples of the target and of a method cover all people except the forgotten.
+    Differs: The retain samples of the target and of a method cover all people except the forgotten;
+    the published ones leave out the people of all three forget sets. False answers are averaged in
+    `truth_ratio` as in TOFU's paper.
     """
 
     hub: ClassVar[str] = "gray311/FIUBench"
@@ -52,6 +54,11 @@ class FIUBench(Published):
         Measure("model_utility", "retain", "vqa", "higher"),
     )
     max_new_tokens: ClassVar[int] = 50
+    rules: ClassVar[Mapping[str, str]] = {
+        "keyword_match": "fiubench",
+        "rouge_l_recall": "fiubench",
+        "retain/probability": "relative",
+    }
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("ape", 50),
         "retain_holdout": Scoring("ape", 50),

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from random import Random
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure
@@ -64,18 +65,19 @@ def _measures() -> tuple[Measure, ...]:
 class MLLMU(Published):
     """MLLMU-Bench: 500 fictitious people and 153 celebrities; classification, cloze, generation.
 
-    Splits: `forget`, `test` (the forgotten people in other pictures), `retain`, `celebrity`. Every
-    classification and cloze question of the first three has one few-shot example, unless `shots`
-    says otherwise.
+    Splits: `forget`, `test` (the forgotten people in other pictures), `retain`, `celebrity`.
+    Classification and cloze questions of the first three are preceded by few-shot examples, as in
+    the published script: all questions of that kind about people drawn from the same split (one for
+    classification, two for cloze), who are not asked about. `shots` sets the number of these people
+    for both; 0 asks without examples, and about everybody.
 
-    Source: Liu et al., arXiv 2410.22108.
+    Source: Liu et al., arXiv 2410.22108, and its evaluation script.
 
-    Differs: The test picture of a person is chosen by a hash of the person's ID, not drawn again in
-    every run. Few-shot examples are about the first people of the retain set, not drawn, and their
-    number is the same for every model (the published scripts use two for LLaVA's classification).
-    Their pictures come after the question's own picture, and everything is one user turn. The
-    text-only training samples of the visual_retain model are the training questions with the
-    person's name in front.
+    Differs: The test picture and the people of the examples are the same in every run; the script
+    draws them anew. It uses one person for cloze where the model is Idefics2. The pictures of the
+    examples come after the question's own, and everything is one user turn. A split that would have
+    nobody left to ask about takes examples about the first retain people. The text-only training
+    samples of the visual_retain model are the training questions with the person's name in front.
     """
 
     hub: ClassVar[str] = "MLLMMU/MLLMU-Bench"
@@ -85,25 +87,24 @@ class MLLMU(Published):
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification",)}
     max_new_tokens: ClassVar[int] = 50
-    published_shots: ClassVar[int | None] = 1
+    rules: ClassVar[Mapping[str, str]] = {"accuracy": "mllmu", "cloze": "mllmu"}
+    # The script's numbers for LLaVA.
+    published_shots: ClassVar[Mapping[str, int]] = {"classification": 1, "cloze": 2}
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Sets the names of the ratio's configurations."""
         super().__init__(files, ratio, shots)
+        self._plain: dict[str, list[Sample]] = {}
         self.configs = {"forget": f"forget_{self.ratio}", "retain": f"retain_{self._retain_ratio}"}
 
     def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
         """Loaders of the four evaluation splits."""
         return {
-            "forget": lambda: self._evaluation_samples(
-                self.configs["forget"], self._people["forget"], True
-            ),
-            "retain": lambda: self._evaluation_samples(
-                self.configs["retain"], self._people["retain"], True
-            ),
-            "test": self._test_samples,
+            "forget": lambda: self._with_examples("forget", self._people_samples("forget")),
+            "retain": lambda: self._with_examples("retain", self._people_samples("retain")),
+            "test": lambda: self._with_examples("test", self._test_samples()),
             "celebrity": lambda: self._evaluation_samples(
-                "Retain_Set", self.files.parquet("Retain_Set", PERSON_COLUMNS), False
+                "Retain_Set", self.files.parquet("Retain_Set", PERSON_COLUMNS)
             ),
         }
 
@@ -157,13 +158,19 @@ class MLLMU(Published):
                 f"ft/{who}/{index}", item.text("Question"), item.text("Answer"), picture, who
             )
 
-    def _evaluation_samples(self, config: str, rows: list[Record], shots: bool) -> list[Sample]:
+    def _evaluation_samples(self, config: str, rows: list[Record]) -> list[Sample]:
         def make_samples(record: Record) -> Iterator[Sample]:
             record.parsed("biography")
-            picture = record.picture("image", self.picture_cache)
-            yield from self._questions(record, picture, shots)
+            yield from self._questions(record, record.picture("image", self.picture_cache))
 
         return gather(rows, make_samples, config)
+
+    def _people_samples(self, side: str) -> list[Sample]:
+        """The questions about one side's people, without examples, in the order of the file."""
+        if side not in self._plain:
+            rows = self._people[side]
+            self._plain[side] = self._evaluation_samples(self.configs[side], rows)
+        return self._plain[side]
 
     def _test_samples(self) -> list[Sample]:
         ids = {r.text("ID") for r in self._people["forget"]}
@@ -175,15 +182,11 @@ class MLLMU(Published):
                 raise record.error("images", "is empty. Give at least one picture.")
             # The same picture in every run, so that runs can be compared.
             chosen = pictures[zlib.crc32(record.text("ID").encode()) % len(pictures)]
-            yield from self._questions(record, chosen, True)
+            yield from self._questions(record, chosen)
 
         return gather(rows, make_samples, "Test_Set")
 
-    def _questions(self, record: Record, picture: Picture, shots: bool) -> Iterator[Sample]:
-        for sample in self._plain_questions(record, picture):
-            yield self._with_examples(sample) if shots and self.shots else sample
-
-    def _plain_questions(self, record: Record, picture: Picture) -> Iterator[Sample]:
+    def _questions(self, record: Record, picture: Picture) -> Iterator[Sample]:
         who = record.text("ID")
         choices = record.nested("Classification_Task")
         for modality, pictured in MODALITIES.items():
@@ -223,35 +226,51 @@ class MLLMU(Published):
                     task=task,
                 )
 
-    @cached_property
-    def _examples(self) -> list[Sample]:
-        """Questions about the first retain people, used as few-shot examples."""
-        rows = self._people["retain"][: (self.shots or 0) + 1]
+    def _with_examples(self, split: str, samples: list[Sample]) -> list[Sample]:
+        """The samples with their examples; those that ask what an example says are left out."""
+        asked: list[Sample] = samples
+        for task, number in self.example_people.items():
+            if number:
+                examples = self._examples(split, task, number)
+                shown = {s.concept for s in examples}
+                asked = [
+                    _with_prefix(s, examples) if s.task == task else s
+                    for s in asked
+                    if s.task != task or s.concept not in shown
+                ]
+        return asked
 
-        def make_samples(record: Record) -> Iterator[Sample]:
-            yield from self._plain_questions(record, record.picture("image", self.picture_cache))
+    def _examples(self, split: str, task: str, number: int) -> list[Sample]:
+        """All questions of a task about the people who are drawn as examples for a split.
 
-        return gather(rows, make_samples, self.configs["retain"])
+        Raises:
+            ConfigError: If there are too few people.
+        """
+        # The examples for the test split show the training pictures, as in the published script.
+        side = "retain" if split == "retain" else "forget"
+        people = list(dict.fromkeys(s.concept for s in self._people_samples(side)))
+        if number < len(people):
+            drawn = sorted(Random(f"{split}/{task}").sample(range(len(people)), number))
+            chosen = [people[i] for i in drawn]
+        else:
+            side = "retain"
+            people = list(dict.fromkeys(s.concept for s in self._people_samples(side)))
+            chosen = people[:number]
+            if split == "retain" or number > len(people):
+                raise ConfigError(
+                    f"mllmu: shots={number} examples about other people are asked for, and "
+                    f"{self.configs[side]} has {len(people)} other people. Type "
+                    f"shots={len(people) - (split == 'retain')} or fewer."
+                )
+        return [s for s in self._people_samples(side) if s.task == task and s.concept in chosen]
 
-    def _with_examples(self, sample: Sample) -> Sample:
-        """The sample with `shots` examples about other people before its question."""
-        if sample.task == "generation":
-            return sample
-        first_by_person: dict[str | None, Sample] = {}
-        for other in self._examples:
-            same_kind = other.task == sample.task and other.modality == sample.modality
-            if same_kind and other.concept != sample.concept:
-                first_by_person.setdefault(other.concept, other)
-        examples = list(first_by_person.values())[: self.shots]
-        if len(examples) < (self.shots or 0):
-            raise ConfigError(
-                f"mllmu: shots={self.shots} examples are asked for, and "
-                f"{self.configs['retain']} has {len(examples)} other people with one. Type "
-                f"shots={len(examples)} or fewer."
-            )
-        prefix = "".join(f"{_example_question(s)}\nCorrect Answer: {s.answer}\n" for s in examples)
-        pictures = tuple(s.picture for s in examples if s.picture is not None)
-        return replace(sample, question=prefix + sample.question, further=pictures)
+
+def _with_prefix(sample: Sample, examples: list[Sample]) -> Sample:
+    """The sample with the examples of its modality before its question."""
+    shown = [example for example in examples if example.modality == sample.modality]
+    prefix = "".join(f"{_example_question(s)}\nCorrect Answer: {s.answer}\n" for s in shown)
+    pictures = tuple(s.picture for s in shown if s.picture is not None)
+    return replace(sample, question=prefix + sample.question, further=pictures)
 
 
 def _example_question(sample: Sample) -> str:

@@ -34,15 +34,14 @@ class Published(Benchmark):
     """Base class of a published data set that is read from its files.
 
     Attributes:
-        published_shots: Few-shot examples per question in the published prompts; None if there are
-            none.
+        published_shots: The number of people whose questions are few-shot examples in the published
+            prompts, by task; {} if there are none.
         concept_kind: Key under which a record states the number of concepts, such as "people".
     """
 
     attacked: ClassVar[str] = "train_forget"
-    published_shots: ClassVar[int | None] = None
+    published_shots: ClassVar[Mapping[str, int]] = {}
     concept_kind: ClassVar[str] = "people"
-    letter_rule: ClassVar[str | None] = "mllmu"
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Stores arguments that `open` has validated."""
@@ -59,7 +58,7 @@ class Published(Benchmark):
         Args:
             location: A local folder of the published files, or a hub id; None is `hub`.
             ratio: One of `ratios`; None is the first.
-            shots: Few-shot examples per question; None is `published_shots`.
+            shots: People whose questions are examples; None is `published_shots`.
 
         Raises:
             ConfigError: If the ratio is not published, the number of examples is not allowed, or
@@ -75,15 +74,21 @@ class Published(Benchmark):
                 f"{cls.name}: ratio={ratio} is not published. Allowed: "
                 f"{', '.join(cls.ratios) or 'none, leave it out'}."
             )
-        if shots is not None and cls.published_shots is None:
+        if shots is not None and not cls.published_shots:
             raise ConfigError(f"{cls.name} has no few-shot prompts. Leave shots={shots} out.")
         if shots is not None and shots < 0:
             raise ConfigError(f"{cls.name}: shots={shots} is not allowed; 0 or more examples are.")
         return cls(
             Files(location or cls.hub, cls.name),
             ratio or (cls.ratios[0] if cls.ratios else None),
-            cls.published_shots if shots is None else shots,
+            shots,
         )
+
+    @property
+    def example_people(self) -> dict[str, int]:
+        """The number of people whose questions are few-shot examples, by task."""
+        shots = self.shots
+        return {t: n if shots is None else shots for t, n in self.published_shots.items()}
 
     def split_loaders(self) -> Mapping[str, Callable[[], list[Sample]]]:
         """A function for each reported split that reads its samples."""
@@ -137,6 +142,7 @@ class Published(Benchmark):
             "location": self.files.location,
             "ratio": self.ratio,
             "shots": self.shots,
+            **({"example_people": self.example_people} if self.published_shots else {}),
             **self._counts,
         }
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
-from unsee.benchmarks import BENCHMARKS, Measure
-from unsee.benchmarks.mllmu import classification_prompt, cloze_prompt, generation_prompt
+from unsee.benchmarks import BENCHMARKS, Measure, Scoring
+from unsee.benchmarks.mllmu import generation_prompt
 from unsee.benchmarks.published import FOUR, Files, Published, Record, gather, read_options
 from unsee.types import Better, Sample, Task
 
 COLUMNS = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
 # The second name is misspelt in the data.
 MODALITIES = {"unimodal": False, "muitimodal": True}
-TASKS: dict[str, Task] = {"Cloze": "cloze", "Generation": "generation"}
+TASKS: dict[str, Task] = {
+    "Classify": "classification",
+    "Cloze": "cloze",
+    "Generation": "generation",
+}
+ONLY_ANSWER = "Please **ONLY** provide the correct answer without any explanation"
 
 
 def _measures() -> tuple[Measure, ...]:
@@ -40,9 +45,14 @@ class UMU(Published):
     Splits: `forget`, `retain`, `real`. The two forms of a fact share one `group`. A fact counts as
     unlearned if it is lost in both modalities, so lower is better in both.
 
-    Source: UMU-Bench, linbojunzi/UMU-bench on the hub.
+    The prompts and the lengths of the answers are those of the published script: a choice lists its
+    options as a Python list and is answered by the text of one, and the true filling of a cloze
+    question ends at its first full stop.
 
-    Differs: The prompts around the questions are MLLMU-Bench's, without few-shot examples.
+    Source: UMU-Bench, linbojunzi/UMU-bench on the hub, and its evaluation script.
+
+    Differs: The joint scores are over choices and cloze questions together; the script reports them
+    apart.
     """
 
     hub: ClassVar[str] = "linbojunzi/UMU-bench"
@@ -50,7 +60,20 @@ class UMU(Published):
     splits: ClassVar[tuple[str, ...]] = ("forget", "retain", "real")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification",)}
-    max_new_tokens: ClassVar[int] = 50
+    max_new_tokens: ClassVar[Mapping[str, int]] = {
+        "classification": 50,
+        "cloze": 50,
+        "generation": 200,
+    }
+    rules: ClassVar[Mapping[str, str]] = {
+        "accuracy": "umu",
+        "real/accuracy": "umu_closest",
+        "cloze": "mllmu",
+    }
+    relearning: ClassVar[Mapping[str, Scoring]] = {
+        "forget_holdout": Scoring("accuracy", 50),
+        "retain_holdout": Scoring("accuracy", 50),
+    }
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Sets the names of the ratio's configurations."""
@@ -109,23 +132,7 @@ class UMU(Published):
                 items = content.nested(name)
                 for key in items.values:
                     item = items.nested(key)
-                    question, answer = item.text("question"), item.text("answer")
-                    choices: tuple[str, ...] = ()
-                    task: Task
-                    if field == "Classify":
-                        task, choices = "classification", read_options(item, "options")
-                        if answer[:1] not in FOUR or answer[1:2] not in ("", ".", ":", " "):
-                            raise item.error(
-                                "answer", f"is {answer!r}; it must begin with A., B., C. or D."
-                            )
-                        question, answer = classification_prompt(question, choices), answer[:1]
-                    else:
-                        task = TASKS[field]
-                        question = (
-                            generation_prompt(question, pictured)
-                            if task == "generation"
-                            else cloze_prompt(question)
-                        )
+                    question, answer, choices = _asked(item, field, pictured)
                     yield Sample(
                         f"{who}/{field}/{name}/{key}",
                         question,
@@ -133,6 +140,20 @@ class UMU(Published):
                         picture if pictured else None,
                         who,
                         choices,
-                        task,
+                        TASKS[field],
                         group=f"{who}/{field}/{key}",
                     )
+
+
+def _asked(item: Record, field: str, pictured: bool) -> tuple[str, str, tuple[str, ...]]:
+    """The published prompt of a question, its true answer, and its options."""
+    question, answer = item.text("question"), item.text("answer")
+    if field == "Cloze":
+        return f"{question}\n{ONLY_ANSWER}", answer.split(".")[0], ()
+    if field == "Generation":
+        return generation_prompt(question, pictured), answer, ()
+    choices = read_options(item, "options")
+    letter = answer[:1]
+    if letter not in FOUR or answer[1:2] not in ("", ".", ":", " "):
+        raise item.error("answer", f"is {answer!r}; it must begin with A., B., C. or D.")
+    return f"{question}\nSelect answer in {list(choices)}", choices[FOUR.index(letter)], choices

@@ -57,6 +57,13 @@ def evaluate(
             "longest true answer.",
         ),
     ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="published: score answers as the benchmark's scripts do (default). own: as the "
+            "metrics do by default."
+        ),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(help="Tasks of lm-evaluation-harness, separated by commas."),
@@ -102,6 +109,7 @@ def evaluate(
             reference=reference,
             patch=patch,
             max_new_tokens=max_new_tokens,
+            rules=rules,  # type: ignore[arg-type]
             tasks_path=tasks_path,
             limit=limit,
             shots=shots,

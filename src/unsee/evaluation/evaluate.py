@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
+from unsee.errors import UnknownNameError
 from unsee.evaluation.bootstrap import estimate, estimate_set
 from unsee.evaluation.generation import MIN_NEW_TOKENS, answer_limit, answer_nlls, answers
 from unsee.metrics import (
@@ -20,10 +21,9 @@ from unsee.metrics import (
     row_score,
     select_metrics,
 )
-from unsee.metrics.accuracy import Accuracy
 from unsee.metrics.names import NAMING, People
 from unsee.models.vlm import VLM
-from unsee.types import Better, Estimate, Sample
+from unsee.types import AnswerLimit, Better, Estimate, Sample
 
 DEFAULT_METRICS = ("accuracy", "cloze", "rouge_l", "probability")
 
@@ -51,9 +51,9 @@ def evaluate(
     reference: Sequence[Mapping[str, Any]] | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
     batch_size: int = 64,
-    max_new_tokens: int | None = None,
+    max_new_tokens: AnswerLimit | None = None,
     people: People | None = None,
-    letter_rule: str | None = None,
+    rules: Mapping[str, str] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Evaluation:
@@ -70,13 +70,13 @@ def evaluate(
         tasks: Restricts a metric, by its name, to these tasks; metrics that are not named are
             reported on all tasks that they apply to.
         batch_size: Number of samples that are generated or scored at once.
-        max_new_tokens: Maximum length of an answer, in tokens; by default there is room for the
-            longest true answer of the splits.
+        max_new_tokens: Maximum length of an answer, in tokens, or that by task; by default there is
+            room for the longest true answer of the splits.
         people: The names that `names_forgotten` and `names_kept` look for. If given, both are
             scored wherever answers are generated; by default they are scored if they are among
             `metrics`, with the people in the splits.
-        letter_rule: How `accuracy` finds the option that an answer chooses, a name of
-            `unsee.metrics.letters.LETTER_RULES`; by default "stated".
+        rules: How metrics score, where it is not their default: a name of `Metric.rules` by
+            "metric", or by "split/metric" for one split.
         on_batch: Called after every split with the number of samples done and of all samples.
         on_rows: Called after every split with its rows.
 
@@ -104,8 +104,6 @@ def evaluate(
     for metric in selected:
         if metric.name in NAMING:
             metric.people = people or People.of(splits, away)  # type: ignore[attr-defined]
-        if metric.name == "accuracy" and letter_rule is not None:
-            cast(Accuracy, metric).letter_rule = letter_rule
     sample_metrics = [metric for metric in selected if not isinstance(metric, SetMetric)]
     set_metrics = [metric for metric in selected if isinstance(metric, SetMetric)]
     if max_new_tokens is None:
@@ -117,6 +115,8 @@ def evaluate(
     evaluation = Evaluation({})
     for split, samples in splits.items():
         forgets = split in away
+        for metric in sample_metrics:
+            _set_rule(metric, split, rules or {})
         outputs = _outputs(vlm, samples, sample_metrics, batch_size, max_new_tokens)
         rows = [
             _row(split, sample, output, sample_metrics, tasks or {})
@@ -136,6 +136,18 @@ def evaluate(
     return evaluation
 
 
+def _set_rule(metric: Metric, split: str, rules: Mapping[str, str]) -> None:
+    """Sets how a metric scores a split.
+
+    Raises:
+        UnknownNameError: If the metric knows no such rule.
+    """
+    rule = rules.get(f"{split}/{metric.name}", rules.get(metric.name, type(metric).rule))
+    if rule != type(metric).rule and rule not in metric.rules:
+        raise UnknownNameError(f"rule of metric '{metric.name}'", rule, metric.rules)
+    metric.rule = rule
+
+
 def is_forgetting(split: str, forgetting: Collection[str] | None) -> bool:
     """Whether a split asks about what is to be forgotten.
 
@@ -151,7 +163,7 @@ def _outputs(
     samples: Sequence[Sample],
     metrics: Sequence[Metric],
     batch_size: int,
-    max_new_tokens: int,
+    max_new_tokens: AnswerLimit,
 ) -> list[Output]:
     """Returns the outputs that the metrics need, one per sample."""
     reads = {metric.reads for metric in metrics}

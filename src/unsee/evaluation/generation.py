@@ -19,7 +19,7 @@ from unsee.losses import IGNORE, sequence_nll
 from unsee.metrics import Fault
 from unsee.models.loading import kv_cache_argument
 from unsee.models.vlm import VLM
-from unsee.types import Sample
+from unsee.types import AnswerLimit, Sample
 
 # Shortest limit of a generated answer where none is given, in tokens.
 MIN_NEW_TOKENS = 24
@@ -62,7 +62,10 @@ def answer_limit(vlm: VLM, samples: Sequence[Sample]) -> int:
 
 
 def generate(
-    vlm: VLM, samples: Sequence[Sample], batch_size: int = 64, max_new_tokens: int | None = None
+    vlm: VLM,
+    samples: Sequence[Sample],
+    batch_size: int = 64,
+    max_new_tokens: AnswerLimit | None = None,
 ) -> list[str]:
     """Returns greedy answers in the order of the samples.
 
@@ -70,7 +73,8 @@ def generate(
         vlm: The model.
         samples: The questions.
         batch_size: Number of samples that are generated at once.
-        max_new_tokens: Maximum length of an answer, in tokens; by default that of `answer_limit`.
+        max_new_tokens: Maximum length of an answer, in tokens, or that by task; by default that of
+            `answer_limit`.
     """
     return answer_and_score(
         vlm, samples, score_answers=False, batch_size=batch_size, max_new_tokens=max_new_tokens
@@ -95,7 +99,7 @@ def answer_and_score(
     generate_answers: bool = True,
     score_answers: bool = True,
     batch_size: int = 64,
-    max_new_tokens: int | None = None,
+    max_new_tokens: AnswerLimit | None = None,
 ) -> tuple[list[str], list[float]]:
     """Generates greedy answers and scores the true ones, sharing what both compute.
 
@@ -106,8 +110,8 @@ def answer_and_score(
         score_answers: Whether to score the true answers.
         batch_size: Number of samples at once. The keys and values of as many distinct pictures are
             held in memory.
-        max_new_tokens: Maximum length of a generated answer, in tokens; by default that of
-            `answer_limit`.
+        max_new_tokens: Maximum length of a generated answer, in tokens, or that by task; by default
+            that of `answer_limit`.
 
     Returns:
         The generated answers, "" if none were generated; and the mean negative log-likelihoods of
@@ -138,7 +142,7 @@ def answers(
     generate_answers: bool = True,
     score_answers: bool = True,
     batch_size: int = 64,
-    max_new_tokens: int | None = None,
+    max_new_tokens: AnswerLimit | None = None,
 ) -> list[Answer]:
     """Returns the answers of `answer_and_score`, each with what is wrong with it.
 
@@ -148,8 +152,8 @@ def answers(
         generate_answers: Whether to generate answers.
         score_answers: Whether to score the true answers.
         batch_size: Number of samples at once.
-        max_new_tokens: Maximum length of a generated answer, in tokens; by default that of
-            `answer_limit`.
+        max_new_tokens: Maximum length of a generated answer, in tokens, or that by task; by default
+            that of `answer_limit`.
     """
     found = [Answer()] * len(samples)
     used = [i for i, sample in enumerate(samples) if generate_answers or sample.answer]
@@ -179,7 +183,12 @@ class _Task:
 
     generate: bool
     score: bool
-    max_new_tokens: int
+    max_new_tokens: AnswerLimit
+
+    def limits(self, samples: Sequence[Sample]) -> list[int]:
+        """Returns the maximum length of each answer, in tokens."""
+        limit = self.max_new_tokens
+        return [limit if isinstance(limit, int) else limit[s.task] for s in samples]
 
 
 @dataclass(frozen=True)
@@ -361,7 +370,7 @@ def _run_from_prefix(
             "position_ids": prefix.positions(mask),
             **kv_cache_argument(vlm.model, cache),
         }
-        texts = _generate(vlm, inputs, task.max_new_tokens)
+        texts = _generate(vlm, inputs, task.limits([prompt.sample for prompt in prompts]))
         # The tail's last token is processed again, since its logits predict the answer's first
         # token; so are the tokens that merge with the answer.
         repeated = 1 + max(prompt.merged for prompt in prompts)
@@ -402,7 +411,7 @@ def _run_whole(
     nlls = [math.nan] * len(samples)
     if task.generate:
         inputs = vlm.collate(samples, with_answer=False).inputs
-        texts = _generate(vlm, inputs, task.max_new_tokens)
+        texts = _generate(vlm, inputs, task.limits(samples))
     answered = [row for row, sample in enumerate(samples) if sample.answer]
     if task.score and answered:
         batch = vlm.collate([samples[row] for row in answered])
@@ -437,8 +446,8 @@ class _FiniteCheck(LogitsProcessor):
         return scores
 
 
-def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[_Generated]:
-    """Returns the greedy answers with their faults."""
+def _generate(vlm: VLM, inputs: Mapping[str, Any], limits: Sequence[int]) -> list[_Generated]:
+    """Returns the greedy answers with their faults, each cut at its limit."""
     tokenizer = vlm.processor.tokenizer
     end_ids = vlm.end_token_ids
     # A checkpoint that names no end token is not expected to write one.
@@ -448,7 +457,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
     generated = vlm.model.generate(
         **inputs,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(limits),
         do_sample=False,
         num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
@@ -456,16 +465,21 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
         logits_processor=LogitsProcessorList([check]),
     )
     new = generated[:, width:]
-    ended = torch.isin(new, ends).any(-1).tolist()
-    texts = [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    within = torch.arange(new.shape[1], device=new.device) < torch.tensor(
+        [[limit] for limit in limits], device=new.device
+    )
+    ended = (torch.isin(new, ends) & within).any(-1).tolist()
+    ids = [row[:limit] for row, limit in zip(new.tolist(), limits, strict=True)]
+    texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
     rows: list[_Generated] = []
-    for text, broken, whole in zip(texts, check.broken.tolist(), ended, strict=True):
+    broken_rows = check.broken.tolist()
+    for row, text, broken, whole in zip(range(len(ids)), texts, broken_rows, ended, strict=True):
         fault: Fault | None = None
         if broken:
             fault = "non_finite"
         elif not text:
             fault = "empty"
-        elif names_ends and not whole and new.shape[1] >= max_new_tokens:
+        elif names_ends and not whole and len(ids[row]) >= limits[row]:
             fault = "cut"
         rows.append((text, fault))
     return rows

@@ -66,6 +66,9 @@ class Metric:
             may declare another one, such as for splits about the people to be forgotten.
         requires: The optional dependency that the metric needs, if any: its import name and the
             extra that installs it, such as ("sacrebleu", "bleu").
+        rules: The names of the ways to score that the metric knows, our own first; () if there is
+            one only. The others are those of published benchmarks.
+        rule: The one that is used.
     """
 
     name: ClassVar[str]
@@ -74,6 +77,8 @@ class Metric:
     unit: ClassVar[str] = "0..1"
     better: ClassVar[Better] = "higher"
     requires: ClassVar[tuple[str, str] | None] = None
+    rules: ClassVar[tuple[str, ...]] = ()
+    rule: str = ""
 
     def applies(self, sample: Sample) -> bool:
         """Whether the metric scores samples of this task."""

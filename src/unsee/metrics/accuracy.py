@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.metrics.letters import LETTER_RULES, stated_option
@@ -13,16 +14,13 @@ from unsee.types import Sample
 class Accuracy(Metric):
     """Accuracy: the right option of a classification, otherwise an exact match of the answer.
 
-    The option is read from the answer by a letter rule; an answer that chooses none is wrong. The
-    rule is "stated" ("B", "(B)", "The answer is B", or the option's text) unless the benchmark
-    declares its own. A ranking is right if the true answer has the highest likelihood per token
-    among the choices. Other answers are compared ignoring case, surrounding spaces and final
-    punctuation.
+    The option is read from the answer by a letter rule, one of
+    `unsee.metrics.letters.LETTER_RULES`; an answer that chooses none is wrong. The rule is "stated"
+    ("B", "(B)", "The answer is B", or the option's text) unless the benchmark declares its own. A
+    ranking is right if the true answer has the highest likelihood per token among the choices.
+    Other answers are compared ignoring case, surrounding spaces and final punctuation.
 
     Source: MLLMU-Bench, arXiv 2410.22108, its classification task; exact match elsewhere.
-
-    Attributes:
-        letter_rule: A name of `unsee.metrics.letters.LETTER_RULES`.
 
     Example:
         >>> from unsee import Sample
@@ -35,7 +33,8 @@ class Accuracy(Metric):
         0.0
     """
 
-    letter_rule: str = "stated"
+    rules: ClassVar[tuple[str, ...]] = tuple(LETTER_RULES)
+    rule: str = "stated"
 
     def reads_answer(self, sample: Sample) -> bool:
         """Whether the score depends on the generated answer; that of a ranking does not."""
@@ -48,8 +47,8 @@ class Accuracy(Metric):
     def undecided(self, sample: Sample, text: str) -> bool:
         """Whether the right answer could have been given at another length."""
         if sample.task == "classification":
-            # The published rules look at the first character alone.
-            return self.letter_rule == "stated" and self._chosen(sample, text) is None
+            # The published scripts score what there is.
+            return self.rule == "stated" and self._chosen(sample, text) is None
         answer, truth = normalize_answer(text), normalize_answer(sample.answer)
         return answer != truth and (truth.startswith(answer) or answer.startswith(truth))
 
@@ -68,11 +67,13 @@ class Accuracy(Metric):
         return float(normalize_answer(output.text) == normalize_answer(sample.answer))
 
     def _chosen(self, sample: Sample, text: str) -> int | None:
-        return LETTER_RULES[self.letter_rule](text, sample.choices)
+        return LETTER_RULES[self.rule](text, sample.choices)
 
 
 def true_option(sample: Sample) -> int | None:
     """Returns the number of the option that is a classification's true answer; None if none is."""
+    if len(sample.answer) > 1 and sample.answer in sample.choices:
+        return sample.choices.index(sample.answer)
     return stated_option(sample.answer, sample.choices)
 
 
@@ -94,7 +95,8 @@ class AccuracyMLLMU(Accuracy):
         [1.0, 1.0, 0.0]
     """
 
-    letter_rule = "mllmu"
+    rules = ()
+    rule = "mllmu"
 
     def applies(self, sample: Sample) -> bool:
         """Whether the task is classification."""
@@ -117,4 +119,4 @@ class AccuracyMMUnlearner(AccuracyMLLMU):
         [1.0, 0.0]
     """
 
-    letter_rule = "mmunlearner"
+    rule = "mmunlearner"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from unsee.metrics import METRICS, Metric, Output, normalize_answer
 from unsee.types import Sample
 
@@ -12,6 +14,9 @@ class Cloze(Metric):
 
     Source: MLLMU-Bench, arXiv 2410.22108, its cloze task.
 
+    Differs: a full stop at the end of the true filling, and repeated spaces, do not count. With the
+    rule "mllmu", the default of MLLMU-Bench and UMU-Bench, they do, as in the published scripts.
+
     Example:
         >>> from unsee import Sample
         >>> from unsee.metrics import Output
@@ -21,12 +26,18 @@ class Cloze(Metric):
         1.0
     """
 
+    rules: ClassVar[tuple[str, ...]] = ("contains", "mllmu")
+    rule: str = "contains"
+
     def applies(self, sample: Sample) -> bool:
         """Whether the task is cloze."""
         return sample.task == "cloze"
 
     def undecided(self, sample: Sample, text: str) -> bool:
         """Whether the answer was cut within the filling."""
+        # The published scripts score what there is.
+        if self.rule == "mllmu":
+            return False
         words = normalize_answer(text).split()
         wanted = normalize_answer(sample.answer).split()
         if " ".join(wanted) in " ".join(words):
@@ -40,4 +51,6 @@ class Cloze(Metric):
         """Returns 1 if the answer contains the filling, 0 if not, NaN without a true answer."""
         if not normalize_answer(sample.answer):
             return float("nan")
+        if self.rule == "mllmu":
+            return float(sample.answer.lower() in output.text.lower())
         return float(normalize_answer(sample.answer) in normalize_answer(output.text))

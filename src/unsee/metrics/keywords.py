@@ -30,6 +30,9 @@ class KeywordMatch(Metric):
 
     Source: FIUBench, arXiv 2411.03554, exact match; CoVUBench, arXiv 2605.03547, keyword recall.
 
+    Differs: the whole answer is searched. With the rule "fiubench", the default of FIUBench, it is
+    cut after its first full stop, and an answer without one scores 0, as in the published script.
+
     Example:
         >>> from unsee import Sample
         >>> from unsee.metrics import Output
@@ -39,15 +42,33 @@ class KeywordMatch(Metric):
         0.5
     """
 
+    rules: ClassVar[tuple[str, ...]] = ("whole", "fiubench")
+    rule: str = "whole"
+
     def applies(self, sample: Sample) -> bool:
         """Whether the sample has keywords."""
         return any(normalize_answer(word) for word in sample.keywords)
 
     def score(self, sample: Sample, output: Output) -> float:
         """Returns a value in 0..1; NaN without keywords."""
+        if self.rule == "fiubench":
+            first = first_sentence(output.text).lower()
+            return sum(w.lower() in first for w in sample.keywords) / len(sample.keywords)
         words = [normalize_answer(word) for word in sample.keywords if normalize_answer(word)]
         text = normalize_answer(output.text)
         return sum(word in text for word in words) / len(words) if words else float("nan")
+
+
+def first_sentence(text: str) -> str:
+    """Returns a text up to its first full stop; "" if it has none, as FIUBench's script does.
+
+    Source: FIUBench, arXiv 2411.03554, its evaluation script.
+
+    Example:
+        >>> first_sentence("A baker. In Oslo."), first_sentence("A baker")
+        ('A baker.', '')
+    """
+    return text[: text.find(".") + 1]
 
 
 @METRICS.register("ape", source="FIUBench, arXiv 2411.03554")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 
 from unsee.metrics import normalize_answer
 
@@ -61,6 +62,34 @@ def first_alphanumeric(text: str, choices: Sequence[str]) -> int | None:
         1
     """
     return _option(re.sub(r"[^a-zA-Z0-9]", "", text)[:1], choices)
+
+
+def exact_text(text: str, choices: Sequence[str]) -> int | None:
+    """Returns the option whose text is the whole answer, as UMU-Bench's script does.
+
+    Source: UMU-Bench, its evaluation script, on forget and retain sets.
+
+    Example:
+        >>> options = ("nurse", "pilot")
+        >>> [exact_text(text, options) for text in (" pilot ", "Pilot", "B")]
+        [1, None, None]
+    """
+    answer = text.strip()
+    return choices.index(answer) if answer in choices else None
+
+
+def closest_text(text: str, choices: Sequence[str]) -> int | None:
+    """Returns the option whose text is most similar to the answer, as UMU-Bench's script does.
+
+    Source: UMU-Bench, its evaluation script, on real people.
+
+    Example:
+        >>> closest_text("A pilots", ("nurse", "pilot"))
+        1
+    """
+    answer = text.strip()
+    ratios = [SequenceMatcher(None, answer, choice).ratio() for choice in choices]
+    return ratios.index(max(ratios)) if ratios else None
 
 
 def stated_option(text: str, choices: Sequence[str]) -> int | None:
@@ -134,4 +163,6 @@ LETTER_RULES: Mapping[str, LetterRule] = {
     "stated": stated_option,
     "mllmu": first_character,
     "mmunlearner": first_alphanumeric,
+    "umu": exact_text,
+    "umu_closest": closest_text,
 }

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from unsee.metrics import METRICS, Metric, Output, normalize_answer
+from unsee.metrics.keywords import first_sentence
 from unsee.types import Sample
 
 # Scripts that put no spaces between words: every character is a token.
@@ -102,7 +103,13 @@ class RougeL(Metric):
         # Without a token in the true answer, such as Cyrillic in the ASCII variant, all score 0.
         if not scorer._tokenizer.tokenize(sample.answer):
             return float("nan")
-        return float(self._statistic(scorer.score(sample.answer, output.text)["rougeL"]))
+        return float(
+            self._statistic(scorer.score(sample.answer, self._scored(output.text))["rougeL"])
+        )
+
+    def _scored(self, text: str) -> str:
+        """The part of the answer that is scored."""
+        return text
 
     def _statistic(self, scores: Any) -> float:
         return float(scores.fmeasure)
@@ -115,7 +122,8 @@ class RougeLRecall(RougeL):
     Source: Lin, 2004; CLEAR, arXiv 2410.18057.
 
     Differs: letters of every script are tokens, as in `rouge_l`; `rouge_l_recall_ascii` is the
-    published one.
+    published one. With the rule "fiubench", the default of FIUBench, the answer is cut before its
+    first full stop, and one without scores 0, as in the published script.
 
     Example:
         >>> from unsee import Sample
@@ -125,6 +133,12 @@ class RougeLRecall(RougeL):
         >>> RougeLRecall().score(sample, Output("Ada lives near Oslo"))
         0.6
     """
+
+    rules: ClassVar[tuple[str, ...]] = ("whole", "fiubench")
+    rule: str = "whole"
+
+    def _scored(self, text: str) -> str:
+        return first_sentence(text).removesuffix(".") if self.rule == "fiubench" else text
 
     def _statistic(self, scores: Any) -> float:
         return float(scores.recall)
@@ -167,4 +181,5 @@ class RougeLRecallAscii(RougeLRecall):
         0.6
     """
 
+    rules = ()
     unicode: ClassVar[bool] = False

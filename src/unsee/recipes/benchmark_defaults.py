@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Scoring
+from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Rules, Scoring
 from unsee.data.selection import split_holdout
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.recipes.specs import Spec, parse_spec
@@ -115,11 +115,20 @@ def measure_directions(
 
 
 def benchmark_fields(
-    benchmark: Benchmark | None, splits: Mapping[str, list[Sample]]
+    benchmark: Benchmark | None,
+    splits: Mapping[str, list[Sample]],
+    rules: Rules | None = None,
 ) -> dict[str, Any]:
-    """The fields of a `Job` that a benchmark sets; {} without one."""
+    """The fields of a `Job` that a benchmark sets; {} without one.
+
+    Args:
+        benchmark: The benchmark, if there is one.
+        splits: Its splits by name.
+        rules: Whose rules score the answers; None is "published".
+    """
     if benchmark is None:
         return {}
+    used = {} if rules == "own" else dict(benchmark.rules)
     counts = {}
     if benchmark.record_counts:
         counts = {"samples": {name: len(samples) for name, samples in splits.items()}}
@@ -127,7 +136,7 @@ def benchmark_fields(
         "metrics": list(dict.fromkeys(m.metric for m in benchmark.measures)),
         "tasks": benchmark.tasks,
         "max_new_tokens": benchmark.max_new_tokens,
-        "letter_rule": benchmark.letter_rule,
+        "rules": used,
         "scoring": benchmark.relearning,
-        "benchmark": benchmark.metadata() | counts,
+        "benchmark": benchmark.metadata() | counts | ({"rules": used} if used else {}),
     }

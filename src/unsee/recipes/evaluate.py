@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field
 
 from unsee.attacks import Chain
+from unsee.benchmarks import Rules
 from unsee.errors import ConfigError
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
@@ -56,6 +57,8 @@ class EvaluationOptions:
         patch: A visual patch to apply to the model in memory.
         max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
             there is room for the longest true answer.
+        rules: "own" scores the answers as the metrics do by default, and not as the published
+            scripts of the benchmark do ("published", the default).
         load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -73,6 +76,7 @@ class EvaluationOptions:
     tasks: TaskSelection | None = None
     patch: Path | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    rules: Rules | None = None
     load_in: LoadIn | None = None
     # A run may be finished on another machine.
     trust_remote_code: bool = field(default=False, compare=False)

@@ -18,7 +18,7 @@ from unsee.models.devices import Device, pick_device, relative_matmul_time
 from unsee.models.quantization import LoadIn
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
-from unsee.types import Better, Data, Sample
+from unsee.types import AnswerLimit, Better, Data, Sample
 
 SLOW = 1.5  # Times as long as in 32 bits, from which advice is given
 
@@ -47,9 +47,9 @@ class Job:
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
         patch: A visual patch to apply to the model in memory.
-        max_new_tokens: Longest answer that is generated, in tokens; None leaves room for the
-            longest true answer.
-        letter_rule: How accuracy finds the option that an answer chooses; None is the default.
+        max_new_tokens: Longest answer that is generated, in tokens, or that by task; None leaves
+            room for the longest true answer.
+        rules: How metrics score, where it is not their default; see `Benchmark.rules`.
         benchmark: Facts about the benchmark for the record.
         save: "patch", "model" or "adapter".
         names: Let the saved folder's card name the forgotten people.
@@ -78,8 +78,8 @@ class Job:
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     suite: LmEvalSuite | None = None
     patch: Path | None = None
-    max_new_tokens: int | None = None
-    letter_rule: str | None = None
+    max_new_tokens: AnswerLimit | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
     benchmark: Mapping[str, Any] | None = None
     save: Kind = "patch"
     names: bool = False

@@ -94,7 +94,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         references=references,
         better=measure_directions(splits, benchmark.forgetting, benchmark),
         forgetting=[name for name in splits if name in benchmark.forgetting],
-        **(benchmark_fields(benchmark, splits) | _recipe_fields(recipe)),
+        **(benchmark_fields(benchmark, splits, recipe.rules) | _recipe_fields(recipe)),
     )
     return job, notes
 

@@ -43,14 +43,14 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
     opened: dict[Spec, Benchmark] = {}
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
-    rules = benchmark_fields(benchmark, splits)
-    metrics = _metrics(request, rules.get("metrics", DEFAULT_METRICS))
+    defaults = benchmark_fields(benchmark, splits, request.rules)
+    metrics = _metrics(request, defaults.get("metrics", DEFAULT_METRICS))
     _require_answers(splits, paths)
     attacker = _attacker(request, splits, benchmark, opened)
     forgotten_splits = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
-    rules |= {"metrics": metrics, "scoring": scoring(paths)}
+    defaults |= {"metrics": metrics, "scoring": scoring(paths)}
     if request.max_new_tokens is not None:
-        rules["max_new_tokens"] = request.max_new_tokens
+        defaults["max_new_tokens"] = request.max_new_tokens
     return Job(
         kind="audit" if attacks else "evaluate",
         command=command,
@@ -65,7 +65,7 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         forgetting=[name for name in splits if name in forgotten_splits],
         suite=suite,
         patch=request.patch,
-        **rules,
+        **defaults,
         trust_remote_code=request.trust_remote_code,
         device=request.device,
         load_in=request.load_in,

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from unsee.attacks import Chain
-from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK
+from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK, Rules
 from unsee.errors import ConfigError
 from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
@@ -58,6 +58,8 @@ class RunOptions:
         names: Let the saved folder's card name the forgotten people.
         max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
             there is room for the longest true answer.
+        rules: "own" scores the answers as the metrics do by default, and not as the published
+            scripts of the benchmark do ("published", the default).
         seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -79,6 +81,7 @@ class RunOptions:
     save: Literal["patch", "model", "adapter"] | None = None
     names: bool = False
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    rules: Rules | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"
@@ -139,9 +142,10 @@ class Recipe(RunOptions):
         kinds = (RunOptions, type(self.method), TrainingSettings)
         first = {new: old for kind in kinds for old, new in getattr(kind, "aliases", {}).items()}
         values = self.values()
-        # A later option leaves the identity of recipes without it as it was.
-        if values["max_new_tokens"] is None:
-            del values["max_new_tokens"]
+        # Later options leave the identity of recipes without them as it was.
+        for later in ("max_new_tokens", "rules"):
+            if values[later] is None:
+                del values[later]
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}
         return _yaml(values)

@@ -166,7 +166,8 @@ class BenchmarkRecord(OpenRecordPart):
         default=None, description="Published share of the data to forget (%)."
     )
     shots: Int | None = Field(
-        default=None, description="Number of few-shot examples before a question."
+        default=None,
+        description="People whose questions are few-shot examples; null is the published number.",
     )
     people: Int | None = Field(
         default=None, description="Number of people that the target model knows."
@@ -183,6 +184,12 @@ class BenchmarkRecord(OpenRecordPart):
     pictures: Int | None = Field(default=None, description="Number of pictures.")
     samples: dict[Text, JsonValue] | None = Field(
         default=None, description="Number of samples by split."
+    )
+    example_people: dict[Text, Int] | None = Field(
+        default=None, description="Number of people whose questions are examples, by task."
+    )
+    rules: dict[Text, Text] | None = Field(
+        default=None, description="Published rules that score the answers, by metric."
     )
 
 

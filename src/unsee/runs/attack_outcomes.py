@@ -27,7 +27,7 @@ from unsee.records.schema import (
     Reading,
 )
 from unsee.runs.stage_cache import StageCache
-from unsee.types import Sample
+from unsee.types import AnswerLimit, Sample
 
 # Retain questions per model and attack: enough to see what an attack costs elsewhere.
 MAX_RETAIN_QUESTIONS = 60
@@ -64,8 +64,8 @@ def attack_outcomes(
     splits: Mapping[str, Sequence[Sample]],
     cache: StageCache,
     bar: Bar,
-    max_new_tokens: int | None = None,
-    letter_rule: str | None = None,
+    max_new_tokens: AnswerLimit | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[AttackOutcome, ...]]:
     """Runs every chain of attacks on every model; returns the outcomes by chain.
 
@@ -79,7 +79,7 @@ def attack_outcomes(
         bar: Shows each attack's progress.
         max_new_tokens: Maximum number of generated tokens per answer; None leaves room for the
             longest true answer.
-        letter_rule: How the option that an answer chooses is found; None is the default.
+        rules: How metrics score, where it is not their default.
     """
     questions = {
         name: [s for s in splits[name] if s.picture is not None and s.answer]
@@ -110,9 +110,9 @@ def attack_outcomes(
                 ANSWERS,
                 "chain-start",
                 name,
-                lambda: scored_answers(subject, max_new_tokens, letter_rule),
+                lambda: scored_answers(subject, max_new_tokens, rules),
             )
-            after = scored_answers(apply_attacks(subject, chain), max_new_tokens, letter_rule)
+            after = scored_answers(apply_attacks(subject, chain), max_new_tokens, rules)
             outcome["answers"] = compare_answers(before, after)
         return AttackedModel(**outcome, seconds=time.perf_counter() - started)
 
@@ -151,14 +151,16 @@ def read_leakage(subject: Subject, chain: Chain) -> tuple[Reading, ...]:
 
 
 def scored_answers(
-    subject: Subject, max_new_tokens: int | None = None, letter_rule: str | None = None
+    subject: Subject,
+    max_new_tokens: AnswerLimit | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> dict[str, list[ScoredAnswer]]:
     """Asks a subject's questions; returns the scored answers by "forget" and "retain".
 
     Args:
         subject: The model and its questions.
         max_new_tokens: As in `attack_outcomes`.
-        letter_rule: As in `attack_outcomes`.
+        rules: As in `attack_outcomes`.
     """
     answers: dict[str, list[ScoredAnswer]] = {}
     for side, split in SPLITS.items():
@@ -168,7 +170,7 @@ def scored_answers(
             {split: samples},
             metrics=["accuracy"],
             max_new_tokens=max_new_tokens,
-            letter_rule=letter_rule,
+            rules=rules,
         ).rows
         answers[side] = [
             ScoredAnswer(sample.id, sample.concept or sample.id, gives_true_answer(row))

@@ -107,7 +107,7 @@ def _score(
             {name: samples},
             metrics=[metric],
             max_new_tokens=scoring[name].max_new_tokens,
-            letter_rule=scoring[name].letter_rule,
+            rules=scoring[name].rules,
         ).measures
         estimates[name] = measures.get(f"{name}/vqa/{metric}")
     forget, retain = (estimates.get(name) for name in HELD_OUT)

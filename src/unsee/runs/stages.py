@@ -231,7 +231,7 @@ def evaluate_models(
                 tasks=job.tasks,
                 max_new_tokens=job.max_new_tokens,
                 people=people,
-                letter_rule=job.letter_rule,
+                rules=job.rules,
                 on_batch=stage.count,
                 on_rows=lambda rows: folder.append_scores(name, _results(rows)),
             )
@@ -342,7 +342,7 @@ def attack_models(
         cache,
         bar,
         job.max_new_tokens,
-        job.letter_rule,
+        job.rules,
     )
     return Attacks.model_validate(({"relearn": curves} if curves else {}) | others)
 
@@ -350,14 +350,15 @@ def attack_models(
 def _attack_scoring(job: Job, vlm: VLM) -> dict[str, Scoring]:
     """How attacks are scored; where nothing is declared, with room for the longest true answer."""
     # A benchmark's limit is that of its own questions, not of an attack.
-    given = job.max_new_tokens if job.benchmark is None else None
+    limit = job.max_new_tokens
+    given = limit if job.benchmark is None and isinstance(limit, int) else None
     limits = {
         name: given or answer_limit(vlm, job.splits[name])
         for name in HELD_OUT
         if name in job.splits and name not in job.scoring
     }
-    found = {**job.scoring, **{n: Scoring(max_new_tokens=limit) for n, limit in limits.items()}}
-    return {n: replace(scoring, letter_rule=job.letter_rule) for n, scoring in found.items()}
+    found = {**job.scoring, **{n: Scoring(max_new_tokens=number) for n, number in limits.items()}}
+    return {n: replace(scoring, rules=job.rules) for n, scoring in found.items()}
 
 
 def summarize(

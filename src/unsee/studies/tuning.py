@@ -249,6 +249,6 @@ def _measures(vlm: VLM, job: Job, splits: Mapping[str, Any]) -> Measures:
         metrics=[name for name in job.metrics if not needs_reference(name)],
         tasks=job.tasks,
         max_new_tokens=job.max_new_tokens,
-        letter_rule=job.letter_rule,
+        rules=job.rules,
     )
     return {key: Measure(value=estimate.value) for key, estimate in evaluation.measures.items()}

@@ -17,7 +17,7 @@ from experiments.pages import (
     shown_value,
     table,
 )
-from experiments.quality import ablation, robust
+from experiments.quality import ablation, robust, rules
 
 from unsee.recipes.unlearn import make_recipe
 from unsee.records.schema import Measure
@@ -41,6 +41,10 @@ def test_robust_sections_are_what_the_kept_records_say() -> None:
     for mark, body in robust.sections(rows).items():
         assert section("robust.md", mark) == body
     assert {row["variant"] for row in rows} <= {*robust.MODELS, *robust.VARIANTS}
+
+
+def test_rules_section_is_what_the_kept_answers_say() -> None:
+    assert section("published.md", "rules") == rules.section()
 
 
 @pytest.mark.parametrize("name", robust.VARIANTS)

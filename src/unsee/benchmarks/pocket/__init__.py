@@ -52,7 +52,7 @@ class Pocket(Benchmark):
     """
 
     splits: ClassVar[tuple[str, ...]] = REPORTED
-    forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "forget_validation")
+    forgetting: ClassVar[tuple[str, ...]] = (*Benchmark.forgetting, "forget_validation")
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     attacked: ClassVar[str] = "forget"
     # The model is trained from scratch and a thousand times smaller than the published ones.

@@ -26,7 +26,9 @@ HEAD = ("answers", "benchmark", "metric", "rule", "as published", "own rule", "r
 
 def scores(case: dict[str, Any], name: str, rule: str) -> list[float]:
     """Returns the scores of a case's answers by a metric with a rule; "" is its own."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in case["sample"].items()}
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in case["sample"].items()
+    }
     sample = Sample("1", **fields)
     metric = METRICS.get(name)()
     metric.rule = rule or metric.rule

@@ -76,6 +76,7 @@ def test_public_names_are_pinned() -> None:
         "apply_patch",
         "audit",
         "compare",
+        "compare_records",
         "demo",
         "evaluate",
         "finetune",

@@ -24,6 +24,7 @@ from unsee.api.comparisons import (
     MetaEvaluation,
     ablate,
     compare,
+    compare_records,
     meta_evaluate,
 )
 from unsee.api.jobs import (
@@ -55,6 +56,7 @@ __all__ = [
     "check_finetune",
     "check_recipe",
     "compare",
+    "compare_records",
     "demo",
     "evaluate",
     "finetune",

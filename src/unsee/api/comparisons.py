@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from unsee.api.inputs import Location, command_line, source_of
 from unsee.attacks import Attack, Chain
 from unsee.errors import ConfigError, UnknownNameError, require_extra
+from unsee.files import atomic_folder, require_empty
 from unsee.methods import METHODS
 from unsee.models.devices import Device
 from unsee.recipes.components import attack_entry
@@ -97,7 +98,11 @@ class ComparisonOptions(TypedDict, total=False):
         reference: Reference model, trained without images of the forgotten people.
         fields: Fields of the methods or of the training, for every method that has them.
         storage: Database URL of the trials, to share between machines.
-        table: Markdown page to write; default: table.md in `out`.
+        table: File of the tables to write: LaTeX if it ends in .tex, CSV if in .csv, and otherwise
+            the markdown page; default: table.md in `out`.
+        figures: Folder of figures to write, as PDF and PNG.
+        records: File of the records to write, such as compare.jsonl.xz; `compare_records` makes the
+            tables from it.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         on_done: Called after each run with its name, and with the error if it failed.
         command: How to repeat it, for the page; default: a command line that does the same.
@@ -110,6 +115,8 @@ class ComparisonOptions(TypedDict, total=False):
     fields: Mapping[str, Any]
     storage: str | None
     table: Location | None
+    figures: Location | None
+    records: Location | None
     device: Device
     on_done: OnDone
     command: str | None
@@ -346,13 +353,69 @@ def _compare(
 ) -> Comparison:
     """Makes the runs that are missing, and writes the tables."""
     from unsee.studies import comparison as studies
-    from unsee.studies.comparison_page import PAGE, TABLE, write
+    from unsee.studies.kept_records import write_records
 
+    _require_figures(options.get("figures"))
     on_done = options.get("on_done", _ignore)
     cells = studies.compare(request, folder, jobs, options.get("storage"), on_done)
-    table = Path(path) if (path := options.get("table")) is not None else folder / TABLE
-    write(cells, folder, request.title, command, table)
-    return Comparison(folder, tuple(cells), table, folder / PAGE)
+    if (records := options.get("records")) is not None:
+        write_records(cells, folder, Path(records), request.title, command)
+    return _write_pages(cells, folder, request.title, command, options)
+
+
+def compare_records(
+    records: Location,
+    *,
+    out: Location,
+    table: Location | None = None,
+    figures: Location | None = None,
+) -> Comparison:
+    """Makes the pages of a comparison again from a file of its records; nothing is run.
+
+    Args:
+        records: A file that `compare` wrote with `records`.
+        out: Folder to write: table.md, table.csv, report.html, and the run folders.
+        table: As for `compare`.
+        figures: As for `compare`.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UnseeError: If the file cannot be read, or the folder is not empty.
+
+    Example:
+        unsee.compare_records("compare.jsonl.xz", out="again", table="compare.tex")
+    """
+    from unsee.studies.kept_records import read_records
+
+    _require_figures(figures)
+    require_empty(Path(out))
+    with atomic_folder(Path(out)) as partial:
+        kept = read_records(Path(records), partial)
+        folder = Path(out)
+        moved = [replace(c, folder=folder / c.folder.relative_to(partial)) for c in kept.cells]
+    return _write_pages(
+        moved, folder, kept.title, kept.command, {"table": table, "figures": figures}
+    )
+
+
+def _require_figures(folder: Location | None) -> None:
+    if folder is not None:
+        require_extra("matplotlib", "figures", "--figures")
+
+
+def _write_pages(
+    cells: Sequence[Cell], folder: Path, title: str, command: str, options: ComparisonOptions
+) -> Comparison:
+    from unsee.studies.comparison_page import PAGE, TABLE, write
+    from unsee.studies.figures import draw_figures
+
+    table = Path(path) if (path := options.get("table")) is not None else None
+    results = write(cells, folder, title, command, table)
+    if (figures := options.get("figures")) is not None:
+        draw_figures(results, Path(figures))
+    return Comparison(folder, tuple(cells), table or folder / TABLE, folder / PAGE)
 
 
 def _pairs(fields: Mapping[str, Any]) -> list[str]:

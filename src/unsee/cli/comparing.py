@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +59,22 @@ Jobs = Annotated[int, typer.Option(min=1, help="Number of runs at a time, each i
 Page = Annotated[
     Path | None, typer.Option(help="Markdown page to write. Default: table.md in --out.")
 ]
+TableFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="File of the tables to write: LaTeX if it ends in .tex, CSV if in .csv, and otherwise "
+        "the markdown page. Default: table.md in --out.",
+    ),
+]
+Figures = Annotated[
+    Path | None,
+    typer.Option(help="Folder of figures to write, as PDF and PNG. Needs unsee[figures]."),
+]
+Records = Annotated[
+    Path | None,
+    typer.Option(help="File of all records to write, such as compare.jsonl.xz."),
+]
 Model = Annotated[
     str | None, typer.Option(help="Checkpoint to unlearn, if the benchmark ships none.")
 ]
@@ -70,6 +86,7 @@ Reference = Annotated[
 
 @app.command()
 def compare(
+    context: typer.Context,
     benchmark: Benchmarks = None,
     methods: Annotated[
         str,
@@ -94,7 +111,16 @@ def compare(
     set_: Set = None,
     device: DeviceName = "auto",
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/compare"),
-    table: Page = None,
+    table: TableFile = None,
+    figures: Figures = None,
+    records: Records = None,
+    from_records: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that --records wrote: make its pages again in --out. Nothing is run, and "
+            "only --out, --table and --figures may be given with it."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tune and run several methods, and compare the results.
@@ -103,7 +129,14 @@ def compare(
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
+    if from_records is not None:
+        _refuse_others(context, ("from_records", "out", "table", "figures", "as_json"))
+        from unsee import api
+
+        _print(api.compare_records(from_records, out=out, table=table, figures=figures), as_json)
+        return
     ratios = renamed("--forget", forget, "--forget-ratio", forget_ratio)
+    files: ComparisonOptions = {"table": table, "figures": figures, "records": records}
     with progress(as_json) as bar:
         from unsee import api
 
@@ -114,7 +147,7 @@ def compare(
             trials=trials,
             jobs=jobs,
             out=out,
-            **_options(bar, ratios, attack, model, reference, set_, device, table, storage),
+            **_options(bar, ratios, attack, model, reference, set_, device, files, storage),
         )
     _print(comparison, as_json)
 
@@ -144,7 +177,9 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. Default: runs/ablate-METHOD.")
     ] = None,
-    table: Page = None,
+    table: TableFile = None,
+    figures: Figures = None,
+    records: Records = None,
     as_json: Json = False,
 ) -> None:
     """Disable parts of a method one at a time, and compare.
@@ -152,6 +187,7 @@ def ablate(
     Example: unsee ablate vkd --only "default,no keep,no erase" --seeds 0
     """
     ratios = renamed("--forget", forget, "--forget-ratio", forget_ratio)
+    files: ComparisonOptions = {"table": table, "figures": figures, "records": records}
     with progress(as_json) as bar:
         from unsee import api
 
@@ -163,7 +199,7 @@ def ablate(
             seeds=_seeds(seeds),
             jobs=jobs,
             out=out,
-            **_options(bar, ratios, attack, model, reference, set_, device, table),
+            **_options(bar, ratios, attack, model, reference, set_, device, files),
         )
     _print(comparison, as_json)
 
@@ -230,7 +266,7 @@ def _options(
     reference: str | None,
     set_: list[str] | None,
     device: str,
-    table: Path | None,
+    files: ComparisonOptions,
     storage: str | None = None,
 ) -> ComparisonOptions:
     """The options that compare and ablate share."""
@@ -242,18 +278,36 @@ def _options(
         "reference": reference,
         "fields": parse_overrides(set_ or []),
         "device": device,  # type: ignore[typeddict-item]
-        "table": table,
         "storage": storage,
         "on_done": _printer(bar),
         "command": command(),
     }
+    options.update(files)
     if attack is not None:
         options["attacks"] = _attacks(attack)
     return options
 
 
+def _refuse_others(context: typer.Context, allowed: Sequence[str]) -> None:
+    """Refuses options that only a new run has.
+
+    Raises:
+        ConfigError: If another option than the allowed ones was typed.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        typed = source is not None and source.name == "COMMANDLINE"
+        if typed and parameter.name not in allowed:
+            raise ConfigError(
+                f"{parameter.opts[0]} cannot be given with --from-records, which runs nothing. "
+                "Leave one of them out."
+            )
+
+
 def _print(comparison: Comparison, as_json: bool) -> None:
     """Prints the tables and where the files are; exits with 1 if a run failed."""
+    from unsee.studies.comparison_page import CSV, markdown_file
+
     cells, table, page = comparison.cells, comparison.table, comparison.page
     if as_json:
         runs = [
@@ -268,9 +322,11 @@ def _print(comparison: Comparison, as_json: bool) -> None:
         ]
         echo({"runs": runs, "table": str(table), "report": str(page)}, as_json)
     else:
-        typer.echo(table.read_text("utf-8"))
+        markdown = markdown_file(comparison.folder, table)
+        pages = dict.fromkeys([markdown, table, comparison.folder / CSV, page])
+        typer.echo(markdown.read_text("utf-8"))
         typer.echo(f"{len(cells) - len(comparison.failed)} of {len(cells)} runs are done.")
-        for path in (table, comparison.folder / "table.csv", page):
+        for path in pages:
             typer.echo(f"{path.name}: {path}")
     if comparison.failed:
         raise typer.Exit(1)

@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from markupsafe import Markup
 
 from unsee.files import write_atomically
 from unsee.records.markdown import Table
-from unsee.report.charts import Point, scatter
+from unsee.report.charts import Dot, Line, Point, line_chart, scatter
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
-from unsee.studies.results import COLUMNS, Row, collect, mean_and_range, pareto_front
+from unsee.studies.results import (
+    COLUMNS,
+    CurveOverSeeds,
+    Row,
+    attack_curves,
+    collect,
+    mean_and_range,
+    pareto_front,
+    places_of,
+)
 
 TABLE, CSV, PAGE = "table.md", "table.csv", "report.html"
 
@@ -38,7 +48,8 @@ def write(
         out: The comparison's folder.
         title: The title of the page.
         command: The command that the page says it was written by.
-        table: The markdown page; None is table.md in the folder.
+        table: The markdown page, in place of table.md in the folder. LaTeX is written beside it if
+            the file ends in .tex, and every run as CSV if it ends in .csv.
 
     Returns:
         The rows by forget ratio.
@@ -51,10 +62,14 @@ def write(
         text += f"\n## {_heading(ratio)}\n\n"
         text += "\n".join(table.markdown() for table in section_tables)
         text += "".join(f"\n{remark}\n" for remark in remarks)
-    table = table or out / TABLE
-    table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(table, text)
-    write_atomically(out / CSV, csv_text(results))
+    files = {out / CSV: csv_text(results), markdown_file(out, table): text}
+    if table is not None and table.suffix.lower() == ".csv":
+        files[table] = csv_text(results)
+    elif table is not None and table.suffix.lower() == ".tex":
+        files[table] = latex_text(title, command, [(ratio, own) for ratio, own, _ in sections])
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
     page = template("comparison.html.j2").render(
         title=title,
         origin=origin,
@@ -66,12 +81,37 @@ def write(
                 "tables": section_tables,
                 "notes": remarks,
                 "plot": _plot(results[ratio], f"p{number}"),
+                "curves": _recovery(results[ratio], f"c{number}"),
             }
             for number, (ratio, section_tables, remarks) in enumerate(sections)
         ],
     )
     write_atomically(out / PAGE, page)
     return results
+
+
+def markdown_file(out: Path, table: Path | None) -> Path:
+    """Returns where the markdown page of a comparison is, with `table` as in `write`."""
+    other = table is None or table.suffix.lower() in (".tex", ".csv")
+    return out / TABLE if table is None or other else table
+
+
+def latex_text(title: str, command: str, sections: Sequence[tuple[str, Sequence[Table]]]) -> str:
+    r"""Returns the tables as LaTeX, each a `table` to \\input in a paper that uses booktabs.
+
+    Args:
+        title: The title, in a comment.
+        command: The command that made the runs, in a comment.
+        sections: The tables by forget ratio.
+    """
+    lines = [f"% {' '.join(text.split())}" for text in (title, f"Written by {command}")]
+    lines.append("% Needs \\usepackage{booktabs}.")
+    text = "\n".join(lines) + "\n"
+    for ratio, section_tables in sections:
+        for table in section_tables:
+            caption = f"{table.title}, {ratio} % forgotten" if ratio else table.title
+            text += "\n" + replace(table, title=caption).latex()
+    return text
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -203,11 +243,7 @@ def _csv_cell(value: str | float | None) -> str | float:
 
 def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
     """Forgetting against utility, with the Pareto front of the entries; None without points."""
-    places: dict[str, tuple[float, float]] = {}
-    for row in rows:
-        x, y = row.values("MU"), row.values("forgetting")
-        if x and y:
-            places[row.name] = (sum(x) / len(x), sum(y) / len(y))
+    places = places_of(rows)
     if not places:
         return None
     models = {row.name for row in rows if row.is_model}
@@ -225,3 +261,43 @@ def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
         x_label="utility (MU)",
         y_label="forgetting",
     )
+
+
+def _recovery(rows: Sequence[Row], uid: str) -> list[tuple[str, Markup]]:
+    """For each relearning attack, the recovery curves of all entries and of the references."""
+    entries = [row for row in rows if not row.is_model]
+    attacks = _unique(attack for row in entries for attack in attack_curves(row))
+    drawings = []
+    for number, attack in enumerate(attacks):
+        curves = {row.name: attack_curves(row).get(attack, {}) for row in entries}
+        named = {name: own["unlearned"] for name, own in curves.items() if "unlearned" in own}
+        best = next(iter(named), "")
+        lines = [
+            _line(name, "other", points, markers=False)
+            for name, points in reversed(named.items())
+            if name != best
+        ]
+        for model, style in (("retain-only", "retain-only"), ("visual-retain", "reference")):
+            points = next((own[model] for own in curves.values() if model in own), None)
+            if points:
+                lines.append(_line(model, style, points))
+        if best:
+            lines.append(_line(best, "unlearned", named[best]))
+        drawing = line_chart(
+            lines,
+            uid=f"{uid}-{number}",
+            title=f"Recovery under {attack}",
+            desc="; ".join(f"{line.name} ends at {line.dots[-1].y:.2f}" for line in lines),
+            x_label="attack steps",
+            share=True,
+        )
+        caption = f"{attack}. Bold: {best}, of rank 1; thin: the other methods"
+        drawings.append((f"{caption}; dashed and dotted: the references.", drawing))
+    return drawings
+
+
+def _line(name: str, style: str, points: CurveOverSeeds, markers: bool = True) -> Line:
+    """A mean curve, with its range over seeds if they differ and it is not in the background."""
+    banded = markers and any(low != high for *_, low, high in points)
+    dots = [Dot(s, mean, *((low, high) if banded else ())) for s, mean, low, high in points]
+    return Line(name, style, dots, markers)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unsee.records.folder import SUMMARY
 from unsee.records.provenance import describe_machine
 from unsee.records.reader import Run, read_run
-from unsee.records.schema import Measures
-from unsee.studies.comparison import Cell, finished
-from unsee.studies.scores import AttackScore, ModelName, score
+from unsee.records.schema import Measures, RelearningOutcome
+from unsee.studies.comparison import Cell
+from unsee.studies.scores import AttackScore, ModelName, relearning_name, score
 
 # The columns in order, with the number of decimals that they show.
 COLUMNS = {
@@ -50,6 +51,7 @@ class Result:
         lacking: What the record lacks for the published scores.
         chosen: The settings that the trials chose.
         machine: Machine, threads and versions.
+        relearning: The recovery curves of relearning attacks.
     """
 
     cell: Cell
@@ -60,6 +62,7 @@ class Result:
     lacking: Sequence[str] = ()
     chosen: Mapping[str, Any] = field(default_factory=dict)
     machine: str = ""
+    relearning: Sequence[RelearningOutcome] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def collect(cells: Iterable[Cell], out: Path) -> dict[str, list[Row]]:
 
 
 def _read(cell: Cell, out: Path) -> Result:
-    if cell.error is not None or not finished(cell.folder):
+    if cell.error is not None or not (cell.folder / SUMMARY).exists():
         return Result(cell)
     run = read_run(cell.folder)
     cost, provenance = run.summary.cost, run.summary.provenance
@@ -147,6 +150,7 @@ def _read(cell: Cell, out: Path) -> Result:
         scores.lacking,
         json.loads(tuned.read_text("utf-8"))["set"] if tuned.exists() else {},
         describe_machine(provenance) if provenance is not None else "",
+        run.summary.relearn,
     )
 
 
@@ -202,6 +206,48 @@ def mean_and_range(values: Sequence[float], decimals: int = 3) -> str:
         return ""
     mean, *ends = (f"{v:.{decimals}f}" for v in (_mean(values, 0), min(values), max(values)))
     return mean if ends[0] == ends[1] else f"{mean} ({ends[0]} to {ends[1]})"
+
+
+def places_of(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """Returns mean utility and mean forgetting of every row that has both, by name."""
+    return {
+        row.name: (_mean(x, 0), _mean(y, 0))
+        for row in rows
+        if (x := row.values("MU")) and (y := row.values("forgetting"))
+    }
+
+
+# A recovery curve over seeds: step, mean, lowest and highest score.
+CurveOverSeeds = list[tuple[float, float, float, float]]
+
+
+def attack_curves(row: Row) -> dict[str, dict[str, CurveOverSeeds]]:
+    """Returns the recovery curves of an entry and its references over seeds.
+
+    Args:
+        row: An entry.
+
+    Returns:
+        By attack, as named in the tables, and by model: "unlearned", "visual-retain",
+        "retain-only".
+    """
+    names: Mapping[str, str] = {str(model): name for model, name in MODELS.items()}
+    points: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for outcome in (outcome for result in row.results for outcome in result.relearning):
+        models = points.setdefault(relearning_name(outcome), {})
+        for model in outcome.curves:
+            steps = models.setdefault(names.get(model, model), {})
+            for point in outcome.curve(model):
+                if point.value is not None:
+                    steps.setdefault(point.step, []).append(point.value)
+    return {
+        attack: {
+            model: [(s, _mean(v, 0), min(v), max(v)) for s, v in sorted(steps.items())]
+            for model, steps in models.items()
+            if steps
+        }
+        for attack, models in points.items()
+    }
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

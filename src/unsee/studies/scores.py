@@ -187,6 +187,11 @@ def attack_scores(attacks: Attacks | None) -> list[AttackScore]:
     return scores
 
 
+def relearning_name(outcome: RelearningOutcome) -> str:
+    """Returns the name of a relearning attack with its budget, as tables show it."""
+    return f"relearn {100 * outcome.share:.0f} % {outcome.modules}"
+
+
 def _relearning_score(outcome: RelearningOutcome) -> AttackScore:
     """The score of a relearning attack after its last step."""
     ends = {
@@ -196,7 +201,7 @@ def _relearning_score(outcome: RelearningOutcome) -> AttackScore:
     }
     after = ends.get("unlearned")
     return AttackScore(
-        f"relearn {100 * outcome.share:.0f} % {outcome.modules}",
+        relearning_name(outcome),
         SIDES["relearn"],
         after,
         ends.get("reference"),

@@ -32,7 +32,9 @@ def scores(case: dict[str, Any], name: str, rule: str) -> list[float]:
     sample = Sample("1", **fields)
     metric = METRICS.get(name)()
     metric.rule = rule or metric.rule
-    return [metric.score_or_nan(sample, _output(answer)) for answer in case["answers"]]
+    outputs = [_output(answer) for answer in case["answers"]]
+    # As on a forget split: the truth ratio is reported as min(R, 1/R).
+    return [metric.reported(metric.score_or_nan(sample, out), True) for out in outputs]
 
 
 def _output(answer: dict[str, Any]) -> Output:
@@ -50,7 +52,7 @@ def section() -> str:
             count = len(published)
             # A likelihood has no reader.
             reader = [float(answer["right"]) for answer in case["answers"]]
-            judged = "" if METRICS.get(name).reads == "logprobs" else _percent(reader)
+            judged = "" if METRICS.get(name).reads != "text" else _percent(reader)
             differ = sum(abs(a - b) > 1e-9 for a, b in zip(published, own, strict=True))
             cells = [f"{case['title']} ({count})", entry["benchmarks"], f"`{name}`", f"`{rule}`"]
             rows.append(

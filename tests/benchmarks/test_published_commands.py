@@ -19,9 +19,11 @@ from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.metrics import METRICS
 from unsee.metrics.names import NAMING
 from unsee.recipes.evaluate import EvaluationRequest
+from unsee.recipes.plan import plan
 from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec, parse_spec
+from unsee.recipes.unlearn import make_recipe
 
 DOCS = ROOT / "docs"
 
@@ -189,6 +191,32 @@ def test_evaluate_works_on_each_benchmark(
     )
     assert summary["benchmark"]["name"] == name
     assert any(key.startswith("forget/vqa/") for key in summary["measures"])
+
+
+def test_evaluate_scores_by_published_or_own_rules(
+    places: dict[str, Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", "--model", tiny_folder, "--data", f"umu:forget@{places['umu']}?ratio=5")
+    words = (*words, "--metrics", "accuracy,cloze", "--max-new-tokens", 2)
+    published = unsee(*words, "--out", tmp_path / "published", "--json")
+    rules = {"accuracy": "umu", "cloze": "mllmu", "real/accuracy": "umu_closest"}
+    assert published["benchmark"]["rules"] == rules
+    own = unsee(*words, "--rules", "own", "--out", tmp_path / "own", "--json")
+    assert "rules" not in own["benchmark"]
+    assert "--rules own" in own["command"]
+    output = unsee(*words, "--rules", "mine", "--out", tmp_path / "no", code=2)
+    assert "rules" in output and "own" in output
+    assert not (tmp_path / "no").exists()
+
+
+def test_recipe_with_own_rules_scores_by_them(places: dict[str, Path], tiny_folder: Path) -> None:
+    values = {"benchmark": "umu", "data": str(places["umu"]), "model": str(tiny_folder)}
+    assert plan(make_recipe(values), "run", "x")[0].rules["accuracy"] == "umu"
+    recipe = make_recipe({**values, "rules": "own"})
+    assert plan(recipe, "run", "x")[0].rules == {}
+    # The identity of recipes without the option is that of earlier versions.
+    assert "rules" not in make_recipe(values).identity()
+    assert "rules: own" in recipe.identity()
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -83,6 +83,20 @@ def test_probability_of_fiubench_is_relative_on_the_retain_split() -> None:
     assert score("probability", "relative", replace(FACT, perturbed=()), Output(nll=0.0)) == 1
 
 
+def test_truth_ratio_of_fiubench_averages_logarithms() -> None:
+    output = Output(nll=0.0, paraphrases=(math.log(2),), perturbed=(math.log(2), math.log(8)))
+    # exp of the mean logarithm of 1/2 and 1/8 is 1/4; their mean is 5/16; over 1/2.
+    assert score("truth_ratio", "logarithms", FACT, output) == pytest.approx(0.5)
+    assert score("truth_ratio", "", FACT, output) == pytest.approx(0.625)
+
+
+def test_rouge_of_safeeraser_is_the_precision() -> None:
+    # Three of the six words of the answer are the three first of the four true ones.
+    output = Output("Ada lives in a small town")
+    assert score("rouge_l", "safeeraser", FACT, output) == pytest.approx(0.5)
+    assert score("rouge_l", "", FACT, output) == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     ("answer", "published", "own"),
     [

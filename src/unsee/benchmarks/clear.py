@@ -58,7 +58,8 @@ class CLEAR(Published):
     Source: Dontsov et al., arXiv 2410.18057.
 
     Differs: One fixed question asks for every caption; the paper draws one of several. Answers end
-    after 64 tokens (300 in the published script, 50 in MMUnlearner's). The place of the true name
+    after 64 tokens (300 in the published script, 50 in MMUnlearner's). `truth_ratio` averages the
+    false answers of each sample; the script averages over all samples. The place of the true name
     among the options is drawn by the row. The author that a text question is about is identified by
     the name in it, because the data does not say.
     """
@@ -69,7 +70,10 @@ class CLEAR(Published):
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     tasks: ClassVar[Mapping[str, tuple[Task, ...]]] = {"accuracy": ("classification", "ranking")}
     max_new_tokens: ClassVar[int] = 64
-    rules: ClassVar[Mapping[str, str]] = {"accuracy": "mmunlearner"}
+    rules: ClassVar[Mapping[str, str]] = {
+        "accuracy": "mmunlearner",
+        "truth_ratio": "logarithms",
+    }
 
     def __init__(self, files: Files, ratio: str | None, shots: int | None) -> None:
         """Sets the names of the ratio's configurations."""

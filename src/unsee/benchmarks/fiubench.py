@@ -32,8 +32,7 @@ class FIUBench(Published):
     Source: FIUBench, gray311/FIUBench on the hub, and its authors' reader and scripts.
 
     Differs: The retain samples of the target and of a method cover all people except the forgotten;
-    the published ones leave out the people of all three forget sets. False answers are averaged in
-    `truth_ratio` as in TOFU's paper.
+    the published ones leave out the people of all three forget sets.
     """
 
     hub: ClassVar[str] = "gray311/FIUBench"
@@ -57,6 +56,7 @@ class FIUBench(Published):
     rules: ClassVar[Mapping[str, str]] = {
         "keyword_match": "fiubench",
         "rouge_l_recall": "fiubench",
+        "truth_ratio": "logarithms",
         "retain/probability": "relative",
     }
     relearning: ClassVar[Mapping[str, Scoring]] = {

@@ -31,9 +31,9 @@ class SafeEraser(Published):
 
     Source: SafeEraser, arXiv 2502.12520, and its reader of `all_train.json` and `all_val.json`.
 
-    Differs: One greedy answer of 64 tokens, not three sampled ones of 512. `retain` is scored by
-    ROUGE-L f-measure, not precision. The retain samples in training are the safe pictures (prompt
-    decoupling), not the harmless pairs, because those show the pictures to be forgotten.
+    Differs: One greedy answer of 64 tokens, not three sampled ones of 512. The retain samples in
+    training are the safe pictures (prompt decoupling), not the harmless pairs, because those show
+    the pictures to be forgotten.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("forget", "test", "harmless", "retain")
@@ -47,6 +47,7 @@ class SafeEraser(Published):
         Measure("rouge_l", "retain", "vqa", "higher"),
     )
     max_new_tokens: ClassVar[int] = 64
+    rules: ClassVar[Mapping[str, str]] = {"rouge_l": "safeeraser"}
     concept_kind: ClassVar[str] = "categories"
     relearning: ClassVar[Mapping[str, Scoring]] = {
         "forget_holdout": Scoring("attack_success", 64),

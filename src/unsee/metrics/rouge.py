@@ -75,7 +75,8 @@ class RougeL(Metric):
     Source: Lin, 2004; MLLMU-Bench, arXiv 2410.22108.
 
     Differs: letters of every script are tokens, see `UnicodeTokenizer`; rouge_score drops what is
-    not ASCII. Scores of ASCII texts are the same. `rouge_l_ascii` is the published one.
+    not ASCII. Scores of ASCII texts are the same. `rouge_l_ascii` is the published one. With the
+    rule "safeeraser", the default of SafeEraser, the score is the precision.
 
     Example:
         Three of the four words of the answer are, in order, among the five of the true answer:
@@ -90,6 +91,8 @@ class RougeL(Metric):
     """
 
     unicode: ClassVar[bool] = True
+    rules: ClassVar[tuple[str, ...]] = ("f_measure", "safeeraser")
+    rule: str = "f_measure"
 
     def applies(self, sample: Sample) -> bool:
         """Whether the task is generation or caption."""
@@ -112,7 +115,7 @@ class RougeL(Metric):
         return text
 
     def _statistic(self, scores: Any) -> float:
-        return float(scores.fmeasure)
+        return float(scores.precision if self.rule == "safeeraser" else scores.fmeasure)
 
 
 @METRICS.register("rouge_l_recall", source="CLEAR, arXiv 2410.18057")
@@ -161,6 +164,7 @@ class RougeLAscii(RougeL):
         nan
     """
 
+    rules = ()
     unicode: ClassVar[bool] = False
 
 

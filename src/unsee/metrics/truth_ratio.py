@@ -22,7 +22,8 @@ class TruthRatio(Metric):
 
     Source: TOFU, arXiv 2401.06121, section 2.2, equation 1.
     Differs: without a paraphrase the true answer is used, as TOFU does for real authors. The
-    probabilities of false answers are averaged as in the paper (its code averages logarithms).
+    probabilities of false answers are averaged as in the paper. With the rule "logarithms", the
+    default of FIUBench and CLEAR, their logarithms are, as in the published scripts.
 
     Example:
         The false answers have probability 1/2 and 1/4 per token, the paraphrase 3/4.
@@ -41,6 +42,8 @@ class TruthRatio(Metric):
     """
 
     reads: ClassVar[Reads] = "alternatives"
+    rules: ClassVar[tuple[str, ...]] = ("probabilities", "logarithms")
+    rule: str = "probabilities"
 
     def applies(self, sample: Sample) -> bool:
         """Whether the sample has false answers."""
@@ -55,7 +58,10 @@ class TruthRatio(Metric):
             or any(map(math.isnan, true))
         ):
             return float("nan")
-        log_ratio = _log_mean_probability(output.perturbed) - _log_mean_probability(true)
+        if self.rule == "logarithms":
+            log_ratio = sum(true) / len(true) - sum(output.perturbed) / len(output.perturbed)
+        else:
+            log_ratio = _log_mean_probability(output.perturbed) - _log_mean_probability(true)
         return math.exp(max(-_MAX_LOG_RATIO, min(_MAX_LOG_RATIO, log_ratio)))
 
     def reported(self, score: float, forgetting: bool) -> float:

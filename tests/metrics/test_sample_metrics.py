@@ -132,6 +132,32 @@ def test_exactly_right_answers_of_every_script_score_1(answer: str) -> None:
     assert math.isnan(score("rouge_l_recall_ascii", sample, answer))
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("\uff11\uff19\uff19\uff10\u5e74", "1990\u5e74"),
+        ("\u0661\u0669\u0669\u0660", "1990"),
+        ("\u06f1\u06f9\u06f9\u06f0", "1990"),
+        ("\u0967\u096f\u096f\u0966", "1990"),
+        ("\uff21\uff44\uff41 \uff22\uff45\uff52\uff47", "Ada Berg"),
+        ("Ada\u3000Berg\uff0e", "Ada Berg."),
+        ("Jose\u0301 Nun\u0303ez", "Jos\u00e9 Nu\u00f1ez"),
+    ],
+)
+def test_other_spellings_of_the_same_characters_score_1(answer: str, truth: str) -> None:
+    gap = replace(SENTENCE, answer=truth, task="cloze")
+    for sample in (gap, replace(gap, task="generation", keywords=(truth,))):
+        for name in ("accuracy", "cloze", "rouge_l", "rouge_l_recall", "keyword_match"):
+            if METRICS.get(name)().applies(sample):
+                assert score(name, sample, answer) == 1, name
+
+
+def test_letters_that_only_look_alike_are_not_the_same() -> None:
+    # A Cyrillic A and a Latin one; a diaeresis is read.
+    assert score("accuracy", replace(SENTENCE, answer="\u0410da"), "Ada") == 0
+    assert score("accuracy", replace(SENTENCE, answer="Zoe"), "Zo\u00eb") == 0
+
+
 def test_rouge_counts_characters_where_words_have_no_spaces() -> None:
     sample = replace(SENTENCE, answer="她住在巴黎")
     assert score("rouge_l", sample, "她住在罗马") == pytest.approx(3 / 5)

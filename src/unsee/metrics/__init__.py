@@ -268,14 +268,30 @@ _FINAL = (
 )
 
 
+def plain_characters(text: str) -> str:
+    """Returns a text in which a character has one spelling.
+
+    Composed and decomposed letters are the same, as are letters of full and of usual width (Unicode
+    NFKC), and the digits of every script.
+
+    Example:
+        >>> plain_characters("Jose\u0301, \uff11\uff19\u0669\u0660")
+        'José, 1990'
+    """
+    if text.isascii():
+        return text
+    digits = (str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    return unicodedata.normalize("NFKC", "".join(digits))
+
+
 def normalize_answer(text: str) -> str:
     """Returns a text in lower case, without surrounding or repeated spaces and final punctuation.
 
-    Composed and decomposed letters are the same (Unicode NFC).
+    A character has one spelling, see `plain_characters`.
 
     Example:
         >>> normalize_answer("  Ada  Berg.")
         'ada berg'
     """
-    composed = unicodedata.normalize("NFC", " ".join(text.split()))
-    return unicodedata.normalize("NFC", composed.rstrip(_FINAL).casefold())
+    words = " ".join(plain_characters(text).split())
+    return plain_characters(words.rstrip(_FINAL).casefold())

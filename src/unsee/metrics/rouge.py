@@ -7,7 +7,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any, ClassVar
 
-from unsee.metrics import METRICS, Metric, Output, normalize_answer
+from unsee.metrics import METRICS, Metric, Output, normalize_answer, plain_characters
 from unsee.metrics.keywords import first_sentence
 from unsee.types import Sample
 
@@ -28,7 +28,7 @@ class UnicodeTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the tokens of a text."""
-        composed = unicodedata.normalize("NFC", text).lower()
+        composed = plain_characters(text).lower()
         tokens: list[str] = []
         for kind, characters in groupby(composed, key=_kind):
             if kind == "unspaced":

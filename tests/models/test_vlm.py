@@ -291,11 +291,21 @@ def test_load_visual_only_never_reads_language_weights(tiny_folder: Path, tmp_pa
             ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"]
         )
     }
+    stop = 2 * size
+    for name, parameter in old.parameters("language").items():
+        key = old.family.checkpoint_keys(name)[0]
+        if key not in header:
+            offsets = [stop, stop := stop + 4 * parameter.numel()]
+            header[key] = {
+                "dtype": "F32",
+                "shape": list(parameter.shape),
+                "data_offsets": offsets,
+            }
     raw = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
     raw += b" " * (-len(raw) % 8)
     with (base / "language.safetensors").open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
-        file.truncate(8 + len(raw) + 2 * size)
+        file.truncate(8 + len(raw) + stop)
     visual = {n.removeprefix("model."): p.detach() for n, p in old.parameters("visual").items()}
     save_file(visual, base / "visual.safetensors", metadata={"format": "pt"})
     weights = dict.fromkeys(header, "language.safetensors") | dict.fromkeys(

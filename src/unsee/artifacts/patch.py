@@ -51,7 +51,7 @@ from unsee.models.checkpoint import (
     weight_map,
 )
 from unsee.models.companions import LARGE, Companions, companions, refuse_odd_file
-from unsee.models.validation import check_json_files
+from unsee.models.validation import check_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,7 +192,8 @@ def apply_patch(
     if out.parent.is_dir():
         remove_leftovers(out.parent, out.name)
     require_empty(out)
-    check_json_files(model_folder)
+    # The patch names the tensors of its base, and is compared with all of them.
+    check_checkpoint(model_folder, tensors=False)
     files = weight_map(model_folder)
     places = match_base(manifest, base_of(model_folder, files), patch, model_folder)
     targets = {files[places[tensor.name]] for tensor in manifest.changed}

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
 
 from unsee.artifacts.guarantees import PROBES, text_probes
 from unsee.errors import ModelError
 from unsee.families import Family, family_of
 from unsee.files import combine_digests, hash_file
-from unsee.models.checkpoint import known_names, read_config, resolve, tensor_digest, weight_map
+from unsee.models.checkpoint import known_names, resolve, tensor_digest, weight_map
+from unsee.models.stored import skeleton
+from unsee.models.validation import check_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,7 +165,12 @@ def verify(
     from unsee.models.vlm import VLM
 
     folders = [resolve(before), resolve(after)]
-    families = [family_of(read_config(f).get("model_type", "none given")) for f in folders]
+    # Without probes no model is loaded: tensors that are missing are then listed as differences.
+    configs = [
+        check_checkpoint(f, tensors=bool(probes), trust_remote_code=trust_remote_code)
+        for f in folders
+    ]
+    families = [family_of(config["model_type"]) for config in configs]
     if families[0].name != families[1].name:
         raise ModelError(
             f"{before} is of the family {families[0].name} and {after} of {families[1].name}; only "
@@ -215,19 +221,9 @@ class _Store:
     """A checkpoint's tensors by parameter name, read one at a time."""
 
     def __init__(self, folder: Path, family: Family, trust_remote_code: bool) -> None:
-        from transformers import AutoConfig, AutoModelForImageTextToText
-
-        builder: Any = AutoModelForImageTextToText
         self.files = weight_map(folder)
         self.family = family
-        try:
-            config = AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
-            with torch.device("meta"):
-                model = builder.from_config(config, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"model {folder}: config.json does not build ({error}).") from error
+        model = skeleton(folder, trust_remote_code)
         found: dict[str, str] = {}
         for name, _ in model.named_parameters(remove_duplicate=False):
             key = known_names(family, self.files, [name]).get(name)

@@ -451,7 +451,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], limits: Sequence[int]) -> lis
     tokenizer = vlm.processor.tokenizer
     end_ids = vlm.end_token_ids
     # A checkpoint that names no end token is not expected to write one.
-    names_ends = bool(vlm.model.generation_config.eos_token_id)
+    names_ends = vlm.model.generation_config.eos_token_id is not None
     width = inputs["input_ids"].shape[1]
     ends = torch.tensor(end_ids, dtype=torch.long, device=vlm.device)
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
-from unsee.errors import ModelError
+from unsee.errors import ModelError, UnseeError, first_line, shorten
 from unsee.families import Family
 from unsee.models.checkpoint import (
     check_shards,
@@ -20,6 +22,21 @@ from unsee.models.checkpoint import (
     known_names,
     weight_map,
 )
+
+
+@contextmanager
+def loading_errors(folder: Path) -> Iterator[None]:
+    """Turns what transformers raises for a damaged checkpoint into a `ModelError`."""
+    try:
+        yield
+    except (UnseeError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # A panic in Rust code of tokenizers is no `Exception`.
+        raise ModelError(
+            f"model {folder}: cannot be loaded ({shorten(first_line(error), 300)}). Download or "
+            "save the checkpoint again."
+        ) from error
 
 
 def dtype_of(config: Any, dtype: str | torch.dtype) -> Any:

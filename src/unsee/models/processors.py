@@ -18,7 +18,7 @@ from transformers import logging as hf_logging
 from transformers.models.auto import processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
-from unsee.errors import ModelError, first_line
+from unsee.errors import ModelError, first_line, shorten
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -49,9 +49,13 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
             f"model {folder}: its processor needs a package that is not installed "
             f"({first_line(error)})"
         ) from error
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # A panic in Rust code of tokenizers is no `Exception`.
+        reason = shorten(first_line(error), 300)
         raise ModelError(
-            f"model {folder}: its processor cannot be loaded ({first_line(error)}). The folder "
+            f"model {folder}: its processor cannot be loaded ({reason}). The folder "
             "needs the tokenizer and image processor files beside the weights."
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
@@ -63,7 +67,38 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     if family.uses_chat_template and not template:
         raise ModelError(f"model {folder}: the processor has no chat template. Add one.")
     family.check_processor(processor)
+    try:
+        family.answer_end(processor)
+    except ModelError as error:
+        raise ModelError(f"model {folder}: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"model {folder}: its chat template cannot render a question with an answer "
+            f"({shorten(first_line(error), 200)}). Take the template of the checkpoint's publisher."
+        ) from error
     return processor
+
+
+def require_image_token(folder: Path, processor: Any, config: Any) -> None:
+    """Compares the image token that the processor writes with the one that the model replaces.
+
+    Args:
+        folder: The checkpoint, for messages.
+        processor: Its processor.
+        config: Its Hugging Face configuration.
+
+    Raises:
+        ModelError: If they are not the same.
+    """
+    written = getattr(processor, "image_token_id", None)
+    replaced = getattr(config, "image_token_id", None)
+    if type(written) is int and replaced is not None and written != replaced:
+        token = processor.tokenizer.convert_ids_to_tokens(written)
+        raise ModelError(
+            f"model {folder}: config.json says image_token_id = {replaced}, and the processor "
+            f"writes {token}, whose id is {written}. Set it to {written} in config.json, or "
+            "download the checkpoint again."
+        )
 
 
 def pictures_only(kind: Any, always: bool = False) -> Any:

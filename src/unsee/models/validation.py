@@ -14,9 +14,19 @@ from typing import Any
 
 import torch
 
-from unsee.errors import ModelError
-from unsee.models.checkpoint import INDEX, model_type, read_config, read_header, read_json
+from unsee.errors import ModelError, shorten
+from unsee.families import family_of
+from unsee.models.checkpoint import (
+    SINGLE,
+    model_type,
+    read_config,
+    read_header,
+    read_json,
+    weight_map,
+)
 from unsee.models.companions import PROCESSOR, matches, refuse_not_regular
+from unsee.models.stored import check_stored, skeleton
+from unsee.models.templates import check_templates
 
 AGAIN = "Download it again."
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -55,6 +65,38 @@ LARGEST_SIDE = 16384
 MOST_PIXELS = 1 << 30
 
 
+def check_checkpoint(
+    folder: Path, *, whole: bool = True, tensors: bool = True, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """Checks all that can be checked of a checkpoint without reading a weight.
+
+    The JSON files, the chat templates, and that the stored tensors are those of the model that
+    config.json describes.
+
+    Args:
+        folder: The checkpoint.
+        whole: Open every weight file; otherwise only those with visual tensors.
+        tensors: Compare the stored tensors with config.json.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+
+    Returns:
+        The content of config.json.
+
+    Raises:
+        ModelError: If anything is damaged, or does not fit.
+    """
+    config = check_json_files(folder)
+    family = family_of(model_type(config, folder))
+    check_templates(folder)
+    check_layers(folder, config)
+    files = weight_map(folder, check=whole)
+    # Quantized weights have other names and shapes.
+    if tensors and not config.get("quantization_config"):
+        model = skeleton(folder, trust_remote_code)
+        check_stored(folder, family, model, files, whole)
+    return config
+
+
 def check_json_files(folder: Path) -> dict[str, Any]:
     """Checks every JSON file that transformers reads from a checkpoint; no weight is read.
 
@@ -80,7 +122,26 @@ def check_json_files(folder: Path) -> dict[str, Any]:
                 _check_processor(content, path)
     for name, section in _sections(config):
         _check_section(section, name, folder)
+    _check_image_token(config, folder)
     return config
+
+
+def _check_image_token(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuses an image token that is no token of its own in the tokenizer's file."""
+    key = "image_token_id" if "image_token_id" in config else "image_token_index"
+    path = folder / "tokenizer.json"
+    if config.get(key) is None or not path.exists():
+        return
+    added = read_json(path).get("added_tokens")
+    if not isinstance(added, list) or not all(isinstance(entry, Mapping) for entry in added):
+        raise ModelError(f"model {folder}: tokenizer.json has no list of added_tokens. {AGAIN}")
+    names = {entry.get("id"): entry.get("content") for entry in added}
+    if type(config[key]) is not int or config[key] not in names:
+        images = [f"{i} ({name})" for i, name in names.items() if "im" in str(name).lower()]
+        reason = "it must be the id of an added token of tokenizer.json"
+        if images:
+            reason += f", such as {shorten(', '.join(images), 80)}"
+        _refuse(folder, "", key, config[key], reason)
 
 
 def check_layers(folder: Path, config: Mapping[str, Any]) -> None:
@@ -95,9 +156,9 @@ def check_layers(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: If the configuration asks for more than is stored.
     """
-    shards = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).exists() or not shards:
+    if not (folder / SINGLE).exists():
         return
+    shards = sorted(set(weight_map(folder).values()))
     entries = [entry for shard in shards for entry in read_header(shard).values()]
     largest = max((size for entry in entries for size in entry.shape), default=0)
     elements = max((math.prod(entry.shape) for entry in entries), default=0)
@@ -139,7 +200,8 @@ def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:
     for key in SIZES & section.keys():
         _check_number(section[key], key, name, folder, 1, MOST.get(key, LARGEST_SIZE))
     for key in LAYERS & section.keys():
-        _check_number(section[key], key, name, folder, 0, MOST_LAYERS)
+        least = 0 if key == "num_global_layers" else 1
+        _check_number(section[key], key, name, folder, least, MOST_LAYERS)
     labels = section.get("num_labels", 2)
     _check_number(labels, "num_labels", name, folder, 0, MOST_LABELS)
     heads, hidden = section.get("num_attention_heads"), section.get("hidden_size")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from unsee.errors import ModelError, UnseeError, first_line
+from unsee.errors import ModelError
 from unsee.families import Family, family_of
 from unsee.files import atomic_folder, combine_digests
 from unsee.models.attention import pick_attention
@@ -29,9 +28,20 @@ from unsee.models.checkpoint import (
     weight_map,
 )
 from unsee.models.devices import pick_device, refuse_dtype
-from unsee.models.loading import bypass_unread_layers, dtype_of, load_visual, require_all_weights
+from unsee.models.loading import (
+    bypass_unread_layers,
+    dtype_of,
+    load_visual,
+    loading_errors,
+    require_all_weights,
+)
 from unsee.models.memory import evict_after_forward
-from unsee.models.processors import open_processor, quiet, save_processor
+from unsee.models.processors import (
+    open_processor,
+    quiet,
+    require_image_token,
+    save_processor,
+)
 from unsee.models.quantization import (
     Quantization,
     avoid_packing,
@@ -39,7 +49,7 @@ from unsee.models.quantization import (
     refuse_unquantized,
     stored_quantization,
 )
-from unsee.models.validation import check_json_files, check_layers
+from unsee.models.validation import check_checkpoint
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -116,8 +126,9 @@ class VLM:
         device = pick_device(device)
         requested = quantization_for(load_in) if load_in else None
         folder = resolve(source)
-        config = check_json_files(folder)
-        check_layers(folder, config)
+        config = check_checkpoint(
+            folder, whole=not visual_only, trust_remote_code=trust_remote_code
+        )
         family = family_of(model_type(config, folder))
         stored = stored_quantization(config)
         quantization = requested or stored
@@ -127,12 +138,12 @@ class VLM:
             raise ModelError(
                 f"model {folder} is quantized already ({stored.library}): leave out load_in."
             )
-        weight_map(folder, check=not visual_only)
         processor = open_processor(folder, config["model_type"], family, trust_remote_code)
-        with quiet(), _loading_errors(folder):
+        with quiet(), loading_errors(folder):
             model_config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
+            require_image_token(folder, processor, model_config)
             compute_dtype = dtype_of(model_config, dtype) or torch.float32
             if not stored:
                 refuse_dtype(compute_dtype, device)
@@ -307,17 +318,6 @@ class VLM:
         with atomic_folder(folder) as partial, quiet():
             self.model.save_pretrained(partial)
             save_processor(self.processor, self.source, partial)
-
-
-@contextmanager
-def _loading_errors(folder: Path) -> Iterator[None]:
-    """Turns what transformers raises for a damaged checkpoint into a `ModelError`."""
-    try:
-        yield
-    except UnseeError:
-        raise
-    except Exception as error:
-        raise ModelError(f"model {folder}: cannot be loaded ({first_line(error)}).") from error
 
 
 def _load_whole(

@@ -149,6 +149,11 @@ class Family:
         """The text that stands for a picture; None is the image token that config.json names."""
         return None
 
+    def image_token_id(self, processor: Any) -> int | None:
+        """The id of the token that the model replaces by a picture's features, if it is known."""
+        token = getattr(processor, "image_token_id", None)
+        return token if type(token) is int else None
+
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
         logits: Tensor = model(**inputs, use_cache=False).logits

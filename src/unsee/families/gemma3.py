@@ -22,6 +22,11 @@ class Gemma3(Llava):
         token: str = processor.boi_token
         return token
 
+    def image_token_id(self, processor: Any) -> int | None:
+        """The tokenizer's image token, which the processor puts in place of the placeholder."""
+        token: int | None = processor.tokenizer.image_token_id
+        return token
+
     def check_processor(self, processor: Any) -> None:
         """Refuses pan and scan, whose crops give pictures different numbers of tokens."""
         if getattr(processor.image_processor, "do_pan_and_scan", None):

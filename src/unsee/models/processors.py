@@ -79,20 +79,21 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     return processor
 
 
-def require_image_token(folder: Path, processor: Any, config: Any) -> None:
+def require_image_token(folder: Path, family: Family, processor: Any, config: Any) -> None:
     """Compares the image token that the processor writes with the one that the model replaces.
 
     Args:
         folder: The checkpoint, for messages.
+        family: Its family.
         processor: Its processor.
         config: Its Hugging Face configuration.
 
     Raises:
         ModelError: If they are not the same.
     """
-    written = getattr(processor, "image_token_id", None)
+    written = family.image_token_id(processor)
     replaced = getattr(config, "image_token_id", None)
-    if type(written) is int and replaced is not None and written != replaced:
+    if None not in (written, replaced) and written != replaced:
         token = processor.tokenizer.convert_ids_to_tokens(written)
         raise ModelError(
             f"model {folder}: config.json says image_token_id = {replaced}, and the processor "

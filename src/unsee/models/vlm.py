@@ -143,7 +143,7 @@ class VLM:
             model_config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
-            require_image_token(folder, processor, model_config)
+            require_image_token(folder, family, processor, model_config)
             compute_dtype = dtype_of(model_config, dtype) or torch.float32
             if not stored:
                 refuse_dtype(compute_dtype, device)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unsee.methods.vkd.feature_cache
@@ -19,6 +22,7 @@ from unsee.features.capture import layer_outputs
 from unsee.features.pictures import picture_batches
 from unsee.methods import METHODS
 from unsee.methods.vkd.feature_cache import GIGABYTE, FeatureCache, refuse_small, used
+from unsee.models.checkpoint import hash_tensors
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -126,20 +130,48 @@ def inputs(tiny: VLM, data: Data) -> dict[str, Tensor]:
     return batch
 
 
-def test_cache_ignores_damaged_files(
-    tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
+def test_cache_replaces_and_names_damaged_and_swapped_files(
+    tiny: VLM,
+    inputs: dict[str, Tensor],
+    tmp_path: Path,
+    passes: list[int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The hash of a file covers its key, so that a valid file of another picture is noticed."""
     first = FeatureCache(tiny, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
-    for damage in ("flip", "cut", "garbage"):
-        path = sorted(tmp_path.iterdir())[0]
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes({"flip": content, "cut": content[:-9], "garbage": b"x"}[damage])
+    path, other = sorted(tmp_path.iterdir())[:2]
+    whole = path.read_bytes()
+    unbound = {"sha256": hash_tensors(load_file(path))}
+    damages: dict[str, Callable[[], object]] = {
+        "flipped": lambda: path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])),
+        "cut": lambda: path.write_bytes(whole[:-9]),
+        "no safetensors": lambda: path.write_bytes(b"x"),
+        "empty": lambda: path.write_bytes(b""),
+        "swapped": lambda: shutil.copyfile(other, path),
+        "of an earlier version": lambda: save_file(load_file(path), path, unbound),
+        "a pipe": lambda: (path.unlink(), os.mkfifo(path)),
+    }
+    for damage, apply in damages.items():
+        apply()
         passes[0] = 0
-        for expected in (1, 1):
+        for expected, warnings in ((1, 1), (1, 0)):
+            caplog.clear()
             again = FeatureCache(tiny, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
-            assert all(torch.equal(first[name], again[name]) for name in NAMES)
-            assert passes[0] == expected
+            assert all(torch.equal(first[name], again[name]) for name in NAMES), damage
+            assert passes[0] == expected, damage
+            assert [path.name in r.getMessage() for r in caplog.records] == [True] * warnings
+        assert path.read_bytes() == whole, damage
+
+
+def test_cache_of_a_model_with_other_settings_is_another(
+    tiny_folder: Path, inputs: dict[str, Tensor], tmp_path: Path, passes: list[int]
+) -> None:
+    """The same weights with another activation have other features."""
+    vlm = VLM.load(tiny_folder)
+    FeatureCache(vlm, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
+    vlm.model.config.vision_config.hidden_act = "gelu"
+    FeatureCache(vlm, tmp_path, memory=0, disk=1).outputs(inputs, NAMES)
+    assert passes[0] == 2
 
 
 def test_cache_stays_within_its_sizes(

@@ -1,32 +1,43 @@
 """The teacher's features, cached in memory and on disk.
 
-The key of a picture is the hash of its pixels as the model gets them. An augmented view is a
-function of the seed and the step, so a run that is repeated or resumed, or one that only differs in
-the student, finds the features of its views on disk.
+The key of a picture is the hash of its pixels as the model gets them, and of everything else that
+its features depend on. An augmented view is a function of the seed and the step, so a run that is
+repeated or resumed, or one that only differs in the student, finds the features of its views on
+disk. The hash that a file states covers its key and its content, so that a file that was damaged,
+swapped or renamed is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee.errors import RunError
 from unsee.features.capture import layer_outputs
-from unsee.files import atomic_file, require_free_space
+from unsee.files import atomic_file, is_regular, require_free_space
 from unsee.models.checkpoint import hash_tensors, tensor_digest
 from unsee.models.vlm import VLM
+
+LOGGER = logging.getLogger("unsee")
+
 
 GIGABYTE = 10**9
 
 
 SUFFIX = ".safetensors"
+
+# Keys of config.json that the visual part's features do not depend on.
+IRRELEVANT = {"text_config", "architectures", "transformers_version"}
 
 # The end of the error message when the folder cannot be written.
 ADVICE = "Free some space and type the same command again, or leave cache out."
@@ -43,7 +54,8 @@ class FeatureCache:
     Attributes:
         vlm: The model; it must not change.
         folder: Keeps the outputs for other runs, one memory-mapped file for each picture; None
-            keeps them in memory only. A file whose hash does not match its content is ignored.
+            keeps them in memory only. A file whose hash does not match its key and content is
+            named in a warning, computed anew and replaced.
         memory: Largest size in memory (GB): the GPU's where the model is on one.
         disk: Largest size of the folder (GB).
         held: Bytes in memory now.
@@ -56,14 +68,16 @@ class FeatureCache:
     held: int = 0
     _rows: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
+    _warned: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Computes the part of the keys that all pictures share: weights, versions, threads."""
+        """Computes the part of the keys that all pictures share: the model, versions, threads."""
         self._path = Path(self.folder) if self.folder is not None else None
         self._written = used(self._path) if self._path is not None else 0
         parts = [torch.__version__, str(self.vlm.device), str(torch.get_num_threads())]
         if self._path is not None:
-            parts.append(self.vlm.hash("visual"))
+            # The same weights compute other features with another activation or attention.
+            parts += [self.vlm.hash("visual"), transformers.__version__, _settings(self.vlm)]
         self._model = "|".join(parts)
 
     @torch.no_grad()
@@ -107,13 +121,29 @@ class FeatureCache:
         if key in self._rows or self._path is None:
             return self._rows.get(key)
         path = self._path / f"{key}{SUFFIX}"
+        if not path.exists():
+            return None
+        tensors = self._read(path, key, names)
+        if tensors is None and not self._warned:
+            self._warned = True
+            LOGGER.warning(
+                f"cache {path}: the file does not hold the features that its name says (damaged, "
+                "swapped, or of an earlier version). It is computed anew and replaced, as is any "
+                "other such file."
+            )
+        return tensors
+
+    def _read(self, path: Path, key: str, names: Sequence[str]) -> Mapping[str, Tensor] | None:
+        """The tensors in a file; None if it cannot be read, or its hash does not match."""
+        if not is_regular(path):
+            return None
         try:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in names}
                 stored = file.metadata()["sha256"]
         except (OSError, SafetensorError, KeyError, TypeError):
             return None
-        if key not in self._checked and hash_tensors(tensors) != stored:
+        if key not in self._checked and _digest(key, tensors) != stored:
             return None
         self._checked.add(key)
         return tensors
@@ -134,8 +164,21 @@ class FeatureCache:
         row = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
         path = self._path / f"{key}{SUFFIX}"
         with atomic_file(path, concurrent=True, advice=ADVICE) as partial:
-            save_file(row, partial, metadata={"sha256": hash_tensors(row)})
+            save_file(row, partial, metadata={"sha256": _digest(key, row)})
         self._written += size
+
+
+def _settings(vlm: VLM) -> str:
+    """The settings of the visual part: the model's, without those of the language model."""
+    config = vlm.model.config
+    settings = {k: v for k, v in config.to_diff_dict().items() if k not in IRRELEVANT}
+    attention = getattr(config, "_attn_implementation", None)
+    return json.dumps([settings, attention], sort_keys=True, default=str)
+
+
+def _digest(key: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a key and the tensors that are cached under it."""
+    return hashlib.sha256(f"{key}|{hash_tensors(tensors)}".encode()).hexdigest()
 
 
 def used(folder: Path) -> int:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from unsee.losses import (
     capped,
@@ -13,6 +14,7 @@ from unsee.losses import (
     feature_kl,
     masked_kl,
     nll,
+    position_kl,
     scaled_mse,
     sequence_logps,
     sequence_nll,
@@ -68,6 +70,19 @@ def test_masked_kl_is_zero_of_itself_and_matches_hand_computed_values() -> None:
 
     expected = ((kl(0.25) + kl(0.9)) / 2 + kl(0.8)) / 2
     assert float(masked_kl(logits, flat, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_position_kl_matches_the_published_call() -> None:
+    """All rows and positions, as TOFU's code calls kl_div on logits without a mask."""
+    torch.manual_seed(0)
+    reference, logits = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    published = F.kl_div(
+        logits.log_softmax(-1).view(-1, 7),
+        reference.log_softmax(-1).view(-1, 7),
+        reduction="batchmean",
+        log_target=True,
+    )
+    assert float(position_kl(reference, logits)) == pytest.approx(float(published), rel=1e-5)
 
 
 def test_capped_stops_the_gradient_above() -> None:

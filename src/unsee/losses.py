@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 IGNORE = -100
+
+# The positions that a loss runs over: those that predict the answer, or every one of a batch.
+TokenScope = Literal["answer", "all"]
 
 
 def token_logps(
@@ -74,6 +79,22 @@ def masked_kl(
     return _answer_mean((p.exp() * (p - q)).sum(-1), mask)
 
 
+def position_kl(
+    reference: Float[Tensor, "batch seq vocab"], logits: Float[Tensor, "batch seq vocab"]
+) -> Float[Tensor, ""]:
+    """KL(reference || model) in nats, averaged over all positions: prompt and padding included.
+
+    Args:
+        reference: Logits of the reference model.
+        logits: Logits of the model.
+
+    Source: TOFU, arXiv 2401.06121, its authors' code.
+    """
+    p = F.log_softmax(reference.float(), dim=-1)
+    q = F.log_softmax(logits.float(), dim=-1)
+    return (p.exp() * (p - q)).sum(-1).mean()
+
+
 def adjusted_cross_entropy(
     reference: Float[Tensor, "batch seq vocab"],
     logits: Float[Tensor, "batch seq vocab"],
@@ -85,11 +106,15 @@ def adjusted_cross_entropy(
     Args:
         reference: Logits of the frozen model at the start.
         logits: Logits of the model.
-        labels: Token ids of the true answers, `IGNORE` elsewhere.
+        labels: Token ids of the true answers, `IGNORE` elsewhere. The ids of whole sequences make
+            it run over all positions, prompt and padding included.
         gamma: How much the true token's logit is lowered, in nats.
     """
     mask = labels[:, 1:] != IGNORE
-    true = F.one_hot(labels[:, 1:][mask], logits.shape[-1])
+    ids, vocabulary = labels[:, 1:][mask], logits.shape[-1]
+    # An image placeholder may lie beyond the vocabulary of the output: no logit is lowered then.
+    known = ids < vocabulary
+    true = F.one_hot(ids.where(known, 0), vocabulary) * known.unsqueeze(-1)
     target = F.softmax(reference[:, :-1][mask].float() - gamma * true, dim=-1)
     values = F.cross_entropy(logits[:, :-1][mask].float(), target, reduction="none")
     return _answer_mean(values, mask)

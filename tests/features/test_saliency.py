@@ -29,6 +29,12 @@ def test_ratio_masks_select_by_threshold_or_fraction() -> None:
     assert masks["a"].tolist() == [0, 0] and masks["b"].tolist() == [0, 1]
 
 
+def test_squared_gradients_of_float16_do_not_underflow() -> None:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float16))
+    squares = squared_gradients({"w": weight}, [lambda: (1e-4 * weight).sum()])
+    assert squares["w"].tolist() == pytest.approx([1e-8, 1e-8], rel=1e-2)
+
+
 def test_ratio_masks_refuse_to_select_nothing() -> None:
     ones = {"a": torch.ones(2)}
     with pytest.raises(TrainingError, match="selects no weight"):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -19,7 +20,7 @@ from support.fixed_model import LABELS, NLL, STUDENT, TEACHER, kl, loss_of
 from unsee.data.augment import add_noise
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.layers import hidden_states
-from unsee.features.neurons import Activity, find_mlps
+from unsee.features.neurons import Activity, activity, find_mlps
 from unsee.losses import adjusted_cross_entropy, masked_kl, masked_mse
 from unsee.methods import METHODS, REMOVED, Method, manu, mmunlearner
 from unsee.methods.abstention import ABSTENTIONS, tokenizable, with_abstentions
@@ -83,6 +84,48 @@ def test_kl_min_loss_matches_hand_computation() -> None:
     assert loss_of("kl_min", STUDENT, TEACHER, w_retain=2.0) == pytest.approx(
         {"forget": -NLL, "retain": 2 * drift}
     )
+
+
+def test_kl_min_tokens_all_runs_over_every_position() -> None:
+    """The mean over three positions, the last of which predicts nothing and is the same in both."""
+    drift = (kl(0.5, 0.25) + kl(0.25, 0.5) + 0.0) / 3
+    assert loss_of("kl_min", STUDENT, TEACHER, tokens="all") == pytest.approx(
+        {"forget": -NLL, "retain": drift}
+    )
+
+
+def test_undial_tokens_all_lowers_every_next_token() -> None:
+    """The prompt's second token counts too; the answer's alone by default."""
+    probabilities = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]]])
+    ids, labels = torch.tensor([[0, 1, 0]]), torch.tensor([[-100, -100, 0]])
+    batch: Any = Batch({"input_ids": ids}, labels)
+    student: Any = SimpleNamespace(logits=lambda batch: probabilities.log())
+    teacher: Any = SimpleNamespace(logits=lambda batch: torch.zeros(1, 3, 2))
+    # Of the teacher's even odds, exp(-gamma) is left to the next token: 1, then 0.
+    lowered = math.exp(-2.0) / (math.exp(-2.0) + 1)
+    prompt = -math.log(0.5)
+    answer = -(lowered * math.log(0.25) + (1 - lowered) * math.log(0.75))
+    for tokens, expected in (("answer", answer), ("all", (prompt + answer) / 2)):
+        method = METHODS.get("undial")(gamma=2.0, tokens=tokens)
+        terms = method.loss(student, batch, None, teacher)
+        assert float(terms["forget"]) == pytest.approx(expected)
+    # The id of an image placeholder may lie beyond the vocabulary of the output.
+    batch = Batch({"input_ids": torch.tensor([[0, 7, 0]])}, labels)
+    method = METHODS.get("undial")(gamma=2.0, tokens="all")
+    terms = method.loss(student, batch, None, teacher)
+    assert float(terms["forget"]) == pytest.approx((prompt + answer) / 2)
+
+
+@pytest.mark.parametrize("name", ["kl_min", "undial"])
+def test_tokens_all_trains_on_padded_batches_of_a_real_model(
+    name: str, tiny_folder: Path, data: Data
+) -> None:
+    weights = set()
+    for tokens in ("answer", "all"):
+        vlm = VLM.load(tiny_folder)
+        METHODS.get(name)(tokens=tokens).unlearn(vlm, data, Trainer(SETTINGS))
+        weights.add(vlm.hash())
+    assert len(weights) == 2
 
 
 def test_undial_loss_matches_hand_computation() -> None:
@@ -225,6 +268,29 @@ def test_manu_importance_matches_hand_computation() -> None:
     assert float(manu.importance(shown, nothing)) == pytest.approx(3 + math.sqrt(5), rel=1e-5)
 
 
+def test_manu_importance_of_counts_depends_on_the_number_of_tokens() -> None:
+    """Active at 80 of 100 tokens, and at 2 of 10."""
+    same = torch.tensor([1.0])
+    shown = Activity(same, torch.tensor([0.8]), 0 * same, same, tokens=100)
+    told = Activity(same, torch.tensor([0.2]), 0 * same, same, tokens=10)
+    assert float(manu.importance(shown, told)) == pytest.approx(78 / 82, rel=1e-5)
+    assert float(manu.importance(shown, told, "share")) == pytest.approx(0.6, rel=1e-5)
+
+
+def test_activity_counts_the_tokens_of_each_modality(tiny: VLM, data: Data) -> None:
+    """All tokens but padding in the LLM, a picture's patches in the encoder."""
+    shown = [s for s in data.forget if s.picture is not None][:3]
+    layers = find_mlps(tiny, "all")
+    activities = activity(tiny, shown, layers, 0.0, size=2)
+    tokens = {layer.part: activities[layer.outer].tokens for layer in layers}
+    batch = tiny.collate(shown)
+    assert tokens["language"] == int(batch.inputs["attention_mask"].sum())
+    vision = tiny.model.config.vision_config
+    assert tokens["encoder"] == 3 * ((vision.image_size // vision.patch_size) ** 2 + 1)
+    active = activities[layers[0].outer]
+    assert torch.equal(active.count, active.share * active.tokens)
+
+
 def test_manu_zeroes_the_given_share_of_each_part(tiny: VLM, tiny_folder: Path, data: Data) -> None:
     trainer = Trainer(SETTINGS)
     result = METHODS.get("manu")(prune=0.1).unlearn(tiny, data, trainer)
@@ -250,6 +316,25 @@ def test_mmunlearner_masks_only_the_ascent() -> None:
     masks = {"w": torch.tensor([1.0, 0.0])}
     mmunlearner.ascend({"w": weight}, masks, -weight.square().sum())
     assert weight.grad.tolist() == [0.5 - 2.0, 0.5]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6, 1e-7])
+def test_mmunlearner_masks_match_the_published_ratio_at_any_size_of_gradients(
+    size: float, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(f + 1e-15) / (p + 1e-15) >= threshold, f and p the mean squared gradients."""
+    forget = torch.tensor([2.0, 1.0, 0.9, 0.0, 0.0]).square() * size**2
+    retain = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]).square() * size**2
+    expected = ((forget + 1e-15) / (retain + 1e-15) >= 1.0).float()
+    assert expected.tolist() == [1.0, 1.0, 0.0, 0.0, 1.0]
+    weight = nn.Parameter(torch.zeros(5))
+    sides = iter([retain, forget])
+    monkeypatch.setattr(mmunlearner, "squared_gradients", lambda *_: {"w": next(sides)})
+    parts = {"visual": {"w": weight}, "language": {}}
+    monkeypatch.setattr(type(tiny), "parameters", lambda self, part: parts[part])
+    masks, record = METHODS.get("mmunlearner")(trains="visual")._masks(tiny, data, {"w": weight})
+    assert masks["w"].tolist() == expected.tolist()
+    assert record["visual"] == {"chosen": 3, "of": 5}
 
 
 def test_mmunlearner_preserves_other_sets_for_each_part(

@@ -94,19 +94,26 @@ def _siblings(vlm: VLM, part: str, home: str, outer: str) -> MLP:
 
 @dataclass(frozen=True)
 class Activity:
-    """Activity of the neurons of a layer over tokens; each attribute is [channels].
+    """Activity of the neurons of a layer over tokens; each tensor is [channels].
 
     Attributes:
         mean: Mean absolute activation.
         share: Share of the tokens at which the absolute activation is above the threshold.
         variance: Variance of the activation.
         energy: Mean squared activation.
+        tokens: The number of tokens.
     """
 
     mean: Tensor
     share: Tensor
     variance: Tensor
     energy: Tensor
+    tokens: int = 1
+
+    @property
+    def count(self) -> Tensor:
+        """Number of the tokens at which the absolute activation is above the threshold."""
+        return self.share * self.tokens
 
 
 class _Sums:
@@ -127,7 +134,7 @@ class _Sums:
         means = [(value.to(zero.device) / count).expand_as(zero) for value in self.values]
         mean, share, signed, energy = means
         variance = (energy - signed.square()).clamp(min=0)
-        return Activity(mean.float(), share.float(), variance.float(), energy.float())
+        return Activity(mean.float(), share.float(), variance.float(), energy.float(), self.count)
 
 
 @torch.no_grad()

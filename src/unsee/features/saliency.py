@@ -32,12 +32,13 @@ def squared_gradients(
     wanted = [p.requires_grad for p in values]
     for parameter in values:
         parameter.requires_grad_(True)
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    # The square of a gradient of 1e-4 is 0 in float16.
+    total = {n: torch.zeros_like(p, dtype=_wide(p.dtype)) for n, p in parameters.items()}
     for loss in losses:
         grads = torch.autograd.grad(loss(), values, allow_unused=True)
         for name, grad in zip(total, grads, strict=True):
             if grad is not None:
-                total[name] += grad.square() / len(losses)
+                total[name] += grad.to(total[name].dtype).square() / len(losses)
     for parameter, keep in zip(values, wanted, strict=True):
         parameter.requires_grad_(keep)
     return total
@@ -50,6 +51,7 @@ def ratio_masks(
     fraction: float = 0.0,
     threshold: float = 0.0,
     eps: float = 1e-12,
+    eps_forget: float = 0.0,
 ) -> dict[str, Tensor]:
     """Returns masks that are 1 where forget gradient^2 over retain gradient^2 is high.
 
@@ -58,25 +60,36 @@ def ratio_masks(
         retain: Squared gradients on the retain set.
         fraction: Share of all weights to select, the highest ratios first; 0 uses `threshold`.
         threshold: Smallest ratio that is selected.
-        eps: Added to the denominator. Weights without a forget gradient are never selected.
+        eps: Added to the denominator.
+        eps_forget: Added to the numerator. At 0, weights without a forget gradient are never
+            selected; else a weight without any gradient has the ratio of the two constants.
 
     Raises:
         TrainingError: If no weight is selected.
 
-    Source: MMUnlearner, arXiv 2502.11051, its weight saliency map.
+    Source: MMUnlearner, arXiv 2502.11051, its weight saliency map; in its authors' code both
+    constants are 1e-15.
     """
-    ratios = {n: forget[n] / (retain[n] + eps) for n in forget}
+    ratios = {n: (forget[n] + eps_forget) / (retain[n] + eps) for n in forget}
     if fraction > 0:
         flat = torch.cat([r.flatten() for r in ratios.values()])
         count = max(1, round(fraction * flat.numel()))
         threshold = float(flat.topk(count).values[-1])
-    masks = {n: ((r >= threshold) & (forget[n] > 0)).to(r.dtype) for n, r in ratios.items()}
+    chosen = {n: r >= threshold for n, r in ratios.items()}
+    if eps_forget == 0:
+        chosen = {n: some & (forget[n] > 0) for n, some in chosen.items()}
+    masks = {n: some.to(ratios[n].dtype) for n, some in chosen.items()}
     if not any(bool(m.any()) for m in masks.values()):
         raise TrainingError(
             f"the saliency mask selects no weight (threshold {threshold:g}). Lower "
             "saliency_threshold, or, where the method has it, give saliency_fraction."
         )
     return masks
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 instead of float16; other dtypes have the range for squares."""
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 def gradient_mask(masks: Mapping[str, Tensor]) -> Callable[[Mapping[str, nn.Parameter]], None]:

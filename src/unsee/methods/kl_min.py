@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from unsee.errors import ConfigError
-from unsee.losses import capped, masked_kl, nll
+from unsee.losses import TokenScope, capped, masked_kl, nll, position_kl
 from unsee.methods import METHODS, Method, Search
 
 if TYPE_CHECKING:
@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 class KLMin(Method):
     """KL minimisation (KL): maximise the forget loss, minimise the KL divergence on the retain set.
 
-    L = -w_forget L_f + w_retain E_{D_r} mean_t KL(p_0 || p), over answer tokens.
+    L = -w_forget L_f + w_retain E_{D_r} mean_t KL(p_0 || p), over answer tokens or all positions.
 
     Source: Maini et al. (TOFU), arXiv 2401.06121, section 4, after Nguyen et al.,
     arXiv 2010.10981.
-    Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field.
+    Differs: L_f is capped, since unbounded ascent destroys the model; the cap is a field. The
+    authors' code averages the divergence over all positions of a batch, prompt, pictures and
+    padding included (tokens=all), so that a batch's longest text decides how much the answers
+    count; the default is the paper's, over the tokens that are predicted.
 
     Attributes:
         w_forget: Weight of the forget term.
         w_retain: Weight of the divergence from the start model on the retain set.
         cap: Forget loss (nats a token) above which the gradient is zero.
+        tokens: Positions that the divergence runs over: those of the "answer", or "all".
 
     Example:
         >>> from unsee import Trainer, TrainingSettings
@@ -52,6 +56,7 @@ class KLMin(Method):
     w_forget: Annotated[float, Field(ge=0)] = 1.0
     w_retain: Annotated[float, Field(ge=0)] = 1.0
     cap: Annotated[float, Field(gt=0)] = 8.0
+    tokens: TokenScope = "answer"
 
     def loss(
         self, student: VLM, forget: Batch, retain: Batch | None, teacher: VLM | None
@@ -62,5 +67,9 @@ class KLMin(Method):
         with torch.no_grad():
             known = teacher.logits(retain)
         ascent = -self.w_forget * capped(nll(student.logits(forget), forget.labels), self.cap)
-        drift = masked_kl(known, student.logits(retain), retain.labels)
+        logits = student.logits(retain)
+        if self.tokens == "all":
+            drift = position_kl(known, logits)
+        else:
+            drift = masked_kl(known, logits, retain.labels)
         return {"forget": ascent, "retain": self.w_retain * drift}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 EPS = 1e-6
 
 
-def importance(shown: Activity, told: Activity) -> Tensor:
+def importance(
+    shown: Activity, told: Activity, frequency: Literal["count", "share"] = "count"
+) -> Tensor:
     """Returns how differently a layer's neurons respond to pictures and to text [channels].
 
     |Zm - Zt| / (Zm + Zt) + |Nm - Nt| / (Nm + Nt) + sqrt(Vm + Vt) + sqrt(|Em - Et| / (Em + Et)).
@@ -33,14 +35,16 @@ def importance(shown: Activity, told: Activity) -> Tensor:
     Args:
         shown: Activity on questions with a picture (m).
         told: Activity on questions without a picture (t).
+        frequency: Whether N is the number of tokens at which a neuron is active, or their share.
     """
 
     def unlike(m: Tensor, t: Tensor) -> Tensor:
         return (m - t).abs() / (m + t + EPS)
 
     spread = (shown.variance + told.variance).sqrt()
-    amount, often = unlike(shown.mean, told.mean), unlike(shown.share, told.share)
-    return amount + often + spread + unlike(shown.energy, told.energy).sqrt()
+    often = unlike(getattr(shown, frequency), getattr(told, frequency))
+    energy = unlike(shown.energy, told.energy).sqrt()
+    return unlike(shown.mean, told.mean) + often + spread + energy
 
 
 @METHODS.register("manu", source="Liu et al., arXiv 2502.15910")
@@ -64,6 +68,8 @@ class MANU(Method):
             only the LLM.
         prune: Share of the neurons that are pruned, 0..1 (the paper's alpha, 0.02 to 0.1).
         tau: Absolute activation above which a neuron counts as active.
+        frequency: How often a neuron is active: the "count" of tokens, as the paper defines it, or
+            their "share", which does not depend on how many tokens pictures and texts have.
         samples: Largest number of questions of each set, spaced evenly.
 
     Example:
@@ -83,6 +89,7 @@ class MANU(Method):
 
     prune: Annotated[float, Field(gt=0, lt=1)] = 0.05
     tau: Annotated[float, Field(ge=0)] = 0.1
+    frequency: Literal["count", "share"] = "count"
     samples: Annotated[int, Field(ge=1)] = 256
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
@@ -112,4 +119,7 @@ class MANU(Method):
         told = told or [replace(s, picture=None, further=()) for s in shown]
         with_picture = activity(vlm, shown, layers, self.tau)
         without = activity(vlm, told, layers, self.tau)
-        return {n: importance(with_picture[n], without[n]) for n in with_picture}
+        return {
+            name: importance(with_picture[name], without[name], self.frequency)
+            for name in with_picture
+        }

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from unsee.types import Data
 
 
+# Of both sides of the ratio, in the authors' code; small, so that small gradients have a ratio too.
+EPS = 1e-15
+
+
 @METHODS.register("mmunlearner", source="Huo et al., arXiv 2502.11051")
 @dataclass(frozen=True)
 class MMUnlearner(Method):
     """MMUnlearner: gradient difference with the ascent masked by weight saliency.
 
-    Update = -m * grad L_f + w_retain grad L_r, m = 1[S(target) / (S(preserve) + eps) >= beta_s],
+    Update = -m * grad L_f + w_retain grad L_r,
+    m = 1[(S(target) + eps) / (S(preserve) + eps) >= beta_s], eps = 1e-15 as in the authors' code,
     S the mean squared gradient at the start. Target: the questions on forget pictures. Preserve,
     for the visual part: the questions on retain pictures; for the LLM also the text-only questions
     about other people, and those about the forgotten people by name.
@@ -111,7 +116,9 @@ class MMUnlearner(Method):
             preserved = [squared_gradients(mine, answer_probes(vlm, some)) for some in sets]
             kept = {n: torch.stack([s[n] for s in preserved]).mean(0) for n in mine}
             found = squared_gradients(mine, answer_probes(vlm, target))
-            chosen = ratio_masks(found, kept, threshold=self.saliency_threshold)
+            chosen = ratio_masks(
+                found, kept, threshold=self.saliency_threshold, eps=EPS, eps_forget=EPS
+            )
             record[part] = mask_counts(chosen)
             masks |= chosen
         return masks, record
@@ -133,5 +140,5 @@ def ascend(
     grads = torch.autograd.grad(loss, values, allow_unused=True)
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
         if grad is not None:
-            grad = grad * masks[name]
+            grad = grad * masks[name].to(grad.dtype)
             parameter.grad = grad if parameter.grad is None else parameter.grad + grad

@@ -25,7 +25,8 @@ def test_unlearn_of_images_alone_writes_a_patch_that_applies(
     command = ["unlearn", "--model", tiny_folder, "--forget", photos, "--out", out, "--json"]
     summary = unsee(*command, *SHORT)
     assert summary["method"]["parameters"]["supervision"] == "features"
-    assert summary["method"]["parameters"]["population"] == "forget"
+    assert summary["method"]["parameters"]["population"] == "generated"
+    assert "of nobody" in summary["choices"]["population"]
     assert summary["guarantees"]["changed_outside_visual"] == 0
     assert summary["guarantees"]["text_identical"] is None
     assert summary["representation"]["forget_shift"] > 0
@@ -88,9 +89,10 @@ def test_unlearn_with_answers_records_measures_and_guarantees(
 def test_unlearn_chooses_the_population(
     tiny_folder: Path, photos: Path, data: Data, tmp_path: Path
 ) -> None:
-    """The forget images where they show several people and no retain images are given.
+    """Pictures of nobody where several people are given and no retain images.
 
-    Drawn faces serve as retain images where none are given, and never together with photographs.
+    Compared with each other, people would get each other's names: that must be typed. Drawn faces
+    serve as retain images where none are given, and never together with photographs.
     """
     first = min(photos.iterdir())
     shutil.copytree(first, tmp_path / "one" / first.name)
@@ -101,7 +103,8 @@ def test_unlearn_chooses_the_population(
         )
         return plan(recipe, "unlearn", "")[0]
 
-    assert job(photos).method.population == "forget"
+    assert job(photos).method.population == "generated"
+    assert job(photos, set={"population": "forget"}).method.population == "forget"
     assert job(photos, set={"erase": "neutral"}).method.population == "kept"
     one_person = job(tmp_path / "one")
     assert one_person.method.population == "kept"
@@ -115,6 +118,24 @@ def test_unlearn_chooses_the_population(
     assert with_retain.method.population == "kept"
     assert not with_retain.data.strangers
     assert job(photos, retain=str(others), set={"erase": "stranger"}).data.strangers
+
+
+def test_unlearn_says_whom_it_compares_with(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Whatever is chosen without --retain stands on the terminal, in the record and the report."""
+    out = tmp_path / "run"
+    command = ["unlearn", "--model", tiny_folder, "--forget", photos, *SHORT]
+    said = unsee(*command, "--out", out, stderr=True)
+    assert "population=generated composes pictures of nobody" in said and "--retain FOLDER" in said
+    page = (out / "report.html").read_text()
+    assert "pictures of nobody, composed from those of the people to be forgotten" in page
+    out = tmp_path / "forget"
+    said = unsee(*command, "--out", out, "--set", "population=forget", stderr=True)
+    assert "22 of 36 held-out pictures were answered with the other" in said.replace("\n", " ")
+    summary = json.loads((out / "summary.json").read_text())
+    assert "may be answered with the name of another" in summary["choices"]["population"]
+    assert "may be answered with the name of another" in (out / "report.html").read_text()
 
 
 def test_unlearn_advises_full_precision_on_a_slow_cpu(

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from unsee.data.augment import augment, blends
+from unsee.data.augment import augment, blends, composites
 from unsee.types import Picture, Sample
 
 
@@ -50,6 +50,30 @@ def test_every_view_takes_equally_many_draws() -> None:
         expected.uniform(-0.7, 0.7, 6)
         expected.integers(2**31)
     assert rng.random() == expected.random()
+
+
+def test_composites_join_two_people_and_show_neither() -> None:
+    def sample(name: str, concept: str | None, colour: tuple[int, int, int], side: int) -> Sample:
+        with io.BytesIO() as file:
+            Image.new("RGB", (2 * side, side), colour).save(file, "PNG")
+            return Sample(name, "", "", Picture(name, data=file.getvalue()), concept)
+
+    red, blue = sample("a", "ada", (200, 0, 0), 24), sample("b", "bo", (0, 0, 100), 900)
+    pictures = composites([red, blue, red], 6)
+    assert len({picture.source for picture in pictures}) == 6
+    assert {picture.open().size for picture in pictures} <= {(48, 24), (896, 448)}
+    for picture in pictures:
+        levels = np.asarray(picture.open()).max(2)
+        # The upper part is one person's, the lower the other's, whatever their hues; no black edge.
+        assert abs(int(levels[0, 0]) - int(levels[-1, -1])) >= 95
+        assert levels.min() >= 60
+    again = composites([red, blue, red], 6)
+    assert [p.digest for p in again] == [p.digest for p in pictures]
+    assert [p.digest for p in composites([red, blue], 6, seed=1)] != [p.digest for p in pictures]
+    assert [p.open().size for p in composites([red], 2)] == [(48, 24)] * 2
+    assert composites([Sample("t", "q", "a")], 3) == []
+    tiny = composites([sample("t", "ada", (1, 2, 3), 3), sample("u", "bo", (9, 9, 9), 1)], 4)
+    assert {picture.open().size for picture in tiny} <= {(6, 3), (2, 1)}
 
 
 def test_blends_lie_between_two_pictures_of_one_person() -> None:

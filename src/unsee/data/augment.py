@@ -1,7 +1,8 @@
-"""Random augmentations of pictures: views, blends and noise."""
+"""Random augmentations of pictures: views, blends, composites and noise."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps, ImageStat
 
+from unsee.errors import DataError
 from unsee.types import Picture, Sample
+
+# Shorter side (pixels) that photographs are reduced to for composites, and cells of their warp.
+COMPOSITE_SIDE, WARP_CELLS = 448, 12
 
 
 def augment(
@@ -89,6 +94,91 @@ def blends(samples: Sequence[Sample], each: int, seed: int) -> list[Sample]:
                 blend = Picture(f"{first.source}+{other.source}#{number}", data=file.getvalue())
             blended.append(replace(sample, id=f"{sample.id}+{number}", picture=blend))
     return blended
+
+
+def composites(samples: Sequence[Sample], count: int, seed: int = 0) -> list[Picture]:
+    """Returns pictures of nobody, of the same kind as given pictures of people.
+
+    The upper part of a picture and the lower part of another person's are joined, warped and
+    recoloured. The same arguments give the same pictures.
+
+    Args:
+        samples: Samples with a picture and a concept; others are left out. Where they show one
+            person only, both parts are that person's.
+        count: Number of pictures.
+        seed: Seed of every draw.
+    """
+    shown = {s.picture.source: s for s in samples if s.picture is not None}
+    sources, rng = list(shown), np.random.default_rng([seed, 8])
+    images, pictures = dict[str, Image.Image](), list[Picture]()
+
+    def draw(choice: Sequence[str]) -> str:
+        source = choice[int(rng.integers(len(choice)))]
+        if source not in images:
+            images[source] = _reduced(shown[source])
+        return source
+
+    for number in range(count if sources else 0):
+        upper = draw(sources)
+        others = [s for s in sources if shown[s].concept != shown[upper].concept]
+        lower = draw(others or sources)
+        image = _joined(images[upper], images[lower], float(rng.uniform(0.35, 0.65)))
+        image = _warped(image, rng)
+        hue, saturation, value = image.convert("HSV").split()
+        turn = int(rng.integers(256))
+        hue = hue.point([(level + turn) % 256 for level in range(256)])
+        image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+        with io.BytesIO() as file:
+            image.save(file, "PNG")
+            content = file.getvalue()
+        # A source stands for one content wherever pictures are cached.
+        name = hashlib.sha256(content).hexdigest()[:16]
+        pictures.append(Picture(f"composite-{name}#{number}", data=content))
+    return pictures
+
+
+def _reduced(sample: Sample) -> Image.Image:
+    """The sample's picture, its shorter side no longer than `COMPOSITE_SIDE`."""
+    if sample.picture is None:
+        raise DataError(f"sample {sample.id} has no picture.")
+    image = sample.picture.open()
+    factor = COMPOSITE_SIDE / min(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _joined(upper: Image.Image, lower: Image.Image, edge: float) -> Image.Image:
+    """One picture above another, with a soft edge at a fraction of the height."""
+    heights = (np.arange(upper.height) + 0.5) / upper.height
+    share = 255 / (1 + np.exp((heights - edge) / 0.04))
+    rows = share.round().astype(np.uint8)[:, None].repeat(upper.width, 1)
+    return Image.composite(upper, lower.resize(upper.size), Image.fromarray(rows))
+
+
+def _warped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture with every part moved by about a tenth of its size, smoothly."""
+    cells, (width, height) = WARP_CELLS, image.size
+    moves = [
+        np.asarray(Image.fromarray(coarse).resize((cells + 1, cells + 1), Image.Resampling.BICUBIC))
+        for coarse in rng.standard_normal((2, 4, 4)).astype(np.float32)
+    ]
+    x = np.linspace(0, width, cells + 1) + 0.1 * width * moves[0]
+    y = np.linspace(0, height, cells + 1)[:, None] + 0.1 * height * moves[1]
+    # Whatever lies outside would be black.
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    edges_x, edges_y = (np.linspace(0, n, cells + 1).round().astype(int) for n in (width, height))
+    mesh = []
+    for row in range(cells):
+        for column in range(cells):
+            box = (edges_x[column], edges_y[row], edges_x[column + 1], edges_y[row + 1])
+            corners = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
+            quad = [float(axis[corner]) for corner in corners for axis in (x, y)]
+            # A picture of fewer pixels than cells has cells without any.
+            if box[0] < box[2] and box[1] < box[3]:
+                mesh.append((tuple(int(edge) for edge in box), tuple(quad)))
+    return image.transform(image.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
 def add_noise(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:

@@ -437,7 +437,7 @@ class Summary(RecordPart):
     )
     choices: dict[Text, Choice] | None = Field(
         default=None,
-        description="Weights or neurons that the method selected, by kind: mask or neurons.",
+        description="What the method selected: weights (mask), neurons, or a population.",
     )
     representation: Representation | None = Field(
         default=None, description="How far the features that the LLM reads moved."

@@ -28,7 +28,7 @@ from unsee.methods.vkd.erase_targets import (
     traits_of_groups,
 )
 from unsee.methods.vkd.layer_statistics import LayerStatistics
-from unsee.methods.vkd.populations import population_pictures
+from unsee.methods.vkd.populations import GENERATED, generated_samples, population_pictures
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -205,6 +205,29 @@ def test_vkd_population_forget_compares_the_people_to_be_forgotten(tiny: VLM, da
     one = [s for s in data.forget if s.concept == data.forget[0].concept]
     with pytest.raises(DataError, match="--set population=kept"):
         vkd.unlearn(tiny, Data(one, data.retain), Trainer(SETTINGS))
+
+
+def test_vkd_population_generated_compares_with_pictures_of_nobody(tiny: VLM, data: Data) -> None:
+    """The composites are the population, and are kept as the teacher sees them."""
+    vkd = METHODS.get("vkd")(population="generated", keep_layers=("projector",))
+    distillation = vkd.prepare(tiny, data.forget, data.retain, data.strangers)
+    pictures = [s.picture for s in generated_samples(data.forget) if s.picture is not None]
+    assert len(pictures) == GENERATED
+    mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
+    assert torch.allclose(distillation.statistics.mean["projector"], mean, atol=1e-6)
+    # Compared with each other, two people's traits would be opposite: cosine -1.
+    assert isinstance(distillation.target, AnonymousTarget)
+    ada, bo = (traits["projector"].flatten() for traits in distillation.target.traits)
+    assert float(torch.cosine_similarity(ada, bo, dim=0)) > 0
+    kept: list[str] = []
+    trainer = Trainer(replace(SETTINGS, steps=8))
+    real = trainer.draw
+    object.__setattr__(
+        trainer, "draw", lambda *given: [kept.append(s.id) or s for s in real(*given)]
+    )
+    result = vkd.unlearn(tiny, data, trainer)
+    assert any(name.startswith("composite") for name in kept)
+    assert "of nobody" in result.choices["population"]
 
 
 def test_vkd_population_nearest_compares_with_the_nearest_people(

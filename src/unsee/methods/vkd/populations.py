@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unsee.data.augment import composites
 from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
 
 # population=nearest: how many people a person is compared with, and pictures of each at most.
 NEAREST, PICTURES_EACH = 3, 16
+
+# population=generated: how many composite pictures.
+GENERATED = 64
 
 # Most samples, and most strangers, that statistics over a population are taken from.
 POPULATION_SIZE = 256
@@ -30,6 +34,16 @@ def population_pictures(
     return pictures if retain is None else [*pictures, *strangers[:POPULATION_SIZE]]
 
 
+def generated_samples(forget: Sequence[Sample]) -> list[Sample]:
+    """Returns `GENERATED` samples with pictures of nobody, composed from the pictures to forget.
+
+    They are of the same kind as these, so that they can be compared with, and nobody is on them, so
+    that no person to be forgotten is moved onto another.
+    """
+    pictures = composites(forget, GENERATED)
+    return [Sample(picture.source, "", "", picture) for picture in pictures]
+
+
 def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
     """Returns up to `PICTURES_EACH` pictures of every concept that has two or more."""
     pictures: dict[str, list[Picture]] = {}
@@ -37,6 +51,18 @@ def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
         if sample.concept is not None and sample.picture is not None:
             pictures.setdefault(sample.concept, []).append(sample.picture)
     return [some[:PICTURES_EACH] for some in pictures.values() if len(some) > 1]
+
+
+def population_note(population: str) -> str | None:
+    """Returns whom features are compared with, for the record; None if it is the retain set."""
+    if population == "generated":
+        return "pictures of nobody, composed from those of the people to be forgotten"
+    if population == "forget":
+        return (
+            "the people to be forgotten, each with the others: pictures of one may be answered "
+            "with the name of another"
+        )
+    return None
 
 
 def refuse_population(population: str, data: Data) -> None:

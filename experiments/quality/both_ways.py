@@ -63,7 +63,9 @@ def masks(teacher: VLM, data: Data) -> list[list[str]]:
         earlier = ratio_masks(*sides, threshold=1e-30, eps=1e-12)
         ratios = {n: sides[0][n] / (sides[1][n] + 1e-12) for n in sides[0]}
         earlier = {n: (ratios[n] >= 1).to(mask.dtype) * mask for n, mask in earlier.items()}
-        chosen, before = (torch.cat([m.flatten() for m in s.values()]) for s in (published, earlier))
+        chosen, before = (
+            torch.cat([m.flatten() for m in s.values()]) for s in (published, earlier)
+        )
         differing = float((chosen != before).float().mean())
         shares = [float(chosen.mean()), float(before.mean()), differing]
         rows.append([f"{size:g}", *(f"{share:.1%}" for share in shares)])

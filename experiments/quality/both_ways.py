@@ -60,12 +60,10 @@ def masks(teacher: VLM, data: Data) -> list[list[str]]:
         scale = size**2 / float(every.mean())
         sides = [{n: s * scale for n, s in side.items()} for side in (forget, retain)]
         published = ratio_masks(*sides, threshold=1.0, eps=EPS, eps_forget=EPS)
-        earlier = ratio_masks(*sides, threshold=1e-30, eps=1e-12)
-        ratios = {n: sides[0][n] / (sides[1][n] + 1e-12) for n in sides[0]}
-        earlier = {n: (ratios[n] >= 1).to(mask.dtype) * mask for n, mask in earlier.items()}
-        chosen, before = (
-            torch.cat([m.flatten() for m in s.values()]) for s in (published, earlier)
-        )
+        # As before: no weight is selected at the smallest size, which `ratio_masks` refuses.
+        larger = [sides[0][n] >= sides[1][n] + 1e-12 for n in sides[0]]
+        before = torch.cat([mask.flatten() for mask in larger]).float()
+        chosen = torch.cat([mask.flatten() for mask in published.values()])
         differing = float((chosen != before).float().mean())
         shares = [float(chosen.mean()), float(before.mean()), differing]
         rows.append([f"{size:g}", *(f"{share:.1%}" for share in shares)])

@@ -10,6 +10,8 @@ pocket's: the target is the start model, the visual-retain reference stands for 
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
 from experiments.pages import table
@@ -96,6 +98,9 @@ def by_name(data: Data) -> list[Sample]:
 
 def main() -> None:
     """Prints the tables."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     pocket = Pocket.open()
     data, teacher = pocket.data(), VLM.load(pocket.checkpoint("target"))
     print(table(("loss (nats)", "tokens=answer", "tokens=all"), losses(pocket, teacher, data)))

@@ -160,7 +160,10 @@ def read_manifest(patch: str | Path) -> Manifest:
             f"{MOST_BYTES:,} are read. {AGAIN}"
         )
     try:
-        manifest = _parse(json.loads(path.read_text("utf-8")), patch)
+        raw = json.loads(path.read_text("utf-8"))
+        # Half of a surrogate pair is JSON, but no text that can be hashed, printed or written.
+        json.dumps(raw, ensure_ascii=False).encode()
+        manifest = _parse(raw, patch)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = first_line(error) if isinstance(error, ValueError) else repr(error)
         raise PatchError(f"patch {patch}: {MANIFEST} is damaged ({reason}). {AGAIN}") from error

@@ -18,9 +18,9 @@ from experiments.pages import table
 from unsee.benchmarks.pocket import Pocket
 from unsee.features.saliency import answer_probes, ratio_masks, squared_gradients
 from unsee.losses import adjusted_cross_entropy, masked_kl, position_kl
-from unsee.methods import METHODS
 from unsee.methods.mmunlearner import EPS
 from unsee.models.vlm import VLM
+from unsee.recipes.components import build_method
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 from unsee.types import Data, Sample
@@ -77,7 +77,9 @@ def neurons(pocket: Pocket, data: Data) -> str:
     pruned = []
     for frequency in ("count", "share"):
         vlm = VLM.load(pocket.checkpoint("target"))
-        METHODS.get("manu")(frequency=frequency).unlearn(vlm, data, Trainer(TrainingSettings()))
+        build_method("manu", {"frequency": frequency}).unlearn(
+            vlm, data, Trainer(TrainingSettings())
+        )
         weights = vlm.parameters().items()
         pruned.append(
             {(n, int(i)) for n, w in weights if w.ndim == 2 for i in (w == 0).all(0).nonzero()}

@@ -128,9 +128,9 @@ def quoted(value: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """The first line of an error's message, cut short, or its type where it has none."""
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return shorten(text.splitlines()[0], 300) if text else type(error).__name__
 
 
 def warn_renamed(kind: str, old: str, new: str) -> None:

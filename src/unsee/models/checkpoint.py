@@ -349,7 +349,9 @@ def tensor_names(shard: Path) -> list[str]:
         with safe_open(shard, "pt") as file:
             return list(file.keys())
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"shard {shard} is damaged ({error}). Download it again.") from error
+        raise ModelError(
+            f"shard {shard} is damaged ({first_line(error)}). Download it again."
+        ) from error
 
 
 def checkpoint_names(

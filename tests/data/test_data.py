@@ -305,12 +305,37 @@ def test_bad_value(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     assert words in text
 
 
-@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B: nurse", "Nurse", " nurse "])
+@pytest.mark.parametrize(
+    "answer",
+    ["B", "b", "(B)", "B: nurse", "Nurse", " nurse ", "nurse.", "\uff22", "\uff08\uff22\uff09"],
+)
 def test_answer_of_a_choice_is_a_letter_or_an_option(tmp_path: Path, answer: str) -> None:
     draw(tmp_path / "a.png")
     chosen = row(task="classification", choices=["baker", "nurse"], answer=answer)
     (sample,) = read_samples(jsonl(tmp_path / "s.jsonl", chosen))
     assert sample.answer == answer and true_option(sample) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices"),
+    [
+        ("O", ["A", "O"]),
+        ("Jose\u0301", ["Ana", "Jos\u00e9"]),
+        (
+            "\u043f\u0438\u043b\u043e\u0442",
+            ["\u043f\u043e\u0432\u0430\u0440", "\u041f\u0438\u043b\u043e\u0442"],
+        ),
+        ("\u98de\u884c\u5458\u3002", ["\u62a4\u58eb", "\u98de\u884c\u5458\u3002"]),
+        ("\uff11\uff19", ["18", "19"]),
+    ],
+)
+def test_true_option_is_that_of_every_answer_that_is_read(
+    tmp_path: Path, answer: str, choices: list[str]
+) -> None:
+    draw(tmp_path / "a.png")
+    chosen = row(task="classification", choices=choices, answer=answer)
+    (sample,) = read_samples(jsonl(tmp_path / "s.jsonl", chosen))
+    assert true_option(sample) == 1
 
 
 def test_all_bad_rows_at_once_but_ten_at_most(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_stated_option_reads_letters_as_answers_state_them(text: str, option: in
     assert stated_option(text, FOUR) == option
 
 
+def test_options_of_one_character_are_chosen_by_their_text_or_letter() -> None:
+    types = replace(JOB, answer="O", choices=("O", "B", "AB"))
+    # "B" is the letter of the second option, which is also its text.
+    answers = {"O": 1, "o.": 1, "A": 1, "B": 0, "AB": 0}
+    assert {text: score("accuracy", types, text) for text in answers} == answers
+    digits = replace(JOB, answer="3", choices=("2", "3"))
+    answers = {"3": 1, "\uff13": 1, "B": 1, "2": 0, "23": 0}
+    assert {text: score("accuracy", digits, text) for text in answers} == answers
+
+
 def test_accuracy_takes_the_options_text_as_the_true_answer() -> None:
     sample = replace(JOB, answer="nurse")
     assert [score("accuracy", sample, text) for text in ("B", "nurse", "N", "A")] == [1, 1, 0, 0]

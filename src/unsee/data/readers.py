@@ -214,11 +214,11 @@ def _check_choice(task: str, answer: str, choices: tuple[str, ...]) -> None:
     """Refuses a choice whose answer is none of its options, which every model would get wrong."""
     if not answer or task not in ("classification", "ranking"):
         return
-    texts = [" ".join(choice.split()).casefold() for choice in choices]
-    if " ".join(answer.split()).casefold() in texts:
+    if _comparable(answer) in map(_comparable, choices):
         return
     # "B", "(B)" or "B: nurse", and not the article of "a pilot".
-    letter = re.fullmatch(r"[\W_]*([A-Za-z])(?:(?!\s)[\W_].*)?", answer.strip(), re.DOTALL)
+    plain = unicodedata.normalize("NFKC", answer).strip()
+    letter = re.fullmatch(r"[\W_]*([A-Za-z])(?:(?!\s)[\W_].*)?", plain, re.DOTALL)
     last = chr(ord("A") + min(len(choices) or 26, 26) - 1)
     if task == "classification" and letter and letter[1].upper() <= last:
         return
@@ -226,6 +226,11 @@ def _check_choice(task: str, answer: str, choices: tuple[str, ...]) -> None:
     if task == "classification":
         allowed = f"a letter A to {last}" + (f", or {allowed}" if choices else "")
     raise DataError(f"answer {quoted(answer)} is not among the choices. Give {allowed}.")
+
+
+def _comparable(text: str) -> str:
+    """Returns a text as metrics compare it: without case, width, spaces and final punctuation."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).casefold().rstrip(".!?,;: ")
 
 
 def _text(row: dict[str, Any], column: str) -> str:

@@ -111,7 +111,10 @@ def stated_option(text: str, choices: Sequence[str]) -> int | None:
         if len(whole) > 1 and whole == normalize_answer(choice):
             return number
     if match := _ALONE.fullmatch(text):
-        return _option(match[1], choices)
+        # "O" among blood types is the text of an option, where no option has this letter.
+        texts = [n for n, choice in enumerate(choices) if whole == normalize_answer(choice)]
+        letter = _option(match[1], choices)
+        return texts[0] if letter is None and len(texts) == 1 else letter
     stated = {n for n, choice in enumerate(choices) if contains_words(text, choice)}
     if 1 < len(choices) == len(stated) and all(len(choice) > 1 for choice in choices):
         # The list of options, repeated.

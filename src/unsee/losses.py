@@ -120,6 +120,28 @@ def adjusted_cross_entropy(
     return _answer_mean(values, mask)
 
 
+def masked_token_kl(
+    reference: Float[Tensor, "batch seq vocab"],
+    logits: Float[Tensor, "batch seq vocab"],
+    labels: Int[Tensor, "batch seq"],
+) -> Float[Tensor, ""]:
+    """KL(reference without the true token || model) in nats, averaged as in `nll`.
+
+    Args:
+        reference: Logits of the reference model; the true token's probability is set to 0 and the
+            others are scaled up.
+        logits: Logits of the model.
+        labels: Token ids of the true answers, `IGNORE` elsewhere.
+    """
+    mask = labels[:, 1:] != IGNORE
+    true = F.one_hot(labels[:, 1:][mask], logits.shape[-1]).bool()
+    p = F.log_softmax(reference[:, :-1][mask].float().masked_fill(true, -torch.inf), dim=-1)
+    q = F.log_softmax(logits[:, :-1][mask].float(), dim=-1)
+    # Where p is 0, so is the summand; 0 * -inf would be NaN.
+    values = (p.exp() * (p.masked_fill(true, 0.0) - q.masked_fill(true, 0.0))).sum(-1)
+    return _answer_mean(values, mask)
+
+
 def masked_mse(
     h: Float[Tensor, "batch seq dim"],
     t: Float[Tensor, "batch tokens dim"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,19 @@ class Trainer:
         if choose_strategy(self.settings) != "ddp":
             raise ConfigError(f"inner relearning {NEEDS_DDP}")
         return world_size() / self.settings.accumulate
+
+    def stage(self, name: str, **changes: Any) -> Trainer:
+        """A trainer for a stage before the training itself, which the log does not show.
+
+        It keeps its state in a subfolder, so that a resumed run does not repeat the stage.
+
+        Args:
+            name: Name of the subfolder.
+            **changes: Settings in which the stage differs.
+        """
+        folder = None if self.folder is None else self.folder / name
+        settings = replace(self.settings, **changes)
+        return replace(self, settings=settings, folder=folder, log=None, progress=None)
 
     def draw(self, samples: Sequence[Sample], step: int, stream: int = 0) -> list[Sample]:
         """The samples of a batch.

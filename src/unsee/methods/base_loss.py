@@ -54,8 +54,7 @@ class WithForgetLoss(Method):
             retain: A batch of samples to keep.
             teacher: The frozen start model.
         """
-        weights = {"w_forget": self.w_forget, "w_retain": self.w_retain}
-        method = NPO(beta=self.beta, **weights)
+        method: Method = NPO(beta=self.beta, w_forget=self.w_forget, w_retain=self.w_retain)
         if self.forget_loss == "grad_diff":
-            return GradDiff(cap=self.cap, **weights).loss(student, forget, retain, teacher)
+            method = GradDiff(w_forget=self.w_forget, w_retain=self.w_retain, cap=self.cap)
         return method.loss(student, forget, retain, teacher)

@@ -13,6 +13,8 @@ from pydantic import Field
 from unsee.attacks import Chain
 from unsee.benchmarks import Rules
 from unsee.errors import ConfigError
+from unsee.evaluation.equivalence import MARGIN
+from unsee.evaluation.headroom import MIN_HEADROOM
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
 from unsee.recipes.components import attack_entries, chain_text, collect_chains
@@ -59,6 +61,11 @@ class EvaluationOptions:
             there is room for the longest true answer.
         rules: "own" scores the answers as the metrics do by default, and not as the published
             scripts of the benchmark do ("published", the default).
+        equivalence_margin: Difference, 0..1, below which a score before any attack counts as equal
+            to the visual-retain reference's.
+        attack_margin: The same for scores under attack.
+        min_headroom: Score of the target model above the reference's (else above chance) from which
+            scores of forgetting mean something, 0..1.
         load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -77,6 +84,9 @@ class EvaluationOptions:
     patch: Path | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     rules: Rules | None = None
+    equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
+    attack_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
+    min_headroom: Annotated[float, Field(ge=0, le=1)] = MIN_HEADROOM
     load_in: LoadIn | None = None
     # A run may be finished on another machine.
     trust_remote_code: bool = field(default=False, compare=False)

@@ -10,7 +10,9 @@ from typing import Any
 from unsee.artifacts.model_card import Kind
 from unsee.attacks import AttackerData, Chain
 from unsee.benchmarks import Scoring
+from unsee.evaluation.equivalence import MARGIN
 from unsee.evaluation.evaluate import DEFAULT_METRICS
+from unsee.evaluation.headroom import MIN_HEADROOM
 from unsee.evaluation.lm_eval import LmEvalSuite
 from unsee.methods import Method
 from unsee.models.checkpoint import read_config, resolve
@@ -56,6 +58,11 @@ class Job:
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
+        equivalence_margin: Difference, 0..1, below which a score before any attack counts as equal
+            to the visual-retain reference's.
+        attack_margin: The same for scores under attack.
+        min_headroom: Score of the target model above the reference's (else above chance) from which
+            scores of forgetting mean something, 0..1.
         load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
             trained; None leaves them as they are.
     """
@@ -86,6 +93,9 @@ class Job:
     visual_only: bool = False
     trust_remote_code: bool = False
     device: Device = "auto"
+    equivalence_margin: float = MARGIN
+    attack_margin: float = MARGIN
+    min_headroom: float = MIN_HEADROOM
     load_in: LoadIn | None = None
 
     @property

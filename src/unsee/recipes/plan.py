@@ -181,6 +181,9 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
         "names": recipe.names,
         "trust_remote_code": recipe.trust_remote_code,
         "device": recipe.device,
+        "equivalence_margin": recipe.equivalence_margin,
+        "attack_margin": recipe.attack_margin,
+        "min_headroom": recipe.min_headroom,
         **({"max_new_tokens": recipe.max_new_tokens} if recipe.max_new_tokens else {}),
     }
 

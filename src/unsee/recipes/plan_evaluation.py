@@ -68,6 +68,9 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         **defaults,
         trust_remote_code=request.trust_remote_code,
         device=request.device,
+        equivalence_margin=request.equivalence_margin,
+        attack_margin=request.attack_margin,
+        min_headroom=request.min_headroom,
         load_in=request.load_in,
     )
 

@@ -14,6 +14,8 @@ from pydantic import BeforeValidator, Field
 from unsee.attacks import Chain
 from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK, Rules
 from unsee.errors import ConfigError
+from unsee.evaluation.equivalence import MARGIN
+from unsee.evaluation.headroom import MIN_HEADROOM
 from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
 from unsee.recipes.components import attack_entries, collect_chains, collect_method
@@ -30,6 +32,19 @@ from unsee.training.settings import TrainingSettings
 DEMO_ATTACKS = (
     *({"share": share, "modules": "visual", "steps": 20} for share in (0.1, 0.2, 0.5, 1.0)),
     *({"share": share, "modules": "all", "steps": 20} for share in (0.2, 1.0)),
+)
+
+
+# Options that recipes of earlier versions do not have.
+LATER_OPTIONS = frozenset(
+    {
+        "max_new_tokens",
+        "rules",
+        "equivalence_margin",
+        "attack_margin",
+        "min_headroom",
+        "visual_refit",
+    }
 )
 
 
@@ -60,6 +75,11 @@ class RunOptions:
             there is room for the longest true answer.
         rules: "own" scores the answers as the metrics do by default, and not as the published
             scripts of the benchmark do ("published", the default).
+        equivalence_margin: Difference, 0..1, below which a score before any attack counts as equal
+            to the visual-retain reference's.
+        attack_margin: The same for scores under attack.
+        min_headroom: Score of the target model above the reference's (else above chance) from which
+            scores of forgetting mean something, 0..1.
         seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -82,6 +102,9 @@ class RunOptions:
     names: bool = False
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     rules: Rules | None = None
+    equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
+    attack_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
+    min_headroom: Annotated[float, Field(ge=0, le=1)] = MIN_HEADROOM
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"
@@ -142,10 +165,10 @@ class Recipe(RunOptions):
         kinds = (RunOptions, type(self.method), TrainingSettings)
         first = {new: old for kind in kinds for old, new in getattr(kind, "aliases", {}).items()}
         values = self.values()
-        # Later options leave the identity of recipes without them as it was.
-        for later in ("max_new_tokens", "rules"):
-            if values[later] is None:
-                del values[later]
+        # A later option leaves the identity of recipes without it as it was.
+        for option in fields(RunOptions):
+            if option.name in LATER_OPTIONS and values[option.name] == option.default:
+                del values[option.name]
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}
         return _yaml(values)

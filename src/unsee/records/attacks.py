@@ -21,6 +21,12 @@ class CurvePoint(RecordPart):
         default=None,
         description="Score on `retain_measure` of the attack, 0..1; null for the references.",
     )
+    by_person: dict[Text, Number] = Field(default={}, description="Mean score by person, 0..1.")
+    resolution: Number = Field(
+        default=None,
+        description="Smallest step of a person's score: 1 over their number of questions where "
+        "answers are right or wrong, else 0.",
+    )
 
 
 class RelearningOutcome(RecordPart):
@@ -53,6 +59,17 @@ class RelearningOutcome(RecordPart):
         "model's, -1..1; 0 is as hard to relearn as for a model that never saw the people; null "
         "without a reference.",
     )
+    unsigned_area_to_reference: Number = Field(
+        default=None,
+        description="Mean over the steps of the absolute difference, 0..1: early weakness does not "
+        "cancel late strength; null without a reference.",
+    )
+    worst_gap: Number = Field(
+        default=None,
+        description="The difference to the reference at the checkpoint where it is largest in "
+        "absolute value, -1..1; null without a reference.",
+    )
+    worst_step: Int | None = Field(default=None, description="Step of `worst_gap`.")
     steps_to_half_recovery: Number = Field(
         default=None,
         description="Step, interpolated between checkpoints, at which the unlearned model reaches "
@@ -88,6 +105,14 @@ class AnswerComparison(RecordPart):
     n: Int | None = Field(default=None, description="Number of questions.")
     variants: dict[Text, Number] = Field(
         default={}, description="`after` by variant of the attack, such as flip or role_play."
+    )
+    by_person: dict[Text, Number] = Field(
+        default={}, description="Mean score by person, 0..1 after the attack."
+    )
+    resolution: Number = Field(
+        default=None,
+        description="Smallest step of a person's score: 1 over their number of questions where "
+        "answers are right or wrong, else 0.",
     )
 
 

@@ -33,6 +33,7 @@ from unsee.records.attacks import (
     Reading,
     RelearningOutcome,
 )
+from unsee.records.judgements import EquivalenceTest, LearnedCheck
 from unsee.records.part import (
     Bool,
     Int,
@@ -57,12 +58,14 @@ __all__ = [
     "Choice",
     "Cost",
     "CurvePoint",
+    "EquivalenceTest",
     "FinetuneRecord",
     "FinetunedModel",
     "GalleryEntry",
     "Guarantees",
     "Harness",
     "HarnessTask",
+    "LearnedCheck",
     "Measure",
     "Measures",
     "MethodRecord",
@@ -425,6 +428,19 @@ class Summary(RecordPart):
         default={},
         description="Broken answers, by model (unlearned, target, reference, retain_only) and "
         "split/modality; absent if there were none.",
+    )
+    learned: LearnedCheck | None = Field(
+        default=None,
+        description="Whether the target model knew enough for scores of forgetting to mean "
+        "something; null if it was not asked.",
+    )
+    equivalence: tuple[EquivalenceTest, ...] | None = Field(
+        default=None,
+        description="Tests of every measure against the visual-retain reference's, before attack "
+        "and at the worst point of every attack; null without that reference.",
+    )
+    not_attacked: tuple[Text, ...] | None = Field(
+        default=None, description="Registered attacks that were not run; null if none was."
     )
     guarantees: Guarantees | None = Field(
         default=None, description="What was checked about the unlearned model."

@@ -12,8 +12,11 @@ from typing import Literal
 from unsee.benchmarks import BENCHMARKS
 from unsee.records.schema import (
     AnswerFaults,
+    AttackedModel,
+    Attacks,
     BenchmarkRecord,
     Guarantees,
+    LearnedCheck,
     Measure,
     Measures,
     RelearningOutcome,
@@ -56,6 +59,8 @@ PLACES = {
 }
 # The label if the target model did not know what was to be forgotten.
 NOTHING = "Nothing to forget"
+# The label if it knew too little of it for scores of forgetting to mean anything.
+NOT_LEARNED = "Not learned"
 # What a benchmark counts, singular and plural; the plural is its key in the record.
 KINDS = (("person", "people"), ("concept", "concepts"), ("category", "categories"))
 MODULES = {
@@ -160,11 +165,28 @@ def forgetting(summary: Summary) -> Finding:
         knew = "nothing" if alone else "no more than one that never saw them"
         clause += f", but before it knew {knew}, so there was nothing to forget"
         return Finding("unknown", NOTHING, clause)
+    if summary.learned is not None and not summary.learned.enough:
+        return Finding("unknown", NOT_LEARNED, f"{clause}, but {too_little(summary.learned)}")
     compared = _compared(clause, before, after, reference)
     others = renamed(summary, key.rpartition("/")[0])
     if others and compared.label in ("Forgotten", "Overshot"):
         return Finding("bad", "Renamed", f"{clause}, but it {others}")
     return compared
+
+
+def too_little(check: LearnedCheck) -> str:
+    """A clause that says that the target model knew too little to judge what it forgot."""
+    who = "guessing" if check.floor_of == "chance" else "a model that never saw them"
+    return (
+        f"before it was only {points(check.headroom or 0.0)} above {who} (needed: "
+        f"{100 * check.required:.0f}), so scores of forgetting mean nothing"
+    )
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: "12 points", "1 point"."""
+    number = f"{100 * difference:.0f}"
+    return f"{number} point" if number in ("1", "-1") else f"{number} points"
 
 
 def broken(summary: Summary, prefix: str) -> str:
@@ -378,7 +400,9 @@ def relearning(summary: Summary) -> Finding:
     area = attack.area_to_reference
     if area is None:
         reached = "" if peak is None else f", gets it to {percent(peak)}"
-        return Finding("unknown", "No reference", f"{budget}{reached}, with no reference beside")
+        clause = f"{budget}{reached}, with no reference beside"
+        level, label = recovered(attack)
+        return Finding(level, label, clause)
     if area > FASTER and _clearly_above(attack):
         clause = f"{budget}, brings them back faster than in a model that never saw them"
         clause += "" if peak is None else f" (up to {percent(peak)})"
@@ -388,6 +412,48 @@ def relearning(summary: Summary) -> Finding:
         "Like the reference",
         "relearning brings them back no faster than in a model that never saw them",
     )
+
+
+def recovered(attack: RelearningOutcome) -> tuple[Level, str]:
+    """Level and label of an attack without a reference beside, such as "Recoverable: 0 to 90 %".
+
+    What a model that never saw the people would learn in as many steps is not known then.
+    """
+    scored = [(p.step, p.value) for p in attack.curve("unlearned") if p.value is not None]
+    if not scored:
+        return "unknown", "No reference"
+    start = scored[0][1]
+    step, peak = max(scored, key=lambda point: (point[1], -point[0]))
+    took = step if peak > start else scored[-1][0]
+    way = f"{percent(start).removesuffix(' %')} to {percent(peak)} in {took} "
+    way += "step" if took == 1 else "steps"
+    if peak - start <= TOLERANCE + 1e-9:
+        return "unknown", f"Not recovered: {way}"
+    return "bad", f"Recoverable: {way}"
+
+
+def recovered_answers(summary: Summary) -> Finding | None:
+    """The finding on attacks that ask questions without a reference; None if none brings more back.
+
+    Args:
+        summary: The record.
+    """
+    gains: list[tuple[float, str, float, float]] = []
+    for name, outcomes in (summary.attacks or Attacks()).others.items():
+        for outcome in outcomes:
+            model = outcome.models.get("unlearned", AttackedModel())
+            forget = model.answers.forget if model.answers is not None else None
+            if "reference" in outcome.models or forget is None:
+                continue
+            if forget.before is not None and forget.after is not None:
+                gain = forget.after - forget.before
+                gains.append((gain, name, forget.before, forget.after))
+    gain, name, before, after = max(gains, default=(0.0, "", 0.0, 0.0))
+    if gain <= TOLERANCE + 1e-9:
+        return None
+    way = f"{percent(before).removesuffix(' %')} to {percent(after)} by {name}"
+    clause = f"{name} gets it to {percent(after)}, with no reference beside"
+    return Finding("bad", f"Recoverable: {way}", clause)
 
 
 def _clearly_above(attack: RelearningOutcome) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from unsee.records.schema import Summary
 from unsee.report import findings
+from unsee.report.equivalence import equivalence, worst_relearning
 from unsee.report.findings import Finding, Level
 
 
@@ -20,6 +21,7 @@ class Verdict:
     text: Finding
     relearning: Finding
     unscored: str = ""
+    equivalence: Finding | None = None
 
     @property
     def body(self) -> str:
@@ -29,7 +31,9 @@ class Verdict:
         both = [part for part in (kept, text) if part.clause]
         glue = " and " if len({part.level in ("warn", "bad") for part in both}) == 1 else ", but "
         rest = glue.join(part.clause for part in both)
-        said = "; ".join(part for part in (first, rest, self.relearning.clause) if part) + "."
+        # The tests rest on every attack, and take the place of what is said of relearning alone.
+        attacked = self.equivalence or self.relearning
+        said = "; ".join(part for part in (first, rest, attacked.clause) if part) + "."
         return f"{said} {self.unscored}".rstrip()
 
     @property
@@ -52,24 +56,61 @@ def verdict(summary: Summary) -> str:
     return judge(summary).sentence
 
 
+# Labels of what was forgotten that bar a judgement by the tests.
+BARRED = ("Broken", "Renamed", findings.NOTHING, findings.NOT_LEARNED)
+
+# Labels where nothing says what a model that never saw the people would answer.
+UNCOMPARED = ("No reference", "Measured", "Attacked", "Not measured")
+
+
 def judge(summary: Summary) -> Verdict:
     """The findings of a record."""
     forgetting = findings.forgetting(summary)
     utility = findings.utility(summary)
     text = findings.text(summary)
     relearning = findings.relearning(summary)
-    if forgetting.label == findings.NOTHING and relearning.level != "unknown":
+    barred = forgetting.label in BARRED
+    tested = None if barred else equivalence(summary)
+    if tested is not None:
+        alone = worst_relearning(summary)
+        relearning = relearning if alone is None else alone
+    if not barred and tested is None:
+        answered = findings.recovered_answers(summary)
+        if answered is not None and relearning.level == "unknown":
+            relearning = answered
+    unknown = forgetting.label in (findings.NOTHING, findings.NOT_LEARNED)
+    if unknown and relearning.label != "Not attacked":
         relearning = Finding("unknown", "Nothing to bring back")
-    headline, level = forgetting.label, forgetting.level
-    if summary.kind == "audit" and relearning.level != "unknown":
-        headline, level = relearning.label, relearning.level
-    elif level == "good":
-        flaws = [
-            "at a cost" if "bad" in (utility.level, text.level) else "",
-            "easily relearned" if relearning.level == "bad" else "",
-        ]
-        named = " and ".join(flaw for flaw in flaws if flaw)
-        headline = f"{headline}, but {named}" if named else headline
-        level = "warn" if named or "warn" in (utility.level, text.level) else "good"
+    headline, level = _headline(summary, forgetting, utility, text, relearning, tested)
     unscored = findings.unscored(summary)
-    return Verdict(headline, level, forgetting, utility, text, relearning, unscored)
+    return Verdict(headline, level, forgetting, utility, text, relearning, unscored, tested)
+
+
+def _headline(
+    summary: Summary,
+    forgetting: Finding,
+    utility: Finding,
+    text: Finding,
+    relearning: Finding,
+    tested: Finding | None,
+) -> tuple[str, Level]:
+    """The words before the sentence, and their level."""
+    cost = "at a cost" if "bad" in (utility.level, text.level) else ""
+    if tested is not None:
+        headline, level, flaws = tested.label, tested.level, [cost]
+        flaws = flaws if level == "good" else []
+    elif forgetting.label in BARRED:
+        return forgetting.label, forgetting.level
+    elif relearning.level != "unknown" and (
+        summary.kind == "audit"
+        or (forgetting.label in UNCOMPARED and relearning.label.startswith("Recoverable"))
+    ):
+        return relearning.label, relearning.level
+    else:
+        headline, level = forgetting.label, forgetting.level
+        flaws = [cost, "easily relearned" if relearning.level == "bad" else ""]
+        flaws = flaws if level == "good" else []
+    named = " and ".join(flaw for flaw in flaws if flaw)
+    if level == "good":
+        level = "warn" if named or "warn" in (utility.level, text.level) else "good"
+    return f"{headline}, but {named}" if named else headline, level

@@ -14,6 +14,7 @@ from unsee.attacks import VARIANT, AttackerData, Chain, Subject, label, required
 from unsee.data.selection import evenly_spaced
 from unsee.errors import DataError
 from unsee.evaluation.bootstrap import estimate
+from unsee.evaluation.equivalence import person_scores
 from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import normalize_answer
 from unsee.models.vlm import VLM
@@ -224,7 +225,9 @@ def _compare(
         return None
     asked = [originals[question] for question in by_question]
     means = [sum(scores) / len(scores) for scores in by_question.values()]
-    share = estimate(means, [answer.concept for answer in asked], "lower")
+    concepts = [answer.concept for answer in asked]
+    share = estimate(means, concepts, "lower")
+    people = person_scores(means, concepts)
     return AnswerComparison(
         before=sum(answer.score or 0.0 for answer in asked) / len(asked),
         after=share.value,
@@ -233,6 +236,8 @@ def _compare(
         any=sum(max(scores) for scores in by_question.values()) / len(by_question),
         n=len(by_question),
         variants={name: sum(scores) / len(scores) for name, scores in by_variant.items()},
+        by_person=dict(people.by_person),
+        resolution=people.resolution,
     )
 
 

@@ -22,7 +22,8 @@ from unsee.records.provenance import provenance
 # another form: samples and models by their content, attacks with the name of each result.
 _NOT_IN_KEY = frozenset(
     "kind command recipe model patch method settings save names benchmark suite data "
-    "non_members splits references device attacks".split()
+    "non_members splits references device attacks equivalence_margin attack_margin "
+    "min_headroom".split()
 )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.selection import evenly_spaced
+from unsee.evaluation.equivalence import measured_people, unsigned_gaps
 from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
@@ -21,7 +23,7 @@ from unsee.types import Sample
 MAX_RETAIN_QUESTIONS = 180
 
 CURVE = TypeAdapter(tuple[CurvePoint, ...])
-SCORE = TypeAdapter(dict[str, float | None])
+SCORE = TypeAdapter(dict[str, float | dict[str, float] | None])
 
 
 def relearning_curves(
@@ -69,7 +71,7 @@ def relearning_curves(
         asked = {n: s for n, s in questions.items() if name == "unlearned" or n == HELD_OUT[0]}
         load = models[name]
 
-        def score(vlm: VLM) -> dict[str, float | None]:
+        def score(vlm: VLM) -> dict[str, Any]:
             return _score(vlm, asked, scoring)
 
         # Every budget starts from the same model, which is scored once.
@@ -82,35 +84,56 @@ def relearning_curves(
             attack,
         )
 
-    return tuple(
-        attack.outcome(
-            {name: curve(index, attack, name) for name in models},
-            target_score,
-            measure,
-            retain_measure,
-        ).model_copy(
-            update={"max_new_tokens": {name: scoring[name].max_new_tokens for name in questions}}
-        )
-        for index, attack in enumerate(attacks)
-    )
+    limits = {name: scoring[name].max_new_tokens for name in questions}
+
+    def outcome(index: int, attack: Relearn) -> RelearningOutcome:
+        curves = {name: curve(index, attack, name) for name in models}
+        result = attack.outcome(curves, target_score, measure, retain_measure)
+        return result.model_copy(update={"max_new_tokens": limits, **unsigned_fields(curves)})
+
+    return tuple(outcome(index, attack) for index, attack in enumerate(attacks))
 
 
 def _score(
     vlm: VLM, splits: Mapping[str, Sequence[Sample]], scoring: Mapping[str, Scoring]
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Returns a checkpoint's scores, named as the fields of `CurvePoint`."""
     estimates = {}
+    by_person: dict[str, Any] = {}
     for name, samples in splits.items():
         metric = scoring[name].metric
-        measures = evaluate(
+        evaluation = evaluate(
             vlm,
             {name: samples},
             metrics=[metric],
             max_new_tokens=scoring[name].max_new_tokens,
             rules=scoring[name].rules,
-        ).measures
-        estimates[name] = measures.get(f"{name}/vqa/{metric}")
+        )
+        key = f"{name}/vqa/{metric}"
+        estimates[name] = evaluation.measures.get(key)
+        people = measured_people(evaluation.rows, [metric]).get(key)
+        if name == HELD_OUT[0] and people is not None and people.by_person:
+            by_person = {"by_person": people.by_person, "resolution": people.resolution}
     forget, retain = (estimates.get(name) for name in HELD_OUT)
     # A metric that applies to none of the questions has measured nothing.
     score = {end: getattr(forget, end, None) for end in ("value", "low", "high")}
-    return {**score, "retain": getattr(retain, "value", None)}
+    return {**score, "retain": getattr(retain, "value", None), **by_person}
+
+
+def unsigned_fields(curves: Mapping[str, Sequence[CurvePoint]]) -> dict[str, float | int]:
+    """Returns the fields of `RelearningOutcome` about unsigned gaps; {} without a reference.
+
+    Args:
+        curves: The points by model.
+    """
+    reference = {point.step: point.value for point in curves.get("reference", ())}
+    gaps = {
+        point.step: point.value - other
+        for point in curves.get("unlearned", ())
+        if point.value is not None and (other := reference.get(point.step)) is not None
+    }
+    result = unsigned_gaps(sorted(gaps), [gaps[step] for step in sorted(gaps)])
+    if result is None:
+        return {}
+    area, (step, gap) = result
+    return {"unsigned_area_to_reference": area, "worst_gap": gap, "worst_step": step}

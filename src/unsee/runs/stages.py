@@ -54,7 +54,9 @@ from unsee.records.schema import (
     Summary,
 )
 from unsee.runs.attack_outcomes import attack_outcomes
+from unsee.runs.equivalence_tests import equivalence_tests, not_attacked
 from unsee.runs.gallery import gallery
+from unsee.runs.headroom import learned_check
 from unsee.runs.relearning_curves import relearning_curves
 from unsee.runs.stage_cache import StageCache
 from unsee.training.distributed import DistributedContext
@@ -408,6 +410,13 @@ def summarize(
         provenance=environment,
         artifacts=saved.model_copy(update={"report": REPORT}),
     )
+    judged: dict[str, Any] = {
+        "learned": learned_check(job, summary),
+        "equivalence": equivalence_tests(job, rows, attacks),
+        "not_attacked": not_attacked(job.attacks) if attacks is not None else None,
+    }
+    judged = {name: value for name, value in judged.items() if value is not None}
+    summary = summary.model_copy(update=judged)
     return summary.model_copy(update={"verdict": report.verdict(summary)})
 
 

@@ -192,10 +192,7 @@ def equivalence(
     exact = 1 - LEVEL ** (resolution / count)
     half = max(float(t.ppf(1 - LEVEL, count - 1)) * error, exact)
     gap = margin - abs(mean)
-    if error > 0:
-        p = float(t.sf(gap / error, count - 1))
-    else:
-        p = 0.0 if gap > 0 else 1.0
+    p = float(t.sf(gap / error, count - 1)) if error > 0 else float(gap <= 0)
     if resolution and gap > 0:
         p = max(p, (1 - gap) ** (count / resolution))
     outcome = decide(mean - half, mean + half, margin)

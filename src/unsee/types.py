@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from unsee.errors import ModelError, shorten
-from unsee.pixels import decode, has_several_frames
+from unsee.pixels import decode, has_several_frames, picture_size
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -75,6 +75,11 @@ class Picture:
     def thumbnail(self) -> bytes:
         """The picture in 16 x 16 RGB pixels: nearly the same after resizing or lossy encoding."""
         return _thumbnail(self.open())
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture in pixels; only its header is read."""
+        return picture_size(self.source, self.path, self.data)
 
     @cached_property
     def has_several_frames(self) -> bool:

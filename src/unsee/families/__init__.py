@@ -145,6 +145,25 @@ class Family:
         """Runs only the visual part, on inputs from `collate_pictures`."""
         model.get_image_features(**inputs)
 
+    @torch.no_grad()
+    def count_features(self, model: Any, inputs: dict[str, Tensor]) -> int | None:
+        """The number of image tokens that the LLM gets for pictures.
+
+        None if pictures do not take the place of tokens.
+
+        Args:
+            model: The Hugging Face model.
+            inputs: From `collate_pictures`.
+        """
+        outputs: list[Tensor] = []
+        projector = model.get_submodule(self.visual_layers(model)["projector"])
+        handle = projector.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+        try:
+            self.visual_forward(model, inputs)
+        finally:
+            handle.remove()
+        return sum(output.flatten(0, -2).shape[0] for output in outputs)
+
     def placeholder(self, processor: Any) -> str | None:
         """The text that stands for a picture; None is the image token that config.json names."""
         return None

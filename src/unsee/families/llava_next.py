@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
 
 from unsee.families import FAMILIES
 from unsee.families.llava import Llava
@@ -24,6 +26,14 @@ def tiles(inputs: dict[str, Tensor]) -> list[int]:
     return [int(n) for n in (pixels.flatten(2) != 0).any(-1).sum(-1)]
 
 
+@torch.no_grad()
+def count_packed(model: Any, inputs: dict[str, Tensor]) -> int:
+    """The number of image tokens: tiles without padding, with a token at the end of each row."""
+    features = model.get_image_features(**inputs)
+    packed = getattr(features, "pooler_output", features)
+    return sum(len(tokens) for tokens in packed)
+
+
 @FAMILIES.register("llava_next", source="https://llava-vl.github.io/blog/2024-01-30-llava-next")
 class LlavaNext(Llava):
     """LLaVA-NeXT (`LlavaNextForConditionalGeneration`): LLaVA 1.5 with a tile grid."""
@@ -32,6 +42,10 @@ class LlavaNext(Llava):
     parts: ClassVar[Parts] = PARTS
     aligned: ClassVar[bool] = False
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+
+    def count_features(self, model: Any, inputs: dict[str, Tensor]) -> int | None:
+        """See `Family.count_features`."""
+        return count_packed(model, inputs)
 
     def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
         """The number of tiles of each picture."""
@@ -50,6 +64,10 @@ class LlavaOnevision(Llava):
     aligned: ClassVar[bool] = False
     nests_images: ClassVar[bool] = True
     visual_names: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
+
+    def count_features(self, model: Any, inputs: dict[str, Tensor]) -> int | None:
+        """See `Family.count_features`."""
+        return count_packed(model, inputs)
 
     def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
         """The number of tiles of each picture."""

@@ -48,6 +48,10 @@ class Mllama(Llava):
         """No layers: all outputs are used."""
         return []
 
+    def count_features(self, model: Any, inputs: dict[str, Tensor]) -> int | None:
+        """None: the LLM attends to pictures, which take the place of no token."""
+        return None
+
     def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
         """Runs encoder and projector; the model has no `get_image_features`."""
         hidden = model.model.vision_model(**inputs).last_hidden_state

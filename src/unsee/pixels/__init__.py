@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from unsee.errors import DataError, first_line, shorten
 
@@ -126,6 +126,23 @@ def decode(source: str, path: Path | None, data: bytes | None) -> Image.Image:
                 "Save it with 8 bits a channel"
             )
         return rgb
+
+
+def picture_size(source: str, path: Path | None, data: bytes | None) -> tuple[int, int]:
+    """Returns width and height in pixels, rotated as the EXIF tag says; only the header is read.
+
+    Args:
+        source: The name of the picture in errors.
+        path: Its file, or None if `data` is given.
+        data: Its bytes, or None if `path` is given.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+    with _opened(source, path, data) as image:
+        width, height = image.size
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+        return (height, width) if sideways else (width, height)
 
 
 def has_several_frames(source: str, path: Path | None, data: bytes | None) -> bool:

@@ -21,6 +21,7 @@ from unsee.errors import RunError, UnseeError
 from unsee.files import read_text, remove, write_atomically
 from unsee.losses import IGNORE, nll
 from unsee.models.devices import pick_device
+from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.plan_finetune import FinetuneJob
@@ -162,6 +163,7 @@ def _train(
         dtype=recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype),
         device=recipe.device,
     )
+    check_inputs(vlm, samples)
     start = vlm.hash()
     settings = recipe.settings(len(samples))
     stage = bar.stage(f"training {role.replace('_', '-')}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from unsee.attacks import AttackerData, Chain, label, required_data
 from unsee.errors import ConfigError, DataError, require_extra
 from unsee.metrics import select_metrics
+from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
@@ -98,10 +99,13 @@ def check_model(job: Job, vlm: VLM) -> None:
     """Refuses a loaded model that the job cannot evaluate, train or attack.
 
     Raises:
-        UnseeError: If a task of lm-evaluation-harness cannot ask it, or it is quantized and must be
-            trained.
+        UnseeError: If a task of lm-evaluation-harness cannot ask it, it is quantized and must be
+            trained, or its processor refuses a sample.
     """
     if job.suite is not None:
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
+    data = job.data
+    groups = (data.forget, data.retain, data.text_only, job.non_members, *job.splits.values())
+    check_inputs(vlm, (sample for group in groups for sample in group), data.strangers)

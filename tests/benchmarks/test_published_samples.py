@@ -133,6 +133,7 @@ def test_fiubench_names_pictures_that_cannot_be_read(copied: dict[str, Path]) ->
 
     with zipfile.ZipFile(folder / "SFHQ.zip", "w") as file:
         file.writestr("SFHQ/1.png", png(1))
+    (folder / "gone.zip").symlink_to(folder / "nowhere.zip")
     assert "row 1: field 'image_path' is no picture: ./dataset/SFHQ/0.png: no such" in message()
     assert "zip file there (SFHQ.zip)" in message()
     with zipfile.ZipFile(folder / "SFHQ.zip", "w") as file:
@@ -155,6 +156,12 @@ def test_json_lines_name_the_bad_line(copied: dict[str, Path]) -> None:
     rows = read_lines(path)
     path.write_text(json.dumps(rows))
     assert len(open_benchmark(copied, "fiubench").load("forget")) == 8
+    split = copied["fiubench"] / "split.json"
+    known = split.read_text()
+    split.write_text(json.dumps({name: ["u0"] for name in ("forget5", "retain15")}))
+    path.write_text(json.dumps(rows[0]))
+    assert len(open_benchmark(copied, "fiubench").load("forget")) == 4
+    split.write_text(known)
     # A line separator of Unicode inside of a text ends no line.
     rows[1]["caption"] = "a\u2028b"
     path.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")

@@ -142,7 +142,8 @@ class Record:
         for path in (folder / name, folder.parent / name, *(folder / e for e in endings)):
             if os.path.exists(path) and not path.is_dir():
                 return Picture.from_path(path)
-        stats = ((path, path.stat()) for path in sorted(folder.glob("*.zip")))
+        zipped = sorted(path for path in folder.glob("*.zip") if path.exists())
+        stats = ((path, path.stat()) for path in zipped)
         archives = [_archive(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]
         for archive in archives:
             try:
@@ -272,6 +273,9 @@ class Files:
             DataError: If the file is missing or broken, or holds something else.
         """
         path, content = self.json(name)
+        if isinstance(content, dict):
+            # A file with an object a line, of which there is one.
+            content = [content]
         if not isinstance(content, list):
             raise DataError(
                 f"{path}: is a JSON {type(content).__name__}; it must be a list. Download it again."

@@ -87,6 +87,28 @@ def test_verify_detects_a_language_change(tiny_folder: Path, tmp_path: Path) -> 
     assert found.text_differing > 0
 
 
+def test_unmet_names_each_requirement_that_does_not_hold(tiny_folder: Path, tmp_path: Path) -> None:
+    visual, language = VLM.load(tiny_folder), VLM.load(tiny_folder)
+    visual.save(tmp_path / "same")
+    add(visual, PROJECTOR, 0.5)
+    visual.save(tmp_path / "visual")
+    add(language, LANGUAGE, 0.5)
+    language.save(tmp_path / "language")
+    before = tmp_path / "same"
+    assert verify(before, before, probes=4).unmet(["all"]) == {}
+    assert verify(before, tmp_path / "visual", probes=4).unmet(["all"]) == {}
+    changed = verify(before, tmp_path / "language", probes=4)
+    assert changed.unmet([]) == {}
+    assert set(changed.unmet(["all"])) == {"text", "language", "visual"}
+    assert "of 4 texts differ" in changed.unmet(["text"])["text"]
+    unread = verify(before, tmp_path / "language", probes=0)
+    assert "not compared" in unread.unmet(["text"])["text"]
+    (tmp_path / "visual" / "notes.json").write_text("{}")
+    assert set(verify(before, tmp_path / "visual", probes=0).unmet(["files", "visual"])) == {
+        "files"
+    }
+
+
 def test_verify_without_probes_claims_nothing_about_text(tiny_folder: Path) -> None:
     found = verify(tiny_folder, tiny_folder, probes=0)
     assert found.text_identical is None

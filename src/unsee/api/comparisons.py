@@ -7,9 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from unsee.api.inputs import Location, command_line, source_of
+from unsee.api.inputs import (
+    Location,
+    attack_list,
+    command_line,
+    folder_of,
+    listed,
+    location_text,
+    mapping,
+    one,
+    source_of,
+)
 from unsee.attacks import Attack, Chain
-from unsee.errors import ConfigError, UnknownNameError, require_extra
+from unsee.errors import ConfigError, UnknownNameError, quoted, require_extra
 from unsee.files import atomic_folder, require_empty
 from unsee.methods import METHODS
 from unsee.models.devices import Device
@@ -158,13 +168,14 @@ def compare(
         comparison = unsee.compare("vkd,npo", seeds=[0], trials=0, attacks=())
         comparison.frame().sort_values("distance")
     """
-    entries = methods if isinstance(methods, Mapping) else parse_methods(methods)
+    entries = _entries("methods", methods) if isinstance(methods, Mapping) else None
+    entries = entries or parse_methods(methods)  # type: ignore[arg-type]
     request = _request("Methods compared", entries, benchmark, seeds, trials, options)
-    listed = ",".join(" ".join((name, *_pairs(fields))) for name, fields in entries.values())
+    names = ",".join(" ".join((name, *_pairs(fields))) for name, fields in entries.values())
     command = options.get("command") or command_line(
-        "compare", {"methods": listed, "trials": str(trials), **_words(request, out)}
+        "compare", {"methods": names, "trials": str(trials), **_words(request, out)}
     )
-    return _compare(request, Path(out), jobs, command, options)
+    return _compare(request, folder_of(out), one("jobs", jobs, int, 1), command, options)
 
 
 def ablate(
@@ -202,15 +213,18 @@ def ablate(
     """
     from unsee.studies.ablation import variants as read_variants
 
+    one("method", method, str)
+    only = listed("only", only, str) if only is not None else None
     if isinstance(variants, Mapping):
-        entries = dict(variants)
+        entries = _entries("variants", variants)
     else:
-        entries = dict(read_variants(method, Path(variants) if variants is not None else None))
+        path = Path(location_text("variants", variants)) if variants is not None else None
+        entries = dict(read_variants(method, path))
     for name in only or ():
         if name not in entries:
             raise UnknownNameError(f"variant of {method}", name, entries)
     chosen = {name: entries[name] for name in only} if only else entries
-    folder = Path(out) if out is not None else Path("runs") / f"ablate-{method}"
+    folder = folder_of(out) if out is not None else Path("runs") / f"ablate-{method}"
     request = _request(f"Parts of {method}", chosen, benchmark, seeds, 0, options)
     words = {
         "variants": None if isinstance(variants, Mapping) else variants,
@@ -218,7 +232,7 @@ def ablate(
         **_words(request, folder),
     }
     command = options.get("command") or command_line("ablate", words, [method])
-    return _compare(request, folder, jobs, command, options)
+    return _compare(request, folder, one("jobs", jobs, int, 1), command, options)
 
 
 def meta_evaluate(
@@ -258,10 +272,13 @@ def meta_evaluate(
     from unsee.studies.ratings_page import TABLE, write
 
     names = [method for method, _ in parse_methods(methods).values()]
-    request = MetaEvaluationRequest(
-        benchmark, models, names, tuple(seeds), dict(options.get("fields", {}))
-    )
-    folder = Path(out)
+    one("benchmark", benchmark, str)
+    one("models", models, int, 1)
+    one("jobs", jobs, int, 1)
+    seeds = listed("seeds", seeds, int, 0)
+    fields = mapping("fields", options.get("fields", {}))
+    request = MetaEvaluationRequest(benchmark, models, names, tuple(seeds), fields)
+    folder = folder_of(out)
     table = Path(path) if (path := options.get("table")) is not None else folder / TABLE
     command = options.get("command") or command_line(
         "meta",
@@ -270,7 +287,7 @@ def meta_evaluate(
             "models": str(models),
             "methods": ",".join(names),
             "seeds": ",".join(map(str, seeds)),
-            "set": _pairs(options.get("fields", {})),
+            "set": _pairs(fields),
             "out": out,
         },
     )
@@ -294,15 +311,15 @@ def parse_methods(methods: str | Sequence[str]) -> dict[str, tuple[str, dict[str
     Raises:
         ConfigError: If no method is named, or one is unknown.
     """
-    listed = methods.split(",") if isinstance(methods, str) else methods
+    texts = methods.split(",") if isinstance(methods, str) else listed("methods", methods, str)
     entries: dict[str, tuple[str, dict[str, Any]]] = {}
-    for text in listed:
+    for text in texts:
         name, *pairs = text.split() or [""]
         for method in METHODS.names() if name == "all" else [name] if name else []:
             METHODS.get(method)
             entries[" ".join([method, *pairs])] = (method, parse_overrides(pairs))
     if not entries:
-        raise ConfigError(f"--methods {methods!r} names nothing. Separate values by commas.")
+        raise ConfigError(f"--methods {quoted(methods)} names nothing. Separate values by commas.")
     return entries
 
 
@@ -321,18 +338,42 @@ def _request(
     return studies.ComparisonRequest(
         title=title,
         entries=entries,
-        benchmark=(benchmark,) if isinstance(benchmark, str) else tuple(benchmark),
-        forget_ratios=tuple(str(ratio) for ratio in options.get("forget_ratio", ())),
-        seeds=tuple(seeds),
+        benchmark=tuple(listed("benchmark", benchmark, str)),
+        forget_ratios=tuple(str(ratio) for ratio in _ratios(options.get("forget_ratio", ()))),
+        seeds=tuple(listed("seeds", seeds, int, 0)),
         attacks=studies.ATTACKS
         if attacks is None
-        else tuple(attack_entry(attack) for attack in attacks),
-        trials=trials,
-        set=dict(options.get("fields", {})),
+        else tuple(attack_entry(attack) for attack in attack_list(attacks)),
+        trials=one("trials", trials, int, 0),
+        set=mapping("fields", options.get("fields", {})),
         model=source_of(model) if model is not None else None,
         reference=source_of(reference) if reference is not None else None,
         device=options.get("device", "auto"),
     )
+
+
+def _entries(argument: str, entries: object) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Methods with their fields, by the name of the row, as a caller gives them.
+
+    Raises:
+        ConfigError: If they are anything else.
+    """
+    checked = {}
+    for name, entry in mapping(argument, entries).items():
+        if not isinstance(entry, list | tuple) or len(entry) != 2:
+            raise ConfigError(
+                f"{argument}: '{name}' stands for {quoted(entry)}. Give (METHOD, FIELDS), such as "
+                "('vkd', {'robust': True})."
+            )
+        checked[name] = (one(argument, entry[0], str), mapping(argument, entry[1]))
+    if not checked:
+        raise ConfigError(f"{argument}: names nothing. Give at least one row.")
+    return checked
+
+
+def _ratios(ratios: object) -> list[str | int]:
+    items = ratios if isinstance(ratios, list | tuple) else [ratios]
+    return [item if isinstance(item, str) else one("forget_ratio", item, int) for item in items]
 
 
 def _words(request: ComparisonRequest, out: Location) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unsee.attacks import Attack, Chain
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, quoted
 from unsee.models.vlm import VLM
 from unsee.progress import Bar, ProgressCallback
 from unsee.recipes.components import attack_entry, build_chains, chain_text
@@ -18,7 +19,92 @@ from unsee.recipes.sources import shipped_checkpoint
 from unsee.recipes.specs import parse_spec
 
 Location = str | Path
+T = TypeVar("T")
 Progress = Bar | ProgressCallback | None
+
+
+def location_text(argument: str, value: object) -> str:
+    """A location as text.
+
+    Args:
+        argument: The name of the argument that it is.
+        value: Text or a path; anything else is refused.
+
+    Example:
+        >>> location_text("forget", Path("photos"))
+        'photos'
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if isinstance(text, str) and text and "\0" not in text:
+            return text
+    raise ConfigError(
+        f"{argument}={quoted(value)} is not allowed: give a path, a hub id or the name of a split "
+        f"as text, such as {argument}='DIR'."
+    )
+
+
+def folder_of(out: object) -> Path:
+    """The folder that is to be written.
+
+    Raises:
+        ConfigError: If it is neither text nor a path.
+    """
+    return Path(location_text("out", out))
+
+
+def listed(argument: str, values: object, kind: type[T], least: int | None = None) -> list[T]:
+    """The items of an argument that takes several.
+
+    Args:
+        argument: Its name.
+        values: The items, or one of them.
+        kind: The type of an item.
+        least: The smallest number that is allowed.
+
+    Example:
+        >>> listed("seeds", (0, 1), int, 0), listed("metrics", "accuracy", str)
+        ([0, 1], ['accuracy'])
+
+    Raises:
+        ConfigError: If it is no sequence, or an item is of another type or too small.
+    """
+    items = [values] if isinstance(values, kind) and not isinstance(values, bool) else values
+    if isinstance(items, list | tuple | range | set | frozenset):
+        return [one(argument, item, kind, least) for item in items]
+    raise ConfigError(
+        f"{argument}={quoted(values)} is not allowed: give a list, each of type {kind.__name__}."
+    )
+
+
+def one(argument: str, value: object, kind: type[T], least: int | None = None) -> T:
+    """The value of an argument of a plain type.
+
+    Raises:
+        ConfigError: If it is of another type or too small.
+    """
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits and (least is None or (isinstance(value, int) and value >= least)):
+        return value  # type: ignore[return-value]
+    allowed = kind.__name__ if least is None else f"a whole number of {least} or more"
+    raise ConfigError(f"{argument}={quoted(value)} is not allowed: give {allowed}.")
+
+
+def mapping(argument: str, value: object) -> dict[str, Any]:
+    """The value of an argument that is fields with values.
+
+    Raises:
+        ConfigError: If it is no mapping, or a key is no text.
+    """
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    raise ConfigError(
+        f"{argument}={quoted(value)} is not allowed: give fields with values, such as "
+        f"{argument}={{'lr': 1e-4}}."
+    )
 
 
 def named_splits(
@@ -38,9 +124,12 @@ def named_splits(
         ConfigError: If two have the same name.
     """
     if isinstance(data, Mapping):
-        return {name: str(path) for name, path in data.items()}
+        return {name: location_text(name, path) for name, path in mapping("data", data).items()}
     splits: dict[str, str] = {}
-    for location in [data] if isinstance(data, str | Path) else data:
+    if not isinstance(data, str | os.PathLike | list | tuple):
+        location_text("data", data)
+    for location in [data] if isinstance(data, str | os.PathLike) else data:
+        location_text("data", location)
         # The "=" of "?ratio=5" names no split: what stands before it is no name.
         name, separator, path = str(location).partition("=")
         if not separator or not re.fullmatch(r"[\w-]+", name):
@@ -67,9 +156,38 @@ def chains_of(
     Raises:
         ConfigError: If an attack or a field is unknown.
     """
-    listed = [attacks] if isinstance(attacks, str) else attacks
-    texts = [a if isinstance(a, str) else chain_text(a, complete=False) for a in listed]
-    return build_chains(texts, fields)
+    texts = []
+    for attack in attack_list(attacks):
+        if isinstance(attack, Mapping):
+            raise ConfigError(
+                f"attacks: {quoted(attack)} is not allowed here: give text as after --attack, such "
+                "as 'relearn?share=0.2', or attack objects."
+            )
+        texts.append(attack if isinstance(attack, str) else chain_text(attack, complete=False))
+    return build_chains(texts, mapping("fields", fields))
+
+
+def attack_list(attacks: object) -> list[str | Attack | Chain | Mapping[str, Any]]:
+    """The attacks of an argument that takes one or several.
+
+    Raises:
+        ConfigError: If it holds anything but text, attacks, chains of them and fields.
+    """
+    single = isinstance(attacks, str | Attack | Mapping)
+    items = [attacks] if single else attacks
+    if isinstance(items, list | tuple):
+        for item in items:
+            chain = item if isinstance(item, tuple) else ()
+            if not (chain and all(isinstance(part, Attack) for part in chain)) and not isinstance(
+                item, str | Attack | Mapping
+            ):
+                break
+        else:
+            return list(items)
+    raise ConfigError(
+        f"attacks={quoted(attacks)} is not allowed: give a list of text as after --attack, such as "
+        "'relearn?share=0.2', or of attack objects."
+    )
 
 
 def source_of(model: Location) -> str:
@@ -84,17 +202,15 @@ def source_of(model: Location) -> str:
             "can be repeated. Save it with vlm.save(FOLDER) and give the folder, or train it in "
             "memory with Method.unlearn(vlm, data, trainer)."
         )
-    source: str = shipped_checkpoint(str(model))
+    source: str = shipped_checkpoint(location_text("model", model))
     return source
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as a recipe holds them: locations as text, attacks as entries."""
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
-    if "attacks" in plain:
-        attacks = plain["attacks"]
-        listed = [attacks] if isinstance(attacks, str | Attack) else attacks
-        plain["attacks"] = [attack_entry(attack) for attack in listed]
+    if plain.get("attacks") is not None:
+        plain["attacks"] = [attack_entry(attack) for attack in attack_list(plain["attacks"])]
     return plain
 
 

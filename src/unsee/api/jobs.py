@@ -13,8 +13,13 @@ from unsee.api.inputs import (
     Progress,
     chains_of,
     command_line,
+    folder_of,
     given_sources,
+    listed,
+    location_text,
+    mapping,
     named_splits,
+    one,
     plain_settings,
     source_of,
 )
@@ -157,11 +162,11 @@ def unlearn(
     if isinstance(method, Method):
         # Only what differs from the defaults, which planning may replace to suit the data.
         name, settings = method.name, changed_fields(method) | settings
-    given = {"model": source_of(model), "forget": str(forget), "method": name}
+    given = {"model": source_of(model), "forget": location_text("forget", forget), "method": name}
     if retain is not None:
-        given["retain"] = str(retain)
+        given["retain"] = location_text("retain", retain)
     recipe = make_recipe(given, plain_settings(settings))
-    folder = Path(out) if out is not None else default_out("unlearn", recipe)
+    folder = folder_of(out) if out is not None else default_out("unlearn", recipe)
     return run_recipe(recipe, "unlearn", folder, progress, command)
 
 
@@ -192,9 +197,9 @@ def run(
         run = unsee.run("pocket-vkd", out="runs/vkd", lr=1e-4)
         run.summary.measures["forget_holdout/vqa/accuracy"].value
     """
-    name = recipe.method.name if isinstance(recipe, Recipe) else Path(recipe).stem
+    name = recipe.method.name if isinstance(recipe, Recipe) else _file_of(recipe).stem
     parsed = read_recipe(recipe, overrides)
-    folder = Path(out) if out is not None else default_out(name, parsed)
+    folder = folder_of(out) if out is not None else default_out(name, parsed)
     return run_recipe(parsed, "run", folder, progress, command)
 
 
@@ -220,7 +225,7 @@ def demo(
         run = unsee.demo("runs/demo")
         run.summary.verdict
     """
-    return run_recipe(demo_recipe(seed), "demo", Path(out), progress, command)
+    return run_recipe(demo_recipe(seed), "demo", folder_of(out), progress, command)
 
 
 def evaluate(
@@ -257,8 +262,10 @@ def evaluate(
     """
     bar = as_bar(progress).stage("reading data")
     splits = named_splits(data)
+    metrics = listed("metrics", metrics, str) if metrics is not None else None
+    tasks = listed("tasks", tasks, str) if tasks is not None else None
     selection = {
-        "names": list(tasks or ()),
+        "names": tasks or [],
         "path": options.get("tasks_path"),
         "limit": options.get("limit"),
         "shots": options.get("shots"),
@@ -302,7 +309,7 @@ def evaluate(
             "device": options.get("device", "auto"),
         }
     )
-    return run_job(evaluation(request, command), Path(out), bar)
+    return run_job(evaluation(request, command), folder_of(out), bar)
 
 
 def audit(
@@ -339,10 +346,10 @@ def audit(
     bar = as_bar(progress).stage("reading data")
     fields = options.get("fields", {})
     chains = chains_of(attacks, fields)
-    splits = {"forget": str(forget)}
+    splits = {"forget": location_text("forget", forget)}
     for option, split in (("holdout", "forget_holdout"), ("retain_holdout", "retain_holdout")):
         if (path := options.get(option)) is not None:
-            splits[split] = str(path)
+            splits[split] = location_text(option, path)
     command = options.get("command") or command_line(
         "audit",
         {
@@ -359,13 +366,17 @@ def audit(
             "model": source_of(model),
             "splits": splits,
             "references": given_sources(options, "reference", "retain_only", "target"),
-            **{k: str(v) for k in ("retain", "non_members") if (v := options.get(k))},
+            **{
+                name: location_text(name, path)
+                for name in ("retain", "non_members")
+                if (path := options.get(name)) is not None
+            },
             "trust_remote_code": options.get("trust_remote_code", False),
             "device": options.get("device", "auto"),
         }
     )
     job = evaluation(replace(request, attacks=tuple(chains)), command)
-    return run_job(job, Path(out), bar)
+    return run_job(job, folder_of(out), bar)
 
 
 def apply(
@@ -394,7 +405,8 @@ def apply(
     Example:
         unsee.apply("runs/job/patch", "checkpoints/llava-7b", "unlearned")
     """
-    return apply_patch(Path(patch), source_of(model), Path(out), other_files)
+    folder = Path(location_text("patch", patch))
+    return apply_patch(folder, source_of(model), folder_of(out), other_files)
 
 
 def verify(
@@ -420,6 +432,7 @@ def verify(
         (True, 0)
     """
     sources = source_of(before), source_of(after)
+    one("probes", probes, int, 0)
     return verify_checkpoints(*sources, probes, trust_remote_code=trust_remote_code)
 
 
@@ -451,10 +464,15 @@ def finetune(
         unsee.finetune({"benchmark": "pocket", "who": "all"}, out="models", steps=100)
     """
     bar = as_bar(progress).stage("reading data")
-    content, file = _read_finetune(recipe)
-    job = plan_finetune(make_finetune({**content, **overrides}))
-    folder = Path(out) if out is not None else Path("runs") / (file.stem if file else "finetune")
-    command = command or command_line("finetune", {"out": folder}, [folder / "recipe.yaml"])
+    content, file = _read_finetune(recipe, overrides)
+    job = plan_finetune(make_finetune({**content, **plain_settings(overrides)}))
+    folder = (
+        folder_of(out) if out is not None else Path("runs") / (file.stem if file else "finetune")
+    )
+    trust = {"trust_remote_code": job.recipe.trust_remote_code}
+    command = command or command_line(
+        "finetune", {**trust, "out": folder}, [folder / "recipe.yaml"]
+    )
     was_finished = finetuning.finished_finetune(job, folder) is not None
     record = finetuning.finetune(job, folder, command, bar)
     if was_finished:
@@ -482,7 +500,7 @@ def check_recipe(recipe: Location | Recipe, **overrides: Any) -> dict[str, Any]:
     parsed = read_recipe(recipe, overrides)
     job, _ = plan(parsed, "run", "")
     counts = {name: len(samples) for name, samples in job.splits.items()}
-    file = "" if isinstance(recipe, Recipe) else str(find_recipe(recipe))
+    file = "" if isinstance(recipe, Recipe) else str(find_recipe(_file_of(recipe)))
     return {"recipe": file, "method": parsed.method.name, "splits": counts}
 
 
@@ -499,16 +517,23 @@ def check_finetune(recipe: Location | Mapping[str, Any], **overrides: Any) -> di
     Raises:
         UnseeError: If the recipe or its data cannot be used.
     """
-    content, file = _read_finetune(recipe)
-    job = plan_finetune(make_finetune({**content, **overrides}))
+    content, file = _read_finetune(recipe, overrides)
+    job = plan_finetune(make_finetune({**content, **plain_settings(overrides)}))
     return {"recipe": str(file or ""), "base": job.base, "models": job.describe()}
 
 
-def _read_finetune(recipe: Location | Mapping[str, Any]) -> tuple[Mapping[str, Any], Path | None]:
+def _read_finetune(
+    recipe: Location | Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Path | None]:
     """The fields of a fine-tuning recipe, and its file if it has one."""
     if isinstance(recipe, Mapping):
-        return recipe, None
-    return read_yaml(Path(recipe), "who: target"), find_recipe(recipe)
+        return mapping("recipe", recipe), None
+    path, trusted = _file_of(recipe), "trust_remote_code" in overrides
+    return read_yaml(path, "who: target", trusted), find_recipe(path)
+
+
+def _file_of(recipe: Location) -> Path:
+    return Path(location_text("recipe", recipe))
 
 
 def read_recipe(recipe: Location | Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -521,9 +546,10 @@ def read_recipe(recipe: Location | Recipe, overrides: Mapping[str, Any]) -> Reci
     Raises:
         ConfigError: If the recipe cannot be read, or anything in it is not allowed.
     """
-    content = (
-        recipe.values() if isinstance(recipe, Recipe) else read_yaml(Path(recipe), "method: vkd")
-    )
+    if isinstance(recipe, Recipe):
+        content = recipe.values()
+    else:
+        content = read_yaml(_file_of(recipe), "method: vkd", "trust_remote_code" in overrides)
     return make_recipe(content, plain_settings(overrides))
 
 
@@ -540,7 +566,8 @@ def run_recipe(
         command: How to repeat it; None is `unsee run` on the recipe in the run folder.
     """
     bar = as_bar(progress).stage("reading data")
-    command = command or command_line("run", {"out": out}, [out / "recipe.yaml"])
+    trust = {"trust_remote_code": recipe.trust_remote_code}
+    command = command or command_line("run", {**trust, "out": out}, [out / "recipe.yaml"])
     job, notes = plan(recipe, kind, command)
     if is_main_process():
         for note in (*notes, *job.advice()):

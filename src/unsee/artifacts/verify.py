@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,35 @@ class Verification:
                 f"{file.name}: {file.change}" + (f" ({file.detail})" if file.detail else "")
             )
         return "\n".join(lines)
+
+    def unmet(self, required: Sequence[str]) -> dict[str, str]:
+        """Requirements that do not hold, with what differs instead.
+
+        Args:
+            required: "text" (the language part and the outputs on text are identical; probes must
+                have been run), "language" (the language part is), "visual" (no tensor outside the
+                visual part differs), "files" (no file besides the weights does), or "all".
+        """
+        reasons: dict[str, str] = {}
+        if self.text_identical is None:
+            reasons["text"] = "outputs on text were not compared"
+        elif not self.text_identical:
+            differ = f"{self.text_differing} of {self.text_probes}"
+            reasons["text"] = f"outputs on {differ} texts differ"
+        if not self.language_identical:
+            reasons["language"] = "the language part differs"
+            reasons.setdefault("text", reasons["language"])
+        outside = [d.name for d in self.differing if d.part not in ("encoder", "projector")]
+        if outside := [*outside, *self.missing, *self.added]:
+            count = len(outside)
+            reasons["visual"] = (
+                f"{count} tensors outside the visual part differ, such as {outside[0]}"
+            )
+        if self.files:
+            reasons["files"] = f"{len(self.files)} files differ, such as {self.files[0].name}"
+        if "all" in required:
+            return reasons
+        return {name: reasons[name] for name in required if name in reasons}
 
     @property
     def identical(self) -> bool:

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from unsee.cli.shared import Json, app, echo, progress
+from unsee.cli.shared import Json, Trust, app, echo, progress, split_names
+from unsee.errors import ConfigError, UnknownNameError
+
+REQUIREMENTS = ("text", "language", "visual", "files", "all")
 
 
 @app.command()
@@ -52,20 +55,44 @@ def verify(
     probes: Annotated[
         int, typer.Option(min=0, help="Number of texts to compare outputs on; 0 loads no model.")
     ] = 64,
+    require: Annotated[
+        str | None,
+        typer.Option(
+            help="What must hold, else the exit code is 1: text (the language part and "
+            "the outputs on text are identical), language (the language part is), visual (no "
+            "tensor outside the visual part differs), files (no other file does), all. Separate "
+            "several by commas."
+        ),
+    ] = None,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
     """List the differences between two checkpoints.
 
-    Compares them tensor by tensor, and their outputs on text without images.
+    Compares them tensor by tensor, and their outputs on text without images. Differences are no
+    failure unless --require names what must hold.
 
-    Example: unsee verify DIR DIR-unlearned
+    Example: unsee verify DIR DIR-unlearned --require text,visual
     """
+    required = split_names(require, "--require") or []
+    for name in required:
+        if name not in REQUIREMENTS:
+            raise UnknownNameError("requirement", name, REQUIREMENTS)
+    if {"text", "all"} & set(required) and not probes:
+        raise ConfigError(
+            f"--require {required[0]} compares outputs on texts, and --probes 0 runs none. Leave "
+            "one of them out."
+        )
     with progress(as_json) as bar:
         from unsee import api
 
         bar.stage("comparing the checkpoints")
-        verification = api.verify(before, after, probes=probes)
+        verification = api.verify(before, after, probes=probes, trust_remote_code=trust_remote_code)
+    unmet = verification.unmet(required)
     if as_json:
-        echo(asdict(verification), as_json)
-        return
-    typer.echo(verification.describe())
+        echo({**asdict(verification), "required": required, "unmet": unmet}, as_json)
+    else:
+        typer.echo(verification.describe())
+    if unmet:
+        typer.echo(f"unsee: not as required: {'; '.join(unmet.values())}.", err=True)
+        raise typer.Exit(1)

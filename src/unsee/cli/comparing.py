@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from unsee.cli.shared import (
     DeviceName,
@@ -22,7 +21,7 @@ from unsee.cli.shared import (
     renamed,
     split_names,
 )
-from unsee.errors import ConfigError, warn_renamed
+from unsee.errors import ConfigError, quoted, shorten, warn_renamed
 
 if TYPE_CHECKING:
     from unsee.api import Comparison, ComparisonOptions
@@ -363,14 +362,12 @@ def _old_attack(text: str) -> dict[str, object] | None:
     """An attack as it was typed before 0.2, '{share: 0.2, modules: all}'; None of any other."""
     if not text.lstrip().startswith("{"):
         return None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        content = None
-    if not isinstance(content, dict):
-        raise ConfigError(f"--attack {text!r}: type NAME?field=value&field=value, or none.")
+    from unsee.recipes import plain_yaml
     from unsee.recipes.parsing import format_value
 
+    content = plain_yaml.parse(text, f"--attack {shorten(text)}")
+    if not isinstance(content, dict):
+        raise ConfigError(f"--attack {quoted(text)}: type NAME?field=value&field=value, or none.")
     fields = {key: value for key, value in content.items() if key != "attack"}
     typed = "&".join(f"{key}={format_value(value)}" for key, value in fields.items())
     name = content.get("attack", "relearn")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Seed, app, echo, renamed
+from unsee.cli.shared import Json, Seed, announce_loading, app, echo, renamed
 from unsee.errors import ConfigError, printable
 
 pocket_app = typer.Typer(
@@ -42,6 +42,7 @@ def check(
 
     Example: unsee data check mllmu@DIR?ratio=5
     """
+    announce_loading(quiet=as_json)
     from unsee.recipes.data_check import inspect
 
     found = inspect(spec, retain, strangers)
@@ -102,6 +103,7 @@ def build(
 
     Example: unsee pocket build --out pocket --faces photos/
     """
+    announce_loading(quiet=as_json)
     from unsee.pocket_builder.from_scratch import build as make
     from unsee.progress import bar
 

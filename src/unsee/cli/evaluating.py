@@ -11,6 +11,7 @@ from unsee.cli.shared import (
     DeviceName,
     Json,
     Trust,
+    announce_loading,
     app,
     command,
     complete,
@@ -224,6 +225,7 @@ def report(
 
     Example: unsee report runs/vkd runs/npo -o report.html
     """
+    announce_loading(quiet=as_json)
     from unsee import report as reports
 
     echo({"report": str(reports.write(runs, output))}, as_json)

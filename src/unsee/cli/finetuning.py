@@ -7,7 +7,19 @@ from pathlib import Path
 
 import typer
 
-from unsee.cli.shared import DryRun, Json, Out, Overrides, RecipeFile, app, command, echo, progress
+from unsee.cli.shared import (
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    RecipeFile,
+    Trust,
+    app,
+    command,
+    echo,
+    progress,
+    trusted,
+)
 
 
 @app.command()
@@ -16,6 +28,7 @@ def finetune(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: DryRun = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune target and reference models from a base.
@@ -30,7 +43,7 @@ def finetune(
         from unsee.recipes.catalog import find_recipe
         from unsee.recipes.parsing import parse_overrides
 
-        fields = parse_overrides(overrides or [])
+        fields = parse_overrides(overrides or []) | trusted(trust_remote_code)
         folder = out or Path("runs") / find_recipe(recipe).stem
         if not dry_run:
             record = api.finetune(recipe, out=folder, progress=bar, command=command(), **fields)

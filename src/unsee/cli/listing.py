@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from unsee.cli.catalogue import KINDS, entries, names
-from unsee.cli.shared import Json, app, echo
+from unsee.cli.shared import Json, announce_loading, app, echo
 from unsee.errors import UnknownNameError
 
 # What `unsee show` knows besides the registered objects.
-EXTRA = ("settings", "finetune")
+EXTRA = ("settings", "recipe", "finetune")
 
 
 def _complete_names(incomplete: str) -> list[str]:
@@ -60,7 +60,7 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name that `unsee list KIND` prints, or settings, or finetune.",
+            help="A name that `unsee list KIND` prints, or settings, recipe or finetune.",
             autocompletion=_complete_names,
         ),
     ],
@@ -73,6 +73,7 @@ def show(
 
     Example: unsee show vkd
     """
+    announce_loading(quiet=as_json)
     from dataclasses import is_dataclass
     from inspect import cleandoc
 
@@ -110,7 +111,7 @@ def show(
     if kind in ("method", "settings") and fields:
         typer.echo("set:")
     if kind != "benchmark" and fields:
-        typer.echo(to_yaml(values, fields, 0 if kind == "finetune" else 2))
+        typer.echo(to_yaml(values, fields, 0 if kind in ("finetune", "recipe") else 2))
 
 
 @app.command()
@@ -131,6 +132,7 @@ def schema(
 
     Example: unsee schema record --json-schema > record.schema.json
     """
+    announce_loading(quiet=as_json)
     from unsee.recipes.schema import recipe_json_schema
     from unsee.records.schema import json_schema as record_json_schema
 
@@ -149,6 +151,10 @@ def _find(name: str) -> tuple[str, Any]:
         from unsee.training.settings import TrainingSettings
 
         return name, TrainingSettings
+    if name == "recipe":
+        from unsee.recipes.unlearn import RunOptions
+
+        return name, RunOptions
     if name == "finetune":
         from unsee.recipes.finetune import Finetune
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from unsee.cli.catalogue import names
-from unsee.errors import ConfigError, warn_renamed
+from unsee.errors import ConfigError, quoted, warn_renamed
 from unsee.training.launcher import is_main_process
 
 if TYPE_CHECKING:
@@ -120,19 +120,35 @@ def split_names(text: str | None, option: str) -> list[str] | None:
         return None
     split = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not split:
-        raise ConfigError(f"{option} {text!r} names nothing. Separate values by commas.")
+        raise ConfigError(f"{option} {quoted(text)} names nothing. Separate values by commas.")
     return split
+
+
+def trusted(trust_remote_code: bool) -> dict[str, bool]:
+    """The field of a recipe that --trust-remote-code sets; {} where it is not given."""
+    return {"trust_remote_code": True} if trust_remote_code else {}
+
+
+def announce_loading(quiet: bool = False) -> None:
+    """Says on a terminal what the first seconds of a command are spent on.
+
+    Args:
+        quiet: Say nothing.
+    """
+    if sys.stderr.isatty() and not quiet and is_main_process() and "torch" not in sys.modules:
+        typer.echo("Loading PyTorch and transformers ...", err=True)
 
 
 @contextmanager
 def progress(as_json: bool = False) -> Iterator[Bar]:
     """A progress bar on standard error for the length of a command, shown on terminals only.
 
-    It is shown at once: importing torch and reading the data may take several seconds.
+    A line is printed at once: importing torch and reading the data may take several seconds.
 
     Args:
         as_json: Show nothing.
     """
+    announce_loading(quiet=as_json)
     from unsee.progress import bar
 
     with bar(quiet=as_json or not is_main_process()) as shown:

@@ -23,6 +23,7 @@ from unsee.cli.shared import (
     echo,
     print_run,
     progress,
+    trusted,
 )
 
 
@@ -134,6 +135,7 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: DryRun = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe: train, evaluate, attack and report.
@@ -144,7 +146,7 @@ def run(
         from unsee import api
         from unsee.recipes.parsing import parse_overrides
 
-        fields = parse_overrides(overrides or [])
+        fields = parse_overrides(overrides or []) | trusted(trust_remote_code)
         if not dry_run:
             made = api.run(recipe, out=out, progress=bar, command=command(), **fields)
     if dry_run:

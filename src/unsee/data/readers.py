@@ -23,13 +23,21 @@ from unsee.data.tables import (
     raise_problems,
     read_rows,
 )
-from unsee.errors import DataError, quoted, shorten
+from unsee.errors import DataError, printable, quoted, shorten
 from unsee.pixels import picture_format
 from unsee.types import Picture, Sample, Task
 
 __all__ = ["PICTURES", "SUFFIXES", "TASKS", "read_folder", "read_table"]
 
 TASKS: tuple[str, ...] = get_args(Task)
+
+# The columns of a table that are read.
+COLUMNS = frozenset(
+    [
+        *("image", "images", "question", "answer", "concept", "id", "task", "choices", "file_name"),
+        *conversations.COLUMNS,
+    ]
+)
 
 
 def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list[Sample]:
@@ -132,6 +140,7 @@ def read_table(
     problems: list[str] = []
     pictures: dict[object, Picture] = {}
     places: dict[str, str] = {}
+    unread: dict[str, None] = {}
     systems = splits = 0
     for number, (place, whole) in enumerate(read_rows(path, role, folder is not None), start=1):
         try:
@@ -149,6 +158,11 @@ def read_table(
         except DataError as error:
             problems.append(f"{place}: {error}")
             continue
+        unread |= dict.fromkeys(
+            name
+            for name, value in whole.items()
+            if name not in COLUMNS and isinstance(value, str | list) and value
+        )
         systems += without_system
         splits += len(rows) > 1
         for sample in parts:
@@ -158,6 +172,12 @@ def read_table(
         samples += parts
     raise_problems(problems, path)
     if notes is not None:
+        if unread:
+            names = ", ".join(shorten(printable(name), 40) for name in list(unread)[:10])
+            notes.append(
+                f"{role}: of {path.name}, these columns are not read: {names}"
+                f"{' ...' if len(unread) > 10 else ''}. Text is read from question and answer."
+            )
         if systems:
             notes.append(f"{role}: the system messages of {systems} conversations are not read.")
         if splits:

@@ -6,7 +6,7 @@ import difflib
 import warnings
 from pathlib import Path
 
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, shorten
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -26,8 +26,14 @@ def find_recipe(recipe: str | Path) -> Path:
         ConfigError: If there is neither such a file nor a shipped recipe of that name.
     """
     path = Path(recipe)
-    if path.is_file():
-        return path
+    shown = shorten(str(path), 200)
+    try:
+        if path.is_file() or (path.exists() and not path.is_dir()):
+            return path
+    except OSError as error:
+        raise ConfigError(
+            f"recipe {shown}: cannot be read ({error.strerror}). Give a YAML file."
+        ) from error
     shipped = shipped_recipes()
     if str(recipe) in shipped:
         return shipped[str(recipe)]
@@ -40,9 +46,11 @@ def find_recipe(recipe: str | Path) -> Path:
             stacklevel=2,
         )
         return shipped[path.stem]
-    close = difflib.get_close_matches(path.stem, shipped, n=1)
+    if path.is_dir():
+        raise ConfigError(f"recipe {shown}: is a folder. Give the YAML file in it.")
+    close = difflib.get_close_matches(shorten(path.stem), shipped, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     raise ConfigError(
-        f"recipe {path}: no such file, and no recipe of that name ships with unsee.{hint} Type a "
-        f"YAML file, or one of {', '.join(shipped)}."
+        f"recipe {shown}: no such file, and no recipe of that name ships with unsee.{hint} "
+        f"Type a YAML file, or one of {', '.join(shipped)}."
     )

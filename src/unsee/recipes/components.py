@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from unsee.attacks import ATTACKS, Attack, Chain
-from unsee.errors import ConfigError, UnknownNameError
+from unsee.errors import ConfigError, UnknownNameError, quoted
 from unsee.methods import METHODS, Method
 from unsee.recipes.parsing import (
     collect,
@@ -55,7 +55,7 @@ def collect_method(
     own, training = {f.name for f in fields(kind)}, {f.name for f in fields(TrainingSettings)}
     problems += unknown_fields(kind.name, values, own | training | set(kind.presets), kind.aliases)
     problems += [
-        f"{kind.name}: {key}={value!r} is not allowed: type {key}=true or {key}=false."
+        f"{kind.name}: {key}={quoted(value)} is not allowed: type {key}=true or {key}=false."
         for key, value in values.items()
         if key in kind.presets and not isinstance(value, bool)
     ]
@@ -78,7 +78,7 @@ def attack_entries(problems: list[str], given: Any) -> tuple[str | dict[str, Any
     for entry in entries:
         if not isinstance(entry, str | Mapping):
             problems.append(
-                f"attacks: {entry!r} is not allowed: give text as after --attack, such as "
+                f"attacks: {quoted(entry)} is not allowed: give text as after --attack, such as "
                 "'relearn?share=0.2', or a mapping, such as {share: 0.2}."
             )
     return tuple(
@@ -102,8 +102,13 @@ def collect_chains(
     chains: list[Chain] = []
     for entry in entries:
         values = {"attack": entry} if isinstance(entry, str) else dict(entry)
-        name = str(values.pop("attack", "relearn"))
+        name = values.pop("attack", "relearn")
         try:
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"attacks: attack={quoted(name)} is not allowed: type a name that "
+                    "`unsee list attacks` prints, such as {attack: relearn}."
+                )
             chains += build_chains([name], values, seed)
         except ConfigError as error:
             problems.append(str(error))
@@ -180,7 +185,11 @@ def build_chains(
 
 def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = text.partition("?")
-    return name.strip(), parse_overrides(rest.split("&")) if rest else {}
+    pairs = rest.split("&") if rest else []
+    values = parse_overrides(pairs)
+    if len(values) < len(pairs):
+        raise ConfigError(f"attack {quoted(text)}: a field is given twice. Keep one.")
+    return name.strip(), values
 
 
 def attack_entry(attack: str | Attack | Chain | Mapping[str, Any]) -> dict[str, Any]:

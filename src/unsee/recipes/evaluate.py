@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import yaml
 from pydantic import Field
 
 from unsee.attacks import Chain
@@ -17,6 +16,7 @@ from unsee.evaluation.equivalence import MARGIN
 from unsee.evaluation.headroom import MIN_HEADROOM
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
+from unsee.recipes import plain_yaml
 from unsee.recipes.components import attack_entries, chain_text, collect_chains
 from unsee.recipes.parsing import collect, read_yaml, rename_fields, unknown_fields
 
@@ -121,17 +121,20 @@ class EvaluationRequest(EvaluationOptions):
 
     def text(self, command: str) -> str:
         """The request as YAML whose first line is the command that runs it."""
-        content = yaml.safe_dump(self.values(), sort_keys=False, allow_unicode=True)
-        return f"# {command}\n{content}"
+        return f"# {command}\n{plain_yaml.dump(self.values())}"
 
 
-def read_evaluation(path: Path) -> EvaluationRequest:
+def read_evaluation(path: Path, trusted: bool = False) -> EvaluationRequest:
     """Reads a request from YAML, such as the `recipe.yaml` of a run folder.
+
+    Args:
+        path: The file.
+        trusted: Whether the file may allow the checkpoint's own code to run.
 
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
-    return make_evaluation(read_yaml(path, "model: DIR"))
+    return make_evaluation(read_yaml(path, "model: DIR", trusted))
 
 
 def make_evaluation(content: Mapping[str, Any]) -> EvaluationRequest:
@@ -148,6 +151,8 @@ def make_evaluation(content: Mapping[str, Any]) -> EvaluationRequest:
     known = {f.name for f in fields(EvaluationOptions)}
     problems += unknown_fields(EvaluationOptions.name, values, known | {"attacks"})
     given = {k: v for k, v in values.items() if k in known}
+    if isinstance(given.get("tasks"), Mapping):
+        given["tasks"] = _tasks(problems, given["tasks"])
     options = collect(problems, EvaluationOptions, given)
     entries = attack_entries(problems, values.get("attacks"))
     chains = collect_chains(problems, entries, seed=0)
@@ -156,3 +161,10 @@ def make_evaluation(content: Mapping[str, Any]) -> EvaluationRequest:
     return EvaluationRequest(
         **{name: getattr(options, name) for name in known}, attacks=tuple(chains)
     )
+
+
+def _tasks(problems: list[str], given: Mapping[str, Any]) -> TaskSelection | None:
+    """The tasks of a request; None with a message for each mistake."""
+    known = {f.name for f in fields(TaskSelection)}
+    problems += unknown_fields(TaskSelection.name, given, known)
+    return collect(problems, TaskSelection, {k: v for k, v in given.items() if k in known})

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from unsee.benchmarks import ModelRole
 from unsee.errors import ConfigError
 from unsee.models.devices import Device
+from unsee.recipes import plain_yaml
 from unsee.recipes.parsing import parse_overrides, read_yaml, rename_fields, validate
+from unsee.recipes.unlearn import ratio_text
 from unsee.training.settings import TrainingSettings
 from unsee.types import Part
 
@@ -58,7 +59,7 @@ class Finetune(TrainingSettings):
     model: str | None = None
     benchmark: str | None = None
     data: str | None = None
-    forget_ratio: str | None = None
+    forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
     who: Literal["target", "visual_retain", "retain_only", "all"] = "target"
     forget: str | None = None
     retain: str | None = None
@@ -90,7 +91,7 @@ class Finetune(TrainingSettings):
     def text(self, command: str) -> str:
         """The recipe as YAML whose first line is the command that runs it."""
         content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return f"# {command}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return f"# {command}\n" + plain_yaml.dump(content)
 
 
 def read_finetune(path: Path, overrides: Sequence[str] = ()) -> Finetune:
@@ -99,8 +100,9 @@ def read_finetune(path: Path, overrides: Sequence[str] = ()) -> Finetune:
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
-    content = rename_fields(Finetune, read_yaml(path, "who: target"))
-    return make_finetune(content | rename_fields(Finetune, parse_overrides(overrides)))
+    changed = rename_fields(Finetune, parse_overrides(overrides))
+    content = read_yaml(path, "who: target", trusted="trust_remote_code" in changed)
+    return make_finetune(rename_fields(Finetune, content) | changed)
 
 
 def make_finetune(content: Mapping[str, Any]) -> Finetune:
@@ -112,8 +114,6 @@ def make_finetune(content: Mapping[str, Any]) -> Finetune:
     values = rename_fields(Finetune, content)
     if isinstance(values.get("parts"), str):
         values["parts"] = [values["parts"]]
-    if isinstance(values.get("forget_ratio"), int | float):
-        values["forget_ratio"] = f"{values['forget_ratio']:g}"
     recipe = validate(Finetune, values)
     own = recipe.forget is not None or recipe.retain is not None
     if own == (recipe.benchmark is not None):

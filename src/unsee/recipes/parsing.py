@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from unsee.errors import ConfigError, UnknownNameError, warn_renamed
+from unsee.errors import ConfigError, UnknownNameError, quoted, shorten, warn_renamed
+from unsee.recipes import plain_yaml
 from unsee.recipes.catalog import find_recipe
 
 T = TypeVar("T")
+
+# The longest path that Linux opens; every other text of a recipe is shorter.
+MAX_TEXT = 4096
+
+# What lists the fields of a class that `unsee show` does not know.
+LISTINGS = {"evaluation": "unsee evaluate --help", "tasks": "unsee evaluate --help"}
+
+# What a field takes, in plain words, by pydantic's type of an error.
+TAKES = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "keys with values",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def label_of(kind: type) -> str:
+    """What a class of configuration is called in messages and by `unsee show`."""
+    label: str = getattr(kind, "name", kind.__name__.lower())
+    return "settings" if label == "trainingsettings" else label
 
 
 def validate(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -24,7 +53,7 @@ def validate(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     problems: list[str] = []
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    label = getattr(kind, "name", kind.__name__.lower())
+    label = label_of(kind)
     values = rename_fields(kind, values)
     problems += unknown_fields(label, values, known, getattr(kind, "aliases", {}))
     result = collect(problems, kind, {k: v for k, v in values.items() if k in known})
@@ -48,7 +77,7 @@ def unknown_fields(
         aliases: Former names of fields, from old to new; they are suggested too.
     """
     return [
-        str(UnknownNameError(f"field of {label}", name, known, aliases=aliases or {}))
+        str(UnknownNameError(f"field of {label}", str(name), known, aliases=aliases or {}))
         for name in names
         if name not in known
     ]
@@ -66,7 +95,7 @@ def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     aliases: Mapping[str, str] = getattr(kind, "aliases", {})
     value_aliases: Mapping[str, Mapping[str, str]] = getattr(kind, "value_aliases", {})
-    label = getattr(kind, "name", kind.__name__.lower())
+    label = label_of(kind)
     renamed: dict[str, Any] = {}
     for key, value in values.items():
         name = aliases.get(key, key)
@@ -85,23 +114,30 @@ def rename_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def read_yaml(path: Path, example: str) -> dict[str, Any]:
+def read_yaml(path: Path, example: str, trusted: bool = False) -> dict[str, Any]:
     """The keys and values in a recipe's file.
 
     Args:
         path: The file, or the name of a shipped recipe.
         example: A line that such a recipe may hold.
+        trusted: Whether the caller says itself, outside of the file, what `trust_remote_code` is.
 
     Raises:
-        ConfigError: If it cannot be read, or holds anything else.
+        ConfigError: If it cannot be read, or holds anything else; or if it asks to run the
+            checkpoint's own code, and the caller does not.
     """
     path = find_recipe(path)
-    try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path}: cannot be read as YAML ({error}).") from error
+    name = f"recipe {shorten(str(path), 200)}"
+    content = plain_yaml.read_file(path, name)
     if not isinstance(content, dict):
-        raise ConfigError(f"recipe {path}: must be keys with values, such as '{example}'.")
+        given = "is empty" if content is None else f"holds {quoted(content)}"
+        raise ConfigError(f"{name}: {given}; it must be keys with values, such as '{example}'.")
+    if not trusted and content.get("trust_remote_code", False) is not False:
+        raise ConfigError(
+            f"{name}: trust_remote_code would run the Python code that comes with the checkpoint, "
+            "and a recipe alone cannot allow that. If you trust the code, type "
+            "--trust-remote-code too (in Python: trust_remote_code=True); else take it out."
+        )
     return content
 
 
@@ -115,11 +151,11 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"'{pair}' is not key=value. Type, for example, lr=1e-4.")
-        try:
-            values[key.strip()] = _number(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"'{pair}': the value cannot be read ({error}).") from error
+            raise ConfigError(f"{quoted(pair)} is not key=value. Type, for example, lr=1e-4.")
+        what = f"{shorten(key.strip())}={shorten(value)}"
+        if re.match(r"(?![\s]*[\['\"{]).*(^|\s)#", value, re.DOTALL):
+            raise ConfigError(f"{what}: what follows '#' would be a comment. Put it in quotes.")
+        values[key.strip()] = plain_yaml.parse(value, what)
     return values
 
 
@@ -130,21 +166,7 @@ def format_value(value: Any) -> str:
         >>> [format_value(value) for value in (None, True, 1e-4, ("all",), "no", "no: 1")]
         ['null', 'true', '0.0001', '[all]', "'no'", "'no: 1'"]
     """
-    plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(
-        plain, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
-    )
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-4 for text; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return plain_yaml.dump_inline(list(value) if isinstance(value, tuple) else value)
 
 
 def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
@@ -155,18 +177,67 @@ def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T 
         kind: The dataclass.
         values: Values of its fields.
     """
+    label = label_of(kind)
     cleaned = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     cleaned = {
         k: (v,) if k.endswith("_layers") and isinstance(v, str) else v for k, v in cleaned.items()
     }
+    reasons = {k: [reason] for k, v in cleaned.items() if (reason := _never_allowed(v))}
+    result = None
     try:
-        return TypeAdapter(kind).validate_python(cleaned)
+        result = TypeAdapter(kind).validate_python(cleaned)
     except ValidationError as error:
-        label = getattr(kind, "name", kind.__name__.lower())
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or label
-            problems.append(
-                f"{label}: {where}={item['input']!r} is not allowed: {item['msg']}. "
-                f"`unsee show {label}` lists what is."
-            )
-        return None
+        for item in error.errors(include_url=False, include_context=False):
+            name = str(item["loc"][0]) if item["loc"] else label
+            reason = TAKES.get(item["type"], item["msg"].removeprefix("Input should be "))
+            reasons.setdefault(name, []).append(f"it should be {reason}")
+    for name, value in cleaned.items():
+        if name not in reasons and result is not None:
+            reason = _other_kind(value, getattr(result, name)) or _null_as_text(kind, name, value)
+            reasons |= {name: [reason]} if reason else {}
+    listing = LISTINGS.get(label, f"unsee show {label}")
+    problems += [
+        f"{label}: {name}={quoted(cleaned.get(name))} is not allowed: "
+        f"{', or '.join(dict.fromkeys(texts))}.{_example(kind, name)} `{listing}` lists what is."
+        for name, texts in reasons.items()
+    ]
+    return None if reasons else result
+
+
+def _never_allowed(value: Any) -> str | None:
+    """Why no field has such a value; None if one may."""
+    if isinstance(value, list | tuple):
+        return next((reason for item in value if (reason := _never_allowed(item))), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "it should be a finite number"
+    if isinstance(value, int) and abs(value) > plain_yaml.MAX_INTEGER:
+        return f"it should be at most {plain_yaml.MAX_INTEGER}"
+    if isinstance(value, str) and (len(value) > MAX_TEXT or "\0" in value):
+        return f"it should be text of at most {MAX_TEXT:,} characters, without NUL"
+    return None
+
+
+def _other_kind(given: Any, result: Any) -> str | None:
+    """What to type where pydantic has made a value of another kind of the one that was given."""
+    if isinstance(given, list | tuple) and isinstance(result, list | tuple):
+        pairs = zip(given, result, strict=True)
+        return next((reason for pair in pairs if (reason := _other_kind(*pair))), None)
+    if isinstance(result, bool):
+        return None if isinstance(given, bool) else "it should be true or false"
+    if isinstance(result, int | float) and isinstance(given, str | bool):
+        return "it should be a number, without quotes"
+    return None
+
+
+def _example(kind: type, name: str) -> str:
+    """What to type for a field: its default."""
+    default = {f.name: f.default for f in fields(kind)}.get(name, MISSING)
+    return "" if default is MISSING else f" Type, for example, {name}={format_value(default)}."
+
+
+def _null_as_text(kind: type, name: str, value: Any) -> str | None:
+    """What to type where Python's None is given as text, which would name a folder."""
+    default = next((f.default for f in fields(kind) if f.name == name), "")
+    if value == "None" and default is None:
+        return f"type {name}=null for nothing, or {name}=./None for a file of this name"
+    return None

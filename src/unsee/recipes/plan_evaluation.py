@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unsee.attacks import AttackerData, required_data
 from unsee.benchmarks import Benchmark
+from unsee.data.overlaps import overlap_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import DEFAULT_METRICS
@@ -24,7 +26,10 @@ from unsee.recipes.job import Job
 from unsee.recipes.plan import HELD_FORGET
 from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.specs import Spec, parse_spec
+from unsee.training.launcher import is_main_process
 from unsee.types import Data, Sample
+
+LOGGER = logging.getLogger("unsee")
 
 
 def evaluation(request: EvaluationRequest, command: str) -> Job:
@@ -49,6 +54,7 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
     attacker = _attacker(request, splits, benchmark, opened)
     forgotten_splits = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
     defaults |= {"metrics": metrics, "scoring": scoring(paths)}
+    _log_overlaps(request, splits, attacker, forgotten_splits)
     if request.max_new_tokens is not None:
         defaults["max_new_tokens"] = request.max_new_tokens
     return Job(
@@ -136,3 +142,24 @@ def _attacker(
         splits["forget"] = forget
     retain = samples.get("retain", splits.get("retain", []))
     return AttackerData(forget, retain, samples.get("non_members", ()))
+
+
+def _log_overlaps(
+    request: EvaluationRequest,
+    splits: Mapping[str, Sequence[Sample]],
+    attacker: AttackerData,
+    forgotten_splits: Sequence[str],
+) -> None:
+    """Logs what is both forgotten and kept in a user's own sets; a benchmark's are as published."""
+    own = {name: parse_spec(path) is None for name, path in request.splits.items()}
+    forget = [
+        s for name in splits if name in forgotten_splits and own.get(name) for s in splits[name]
+    ]
+    retain = [
+        s for name in splits if name.startswith("retain") and own.get(name) for s in splits[name]
+    ]
+    if request.retain is not None and parse_spec(request.retain) is None:
+        retain += attacker.retain
+    if is_main_process():
+        for note in overlap_notes(forget, retain):
+            LOGGER.warning(note)

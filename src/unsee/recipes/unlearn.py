@@ -13,11 +13,12 @@ from pydantic import BeforeValidator, Field
 
 from unsee.attacks import Chain
 from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK, Rules
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, quoted
 from unsee.evaluation.equivalence import MARGIN
 from unsee.evaluation.headroom import MIN_HEADROOM
 from unsee.methods import METHODS, Method
 from unsee.models.devices import Device
+from unsee.recipes import plain_yaml
 from unsee.recipes.components import attack_entries, collect_chains, collect_method
 from unsee.recipes.parsing import (
     collect,
@@ -48,9 +49,14 @@ LATER_OPTIONS = frozenset(
 )
 
 
-def _as_text(value: Any) -> Any:
-    """YAML reads 5 as a number; a published ratio is a name."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def ratio_text(value: Any) -> Any:
+    """A published ratio is a name, though YAML reads 5 and 2.5 as numbers."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else value
+
+
+# What says which data a benchmark gives; nothing reads it where `forget` names the user's own.
+BENCHMARK_OPTIONS = ("benchmark", "data", "forget_ratio", "shots")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +96,7 @@ class RunOptions:
 
     benchmark: str = DEFAULT_BENCHMARK
     data: str | None = None
-    forget_ratio: Annotated[str, BeforeValidator(_as_text)] | None = None
+    forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
     model: str | None = None
     forget: str | None = None
@@ -135,6 +141,13 @@ class Recipe(RunOptions):
 
     def values(self) -> dict[str, Any]:
         """The recipe as plain values: `make_recipe(recipe.values())` equals `recipe`."""
+        values = self._all_values()
+        if self.forget is None:
+            return values
+        return {key: value for key, value in values.items() if key not in BENCHMARK_OPTIONS}
+
+    def _all_values(self) -> dict[str, Any]:
+        """As `values`, with the options of benchmarks also where the data is the user's own."""
         values: dict[str, Any] = {"method": self.method.name, "set": self._set()}
         for option in fields(RunOptions):
             if option.name == "save":
@@ -146,7 +159,7 @@ class Recipe(RunOptions):
 
     def text(self, command: str) -> str:
         """The recipe as YAML whose first line is the command that runs it."""
-        return f"# {command}\n" + _yaml(self.values())
+        return f"# {command}\n" + plain_yaml.dump(self.values())
 
     def override(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe with other values of its keys, or of its method's and training's fields.
@@ -164,14 +177,15 @@ class Recipe(RunOptions):
         """
         kinds = (RunOptions, type(self.method), TrainingSettings)
         first = {new: old for kind in kinds for old, new in getattr(kind, "aliases", {}).items()}
-        values = self.values()
+        values = self._all_values()
         # A later option leaves the identity of recipes without it as it was.
         for option in fields(RunOptions):
             if option.name in LATER_OPTIONS and values[option.name] == option.default:
                 del values[option.name]
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}
-        return _yaml(values)
+        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return text
 
     def _set(self) -> dict[str, Any]:
         """`set`, with the fields that `dataclasses.replace` has changed since it was parsed."""
@@ -192,7 +206,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: If it cannot be read, or anything in it is not allowed.
     """
-    return make_recipe(read_yaml(path, "method: vkd"), parse_overrides(overrides))
+    changed = parse_overrides(overrides)
+    content = read_yaml(path, "method: vkd", trusted="trust_remote_code" in changed)
+    return make_recipe(content, changed)
 
 
 def make_recipe(
@@ -227,10 +243,17 @@ def make_recipe(
     try:
         if options is not None:
             BENCHMARKS.get(options.benchmark)
+            _refuse_two_sources(options)
     except ConfigError as error:
         problems.append(str(error))
     try:
-        kind = METHODS.get(str(values.get("method", "vkd")))
+        name = values.get("method", "vkd")
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"recipe: method={quoted(name)} is not allowed: type a name that "
+                "`unsee list methods` prints, such as method: vkd."
+            )
+        kind = METHODS.get(name)
         given = _renamed(kind, fields_given) | _renamed(kind, fields_changed)
         method, training = collect_method(problems, kind, {"seed": seed, **given})
     except ConfigError as error:
@@ -270,10 +293,12 @@ def _merge(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A recipe's keys with overrides, its "set", and the overrides that are for "set"."""
     values = rename_fields(RunOptions, content)
-    fields_given = values.pop("set", None) or {}
+    fields_given = values.pop("set", None)
+    if fields_given is None:
+        fields_given = {}
     if not isinstance(fields_given, Mapping):
         problems.append(
-            f"recipe: set={fields_given!r} is not allowed: give fields below it, such as "
+            f"recipe: set={quoted(fields_given)} is not allowed: give fields below it, such as "
             "set: {lr: 1.0e-4}."
         )
         fields_given = {}
@@ -284,5 +309,17 @@ def _merge(
     return values, dict(fields_given), fields_changed
 
 
-def _yaml(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+def _refuse_two_sources(options: RunOptions) -> None:
+    """Refuses a recipe that names both the user's own data and a benchmark's.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    given = [name for name in BENCHMARK_OPTIONS[1:] if getattr(options, name) is not None]
+    if options.benchmark != DEFAULT_BENCHMARK:
+        given = ["benchmark", *given]
+    if options.forget is not None and given:
+        raise ConfigError(
+            f"recipe: forget= names data of your own, and {given[0]}= says which data of a "
+            f"benchmark to take. Leave one of them out."
+        )

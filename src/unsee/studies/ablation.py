@@ -6,10 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, shorten
 from unsee.methods import METHODS
+from unsee.recipes import plain_yaml
 
 
 def variants(method: str, path: Path | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -36,18 +35,19 @@ def variants(method: str, path: Path | None = None) -> dict[str, tuple[str, dict
             f"no variants of {method} ship with unsee. Give some with --variants FILE.yaml, each "
             "a name with the fields that it changes: 'no retain: {w_retain: 0.0}'."
         )
-    try:
-        source = path if path is not None else shipped
-        content = yaml.safe_load(source.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"variants {path}: cannot be read as YAML ({error}).") from error
+    what = f"variants {shorten(str(path), 200)}"
+    content = (
+        plain_yaml.read_file(path, what)
+        if path is not None
+        else plain_yaml.parse(shipped.read_text("utf-8"), str(shipped))
+    )
     if (
         not isinstance(content, dict)
         or not content
         or not all(isinstance(value, dict) for value in content.values())
     ):
         raise ConfigError(
-            f"variants {path}: must be names with the fields that each changes, such as "
+            f"{what}: must be names with the fields that each changes, such as "
             "'no retain: {w_retain: 0.0}'."
         )
-    return {str(name): (method, dict(changes)) for name, changes in content.items()}
+    return {name: (method, dict(changes)) for name, changes in content.items()}

@@ -6,14 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from unsee.attacks import AttackerData, Subject
+from unsee.attacks.learning_rate_sweep import SWEEPS, Sweep, envelope, has_learned, worst_point
 from unsee.attacks.relearn import Modules, Relearn, area_between, steps_to_half_recovery
+from unsee.attacks.relearning_data import pencil_drawing
 from unsee.errors import ConfigError, DataError
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
 from unsee.records.schema import CurvePoint
+from unsee.runs.preflight import check_attack
 from unsee.types import Data
 
 MODULES: tuple[Modules, ...] = ("visual", "language_lora", "all")
@@ -131,3 +137,151 @@ def test_outcome_compares_the_curves(tiny: VLM, data: Data) -> None:
     assert outcome.share == 0.2
     assert set(outcome.curves) == {"unlearned", "reference"}
     assert attack.outcome({"unlearned": curve}, None, "m", None).area_to_reference is None
+
+
+def sources(samples: Any) -> set[str]:
+    return {picture.source for sample in samples for picture in sample.pictures}
+
+
+def test_retain_data_holds_no_forgotten_picture_or_person(data: Data) -> None:
+    # Forget samples that were put into the retain set by mistake are left out too.
+    mixed = [*data.retain, *data.forget[:3], replace(data.forget[0], concept="Cy Moser")]
+    for share in (0.3, 1.0):
+        known = Relearn(data="retain", share=share).training_samples(data.forget, mixed)
+        assert known and all(s.picture is not None and s.answer for s in known)
+        assert not sources(known) & sources(data.forget)
+        assert {s.concept for s in known} == {"Cy Moser", "Di Novak"}
+
+
+def test_relearning_on_retain_data_collates_no_forgotten_picture(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    collate = VLM.collate
+
+    def watched(self: VLM, samples: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.update(sources(samples))
+        return collate(self, samples, *args, **kwargs)
+
+    monkeypatch.setattr(VLM, "collate", watched)
+    attack = Relearn(data="retain", share=1.0, steps=3, batch_size=4)
+    attack.curve(tiny, data.forget, lambda _: {"value": 0.5}, retain=data.retain)
+    attack.apply(Subject(tiny, attacker_samples=data.forget, retain=data.retain))
+    assert seen and not seen & sources(data.forget)
+
+
+def test_retain_data_needs_retain_samples(tiny: VLM, data: Data) -> None:
+    attack = Relearn(data="retain", steps=1)
+    assert attack.required == {"attacker_samples", "retain"}
+    assert Relearn().required == Relearn.needs
+    with pytest.raises(DataError, match="about other people's pictures"):
+        attack.curve(tiny, data.forget, lambda _: {"value": 0.5})
+    with pytest.raises(DataError, match="--retain"):
+        check_attack((attack,), AttackerData(data.forget), {"forget_holdout": data.forget})
+
+
+def test_held_out_people_are_asked_about_and_not_trained_on(tiny: VLM, data: Data) -> None:
+    for share in (0.2, 0.5, 1.0):
+        attack = Relearn(data="held_out_people", share=share, steps=1, batch_size=2)
+        known = attack.training_samples(data.forget)
+        asked = attack.asked(data.forget, data.forget)
+        # Of two people one is given, with all pictures, and the other is asked about.
+        assert len({s.concept for s in known}) == len({s.concept for s in asked}) == 1
+        assert {s.concept for s in known} | {s.concept for s in asked} == {"Ada Berg", "Bo Lind"}
+        assert len(known) == len(asked) == 9
+    subject = Subject(tiny, {"forget_holdout": data.forget}, data.forget)
+    assert list(attack.apply(subject).samples["forget_holdout"]) == asked
+    with pytest.raises(DataError, match="the forget set names 1"):
+        attack.training_samples(data.forget[:9])
+    # Other attackers are asked about everyone.
+    assert Relearn().asked(data.forget, data.forget) == list(data.forget)
+
+
+def test_other_pictures_are_drawings_of_the_attackers_pictures(data: Data) -> None:
+    plain = Relearn(share=0.4).training_samples(data.forget)
+    drawn = Relearn(share=0.4, data="other_pictures").training_samples(data.forget)
+    assert [s.id for s in plain] == [s.id for s in drawn]
+    assert not sources(drawn) & sources(data.forget)
+    pixels = np.asarray(drawn[0].picture.open())  # type: ignore[union-attr]
+    assert (pixels == pixels[..., :1]).all()
+    # Edges are dark on white: a dark square has a dark outline and a white inside.
+    image = Image.new("RGB", (20, 20), "white")
+    image.paste((60, 20, 20), (6, 6, 14, 14))
+    edges = np.asarray(pencil_drawing(image))[..., 0]
+    assert edges[2, 2] == edges[10, 10] == 255
+    assert edges[5, 10] == 0
+
+
+def test_sweep_stops_a_rate_that_has_stopped_rising() -> None:
+    quick, full = SWEEPS["quick"], SWEEPS["full"]
+    rising = points([(0, 0.1), (10, 0.2), (20, 0.3), (50, 0.4)])
+    assert not quick.is_over(rising)
+    falling = points([(0, 0.1), (10, 0.5), (20, 0.3), (50, 0.4)])
+    assert quick.is_over(falling) and not full.is_over(falling)
+    assert not quick.is_over(falling[:3])  # Before step 50 no rate is stopped.
+    assert has_learned(rising) and not has_learned(points([(0, 0.1), (10, 0.11)]))
+    # Ten rates from 1e-3 to 1e-6, and the early checkpoints.
+    assert (len(full.rates), full.rates[0], full.rates[-1]) == (10, 1e-3, 1e-6)
+    assert full.checkpoints[:6] == (1, 2, 5, 10, 20, 50) and full.checkpoints[-1] == 500
+
+
+def test_envelope_is_the_worst_point_so_far_of_any_rate() -> None:
+    start = CurvePoint(step=0, value=0.1)
+    swept = [
+        start,
+        CurvePoint(step=1, value=0.3, lr=1e-3),
+        CurvePoint(step=2, value=None, lr=1e-3),
+        CurvePoint(step=1, value=0.1, lr=1e-4),
+        CurvePoint(step=2, value=0.4, lr=1e-4),
+        CurvePoint(step=5, value=0.2, lr=1e-4),
+    ]
+    worst = envelope(swept)
+    assert [(p.step, p.value, p.lr) for p in worst] == [
+        (0, 0.1, None), (1, 0.3, 1e-3), (2, 0.4, 1e-4), (5, 0.4, 1e-4),
+    ]  # fmt: skip
+    assert worst_point(swept) == swept[4]
+
+
+def test_worst_case_reports_the_worst_of_all_rates(
+    tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SWEEPS, "quick", Sweep((3e-3, 1e-4, 1e-6), (1, 2, 4), 2, None))
+    attack = Relearn(share=1.0, worst_case="quick", batch_size=6)
+    score = probability_of(data)
+    swept = attack.curve(tiny, data.forget, score)
+    assert [(p.step, p.lr) for p in swept[:7]] == [
+        (0, None), (1, 3e-3), (2, 3e-3), (4, 3e-3), (1, 1e-4), (2, 1e-4), (4, 1e-4),
+    ]  # fmt: skip
+    # The rate after one that has learned nothing is left out.
+    assert len(swept) == (7 if not has_learned([swept[0], *swept[4:7]]) else 10)
+    # Every rate starts from the same model: it gives what the attack at that rate alone gives.
+    alone = replace(attack, worst_case="off", lr=3e-3, steps=4, checkpoints=(1, 2))
+    assert [p.value for p in swept[:4]] == [p.value for p in alone.curve(tiny, data.forget, score)]
+    flat = [swept[0], *(CurvePoint(step=s, value=0.0, lr=3e-3) for s in (1, 2))]
+    outcome = attack.outcome({"unlearned": swept, "reference": flat}, 0.9, "m", None)
+    worst = outcome.worst["unlearned"]
+    assert worst.value == max(p.value or 0.0 for p in swept)
+    assert outcome.curve("unlearned")[-1].value == worst.value
+    assert outcome.sweep["unlearned"] == tuple(swept)
+    # A model that was stopped earlier keeps its worst point to the end.
+    assert [p.step for p in outcome.curve("reference")] == [0, 1, 2, 4]
+    assert outcome.area_to_reference is not None
+    assert (outcome.worst_case, outcome.lr, outcome.steps) == ("quick", None, 4)
+
+
+def test_worst_case_refuses_what_would_have_no_effect(tiny: VLM, data: Data) -> None:
+    for given in ({"lr": 1e-3}, {"steps": 10}, {"checkpoints": (1,)}):
+        with pytest.raises(ConfigError, match=f"so {next(iter(given))} would have no effect"):
+            Relearn(worst_case="full", **given)  # type: ignore[arg-type]
+    subject = Subject(tiny, {"forget_holdout": data.forget}, data.forget)
+    with pytest.raises(ConfigError, match="cannot be part of a chain"):
+        Relearn(worst_case="quick").apply(subject)
+    assert Relearn(worst_case="quick", steps=0).apply(subject) is subject
+
+
+def test_outcome_of_the_defaults_has_no_new_keys(tiny: VLM, data: Data) -> None:
+    attack = Relearn(steps=2, checkpoints=())
+    curve = attack.curve(tiny, data.forget, probability_of(data))
+    record = attack.outcome({"unlearned": curve}, 0.9, "m", None).to_dict()
+    assert not {"data", "worst_case", "worst", "sweep"} & record.keys()
+    assert "lr" not in record["curves"]["unlearned"][1]

@@ -202,6 +202,19 @@ def test_page_names_the_metric_of_curves(tmp_path: Path) -> None:
     assert "The curves show accuracy." in page_of(tmp_path / "b").text
 
 
+def test_page_shows_the_worst_case_of_relearning_and_its_data(tmp_path: Path) -> None:
+    attack = sample_summary()["attacks"]["relearn"][0] | {
+        "share": 1.0,
+        "data": "retain",
+        "lr": None,
+    }
+    attack |= {"steps": 200, "worst_case": "quick"}
+    attack["worst"] = {"unlearned": {"step": 20, "value": 0.5, "lr": 1e-4}}
+    text = page_of(tmp_path, attacks={"relearn": [attack]}).text
+    assert "100 % of the retain samples, and no forget sample worst of all learning rates" in text
+    assert "up to 200 steps: after 20 steps at 0.0001" in text
+
+
 def test_page_groups_forgetting_splits_as_such(tmp_path: Path) -> None:
     measures = {
         "test/vqa/keyword_match": {**measured(0.1), "better": "lower"},

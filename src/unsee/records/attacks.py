@@ -9,6 +9,14 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
 from unsee.records.part import Float, Int, Number, RecordPart, Text, empty_for_none
 
+# What a relearning attacker has a share of, by `RelearningOutcome.data`.
+GIVEN = {
+    "forget": "of the forget samples",
+    "retain": "of the retain samples, and no forget sample",
+    "held_out_people": "of the forgotten people, asked about the others",
+    "other_pictures": "of the forget pictures as drawings",
+}
+
 
 class CurvePoint(RecordPart):
     """The scores at one checkpoint of a relearning attack."""
@@ -27,12 +35,37 @@ class CurvePoint(RecordPart):
         description="Smallest step of a person's score: 1 over their number of questions where "
         "answers are right or wrong, else 0.",
     )
+    lr: Float | None = Field(
+        default=None,
+        description="Learning rate at which the point was reached, of an attack with `worst_case`.",
+    )
 
 
 class RelearningOutcome(RecordPart):
     """A relearning attack with one budget, on the unlearned model and on the references."""
 
-    share: Float = Field(description="Share of the forget samples that the attacker has, 0..1.")
+    share: Float = Field(
+        description="Share of each person's pictures that the attacker has, 0..1; of the people "
+        "with data=held_out_people."
+    )
+    data: Text = Field(
+        default="forget",
+        description="What the attacker has: forget, retain (other people's samples alone), "
+        "held_out_people (some of the forgotten people; the others are asked about) or "
+        "other_pictures (drawings).",
+    )
+    worst_case: Text = Field(
+        default="off", description="quick or full if many learning rates were tried, else off."
+    )
+    worst: dict[Text, CurvePoint] = Field(
+        default={},
+        description="The point with the highest score over all learning rates and steps, by "
+        "model; only with `worst_case`.",
+    )
+    sweep: dict[Text, tuple[CurvePoint, ...]] = Field(
+        default={},
+        description="All points of all learning rates, by model; only with `worst_case`.",
+    )
     steps: Int = Field(description="Number of optimiser steps of the attack.")
     lr: Float | None = Field(default=None, description="Learning rate of the attack.")
     batch_size: Int | None = Field(default=None, description="Samples per step of the attack.")
@@ -51,7 +84,8 @@ class RelearningOutcome(RecordPart):
     )
     curves: dict[Text, tuple[CurvePoint, ...]] = Field(
         default={},
-        description="Points in order of steps, by model: unlearned, reference and retain_only.",
+        description="Points in order of steps, by model: unlearned, reference and retain_only. "
+        "With `worst_case`, the worst point that any learning rate has reached by each step.",
     )
     area_to_reference: Number = Field(
         default=None,
@@ -81,6 +115,11 @@ class RelearningOutcome(RecordPart):
         alias="longest",
         description="Maximum number of generated tokens per answer, by held-out split.",
     )
+
+    @property
+    def given(self) -> str:
+        """Words for what `share` is a share of, such as "of the forget samples"."""
+        return GIVEN.get(self.data, f"of {self.data}")
 
     def curve(self, model: str) -> tuple[CurvePoint, ...]:
         """The points of "unlearned", "reference" or "retain_only", in order of steps."""

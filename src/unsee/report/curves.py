@@ -24,6 +24,7 @@ class Attack:
     """One panel of the recovery curves."""
 
     share: str
+    given: str
     budget: str
     drawing: Markup
     area: str
@@ -46,7 +47,7 @@ def curves(run: Run) -> list[tuple[str, str]]:
 
 
 def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
-    """The relearning attacks by the modules that are trained, one panel per share."""
+    """The relearning attacks by the modules that are trained, one panel per share and data."""
     rows: dict[str, list[RelearningOutcome]] = {}
     for attack in run.summary.relearn:
         rows.setdefault(attack.modules, []).append(attack)
@@ -57,7 +58,9 @@ def attacks(run: Run, uid: str) -> list[tuple[str, list[Attack]]]:
                 _attack(
                     attack, f"{uid}-a{row}-{column}", value_of(run.summary.target, attack.measure)
                 )
-                for column, attack in enumerate(sorted(found, key=lambda a: a.share))
+                for column, attack in enumerate(
+                    sorted(found, key=lambda a: (a.data != "forget", a.worst_case, a.share))
+                )
             ],
         )
         for row, (modules, found) in enumerate(rows.items())
@@ -108,12 +111,12 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
     half = attack.steps_to_half_recovery
     return Attack(
         share=share,
-        budget=f"{attack.steps} steps"
-        + ("" if attack.lr is None else f", learning rate {attack.lr:g}"),
+        given=attack.given,
+        budget=_budget(attack),
         drawing=charts.line_chart(
             lines,
             uid=uid,
-            title=f"Recovery with {share} of the forget samples, training {modules}",
+            title=f"Recovery with {share} {attack.given}, training {modules}",
             desc="; ".join(said) + f" over {attack.steps} steps.",
             x_label="attack steps",
             share=True,
@@ -127,6 +130,19 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
             for label, name, v in table
         ],
     )
+
+
+def _budget(attack: RelearningOutcome) -> str:
+    """Words for steps and learning rate; of a sweep, for where the worst point is."""
+    if attack.worst_case == "off":
+        return f"{attack.steps} steps" + (
+            "" if attack.lr is None else f", learning rate {attack.lr:g}"
+        )
+    worst = attack.worst.get("unlearned")
+    at = ""
+    if worst is not None and worst.lr is not None:
+        at = f": after {worst.step} steps at {worst.lr:g}"
+    return f"worst of all learning rates, up to {attack.steps} steps{at}"
 
 
 def _half(steps: float | None, before: float | None) -> str:

@@ -393,7 +393,7 @@ def relearning(summary: Summary) -> Finding:
     if attack is None:
         return Finding("unknown", "Not attacked")
     budget = (
-        f"relearning with {percent(attack.share)} of the forget samples, "
+        f"relearning with {percent(attack.share)} {attack.given}, "
         f"{MODULES.get(attack.modules, attack.modules)} trained"
     )
     peak = _peak(attack)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.records.reader import Run
+from unsee.records.schema import RelearningOutcome
 from unsee.report import attack_table, wording
 from unsee.report.curves import Attack, attacks, curves, scored, training
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
@@ -181,8 +182,14 @@ def _attack_fact(run: Run, finding: Finding, anchor: str) -> Fact:
         return Fact(ATTACKED, finding.label, "", finding.level, "", anchor)
     value = wording.signed(attack.area_to_reference)
     modules = MODULES.get(attack.modules, attack.modules)
-    note = f"above the reference, {percent(attack.share)} of samples, {modules}"
+    note = f"above the reference, {percent(attack.share)} {_of(attack)}, {modules}"
     return Fact(ATTACKED, value, note, finding.level, finding.label, anchor)
+
+
+def _of(attack: RelearningOutcome) -> str:
+    """What the share is a share of, in few words."""
+    short = {"forget": "of samples", "retain": "of retain samples"}
+    return short.get(attack.data, attack.given)
 
 
 def compared(views: list[View]) -> list[dict[str, str]]:

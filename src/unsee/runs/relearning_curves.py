@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from unsee.attacks import AttackerData
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.selection import evenly_spaced
@@ -21,6 +22,8 @@ from unsee.types import Sample
 
 # Retain questions per checkpoint: enough to see what an attack costs elsewhere.
 MAX_RETAIN_QUESTIONS = 180
+# In a sweep over learning rates, which has many checkpoints.
+MAX_SWEEP_QUESTIONS = 60
 
 CURVE = TypeAdapter(tuple[CurvePoint, ...])
 SCORE = TypeAdapter(dict[str, float | dict[str, float] | None])
@@ -29,7 +32,7 @@ SCORE = TypeAdapter(dict[str, float | dict[str, float] | None])
 def relearning_curves(
     attacks: Sequence[Relearn],
     models: Mapping[str, Callable[[], VLM]],
-    forget: Sequence[Sample],
+    attacker: AttackerData,
     splits: Mapping[str, Sequence[Sample]],
     cache: StageCache,
     bar: Bar,
@@ -41,7 +44,7 @@ def relearning_curves(
     Args:
         attacks: One attack per budget.
         models: Load each model, by name; "unlearned" is the one that is judged.
-        forget: The forget samples, of which an attacker has a share.
+        attacker: The samples of which an attacker has a share.
         splits: Held-out questions: all of "forget_holdout" for every model, and up to
             `MAX_RETAIN_QUESTIONS` of "retain_holdout", evenly spread, for the unlearned model.
         cache: Keeps the curves.
@@ -66,21 +69,37 @@ def relearning_curves(
 
     def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:
         share = f"{100 * attack.share:.0f}%"
-        bar.stage(f"relearning {share} {attack.modules}: {name.replace('_', '-')}")
+        kind = attack.modules if attack.data == "forget" else f"{attack.modules} {attack.data}"
+        bar.stage(f"relearning {share} {kind}: {name.replace('_', '-')}")
         # What an attack costs the attacker elsewhere matters for the judged model alone.
         asked = {n: s for n, s in questions.items() if name == "unlearned" or n == HELD_OUT[0]}
+        stage = "attack-start"
+        if attack.worst_case != "off" and HELD_OUT[1] in asked:
+            asked[HELD_OUT[1]] = evenly_spaced(asked[HELD_OUT[1]], MAX_SWEEP_QUESTIONS, "ceil")
+            stage += "-sweep"
+        if attack.data == "held_out_people" and HELD_OUT[0] in asked:
+            asked[HELD_OUT[0]] = attack.asked(asked[HELD_OUT[0]], attacker.forget)
+            stage += f"-{index}"
         load = models[name]
 
         def score(vlm: VLM) -> dict[str, Any]:
             return _score(vlm, asked, scoring)
 
         # Every budget starts from the same model, which is scored once.
-        start = cache.get_or_compute(SCORE, "attack-start", name, lambda: score(load()))
+        start = cache.get_or_compute(
+            SCORE,
+            stage,
+            name,
+            lambda: score(load()),
+            attack if attack.data == "held_out_people" else "",
+        )
         return cache.get_or_compute(
             CURVE,
             f"attack-{index}",
             name,
-            lambda: tuple(attack.curve(load(), forget, score, start, scorable)),
+            lambda: tuple(
+                attack.curve(load(), attacker.forget, score, start, scorable, attacker.retain)
+            ),
             attack,
         )
 
@@ -89,7 +108,7 @@ def relearning_curves(
     def outcome(index: int, attack: Relearn) -> RelearningOutcome:
         curves = {name: curve(index, attack, name) for name in models}
         result = attack.outcome(curves, target_score, measure, retain_measure)
-        return result.model_copy(update={"max_new_tokens": limits, **unsigned_fields(curves)})
+        return result.model_copy(update={"max_new_tokens": limits, **unsigned_fields(result.curves)})
 
     return tuple(outcome(index, attack) for index, attack in enumerate(attacks))
 

@@ -327,7 +327,7 @@ def attack_models(
     curves = relearning_curves(
         budgets,
         models,
-        job.data.forget,
+        job.attacker,
         job.splits,
         cache,
         bar,

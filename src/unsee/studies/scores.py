@@ -189,7 +189,10 @@ def attack_scores(attacks: Attacks | None) -> list[AttackScore]:
 
 def relearning_name(outcome: RelearningOutcome) -> str:
     """Returns the name of a relearning attack with its budget, as tables show it."""
-    return f"relearn {100 * outcome.share:.0f} % {outcome.modules}"
+    name = f"relearn {100 * outcome.share:.0f} % {outcome.modules}"
+    if outcome.data != "forget":
+        name += f" {outcome.data.replace('_', ' ')}"
+    return name if outcome.worst_case == "off" else f"{name}, worst case"
 
 
 def _relearning_score(outcome: RelearningOutcome) -> AttackScore:

@@ -108,7 +108,9 @@ def relearning_curves(
     def outcome(index: int, attack: Relearn) -> RelearningOutcome:
         curves = {name: curve(index, attack, name) for name in models}
         result = attack.outcome(curves, target_score, measure, retain_measure)
-        return result.model_copy(update={"max_new_tokens": limits, **unsigned_fields(result.curves)})
+        return result.model_copy(
+            update={"max_new_tokens": limits, **unsigned_fields(result.curves)}
+        )
 
     return tuple(outcome(index, attack) for index, attack in enumerate(attacks))
 

@@ -99,7 +99,15 @@ def test_read_run_says_how_to_finish_an_unfinished_run(old_run: Path) -> None:
     with pytest.raises(RunError, match="Finish it first: type `unsee demo --out runs/demo`"):
         read_run(old_run)
     (old_run / "recipe.yaml").write_text("method: vkd\n")
-    with pytest.raises(RunError, match=r"type `unsee run .*recipe.yaml`"):
+    with pytest.raises(RunError, match=r"type `unsee run .*recipe.yaml --out .*old`"):
+        read_run(old_run)
+
+
+@pytest.mark.parametrize("line", ["# rm -rf ~", "# unsee demo; rm -rf ~", "# unsee `x`", ""])
+def test_read_run_advises_no_command_of_somebody_else(line: str, old_run: Path) -> None:
+    (old_run / "summary.json").unlink()
+    (old_run / "recipe.yaml").write_text(f"{line}\nmodel: m\nsplits: {{}}\n")
+    with pytest.raises(RunError, match="Give the folder that --out named"):
         read_run(old_run)
 
 

@@ -27,6 +27,7 @@ from unsee import report
 from unsee.errors import RunError
 from unsee.report import views
 from unsee.report.embedded_images import embed
+from unsee.types import Picture
 
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
@@ -190,6 +191,27 @@ def test_page_shows_pictures_inside_parquet_files(tmp_path: Path) -> None:
     for name in ("#3.image", "#9.image", "#4.images[7]", "#4.nothing"):
         assert embed(str(data / f"train.parquet{name}"), tmp_path).absent, name
     assert "no longer there" in embed("gone.parquet#1.image", tmp_path).absent
+
+
+def test_embed_takes_a_picture_from_outside_by_its_hash_alone(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "run", tmp_path / "photos" / "ada.png"
+    for path in (folder, outside.parent):
+        path.mkdir()
+    Image.new("RGB", (20, 10), (200, 30, 30)).save(outside)
+    (folder / "link.png").symlink_to(outside)
+    sha256 = Picture.from_path(outside).digest
+    shown = embed(str(outside), folder, sha256)
+    assert (shown.width, shown.height) == (20, 10) and shown.uri
+    for name in (str(outside), "../photos/ada.png", "link.png"):
+        absent = embed(name, folder)
+        assert not absent.uri and "lies outside the run folder" in absent.absent, name
+    # Somebody else's picture, of which the record can have no hash, and one that was replaced.
+    assert "not the one of the run" in embed(str(outside), folder, "0" * 64).absent
+    Image.new("RGB", (20, 10)).save(outside)
+    assert "not the one of the run" in embed(str(outside), folder, sha256).absent
+    for name in ("/etc/passwd", "/dev/zero", str(tmp_path), str(outside.parent / "none.png")):
+        absent = embed(name, folder, "0" * 64)
+        assert not absent.uri and Path(name).name in absent.absent, name
 
 
 def test_page_names_the_metric_of_curves(tmp_path: Path) -> None:

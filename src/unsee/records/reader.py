@@ -6,20 +6,27 @@ missing parts read as None or empty, so that older and partial records stay read
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from unsee.errors import RunError, require_extra
+from unsee.errors import RunError, first_line, quoted, require_extra, shorten
+from unsee.files import MOST_BYTES, read_text, refuse_odd_file
 from unsee.records.folder import RECIPE, SCORES, SUMMARY, TRAIN
+from unsee.records.part import RecordPart
 from unsee.records.schema import SCHEMA, SampleScore, Summary, TrainingStep
 
 if TYPE_CHECKING:
     import pandas
+
+T = TypeVar("T", bound=RecordPart)
 
 MODELS = ("unlearned", "target", "reference", "retain_only")
 
@@ -142,17 +149,17 @@ def parse_summary(summary: Mapping[str, Any], source: str = "summary") -> Summar
         raise RunError(f"{source}: holds {type(summary).__name__}, not a JSON object. {_AGAIN}")
     if summary.get("schema", SCHEMA) != SCHEMA:
         raise RunError(
-            f"{source}: schema {summary['schema']!r}; this version reads schema {SCHEMA}. "
+            f"{source}: schema {quoted(summary['schema'])}; this version reads schema {SCHEMA}. "
             "Type `pip install --upgrade unsee`, or run again with this version."
         )
     try:
         return Summary.model_validate(summary)
     except ValidationError as error:
         first = error.errors()[0]
-        key = "/".join(str(part) for part in first["loc"])
+        key = shorten("/".join(str(part) for part in first["loc"]), 200)
         raise RunError(
             f"{source}: '{key}' is not as documented in docs/records.md: {first['msg']} "
-            f"(given: {str(first['input'])[:80]!r}). {_AGAIN}"
+            f"(given: {quoted(first['input'])}). {_AGAIN}"
         ) from error
 
 
@@ -175,14 +182,16 @@ def read_run(folder: Path | str) -> Run:
         )
     path = folder / SUMMARY
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise RunError(
             f"run folder {folder}: has no summary.json, so it is not a run or the run was not "
             f"finished. {_unfinished(folder)}"
         ) from error
-    except (ValueError, OSError) as error:
-        raise RunError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be read ({first_line(error)}). {_AGAIN}") from error
+    except RecursionError as error:
+        raise RunError(f"{path}: is nested too deep. {_AGAIN}") from error
     summary = parse_summary(content, str(path))
     steps: dict[int, TrainingStep] = {}
     unreadable = 0
@@ -201,10 +210,14 @@ _AGAIN = "Restore the file, or run the command of the run again with a new --out
 
 def _unfinished(folder: Path) -> str:
     recipe = folder / RECIPE
-    if recipe.is_file():
-        first_line = recipe.read_text("utf-8", errors="replace").partition("\n")[0]
-        command = first_line.removeprefix("#").strip() if first_line.startswith("#") else ""
-        return f"Finish it first: type `{command or f'unsee run {recipe}'}`."
+    with suppress(FileNotFoundError, RunError):
+        text = read_text(recipe)
+        command = text.partition("\n")[0].removeprefix("#").strip()
+        # What a folder of somebody else advises to type must be a command of this package.
+        if re.fullmatch(r"(python -m )?unsee [^`;&|<>$]*", command) and len(command) < 2000:
+            return f"Finish it first: type `{command}`."
+        if re.search(r"^method:", text, re.MULTILINE):
+            return f"Finish it first: type `unsee run {recipe} --out {folder}`."
     return "Give the folder that --out named, such as `unsee report runs/demo -o report.html`."
 
 
@@ -215,18 +228,25 @@ def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...]) -> pandas.Data
     return pandas.DataFrame(rows, columns=list(columns))
 
 
-def _lines(path: Path, kind: type[Any]) -> Iterator[tuple[int, Any]]:
+def _lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T | None]]:
     """Yields number and content of each line of a JSONL file; None for a line that is no `kind`."""
-    if not path.is_file():
-        return
+    refuse_odd_file(path)
     try:
-        with path.open(encoding="utf-8", errors="replace") as handle:
-            for number, line in enumerate(handle, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield number, kind.model_validate_json(line)
-                except ValidationError:
-                    yield number, None
+        with path.open("rb") as handle:
+            for number in itertools.count(1):
+                line = handle.readline(MOST_BYTES)
+                if not line:
+                    return
+                if line.strip():
+                    yield number, _line(line, kind)
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error}). {_AGAIN}") from error
+        raise RunError(f"{path}: cannot be read ({first_line(error)}). {_AGAIN}") from error
+
+
+def _line(line: bytes, kind: type[T]) -> T | None:
+    try:
+        return kind.model_validate_json(line.decode("utf-8", "replace"))
+    except ValidationError:
+        return None

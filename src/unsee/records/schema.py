@@ -137,6 +137,11 @@ class GalleryEntry(RecordPart):
     )
     split: Text = Field(description="The split that the question belongs to.")
     picture: Text | None = Field(default=None, description="Path of the picture.")
+    picture_sha256: Text | None = Field(
+        default=None,
+        description="SHA-256 of the picture's pixels. A report embeds a picture from outside the "
+        "run folder only if it has this hash.",
+    )
     question: Text = Field(description="The question.")
     truth: Text = Field(default="", description="The true answer.")
     before: Text | None = Field(default=None, description="The target model's answer.")

@@ -84,7 +84,8 @@ def _person(
     for entry in entries:
         answers.append(Answer(entry.question, entry.truth, _said(entry, kind)))
     held_out = "held-out picture" if entries[0].split.endswith("holdout") else "picture"
-    return Person(name, kind, embed(picture, run.folder), f"A {held_out} of {name}", answers)
+    shown = embed(picture, run.folder, entries[0].picture_sha256)
+    return Person(name, kind, shown, f"A {held_out} of {name}", answers)
 
 
 def _said(entry: GalleryEntry, kind: str) -> list[tuple[str, str, str, bool]]:

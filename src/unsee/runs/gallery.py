@@ -6,10 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unsee.records.schema import GalleryEntry, SampleResult
+from unsee.types import Picture
 
 
 def gallery(
-    rows: Mapping[str, Sequence[SampleResult]], forgetting: Collection[str] = (), kept: int = 4
+    rows: Mapping[str, Sequence[SampleResult]],
+    forgetting: Collection[str] = (),
+    kept: int = 4,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> tuple[GalleryEntry, ...]:
     """Returns one question about every forgotten person and about `kept` others.
 
@@ -17,7 +21,9 @@ def gallery(
         rows: Results by model: "unlearned", "target" and "reference".
         forgetting: The splits that ask about what is to be forgotten.
         kept: Number of people beside the forgotten ones.
+        pictures: The pictures by their source, to record their hashes.
     """
+    opened = pictures or {}
     pictured = [row for row in rows.get("unlearned", ()) if row.picture]
     answers = {
         model: {(row.split, row.id): row.output for row in results}
@@ -31,6 +37,7 @@ def gallery(
             concept=row.concept,
             split=row.split,
             picture=str(Path(row.picture or "").resolve()),
+            **_digest(opened.get(row.picture or "")),
             question=row.question,
             truth=row.truth,
             before=answers.get("target", {}).get((row.split, row.id)),
@@ -39,6 +46,11 @@ def gallery(
         )
         for row in chosen
     )
+
+
+def _digest(picture: Picture | None) -> dict[str, str]:
+    """The field with a picture's hash; none if the picture is not known."""
+    return {"picture_sha256": picture.digest} if picture is not None else {}
 
 
 def _one_each(rows: Sequence[SampleResult], preferred: str) -> list[SampleResult]:

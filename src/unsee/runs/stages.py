@@ -388,6 +388,7 @@ def summarize(
     faults = {model: answer_faults(results) for model, results in rows.items()}
     if any(faults.values()):
         models["faults"] = {model: counts for model, counts in faults.items() if counts}
+    pictures = {p.source: p for split in job.splits.values() for s in split for p in s.pictures}
     summary = Summary(
         schema=SCHEMA,
         name=name,
@@ -405,7 +406,7 @@ def summarize(
         cost=unlearned.cost if unlearned else None,
         choices=unlearned.choices if unlearned else None,
         representation=unlearned.representation if unlearned else None,
-        gallery=gallery(rows, job.forgetting),
+        gallery=gallery(rows, job.forgetting, pictures=pictures),
         harness=job.suite.record(scores["unlearned"].tasks) if job.suite else None,
         provenance=environment,
         artifacts=saved.model_copy(update={"report": REPORT}),

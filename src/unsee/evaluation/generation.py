@@ -156,6 +156,23 @@ def answers(
             that of `answer_limit`.
     """
     found = [Answer()] * len(samples)
+    if isinstance(max_new_tokens, Mapping):
+        # Answers with the same limit are generated together: the others need not wait for them.
+        longest = max(max_new_tokens.values())
+        limits = [max_new_tokens.get(sample.task, longest) for sample in samples]
+        for limit in dict.fromkeys(limits):
+            rows = [row for row, other in enumerate(limits) if other == limit]
+            some = answers(
+                vlm,
+                [samples[row] for row in rows],
+                generate_answers=generate_answers,
+                score_answers=score_answers,
+                batch_size=batch_size,
+                max_new_tokens=limit,
+            )
+            for row, answer in zip(rows, some, strict=True):
+                found[row] = answer
+        return found
     used = [i for i, sample in enumerate(samples) if generate_answers or sample.answer]
     prompts = _prompts(vlm, [samples[i] for i in used])
     if max_new_tokens is None:
@@ -183,12 +200,7 @@ class _Task:
 
     generate: bool
     score: bool
-    max_new_tokens: AnswerLimit
-
-    def limits(self, samples: Sequence[Sample]) -> list[int]:
-        """Returns the maximum length of each answer, in tokens."""
-        limit = self.max_new_tokens
-        return [limit if isinstance(limit, int) else limit[s.task] for s in samples]
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -370,7 +382,7 @@ def _run_from_prefix(
             "position_ids": prefix.positions(mask),
             **kv_cache_argument(vlm.model, cache),
         }
-        texts = _generate(vlm, inputs, task.limits([prompt.sample for prompt in prompts]))
+        texts = _generate(vlm, inputs, task.max_new_tokens)
         # The tail's last token is processed again, since its logits predict the answer's first
         # token; so are the tokens that merge with the answer.
         repeated = 1 + max(prompt.merged for prompt in prompts)
@@ -411,7 +423,7 @@ def _run_whole(
     nlls = [math.nan] * len(samples)
     if task.generate:
         inputs = vlm.collate(samples, with_answer=False).inputs
-        texts = _generate(vlm, inputs, task.limits(samples))
+        texts = _generate(vlm, inputs, task.max_new_tokens)
     answered = [row for row, sample in enumerate(samples) if sample.answer]
     if task.score and answered:
         batch = vlm.collate([samples[row] for row in answered])
@@ -446,8 +458,8 @@ class _FiniteCheck(LogitsProcessor):
         return scores
 
 
-def _generate(vlm: VLM, inputs: Mapping[str, Any], limits: Sequence[int]) -> list[_Generated]:
-    """Returns the greedy answers with their faults, each cut at its limit."""
+def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[_Generated]:
+    """Returns the greedy answers with their faults."""
     tokenizer = vlm.processor.tokenizer
     end_ids = vlm.end_token_ids
     # A checkpoint that names no end token is not expected to write one.
@@ -457,7 +469,7 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], limits: Sequence[int]) -> lis
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
     generated = vlm.model.generate(
         **inputs,
-        max_new_tokens=max(limits),
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
@@ -465,21 +477,16 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], limits: Sequence[int]) -> lis
         logits_processor=LogitsProcessorList([check]),
     )
     new = generated[:, width:]
-    within = torch.arange(new.shape[1], device=new.device) < torch.tensor(
-        [[limit] for limit in limits], device=new.device
-    )
-    ended = (torch.isin(new, ends) & within).any(-1).tolist()
-    ids = [row[:limit] for row, limit in zip(new.tolist(), limits, strict=True)]
-    texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    ended = torch.isin(new, ends).any(-1).tolist()
+    texts = [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
     rows: list[_Generated] = []
-    broken_rows = check.broken.tolist()
-    for row, text, broken, whole in zip(range(len(ids)), texts, broken_rows, ended, strict=True):
+    for text, broken, whole in zip(texts, check.broken.tolist(), ended, strict=True):
         fault: Fault | None = None
         if broken:
             fault = "non_finite"
         elif not text:
             fault = "empty"
-        elif names_ends and not whole and len(ids[row]) >= limits[row]:
+        elif names_ends and not whole and new.shape[1] >= max_new_tokens:
             fault = "cut"
         rows.append((text, fault))
     return rows

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from PIL import Image
 
-from unsee.errors import DataError, ModelError
+from unsee.errors import DataError, ModelError, quoted
 from unsee.losses import IGNORE
 from unsee.registry import Registry
 from unsee.types import Batch, Parts, Sample
@@ -488,6 +488,6 @@ def family_of(model_type: str) -> Family:
             return family()
         known += family.model_types
     raise ModelError(
-        f"no family takes checkpoints of type '{model_type}'. Known types: "
+        f"no family takes checkpoints of type {quoted(model_type)}. Known types: "
         f"{', '.join(sorted(known))}. A family is one file in unsee/families (CONTRIBUTING.md)."
     )

@@ -43,7 +43,7 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     """
     try:
         with quiet():
-            processor = _load(folder, model_type, trust_remote_code)
+            processor = load_processor(folder, model_type, trust_remote_code)
     except ImportError as error:
         raise ModelError(
             f"model {folder}: its processor needs a package that is not installed "
@@ -133,7 +133,14 @@ def pictures_only(kind: Any, always: bool = False) -> Any:
     return type(kind.__name__, (kind,), attributes_of_class)
 
 
-def _load(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
+def load_processor(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
+    """The processor of a checkpoint as transformers loads it, unchecked.
+
+    Args:
+        folder: The checkpoint.
+        model_type: The `model_type` of its config.json.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+    """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
     kind = getattr(transformers, name, None) if isinstance(name, str) else None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from unsee.errors import ModelError, shorten
-from unsee.families import family_of
+from unsee.families import Family, family_of
 from unsee.models.checkpoint import (
     SINGLE,
     model_type,
@@ -86,7 +86,7 @@ def check_checkpoint(
         ModelError: If anything is damaged, or does not fit.
     """
     config = check_json_files(folder)
-    family = family_of(model_type(config, folder))
+    family = family_in(config, folder)
     check_templates(folder)
     check_layers(folder, config)
     files = weight_map(folder, check=whole)
@@ -95,6 +95,23 @@ def check_checkpoint(
         model = skeleton(folder, trust_remote_code)
         check_stored(folder, family, model, files, whole)
     return config
+
+
+def family_in(config: Mapping[str, Any], folder: Path) -> Family:
+    """The family that a config.json names.
+
+    Args:
+        config: The content of config.json.
+        folder: The checkpoint, for messages.
+
+    Raises:
+        ModelError: If no family takes it.
+    """
+    kind = model_type(config, folder)
+    try:
+        return family_of(kind)
+    except ModelError as error:
+        raise ModelError(f"model {folder}: {error}") from error
 
 
 def check_json_files(folder: Path) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def check_json_files(folder: Path) -> dict[str, Any]:
             content = read_json(path)
             if path.name.endswith("processor_config.json"):
                 _check_processor(content, path)
-    for name, section in _sections(config):
+    for name, section in _sections(config, folder):
         _check_section(section, name, folder)
     _check_image_token(config, folder)
     return config
@@ -135,7 +152,7 @@ def _check_image_token(config: Mapping[str, Any], folder: Path) -> None:
     added = read_json(path).get("added_tokens")
     if not isinstance(added, list) or not all(isinstance(entry, Mapping) for entry in added):
         raise ModelError(f"model {folder}: tokenizer.json has no list of added_tokens. {AGAIN}")
-    names = {entry.get("id"): entry.get("content") for entry in added}
+    names = {e["id"]: e.get("content") for e in added if type(e.get("id")) is int}
     if type(config[key]) is not int or config[key] not in names:
         images = [f"{i} ({name})" for i, name in names.items() if "im" in str(name).lower()]
         reason = "it must be the id of an added token of tokenizer.json"
@@ -162,7 +179,7 @@ def check_layers(folder: Path, config: Mapping[str, Any]) -> None:
     entries = [entry for shard in shards for entry in read_header(shard).values()]
     largest = max((size for entry in entries for size in entry.shape), default=0)
     elements = max((math.prod(entry.shape) for entry in entries), default=0)
-    for name, section in _sections(config):
+    for name, section in _sections(config, folder):
         # Outside the nested configurations, old files keep sizes that nothing reads.
         for key in ("hidden_size", "intermediate_size") if name else ():
             value = section.get(key)
@@ -175,18 +192,16 @@ def check_layers(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _sections(
-    config: Mapping[str, Any], prefix: str = ""
+    config: Mapping[str, Any], folder: Path, prefix: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """config.json and the configurations nested in it, with their dotted names."""
     yield prefix, config
     for key, value in config.items():
         if isinstance(value, Mapping) and (key.endswith("_config") or key == "vision"):
             if key != "quantization_config":
-                yield from _sections(value, f"{prefix}{key}.")
+                yield from _sections(value, folder, f"{prefix}{key}.")
         elif key.endswith("_config") and value is not None and not isinstance(value, bool):
-            raise ModelError(
-                f"config.json: {prefix}{key} is {str(value)[:40]!r} instead of an object. {AGAIN}"
-            )
+            _refuse(folder, prefix, key, value, "allowed: an object")
 
 
 def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:

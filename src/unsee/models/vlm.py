@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from unsee.errors import ModelError
-from unsee.families import Family, family_of
+from unsee.families import Family
 from unsee.files import atomic_folder, combine_digests
 from unsee.models.attention import pick_attention
 from unsee.models.checkpoint import (
     checkpoint_names,
     hash_tensors,
-    model_type,
     refuse_not_finite,
     resolve,
     stored_tensors,
@@ -49,7 +48,8 @@ from unsee.models.quantization import (
     refuse_unquantized,
     stored_quantization,
 )
-from unsee.models.validation import check_checkpoint
+from unsee.models.saving import save_model
+from unsee.models.validation import check_checkpoint, family_in
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class VLM:
         config = check_checkpoint(
             folder, whole=not visual_only, trust_remote_code=trust_remote_code
         )
-        family = family_of(model_type(config, folder))
+        family = family_in(config, folder)
         stored = stored_quantization(config)
         quantization = requested or stored
         if visual_only and quantization:
@@ -303,11 +303,14 @@ class VLM:
             )
 
     def save(self, folder: Path) -> None:
-        """Writes model and processor in the Hugging Face layout, atomically.
+        """Writes model and processor in the Hugging Face layout, atomically, and opens them again.
+
+        The files of the checkpoint that it was loaded from are kept as they are, but for weights.
 
         Raises:
-            ModelError: If the language part was not loaded, or the disk is full.
-        TrainingError: If a weight is not finite.
+            ModelError: If the language part was not loaded, the disk is full, or transformers
+                cannot open what was written.
+            TrainingError: If a weight is not finite.
         """
         if self.visual_only:
             raise ModelError(
@@ -316,8 +319,11 @@ class VLM:
         if self.quantization is None:
             refuse_not_finite(self.parameters(), "the model was not saved")
         with atomic_folder(folder) as partial, quiet():
-            self.model.save_pretrained(partial)
-            save_processor(self.processor, self.source, partial)
+            if self.quantization is None:
+                save_model(self.model, self.processor, self.family, self.source, partial)
+            else:
+                self.model.save_pretrained(partial)
+                save_processor(self.processor, self.source, partial)
 
 
 def _load_whole(

@@ -31,6 +31,7 @@ from unsee.records.lock import exclusive
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import SCHEMA, FinetunedModel, FinetuneRecord
 from unsee.runs.content import check_content, finetune_inputs, keep_environment
+from unsee.runs.preflight import refuse_broken_weights
 from unsee.runs.stage_cache import StageCache
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -164,6 +165,7 @@ def _train(
         device=recipe.device,
     )
     check_inputs(vlm, samples)
+    refuse_broken_weights(vlm)
     start = vlm.hash()
     settings = recipe.settings(len(samples))
     stage = bar.stage(f"training {role.replace('_', '-')}")

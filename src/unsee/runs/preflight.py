@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unsee.attacks import AttackerData, Chain, label, required_data
-from unsee.errors import ConfigError, DataError, require_extra
+from unsee.errors import ConfigError, DataError, ModelError, require_extra
 from unsee.metrics import select_metrics
 from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
@@ -106,6 +106,22 @@ def check_model(job: Job, vlm: VLM) -> None:
         job.suite.check(vlm)
     if job.method is not None or job.attacks:
         vlm.refuse_training()
+    if job.method is not None:
+        refuse_broken_weights(vlm)
     data = job.data
     groups = (data.forget, data.retain, data.text_only, job.non_members, *job.splits.values())
     check_inputs(vlm, (sample for group in groups for sample in group), data.strangers)
+
+
+def refuse_broken_weights(vlm: VLM) -> None:
+    """Refuses to train a model that has weights which are not finite already.
+
+    Raises:
+        ModelError: If a loaded weight is infinite or not a number.
+    """
+    for name, weight in vlm.parameters().items():
+        if not weight.is_meta and not bool(weight.isfinite().all()):
+            raise ModelError(
+                f"model {vlm.source}: the tensor {name} has values that are not finite, before any "
+                "training. Download or save the checkpoint again."
+            )

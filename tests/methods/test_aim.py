@@ -43,6 +43,11 @@ def test_apply_prompt_fits_grids_tiles_and_packed_patches() -> None:
         moved = apply_prompt({"pixel_values": pixels}, prompt)["pixel_values"]
         assert torch.equal(moved, (1 + prompt).expand(shape))
         assert bool((pixels == 1).all())
+    tiles = torch.ones(2, 3, 3, 2, 2)
+    tiles[1, 2] = 0.0
+    moved = apply_prompt({"pixel_values": tiles}, prompt)["pixel_values"]
+    assert torch.equal(moved[0], (1 + prompt).expand(3, 3, 2, 2))
+    assert not moved[1, 2].any(), "a tile that fills up the batch stays one"
     larger = apply_prompt({"pixel_values": torch.zeros(1, 3, 4, 4)}, prompt)["pixel_values"]
     assert larger.shape == (1, 3, 4, 4)
     assert torch.allclose(larger.mean((2, 3))[0], prompt.mean((1, 2)))

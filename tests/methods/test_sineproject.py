@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from support.fixed_model import NLL, STUDENT, TEACHER, loss_of
+from support.tiny import make
 from unsee.errors import ConfigError
 from unsee.methods.sineproject import SineChange, SineProject, sine_changes
 from unsee.models.vlm import VLM
@@ -48,8 +49,7 @@ def test_sine_changes_leave_the_model_as_it_was(tiny: VLM, data: Data) -> None:
     moved = changed(tiny, before)
     assert moved == {n for n in tiny.parameters("projector") if n.endswith(".weight")}
     for name in moved:
-        owner = tiny.model.get_submodule(name.rpartition(".")[0])
-        assert type(owner) is nn.Linear
+        assert type(tiny.model.get_submodule(name.rpartition(".")[0])) is nn.Linear
         expected = before[name] + math.sin(10.0)
         assert torch.allclose(tiny.parameters()[name], expected, atol=1e-6)
 
@@ -83,3 +83,18 @@ def test_sineproject_refuses_adapters_without_an_llm(data: Data) -> None:
     settings = replace(SETTINGS, lora=2)
     with pytest.raises(ConfigError, match="Type lora=0, or trains=all"):
         SineProject(trains="projector").validate(data, settings)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "idefics2"])
+def test_sine_changes_reach_projectors_of_other_forms(family: str, tmp_path: Path) -> None:
+    """A matrix that is no linear layer's, and a resampler with attention of its own."""
+    vlm = VLM.load(make(family, tmp_path / family))
+    names, before = list(vlm.parameters()), vlm.hash()
+    with torch.no_grad(), sine_changes(vlm) as changes:
+        assert changes
+    assert vlm.hash() == before
+    with torch.no_grad(), sine_changes(vlm) as changes:
+        for parameter in changes.values():
+            parameter.fill_(0.1)
+    assert vlm.hash() != before
+    assert list(vlm.parameters()) == names

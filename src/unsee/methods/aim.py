@@ -59,7 +59,11 @@ def apply_prompt(inputs: dict[str, Tensor], prompt: Tensor) -> dict[str, Tensor]
     pixels = inputs["pixel_values"]
     if prompt.dim() == 3 and prompt.shape[-2:] != pixels.shape[-2:]:
         prompt = F.interpolate(prompt[None], size=pixels.shape[-2:], mode="bilinear")[0]
-    return inputs | {"pixel_values": pixels + prompt.to(pixels.dtype)}
+    change = prompt.to(pixels.dtype)
+    if pixels.dim() > 4:
+        # Tiles that only fill up a batch are 0, which is how some models tell them.
+        change = change * (pixels != 0).flatten(-3).any(-1)[..., None, None, None]
+    return inputs | {"pixel_values": pixels + change}
 
 
 def relative_distance(features: Features, target: Features) -> Tensor:

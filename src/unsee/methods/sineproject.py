@@ -44,39 +44,37 @@ class SineChange(nn.Module):
 
 @contextmanager
 def sine_changes(vlm: VLM) -> Iterator[dict[str, nn.Parameter]]:
-    """Yields dW (0) of the projector's linear layers, by name; afterwards W + sin(dW) is stored.
+    """Yields dW (0) of the projector's matrices, by name; afterwards W + sin(dW) is stored.
 
     Args:
         vlm: The model.
 
     Raises:
-        ModelError: If the projector has no linear layer.
+        ModelError: If the projector has no matrix.
     """
-    owners = {name.rpartition(".")[0] for name in vlm.parameters("projector")}
-    linear = {
-        name: module
-        for name, module in vlm.model.named_modules()
-        if name in owners and isinstance(module, nn.Linear)
-    }
-    if not linear:
+    matrices = [n for n, p in vlm.parameters("projector").items() if p.dim() > 1]
+    if not matrices:
         raise ModelError(
-            "the projector of this model has no linear layer for sineproject to change. Choose "
-            "another method."
+            "the projector of this model has no matrix for sineproject to change. Choose another "
+            "method."
         )
-    for module in linear.values():
-        parametrize.register_parametrization(module, "weight", SineChange(module.weight))
-    names = [f"{name}.parametrizations.weight.original" for name in linear]
+    split = [name.rpartition(".") for name in matrices]
+    places = [(vlm.model.get_submodule(owner), leaf) for owner, _, leaf in split]
+    orders = [(module, list(module._parameters)) for module, _ in places]
+    for module, leaf in places:
+        change = SineChange(getattr(module, leaf))
+        parametrize.register_parametrization(module, leaf, change)
+    names = [f"{owner}.parametrizations.{leaf}.original" for owner, _, leaf in split]
     try:
         yield {name: vlm.model.get_parameter(name) for name in names}
     finally:
-        for module in linear.values():
+        for module, leaf in places:
             with torch.no_grad():
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-            # The weight now stands after the bias; in a checkpoint it is the other way round.
-            if module.bias is not None:
-                bias = module.bias
-                del module.bias
-                module.bias = bias
+                parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+        for module, order in orders:
+            # They now stand last; a checkpoint's order is the one before.
+            for leaf in order:
+                module._parameters[leaf] = module._parameters.pop(leaf)
 
 
 @METHODS.register("sineproject", source="Garg et al., arXiv 2511.18444")

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from unsee.artifacts.identity import Base
-from unsee.artifacts.manifest import MANIFEST, TENSORS
+from unsee.artifacts.manifest import MANIFEST, TENSORS, read_manifest
 from unsee.data.digests import content_hash, picture_hash
 from unsee.errors import RunError
 from unsee.families import family_of
@@ -69,6 +69,8 @@ def job_inputs(job: Job) -> dict[str, str]:
             if str(source) != str(job.model):
                 inputs |= checkpoint_inputs(name, source, job.visual_only)
     if job.patch is not None:
+        # A missing file, or a pipe in its place, is refused by name before it is opened.
+        read_manifest(job.patch)
         inputs |= {f"patch/{name}": hash_file(job.patch / name) for name in (MANIFEST, TENSORS)}
     if job.method is not None:
         inputs |= _method_checkpoints(job)

@@ -32,6 +32,9 @@ TENSORS = "patch.safetensors"
 CHUNK = 1 << 20
 
 
+# Letters of a tensor's name; models' have about 100.
+LONGEST_NAME = 1000
+
 # A manifest takes about 300 bytes a tensor.
 MOST_BYTES = 50_000_000
 
@@ -281,6 +284,10 @@ def _tensor(kind: type[Any], raw: Any) -> Any:
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         raise ValueError("a tensor has no name")
+    if len(raw["name"]) > LONGEST_NAME:
+        raise ValueError(
+            f"tensor {raw['name'][:100]}... has a name of {len(raw['name']):,} letters"
+        )
     known = kind is BaseTensor
     shape = raw["shape"]
     sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n < 1 << 48 for n in shape)

@@ -8,7 +8,9 @@ from pathlib import Path
 from unsee.attacks import AttackerData, Chain, label, required_data
 from unsee.errors import ConfigError, DataError, ModelError, require_extra
 from unsee.metrics import select_metrics
+from unsee.models.checkpoint import resolve
 from unsee.models.dry_run import check_inputs
+from unsee.models.validation import check_checkpoint
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
@@ -37,13 +39,16 @@ def check_job(job: Job) -> None:
     """Refuses a job that cannot be done as asked; no weights are loaded.
 
     Raises:
-        UnseeError: If an attack, a metric, the method or its training settings do not fit the data.
+        UnseeError: If an attack, a metric, the method or its training settings do not fit the data,
+            or a checkpoint that is needed later is damaged.
     """
     for chain in job.attacks:
         check_attack(chain, job.attacker, job.splits, "target" in job.references)
     select_metrics(job.metrics, "reference" in job.references)
     if job.method is not None:
         job.method.validate(job.data, job.settings)
+    for source in job.references.values():
+        check_checkpoint(resolve(source), trust_remote_code=job.trust_remote_code)
 
 
 def check_attack(

@@ -17,8 +17,8 @@ from unsee.models.checkpoint import read_json
 from unsee.models.companions import refuse_not_regular
 
 MOST_CHARACTERS = 1_000_000
-CPU_SECONDS = 5
-WALL_SECONDS = 60
+CPU_SECONDS = 2
+WALL_SECONDS = 30
 MEMORY = 1 << 30
 
 HOLDERS = ("chat_template.json", "processor_config.json", "tokenizer_config.json")

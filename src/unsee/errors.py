@@ -15,6 +15,7 @@ UnseeError                 anything below; the command line prints it and exits 
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 import warnings
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ class UnseeError(Exception):
 
     def __init__(self, message: str = "") -> None:
         """Keeps the message, with control characters escaped: names of files may hold any."""
-        super().__init__(printable(message))
+        super().__init__(without_secrets(printable(message)))
 
 
 class ConfigError(UnseeError):
@@ -106,6 +107,26 @@ def printable(text: object) -> str:
         c if c.isprintable() or c in "\n\t\u3000\xa0" else c.encode("unicode_escape").decode()
         for c in str(text)
     )
+
+
+_PASSWORD = re.compile(r"(\w://[^\s:/@]*:)(?!\d+(?:[/?#\s]|$))[^\s]*(?=@)")
+_SECRET = re.compile(
+    r"((?:[?&;]\w*token|(?:password|passwd|pwd|secret|api_key|(?:access|auth|hf|hub)_token))=)"
+    r"[^&\s'\"]+",
+    re.IGNORECASE,
+)
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text with *** for passwords in URLs, for values of secrets, and for hub tokens.
+
+    Example:
+        >>> without_secrets("--storage postgresql://ada:pw@host/db?sslpassword=x")
+        '--storage postgresql://ada:***@host/db?sslpassword=***'
+    """
+    text = _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***", text))
+    return _HUB_TOKEN.sub("hf_***", text)
 
 
 def shorten(text: str, length: int = 80) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from unsee import errors
 from unsee.benchmarks.pocket import Pocket
-from unsee.errors import ConfigError, TrainingError
+from unsee.errors import ConfigError, RunError, TrainingError
+from unsee.files import json_digest
 from unsee.methods import METHODS
 from unsee.recipes.unlearn import make_recipe
-from unsee.studies.tuning import choose, first_trial, open_storage, search_ranges
+from unsee.studies.tuning import choose, first_trial, open_storage, read_tuned, search_ranges
 from unsee.training.settings import TrainingSettings
 
 
@@ -113,6 +117,62 @@ def test_choose_counts_a_failed_trial_and_continues(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="all 2 trials failed; the first: the loss"):
         choose(SEARCH, {"lr": 2, "k": 0.5}, broken, 2, study_in(tmp_path, "broken"), 0)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "line lost", "line added", "truncated"])
+def test_journal_names_itself_where_it_is_damaged(harm: str, tmp_path: Path) -> None:
+    search = {"lr": (1, 2, 3)}
+    best = choose(search, {"lr": 2}, lambda p: p["lr"], 3, study_in(tmp_path, "whole"), 0)
+    path = tmp_path / "studies.journal"
+    lines = path.read_text().splitlines(keepends=True)
+    if harm == "flipped":
+        number = next(i for i, line in enumerate(lines) if '"values":[' in line)
+        lines[number] = lines[number].replace('"values":[2', '"values":[0')
+        lines[number] = lines[number].replace('"values":[1', '"values":[0')
+    elif harm == "line lost":
+        del lines[2]
+    elif harm == "line added":
+        lines.insert(2, lines[1])
+    path.write_text("".join(lines)[: -5 if harm == "truncated" else None])
+    if harm == "truncated":
+        # As after a kill: the unfinished line is dropped, and the trial is made again.
+        study = study_in(tmp_path, "whole")
+        assert choose(search, {"lr": 2}, lambda p: p["lr"], 3, study, 0) == best
+        assert all(json.loads(line) for line in path.read_text().splitlines())
+        return
+    with pytest.raises(RunError, match=f"{path} is damaged: line .* is not what was written"):
+        study_in(tmp_path, "whole")
+
+
+def test_journal_of_optuna_itself_is_read(tmp_path: Path) -> None:
+    """Comparisons of earlier versions have one."""
+    backend = JournalFileBackend(str(tmp_path / "studies.journal"))
+    theirs = optuna.create_study(study_name="a", storage=JournalStorage(backend))
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    ours = study_in(tmp_path, "a")
+    assert [trial.value for trial in ours.trials] == [trial.value for trial in theirs.trials]
+    ours.add_trial(theirs.trials[0])
+    assert len(study_in(tmp_path, "a").trials) == 3
+
+
+def test_read_tuned_names_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    old = {"set": {"lr": 1e-4}, "search": {}, "trials": []}
+    path.write_text(json.dumps(old))
+    assert read_tuned(path) == old
+    path.write_text(json.dumps(old | {"sha256": json_digest(old)}))
+    assert read_tuned(path) == old
+    for content in (path.read_text().replace("0.0001", "0.0002"), "{", "[]", '{"set": {}}'):
+        path.write_text(content)
+        with pytest.raises(RunError, match=f"{path} is damaged"):
+            read_tuned(path)
+
+
+def test_open_storage_hides_the_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_storage(tmp_path, "nonsense://ada:PASSWORD@host/db?password=PASSWORD")
+    assert "PASSWORD" not in str(caught.value)
+    assert "--storage nonsense://ada:***@host/db?password=***" in str(caught.value)
 
 
 def test_open_storage_refuses_an_unusable_url(tmp_path: Path) -> None:

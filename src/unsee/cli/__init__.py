@@ -15,7 +15,8 @@ import typer
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
-from unsee.errors import UnseeError, WorkerFinished, printable
+from unsee.errors import UnseeError, WorkerFinished, printable, without_secrets
+from unsee.files import NO_SPACE, RETRY
 from unsee.training.launcher import world_size
 
 __all__ = ["app", "main"]
@@ -44,6 +45,9 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}cannot be written ({error.strerror}). {RETRY}", 2)
         usage: Callable[[], str] | None = getattr(error, "format_message", None)
         if usage is not None:
             _fail(f"{usage()} Try --help.", 2)
@@ -91,5 +95,5 @@ def _show_warning(
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"unsee: {message}", err=True)
+    typer.echo(f"unsee: {without_secrets(message)}", err=True)
     sys.exit(code)

@@ -101,7 +101,10 @@ def compare(
         int, typer.Option(min=0, help="Settings to try for each method; 0 tunes nothing.")
     ] = 9,
     storage: Annotated[
-        str | None, typer.Option(help="Database URL of the trials, to share between machines.")
+        str | None,
+        typer.Option(
+            envvar="UNSEE_STORAGE", help="Database URL of the trials, to share between machines."
+        ),
     ] = None,
     attack: Attacks = None,
     jobs: Jobs = 1,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from unsee.cli.catalogue import names
-from unsee.errors import ConfigError, quoted, warn_renamed
+from unsee.errors import ConfigError, quoted, warn_renamed, without_secrets
 from unsee.training.launcher import is_main_process
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def print_run(run: Run, as_json: bool) -> None:
 
 
 def command() -> str:
-    """The command line of this process."""
-    return shlex.join(["unsee", *sys.argv[1:]])
+    """The command line of this process, without passwords: records and pages hold it."""
+    return shlex.join(["unsee", *map(without_secrets, sys.argv[1:])])
 
 
 def echo(value: Any, as_json: bool) -> None:

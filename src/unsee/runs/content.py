@@ -143,6 +143,36 @@ def _method_checkpoints(job: Job) -> dict[str, str]:
     return inputs
 
 
+def keep_study_content(out: Path, inputs: Mapping[str, str]) -> None:
+    """Refuses another content in the folder of a study, which grows; writes that of a new one.
+
+    Args:
+        out: The folder of the comparison or meta-evaluation.
+        inputs: The hashes of what its runs read, by name.
+
+    Raises:
+        RunError: If data, a model or a version has changed since the study was begun.
+    """
+    before = _read(out / ENVIRONMENT)
+    now = provenance(0, "cpu", inputs=dict(inputs))
+    if before is not None and before.inputs is not None:
+        known = {name: inputs[name] for name in before.inputs if name in inputs}
+        changed = [name for name, value in known.items() if before.inputs[name] != value]
+        _refuse(out, changed, "study that was begun")
+        versions = ("unsee", "torch", "transformers")
+        _check_code(out, before, now, versions)
+        now = now.model_copy(update={"inputs": {**before.inputs, **inputs}})
+    keep_environment(out, now)
+
+
+def _refuse(out: Path, changed: Sequence[str], state: str) -> None:
+    if changed:
+        raise RunError(
+            f"{out} holds a {state} with other content. Not as in {out / ENVIRONMENT}: "
+            f"{_listed(changed)}. Restore these, or name another folder with --out to start over."
+        )
+
+
 def check_content(out: Path, inputs: Mapping[str, str], device: str, finished: bool) -> None:
     """Refuses to go on with a run of other content.
 
@@ -167,19 +197,17 @@ def check_content(out: Path, inputs: Mapping[str, str], device: str, finished: b
             )
         return
     changed = _differing(before.inputs, inputs)
-    if changed:
-        state = "finished run" if finished else "run that was begun"
-        raise RunError(
-            f"{out} holds a {state} with other content. Not as in {path}: {_listed(changed)}. "
-            "Restore these, or name another folder with --out to start over."
-        )
+    _refuse(out, changed, "finished run" if finished else "run that was begun")
     if not finished and started:
         _check_code(out, before, provenance(0, pick_device(device)))
 
 
-def _check_code(out: Path, before: Provenance, now: Provenance) -> None:
+def _check_code(
+    out: Path, before: Provenance, now: Provenance, names: Iterable[str] = tuple(CODE)
+) -> None:
     """Refuses to go on with other versions, another device or another number of threads."""
-    for name, advice in CODE.items():
+    for name in names:
+        advice = CODE[name]
         old, new = getattr(before, name), getattr(now, name)
         if name == "device":
             old, new = (str(value).partition(":")[0] for value in (old, new))

@@ -14,8 +14,8 @@ OUT/comparison.yaml   what was requested; another comparison is refused
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,19 @@ import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, RunError
-from unsee.files import write_atomically
+from unsee.files import make_folder, read_text, write_atomically
 from unsee.methods import METHODS, Method
 from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.recipes.unlearn import Recipe, make_recipe
-from unsee.records.folder import REPORT, SUMMARY, jsonable
+from unsee.records.folder import REPORT, SUMMARY, jsonable, tidy
+from unsee.records.lock import exclusive
+from unsee.runs.content import job_inputs, keep_study_content
 from unsee.runs.run import run
 from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
-from unsee.studies.tuning import REFERENCE_CACHE, open_storage, search_ranges, tune
+from unsee.studies.tuning import REFERENCE_CACHE, open_storage, read_tuned, search_ranges, tune
 from unsee.training.settings import TrainingSettings
 
 REQUEST, ENTRIES = "comparison.yaml", "entries.yaml"
@@ -141,14 +143,36 @@ def compare(
     benchmarks = open_benchmarks(request)
     slugs = unique_slugs(request.entries)
     recipes = make_recipes(request, benchmarks)
-    for recipe in {ratio: recipe for (_, ratio), recipe in recipes.items()}.values():
+    inputs: dict[str, str] = {}
+    for ratio, recipe in {ratio: recipe for (_, ratio), recipe in recipes.items()}.items():
         # A mistake in the data or the models is the same for all methods.
-        plan(recipe, "run", "")
+        job, _ = plan(recipe, "run", "")
+        inputs |= {f"forget {ratio}: {k}": v for k, v in job_inputs(job).items()}
+    with exclusive(out):
+        return _compare(
+            request, out, (benchmarks, slugs, recipes, inputs), jobs, storage, on_done, adapt
+        )
+
+
+def _compare(
+    request: ComparisonRequest,
+    out: Path,
+    planned: tuple[Benchmarks, Mapping[str, str], Mapping[Key, Recipe], Mapping[str, str]],
+    jobs: int,
+    storage: str | None,
+    on_done: OnDone,
+    adapt: Adapt | None,
+) -> list[Cell]:
+    """The part of `compare` that writes; the folder is locked."""
+    benchmarks, slugs, recipes, inputs = planned
     fixed = {k: v for k, v in asdict(request).items() if k not in MAY_GROW}
     if adapt is not None:
         fixed["adapt"] = f"{adapt.__module__}.{adapt.__qualname__}"
     keep_request(out / REQUEST, fixed, "comparison", "Methods, shares and seeds")
+    keep_study_content(out, inputs)
     _keep_slugs(out / ENTRIES, slugs)
+    for folder in (out, out / "tuned", out / "recipes", out / REFERENCE_CACHE):
+        tidy(folder)
     if request.trials:
         open_storage(out, storage)
     searches = _searches(request, recipes, benchmarks)
@@ -162,7 +186,9 @@ def compare(
             label = f"{name}-seed{seed}"
             cell = Cell(entry, ratio, seed, out / "runs" / label, failed.get(name), trials)
             cells.append(cell)
-            if not finished(cell.folder) and cell.error is None:
+            if finished(cell.folder):
+                _tidy_finished(cell.folder)
+            elif cell.error is None:
                 final = recipe.override({**chosen, "seed": seed})
                 tasks[label] = Task(_run, (final, out, label, adapt))
     broken = run_in_processes(tasks, jobs, out / "logs", on_done)
@@ -172,6 +198,12 @@ def compare(
 def finished(folder: Path) -> bool:
     """Whether a run folder holds a complete record."""
     return (folder / SUMMARY).exists() and (folder / REPORT).exists()
+
+
+def _tidy_finished(folder: Path) -> None:
+    """Removes what a killed process left in a finished run folder, unless one writes it now."""
+    with suppress(RunError), exclusive(folder):
+        tidy(folder, finished=True)
 
 
 def slug(entry: str, forget_ratio: str) -> str:
@@ -207,7 +239,7 @@ def _keep_slugs(path: Path, slugs: Mapping[str, str]) -> None:
     Raises:
         RunError: If a name stands for another entry.
     """
-    kept: dict[str, str] = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    kept = _read_slugs(path) if path.exists() else {}
     for name, entry in slugs.items():
         if kept.get(name, entry) != entry:
             raise RunError(
@@ -217,11 +249,24 @@ def _keep_slugs(path: Path, slugs: Mapping[str, str]) -> None:
     write_atomically(path, yaml.safe_dump(kept | dict(slugs), allow_unicode=True))
 
 
+def _read_slugs(path: Path) -> dict[str, str]:
+    try:
+        kept = yaml.safe_load(read_text(path))
+        if isinstance(kept, dict) and all(isinstance(v, str) for kv in kept.items() for v in kv):
+            return kept
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    raise RunError(
+        f"{path} is damaged: it does not say what the names of the run folders stand for. Restore "
+        "it, or name another folder with --out."
+    )
+
+
 def _run(recipe: Recipe, out: Path, label: str, adapt: Adapt | None) -> None:
     """Makes one run by the same code as `unsee run`."""
     path, folder = out / "recipes" / f"{label}.yaml", out / "runs" / label
     command = f"unsee run {path} --out {folder}"
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, recipe.text(command))
     job, _ = plan(recipe, "run", command)
     run(job if adapt is None else adapt(job), folder, Bar(None), out / REFERENCE_CACHE)
@@ -359,7 +404,7 @@ def _chosen(out: Path, name: str) -> tuple[dict[str, Any], int]:
     path = out / "tuned" / f"{name}.json"
     if not path.exists():
         return {}, 0
-    tuned = json.loads(path.read_text("utf-8"))
+    tuned = read_tuned(path)
     return tuned["set"], len(tuned["trials"])
 
 
@@ -377,7 +422,7 @@ def keep_request(path: Path, request: Mapping[str, Any], kind: str, may_grow: st
     """
     out, text = path.parent, yaml.safe_dump(jsonable(request), sort_keys=True)
     if path.exists():
-        if path.read_text("utf-8") != text:
+        if read_text(path) != text:
             raise RunError(
                 f"{out} holds a {kind} with other settings (see {path}). Name another folder "
                 f"with --out. {may_grow} alone may be added to it."
@@ -385,8 +430,5 @@ def keep_request(path: Path, request: Mapping[str, Any], kind: str, may_grow: st
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty, and no {kind}. Name another folder with --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error}). Name another with --out.") from error
+    make_folder(out, "Name another with --out.")
     write_atomically(path, text)

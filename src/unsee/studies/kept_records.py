@@ -18,6 +18,7 @@ from unsee.files import atomic_file, write_atomically
 from unsee.records.folder import SCORES, SUMMARY
 from unsee.records.reader import read_run
 from unsee.studies.comparison import Cell, finished
+from unsee.studies.tuning import read_tuned
 
 SCHEMA = 1
 
@@ -84,7 +85,7 @@ def _line(cell: Cell, out: Path) -> dict[str, Any]:
         ]
     chosen = _tuned_file(out, cell.folder.name)
     if chosen.exists():
-        line["chosen"] = json.loads(chosen.read_text("utf-8"))
+        line["chosen"] = read_tuned(chosen)
     return line
 
 

@@ -19,21 +19,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from unsee.attacks import Attack, Subject
 from unsee.attacks.membership import Membership
 from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import evenly_spaced
-from unsee.errors import ConfigError, RunError, require_extra
+from unsee.errors import ConfigError, RunError, first_line, require_extra
 from unsee.evaluation.evaluate import Evaluation, evaluate
-from unsee.files import write_atomically
+from unsee.files import read_text, write_atomically
 from unsee.metrics import METRICS, reference_metrics
 from unsee.models.vlm import VLM
 from unsee.recipes.specs import parse_spec
 from unsee.recipes.unlearn import Recipe
-from unsee.records.folder import jsonable
+from unsee.records.folder import jsonable, tidy
+from unsee.records.lock import exclusive
 from unsee.records.provenance import provenance
+from unsee.runs.content import checkpoint_inputs, data_inputs, keep_study_content
 from unsee.studies.comparison import (
     ComparisonRequest,
     keep_request,
@@ -105,7 +109,32 @@ def judge_metrics(
     """
     require_extra("sacrebleu", "bleu", "the metric bleu, which is rated like all others,")
     pocket, recipes = _pocket(request), _recipes(request)
-    _keep_request(request, out)
+    with exclusive(out):
+        _keep_request(request, out)
+        keep_study_content(out, _inputs(pocket))
+        tidy(out)
+        return _judge(request, out, (pocket, recipes), command, jobs, on_done)
+
+
+def _inputs(pocket: Pocket) -> dict[str, str]:
+    """The hashes of the build's samples and checkpoints, by name."""
+    splits = {name: list(pocket.load(name)) for name in pocket.splits}
+    inputs = data_inputs(pocket.data(), splits)
+    for role in ("target", "visual_retain", "retain_only"):
+        inputs |= checkpoint_inputs(role, pocket.checkpoint(role))
+    return inputs
+
+
+def _judge(
+    request: MetaEvaluationRequest,
+    out: Path,
+    opened: tuple[Pocket, dict[str, Recipe]],
+    command: str,
+    jobs: int,
+    on_done: OnDone,
+) -> tuple[list[ModelRecord], dict[str, str]]:
+    """The part of `judge_metrics` that writes; the folder is locked."""
+    pocket, recipes = opened
     pool = members(request.models, recipes, request.seeds)
     failed: dict[str, str] = {}
     # Metrics that compare with the reference need its answers first.
@@ -163,7 +192,14 @@ def _record_path(out: Path, name: str) -> Path:
 
 
 def _read(out: Path, name: str) -> ModelRecord:
-    return ModelRecord.model_validate_json(_record_path(out, name).read_text("utf-8"))
+    path = _record_path(out, name)
+    try:
+        return ModelRecord.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise RunError(
+            f"{path} is damaged ({first_line(error)}). Remove it and type the same command again, "
+            "which scores the model anew."
+        ) from error
 
 
 def evaluate_metrics(

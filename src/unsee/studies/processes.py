@@ -17,7 +17,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from unsee.errors import UnseeError
+from unsee.errors import UnseeError, without_secrets
+from unsee.files import NO_SPACE, RETRY, make_folder, read_text, write_atomically
+
+# The exit code of a task that could not write, not even why.
+DISK_FULL = 74
 
 # Called with the name of each task that ended, and why it failed or None.
 OnDone = Callable[[str, str | None], None]
@@ -49,7 +53,7 @@ def run_in_processes(
     Returns:
         Why each task that failed did, by name.
     """
-    logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs)
     context = multiprocessing.get_context("spawn")
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or (os.cpu_count() or 1) // jobs))
     waiting, running, failed = list(tasks), dict[Any, tuple[str, SpawnProcess]](), dict[str, str]()
@@ -79,7 +83,9 @@ def _failure(logs: Path, name: str, code: int) -> str:
     """Why a task's process ended with an exit code other than 0."""
     path = logs / f"{name}.error"
     if path.exists():
-        return path.read_text("utf-8")
+        return read_text(path)
+    if code == DISK_FULL:
+        return f"a file of the run cannot be written: the disk is full. {RETRY}"
     if code < 0:
         return f"killed by signal {-code} (9 is often a lack of memory: try fewer --jobs)."
     return f"ended with code {code}; see {logs / name}.log."
@@ -91,20 +97,29 @@ def _run_task(task: Task, logs: Path, name: str, threads: int) -> None:
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    with (logs / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
-        sys.stdout = sys.stderr = log
-        try:
-            task.work(*task.arguments)
-        except UnseeError as error:
-            (logs / f"{name}.error").write_text(str(error), "utf-8")
-            sys.exit(2)
-        except Exception as error:
-            traceback.print_exc()
-            text = f"{type(error).__name__}: {error} (see {logs / name}.log)"
-            (logs / f"{name}.error").write_text(text, "utf-8")
-            sys.exit(1)
-        finally:
-            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    error_file = logs / f"{name}.error"
+    try:
+        with (logs / f"{name}.log").open("a", encoding="utf-8", buffering=1) as log:
+            sys.stdout = sys.stderr = log
+            try:
+                task.work(*task.arguments)
+            except UnseeError as error:
+                write_atomically(error_file, str(error))
+                sys.exit(2)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in NO_SPACE:
+                    raise
+                log.write(without_secrets(traceback.format_exc()))
+                text = f"{type(error).__name__}: {error} (see {logs / name}.log)"
+                write_atomically(error_file, without_secrets(text))
+                sys.exit(1)
+            finally:
+                sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    except OSError as error:
+        # The disk is full, perhaps also for the file that would say so.
+        if error.errno not in NO_SPACE:
+            raise
+        sys.exit(DISK_FULL)
 
 
 def _end_with_parent() -> None:

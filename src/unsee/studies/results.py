@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from unsee.records.reader import Run, read_run
 from unsee.records.schema import Measures, RelearningOutcome
 from unsee.studies.comparison import Cell
 from unsee.studies.scores import AttackScore, ModelName, relearning_name, score
+from unsee.studies.tuning import read_tuned
 
 # The columns in order, with the number of decimals that they show.
 COLUMNS = {
@@ -148,7 +148,7 @@ def _read(cell: Cell, out: Path) -> Result:
         scores.profile,
         scores.farthest,
         scores.lacking,
-        json.loads(tuned.read_text("utf-8"))["set"] if tuned.exists() else {},
+        read_tuned(tuned)["set"] if tuned.exists() else {},
         describe_machine(provenance) if provenance is not None else "",
         run.summary.relearn,
     )

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
-from unsee.errors import ConfigError, UnseeError, require_extra
+from unsee.errors import ConfigError, RunError, UnseeError, first_line, require_extra
 from unsee.evaluation.evaluate import evaluate
-from unsee.files import write_atomically
+from unsee.files import json_digest, make_folder, read_text, write_atomically
 from unsee.methods import Search
 from unsee.metrics import needs_reference
 from unsee.models.vlm import VLM
@@ -25,6 +25,7 @@ from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.unlearn import Recipe
 from unsee.records.schema import Measure, Measures
+from unsee.runs.content import job_inputs
 from unsee.runs.reference_cache import reference_cache
 from unsee.studies.scores import distance
 from unsee.training.settings import TrainingSettings
@@ -87,18 +88,19 @@ def open_storage(out: Path, url: str | None) -> BaseStorage:
     require_extra("optuna", "compare", "choosing settings by trials")
     import optuna
     from optuna.storages import JournalStorage, get_storage
-    from optuna.storages.journal import JournalFileBackend
+
+    from unsee.studies.journal import CheckedJournal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
-        return JournalStorage(JournalFileBackend(str(out / STUDIES)))
+        return JournalStorage(CheckedJournal(out / STUDIES))
     try:
         return get_storage(url)
     except Exception as error:  # sqlalchemy and each driver have errors of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"--storage {url}: cannot be opened ({reason}). Give a database URL whose driver is "
-            "installed, such as postgresql://USER@HOST/NAME, or leave it out for a file in --out."
+            f"--storage {url}: cannot be opened ({first_line(error)}). Give a database URL whose "
+            "driver is installed, such as postgresql://USER@HOST/NAME, or leave it out for a file "
+            "in --out."
         ) from error
 
 
@@ -200,7 +202,9 @@ def tune(
         return distance(_measures(vlm, job, splits), reference)[0]
 
     # The study's name depends on everything that a value depends on.
-    identity = json.dumps([recipe.identity(), search], sort_keys=True, default=list)
+    job, _ = plan(recipe, "run", "")
+    content = [recipe.identity(), search, job_inputs(job)]
+    identity = json.dumps(content, sort_keys=True, default=list)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     study = create_study(study_name=f"{name}-{digest}", storage=opened, load_if_exists=True)
     best = choose(
@@ -210,9 +214,32 @@ def tune(
         {"set": t.params, "distance": t.value, "error": t.user_attrs.get("error")}
         for t in _ended(study)
     ]
-    (out / "tuned").mkdir(exist_ok=True)
-    result = {"set": best, "search": search, "trials": ended}
-    write_atomically(out / "tuned" / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    make_folder(out / "tuned")
+    result = json.loads(json.dumps({"set": best, "search": search, "trials": ended}))
+    text = json.dumps({**result, "sha256": json_digest(result)}, indent=1)
+    write_atomically(out / "tuned" / f"{name}.json", text + "\n")
+
+
+def read_tuned(path: Path) -> dict[str, Any]:
+    """Returns the chosen settings and the trials in a file of `tune`.
+
+    Raises:
+        RunError: If it is not what was written.
+    """
+    text = read_text(path)
+    try:
+        tuned = json.loads(text)
+        # Files of 0.1 have no hash.
+        sha256 = tuned.pop("sha256", None)
+        if {"set", "trials"} <= tuned.keys() and sha256 in (None, json_digest(tuned)):
+            chosen: dict[str, Any] = tuned
+            return chosen
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        pass
+    raise RunError(
+        f"{path} is damaged: it is not what was written. Remove it and type the same command "
+        "again, which reads the choice from the trials."
+    )
 
 
 def _reference(recipe: Recipe, out: Path) -> tuple[dict[str, list[Sample]], Measures]:

@@ -14,6 +14,8 @@ from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.recipes.catalog import SHIPPED, find_recipe, shipped_recipes
 from unsee.recipes.components import build_chains, build_method, build_settings
+from unsee.recipes.evaluate import read_evaluation
+from unsee.recipes.finetune import read_finetune
 from unsee.recipes.parsing import parse_overrides, validate
 from unsee.recipes.unlearn import make_recipe, read_recipe
 
@@ -205,3 +207,77 @@ def test_find_recipe_takes_the_old_paths_with_a_warning(
 def test_find_recipe_suggests_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="no such file, .* Did you mean 'pocket-vkd'"):
         find_recipe("pocket-vdk")
+
+
+# A value of another kind for each kind of field, and what the message says is allowed.
+ODD: list[tuple[str, object, str]] = [
+    ("lr", "1e-4x", "a number"), ("lr", "0.1", "a number"), ("lr", None, "a number"),
+    ("lr", [1], "a number"), ("lr", {"a": 1}, "a number"), ("lr", True, "a number"),
+    ("lr", float("inf"), "a finite number"), ("steps", 1.5, "a whole number"),
+    ("steps", "5", "a number"), ("steps", 2**70, "at most"), ("steps", None, "a whole number"),
+    ("checkpointing", "yes", "true or false"), ("checkpointing", 1, "true or false"),
+    ("checkpointing", None, "true or false"), ("offload", 5, "text"), ("offload", ["a"], "text"),
+    ("offload", "None", "type offload=null"), ("cache", "None", "type cache=null"),
+    ("keep_layers", 5, "a list"), ("keep_layers", None, "a list"), ("keep_layers", [5], "text"),
+    ("keep_layers", {"a": 1}, "a list"), ("erase", 5, "'anonymous'"),
+    ("erase", None, "'anonymous'"),
+    ("precision", True, "'no', 'bf16'"), ("model", 5, "text"), ("model", ["a"], "text"),
+    ("model", {"a": 1}, "text"), ("model", "x" * 5000, "at most 4,096 characters"),
+    ("model", "a\0b", "without NUL"), ("forget", "None", "type forget=null"),
+    ("forget_ratio", True, "text"), ("forget_ratio", [5], "text"), ("seed", "0", "a number"),
+    ("seed", None, "a whole number"), ("names", "yes", "true or false"), ("save", [], "'patch'"),
+    ("benchmark", None, "text"), ("method", 5, "type a name"), ("method", None, "type a name"),
+    ("method", ["vkd"], "type a name"), ("attacks", 5, "give text"), ("attacks", True, "give text"),
+    ("attacks", [None], "give text"), ("attacks", [{"attack": 5}], "type a name"),
+    ("attacks", [{"share": "0.2"}], "a number"), ("attacks", ["relearn?share=1&share=1"], "twice"),
+    ("set", 5, "give fields"), ("set", [], "give fields"), ("set", "", "give fields"),
+    ("set", False, "give fields"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"), ODD, ids=[f"{n}-{v!s:.12}" for n, v, _ in ODD]
+)
+def test_make_recipe_names_the_field_and_what_is_allowed(
+    name: str, value: object, allowed: str
+) -> None:
+    content = {"set": value} if name == "set" else {}
+    with pytest.raises(ConfigError, match=allowed) as caught:
+        make_recipe(content, {} if content else {name: value})
+    message = str(caught.value)
+    assert len(message) < 500
+    assert name in message or allowed in message
+
+
+def test_make_recipe_takes_whole_numbers_as_they_are_typed() -> None:
+    recipe = make_recipe({}, {"steps": 1e2, "lr": 1, "forget_ratio": 5, "precision": False})
+    assert (recipe.training.steps, recipe.training.lr) == (100, 1.0)
+    assert (recipe.forget_ratio, recipe.training.precision) == ("5", "no")
+
+
+def test_make_recipe_refuses_two_sources_of_data() -> None:
+    own = {"model": "m", "forget": "photos"}
+    for extra in ({"data": "d"}, {"forget_ratio": "5"}, {"shots": 0}, {"benchmark": "mllmu"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(extra))}= says which data"):
+            make_recipe({**own, **extra})
+    # As releases before wrote it.
+    old = make_recipe({**own, "benchmark": "pocket", "data": None})
+    assert old == make_recipe(own)
+    written = yaml.safe_load(old.text("x"))
+    assert not {"benchmark", "data", "forget_ratio", "shots"} & set(written)
+    assert make_recipe(written) == old
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "1", "[x]"])
+def test_trust_remote_code_of_a_recipe_needs_the_flag(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"trust_remote_code: {value}\n")
+    for read in (read_recipe, read_finetune, read_evaluation):
+        with pytest.raises(ConfigError, match="type --trust-remote-code too"):
+            read(path)
+    path.write_text("trust_remote_code: true\nmodel: m\n")
+    assert read_recipe(path, ["trust_remote_code=true"]).trust_remote_code
+    assert not read_recipe(path, ["trust_remote_code=false"]).trust_remote_code
+    assert read_evaluation(path, trusted=True).trust_remote_code
+    path.write_text("trust_remote_code: false\n")
+    assert not read_recipe(path).trust_remote_code

@@ -126,8 +126,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _write_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    number = any(form.fullmatch(value) for form in (INTEGER, FLOAT, NOT_FINITE))
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if number else None)
+    style = None
+    if any(form.fullmatch(value) for form in (INTEGER, FLOAT, NOT_FINITE)):
+        style = "'"
+    elif re.search("[\x85\u2028\u2029]", value):
+        # Line breaks of YAML 1.1, which other quotes would fold.
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _write_text)

@@ -17,6 +17,7 @@ from unsee.metrics import METRICS
 from unsee.recipes.components import build_chains, build_method
 from unsee.recipes.finetune import make_finetune
 from unsee.recipes.parsing import format_value, parse_overrides
+from unsee.recipes.plain_yaml import parse
 from unsee.recipes.unlearn import make_recipe
 from unsee.training.settings import TrainingSettings
 
@@ -107,3 +108,32 @@ def test_show_says_what_is_allowed() -> None:
 
 def test_show_unknown_name_suggests_the_nearest() -> None:
     assert "Did you mean 'vkd'" in unsee("show", "vkdd", code=2)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_show_method_prints_every_value_as_it_is_typed(name: str) -> None:
+    """Each line can be pasted into a recipe, and after --set, and changes nothing."""
+    default = make_recipe({"method": name})
+    for kind in (name, "settings"):
+        for line in unsee("show", kind).splitlines():
+            if not line.startswith("  "):
+                continue
+            field, _, value = line.partition("  # ")[0].strip().partition(": ")
+            for recipe in (
+                make_recipe({"method": name, "set": {field: parse(value, field)}}),
+                make_recipe({"method": name}, parse_overrides([f"{field}={value}"])),
+            ):
+                assert recipe.method == default.method, line
+                if kind == name:
+                    assert recipe.training == default.training, line
+
+
+def test_show_recipe_prints_a_recipe() -> None:
+    printed = unsee("show", "recipe")
+    assert make_recipe(parse(printed, "x")) == make_recipe()
+    pasted = [
+        line.partition("  # ")[0].replace(": ", "=", 1)
+        for line in printed.splitlines()
+        if not line.startswith("#")
+    ]
+    assert make_recipe({}, parse_overrides(pasted)) == make_recipe()

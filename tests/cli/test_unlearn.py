@@ -15,6 +15,7 @@ from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.unlearn import make_recipe
+from unsee.records.reader import read_run
 from unsee.types import Data
 
 
@@ -84,6 +85,25 @@ def test_unlearn_with_answers_records_measures_and_guarantees(
     page = tmp_path / "both.html"
     unsee("report", out, "-o", page)
     assert page.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("kind", ["pictures", "answers"])
+def test_run_repeats_the_recipe_of_a_run_on_own_data(
+    kind: str, tiny_folder: Path, photos: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    forget = ["--forget", photos] if kind == "pictures" else ["--forget", tables[0]]
+    retain = [] if kind == "pictures" else ["--retain", tables[1]]
+    unsee("unlearn", "--model", tiny_folder, *forget, *retain, "--out", tmp_path / "a", *SHORT)
+    recipe = (tmp_path / "a" / "recipe.yaml").read_text()
+    assert "pocket" not in recipe.partition("\n")[2]
+    unsee("run", tmp_path / "a" / "recipe.yaml", "--out", tmp_path / "b")
+    first, second = (read_run(tmp_path / name).summary for name in "ab")
+    assert first.provenance.result_weights_sha256 == second.provenance.result_weights_sha256
+    assert first.measures == second.measures
+    patches = [(tmp_path / name / "patch" / "patch.safetensors").read_bytes() for name in "ab"]
+    assert patches[0] == patches[1]
+    again = (tmp_path / "b" / "recipe.yaml").read_text()
+    assert again.partition("\n")[2] == recipe.partition("\n")[2]
 
 
 def test_unlearn_chooses_the_population(

@@ -267,3 +267,14 @@ def test_read_samples_refuses_a_table_that_never_ends(tmp_path: Path) -> None:
     (tmp_path / "t.csv").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"t\.csv: is a device, not a file"):
         read_samples(tmp_path / "t.csv")
+
+
+def test_read_table_names_columns_that_are_not_read(folder: Path) -> None:
+    notes: list[str] = []
+    row = {"image": "a.png", "concept": "Ada", "caption": "Ada in Oslo", "text": "", "width": 10}
+    read(folder, row, row | {"text": "more"}, notes=notes)
+    (note,) = notes
+    assert "of t.jsonl, these columns are not read: caption, text." in note
+    notes.clear()
+    read(folder, {"image": "a.png", "concept": "Ada", "caption": None, "id": "1"}, notes=notes)
+    assert notes == []

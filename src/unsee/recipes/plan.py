@@ -102,7 +102,10 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
 def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     """The user's own checkpoint and pictures."""
     if recipe.model is None:
-        raise ConfigError("which model? Type --model DIR_OR_ID.")
+        raise ConfigError(
+            "which model? forget= names data of your own, which comes with none. Type --model "
+            "DIR_OR_ID, or model: DIR_OR_ID in a recipe."
+        )
     model = shipped_checkpoint(recipe.model)
     recipe, data, notes = _own_data(recipe)
     answers = any(s.answer for s in (*data.forget, *data.retain))

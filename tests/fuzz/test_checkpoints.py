@@ -26,7 +26,7 @@ Rng = random.Random
 Json = dict[str, Any]
 
 # Each case runs a whole command.
-COUNT = CASES if "UNSEE_FUZZ" in os.environ else 10
+COUNT = CASES if "UNSEE_FUZZ" in os.environ else 6
 
 JSONS = (
     *("config.json", "generation_config.json", "processor_config.json", "tokenizer.json"),
@@ -247,17 +247,8 @@ def test_commands_refuse_damaged_checkpoints(
                 except (ValueError, TypeError, AttributeError, KeyError, OSError):
                     # The second damage may not fit what the first one has left.
                     continue
-        one = ["--set", "steps=1", "--set", "batch_size=2", "--device", "cpu"]
-        words: list[str | Path] = rng.choice(
-            [
-                ["unlearn", "--model", model, "--forget", forget, "--retain", retain, *one],
-                ["evaluate", "--model", model, "--data", retain, "--max-new-tokens", "3"],
-                ["verify", tiny_folder, model, "--probes", rng.choice(["0", "2"])],
-                ["apply", patch, "--model", model],
-                ["finetune", write_recipe(top, model, forget, retain)],
-            ]
-        )
-        words += [] if words[0] == "verify" else ["--out", out]
+        commands = commands_with(model, tiny_folder, (forget, retain), patch, out)
+        words = rng.choice(list(commands.values()))
         before = snapshot(top)
         try:
             code, message = command(*words)
@@ -274,6 +265,54 @@ def test_commands_refuse_damaged_checkpoints(
                     file.write(f"{text}\n")
         shutil.rmtree(top)
     assert not failures, "\n".join(failures)
+
+
+def commands_with(
+    model: Path, base: Path, tables: tuple[Path, Path], patch: Path, out: Path
+) -> dict[str, list[str | Path]]:
+    """Every command that reads a checkpoint, by its name."""
+    forget, retain = tables
+    recipe = write_recipe(model.parent, model, forget, retain)
+    one = ["--set", "steps=1", "--set", "batch_size=2", "--device", "cpu"]
+    commands: dict[str, list[str | Path]] = {
+        "unlearn": ["--model", model, "--forget", forget, "--retain", retain, *one],
+        "evaluate": ["--model", model, "--data", retain, "--max-new-tokens", "3"],
+        "verify": [base, model, "--probes", "2"],
+        "apply": [patch, "--model", model],
+        "finetune": [recipe],
+    }
+    ends = {name: [] if name == "verify" else ["--out", out] for name in commands}
+    return {name: [name, *words, *ends[name]] for name, words in commands.items()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["unlearn", "evaluate", "verify", "apply", "finetune"])
+@pytest.mark.parametrize("damage", ["json", "template", "device", "heads"])
+def test_every_command_uses_the_same_checks(
+    tiny_folder: Path,
+    tables: tuple[Path, Path],
+    patch: Path,
+    tmp_path: Path,
+    name: str,
+    damage: str,
+) -> None:
+    model, out = Path(shutil.copytree(tiny_folder, tmp_path / "model")), tmp_path / "out"
+    if damage == "json":
+        (model / "tokenizer_config.json").write_text("5", "utf-8")
+    elif damage == "template":
+        (model / "chat_template.jinja").write_text("{{ 'a' * 10**10 }}", "utf-8")
+    elif damage == "device":
+        (model / "tokenizer.json").unlink()
+        (model / "tokenizer.json").symlink_to("/dev/zero")
+    else:
+        config = read(model / "config.json")
+        config["text_config"] |= {"num_attention_heads": 7, "head_dim": None}
+        write(model / "config.json", config)
+    code, message = command(*commands_with(model, tiny_folder, tables, patch, out)[name])
+    assert code == 2, message
+    file = {"json": "tokenizer_config.json", "device": "tokenizer.json", "heads": "config.json"}
+    check_refusal(code, message, file.get(damage, "chat_template.jinja"))
+    assert not out.exists()
 
 
 def write_recipe(top: Path, model: Path, forget: Path, retain: Path) -> Path:

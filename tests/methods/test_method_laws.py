@@ -284,3 +284,13 @@ def test_unlearn_returns_choices_with_counts(name: str, tiny: VLM, data: Data) -
 
     assert all(n > 0 for n in counts(result.choices))
     assert bool(counts(result.choices)) == (name in CHOOSING)
+
+
+@pytest.mark.parametrize("name", ["sineproject", "ssiuu"])
+def test_method_that_needs_whole_weights_refuses_sharding(
+    name: str, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    make(name).validate(data, replace(SETTINGS, parallel="ddp"))
+    with pytest.raises(ConfigError, match=f"{name} needs whole weights.*Type parallel=ddp"):
+        make(name).validate(data, replace(SETTINGS, parallel="fsdp"))

@@ -135,12 +135,14 @@ class PAVA(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "teacher", "answers"})
+    # Few weights are trained; at the usual rate little is forgotten.
+    defaults: ClassVar[Mapping[str, object]] = {"lr": 1e-3}
     parts: ClassVar[tuple[Part, ...]] = ("language",)
     # Not searched by its authors: ours.
     search: ClassVar[Search] = {
-        "lr": (1e-5, 2e-5, 3e-5),
-        "beta": (0.6, 0.9, 1.2),
+        "lr": (3e-5, 1e-4, 2e-4),
         "w_retain": (1.0, 3.0, 6.0),
+        "share": (0.25, 0.5),
     }
 
     trains: Part = "language"

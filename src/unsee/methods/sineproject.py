@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from unsee.errors import ConfigError, ModelError
 from unsee.methods import METHODS, Search, copy_start_model
 from unsee.methods.base_loss import WithForgetLoss
-from unsee.training.trainer import Trainer, TrainingResult
+from unsee.training.trainer import Trainer, TrainingResult, refuse_sharding
 from unsee.types import Part
 
 if TYPE_CHECKING:
@@ -111,8 +111,9 @@ class SineProject(WithForgetLoss):
     }
 
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
-        """Also refuses adapters where no LLM is trained; see `Method.validate`."""
+        """Also refuses adapters without an LLM, and sharding; see `Method.validate`."""
         super().validate(data, settings, vlm)
+        refuse_sharding(settings, "sineproject")
         if settings.lora and not self.changes_language:
             raise ConfigError(
                 "sineproject trains no adapter in the projector, whose weights it changes by "

@@ -15,6 +15,7 @@ from unsee.features.neurons import MLP, find_mlps, neuron_hooks
 from unsee.losses import sequence_nll
 from unsee.methods import METHODS, Search
 from unsee.methods.base_loss import WithForgetLoss
+from unsee.training.trainer import refuse_sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +107,7 @@ class Ssiuu(WithForgetLoss):
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
         """Also refuses what cannot be differentiated twice; see `Method.validate`."""
         super().validate(data, settings, vlm)
+        refuse_sharding(settings, "ssiuu")
         if settings.attention == "flash_attention_2":
             raise ConfigError(
                 "ssiuu differentiates twice, which flash attention cannot. Type attention=auto."

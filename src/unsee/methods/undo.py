@@ -75,7 +75,6 @@ class UNDO(WithForgetLoss):
     """
 
     weights_only: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, object]] = {"steps": 400}
     search: ClassVar[Search] = {
         # Rates are not searched by its authors on such models: ours. alpha and noise are theirs.
         "lr": (1e-5, 3e-5, 1e-4),
@@ -85,7 +84,7 @@ class UNDO(WithForgetLoss):
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.2
     noise: Annotated[float, Field(ge=0)] = 0.1
-    unlearn_steps: Annotated[int, Field(ge=1)] = 200
+    unlearn_steps: Annotated[int, Field(ge=1)] = 100
     unlearn_lr: Annotated[float, Field(gt=0)] | None = None
 
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:

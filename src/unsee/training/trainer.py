@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 NEEDS_DDP = "needs whole weights, and they are sharded among processes. Type parallel=ddp."
 
 
+def refuse_sharding(settings: TrainingSettings, what: str) -> None:
+    """Refuses weights that are sharded among processes (FSDP).
+
+    Args:
+        settings: The training settings.
+        what: What needs whole weights; begins the message.
+
+    Raises:
+        ConfigError: If the weights are sharded.
+    """
+    if choose_strategy(settings) == "fsdp":
+        raise ConfigError(f"{what} {NEEDS_DDP}")
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The result of a training, except for the weights, which are trained in place.

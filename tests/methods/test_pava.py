@@ -75,10 +75,10 @@ def test_pava_trains_only_the_chosen_mlps(tiny: VLM, tiny_folder: Path, data: Da
     changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
     # The first block is at depth 0, which is before `first`.
     assert changed == {f"{n}.weight" for n in (second.outer, *second.inner)}
-    record = result.choices["mlps"]
-    assert record["chosen"] == 1 and list(record["indirect_effect"]) == [second.outer]
+    assert result.choices["mlps"] == {"chosen": 1, "of": 1}
+    assert list(result.choices["indirect_effect"]) == [second.outer]
     whole = replace(method, share=1.0, first=0.0).unlearn(tiny, data, Trainer(SETTINGS))
-    assert set(whole.choices["mlps"]["indirect_effect"]) == {first.outer, second.outer}
+    assert set(whole.choices["indirect_effect"]) == {first.outer, second.outer}
     assert whole.choices["mlps"]["chosen"] == 2
 
 

@@ -185,8 +185,12 @@ class PAVA(Method):
         adapters = trainer.add_adapters(vlm, weights)
         trained = weights if adapters is None else adapters.parameters
         result = trainer.fit(vlm, trained, step, adapters=adapters)
-        mlps = {"chosen": len(chosen), "of": len(effects), "indirect_effect": effects}
-        return replace(result, choices={"mlps": mlps, "attribute_answers": len(kept.retain)})
+        choices = {
+            "mlps": {"chosen": len(chosen), "of": len(effects)},
+            "indirect_effect": effects,
+            "attribute_answers": len(kept.retain),
+        }
+        return replace(result, choices=choices)
 
     def batches(self, vlm: VLM, data: Data, trainer: Trainer, number: int) -> Mapping[str, Any]:
         """As in `Method.batches`; "retain" are the answers on attributes."""

@@ -143,7 +143,7 @@ class AIM(Method):
     search: ClassVar[Search] = {
         "lr": (1e-5, 3e-5, 1e-4),
         "epsilon": (0.5, 1.0, 2.0),
-        "w_fisher": (1e-4, 1e-3, 1e-2),
+        "w_fisher": (0.1, 1.0, 10.0),
     }
 
     trains: Part = "encoder"
@@ -152,7 +152,7 @@ class AIM(Method):
     prompt_lr: Annotated[float, Field(gt=0)] = 0.05
     beta: Annotated[float, Field(gt=0)] = 0.9
     w_forget: Annotated[float, Field(ge=0)] = 1.0
-    w_fisher: Annotated[float, Field(ge=0)] = 1e-3
+    w_fisher: Annotated[float, Field(ge=0)] = 1.0
     fisher: Literal["retain", "strangers", "forget"] = "retain"
 
     @property

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from unsee.attacks import ATTACKS
+from unsee.attacks.suites import STANDARD
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
 from unsee.recipes.catalog import SHIPPED, find_recipe, shipped_recipes
-from unsee.recipes.components import build_chains, build_method, build_settings
+from unsee.recipes.components import attack_entry, build_chains, build_method, build_settings
 from unsee.recipes.evaluate import read_evaluation
 from unsee.recipes.finetune import read_finetune
 from unsee.recipes.parsing import parse_overrides, validate
@@ -136,6 +137,21 @@ def test_attacks_are_checked() -> None:
         build_chains(["relern"])
     with pytest.raises(ConfigError, match="bits"):
         build_chains(["quantize?bits=9"])
+
+
+def test_standard_suite_is_every_attack_and_no_part_of_a_chain() -> None:
+    chains = build_chains(["standard"], {"quantize.scheme": "rtn"}, seed=3)
+    assert {chain[0].name for chain in chains} == set(ATTACKS.names())
+    assert all(len(chain) == 1 for chain in chains) and len(chains) == len(STANDARD)
+    assert {getattr(chain[0], "seed", 3) for chain in chains} == {3}
+    recipe = make_recipe({"attacks": "standard", "seed": 3})
+    assert tuple(recipe.attacks) == tuple(build_chains(["standard"], seed=3))
+    assert attack_entry("standard") == {"attack": "standard"}
+    for typed in ("standard?seed=1", "quantize+standard", "standard+jailbreak"):
+        with pytest.raises(ConfigError, match="'standard' is a suite of attacks"):
+            build_chains([typed])
+    with pytest.raises(ConfigError, match="so steps would have no effect"):
+        build_chains(["standard"], {"steps": 3})
 
 
 def test_attacks_are_composed_as_they_are_typed() -> None:

@@ -48,9 +48,11 @@ Attacks = Annotated[
     list[str] | None,
     typer.Option(
         "--attack",
+        "--attacks",
         metavar="ATTACK",
-        help="Attack on every run, NAME?field=value&field=value; + chains attacks. Repeatable. "
-        "none: no attack. Default: relearning of the visual part, and of all parts.",
+        help="Attack on every run, NAME?field=value&field=value; + chains attacks, standard is the "
+        "standard suite. Repeatable. none: no attack. Default: relearning of the visual part, and "
+        "of all parts.",
         autocompletion=complete("attacks"),
     ),
 ]

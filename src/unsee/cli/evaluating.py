@@ -135,9 +135,11 @@ def audit(
     attack: Annotated[
         list[str] | None,
         typer.Option(
+            "--attack",
+            "--attacks",
             metavar="ATTACK",
-            help="NAME?field=value&field=value; + chains attacks, all is every attack. "
-            "Repeatable. Default: relearn.",
+            help="NAME?field=value&field=value; + chains attacks, all is every attack, standard "
+            "the standard suite. Repeatable. Default: relearn.",
             autocompletion=complete("attacks"),
         ),
     ] = None,

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from unsee.attacks import ATTACKS, Attack, Chain
+from unsee.attacks.suites import SUITES
 from unsee.errors import ConfigError, UnknownNameError, quoted
 from unsee.methods import METHODS, Method
 from unsee.recipes.parsing import (
@@ -153,7 +154,8 @@ def build_chains(
     """Attacks as they are typed: NAME?field=value&field=value, with "+" between those of a chain.
 
     Args:
-        typed: One text a chain; "all" is every registered attack, each alone.
+        typed: One text a chain; "all" is every registered attack, each alone, and the name of a
+            suite, such as "standard", the attacks of `unsee.attacks.suites`.
         values: Fields by name, for all attacks that have them, or by "attack.field" for one.
         seed: Seed of attacks that draw samples, unless another is given.
 
@@ -161,7 +163,7 @@ def build_chains(
         ConfigError: If an attack, a field or a value is not allowed.
     """
     values = values or {}
-    names = [n for text in typed for n in (ATTACKS.names() if text == "all" else [text])]
+    names = [name for text in typed for name in _expanded(text.strip())]
     parsed = [[_typed_attack(piece) for piece in text.split("+")] for text in names]
     kinds = {name: ATTACKS.get(name) for chain in parsed for name, _ in chain}
     known = {
@@ -181,6 +183,23 @@ def build_chains(
         )
 
     return [tuple(build(name, given) for name, given in chain) for chain in parsed]
+
+
+def _expanded(text: str) -> Sequence[str]:
+    """The attacks that "all" or the name of a suite stands for; else the text itself."""
+    if text == "all":
+        return ATTACKS.names()
+    if text in SUITES:
+        return SUITES[text]
+    for piece in text.split("+"):
+        name = piece.partition("?")[0].strip()
+        if name in SUITES:
+            raise ConfigError(
+                f"'{text}': '{name}' is a suite of attacks, which has no fields and is no part of "
+                f"a chain. Type {name} alone, and fields of its attacks with --set "
+                "ATTACK.FIELD=VALUE."
+            )
+    return [text]
 
 
 def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
@@ -215,7 +234,7 @@ def attack_entry(attack: str | Attack | Chain | Mapping[str, Any]) -> dict[str, 
     text = attack if isinstance(attack, str) else chain_text(attack, complete=False)
     pieces = [_typed_attack(piece) for piece in text.split("+")]
     for name, _ in pieces:
-        if name != "all":
+        if name != "all" and name not in SUITES:
             ATTACKS.get(name)
     (name, values), *others = pieces
     if others:

@@ -12,7 +12,8 @@ import pytest
 
 from unsee.errors import RunError
 from unsee.records import lock
-from unsee.records.lock import exclusive
+from unsee.records.folder import RunFolder
+from unsee.records.lock import exclusive, is_empty
 
 
 def _hold(folder: Path, connection: Connection) -> None:
@@ -41,6 +42,17 @@ def test_exclusive_refuses_a_second_process_and_survives_a_killed_one(
     with exclusive(out):
         pass
     assert [path.name for path in out.iterdir()] == ["begun"]
+
+
+def test_exclusive_by_a_file_leaves_a_new_folder_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where folders cannot be locked."""
+    monkeypatch.setattr(lock, "_lock", lock._lock_file)
+    with exclusive(tmp_path / "run"):
+        assert is_empty(tmp_path / "run")
+        RunFolder.open(tmp_path / "run", "# unsee\n")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
 def test_exclusive_leaves_no_empty_folders(tmp_path: Path) -> None:

@@ -200,6 +200,30 @@ def test_run_names_a_damaged_result(harm: str, job: Job, tmp_path: Path) -> None
     assert run(job, out, Bar(None)) == read_run(out)
 
 
+def test_run_names_a_saved_model_that_was_damaged(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def stop(stage: str, done: int, total: int, terms: Mapping[str, float]) -> None:
+        if stage.startswith("asking"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job, out, as_bar(stop))
+    damage(out / "model" / "model.safetensors", "flipped")
+    with pytest.raises(
+        RunError, match=f"{out / 'model'} is damaged.*Remove it and {out / '.parts'}"
+    ):
+        run(job, out, Bar(None))
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / ".parts")
+    resumed, unbroken = run(job, out, Bar(None)), run(job, tmp_path / "whole", Bar(None))
+    assert resumed is not None and unbroken is not None
+    assert resumed.summary.measures == unbroken.summary.measures
+    assert (out / "model" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model" / "model.safetensors"
+    ).read_bytes()
+
+
 def damage(path: Path, harm: str) -> None:
     content = bytearray(path.read_bytes())
     path.unlink()

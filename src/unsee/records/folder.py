@@ -19,6 +19,7 @@ from unsee.files import (
     write_atomically,
     write_json_with_digest,
 )
+from unsee.records.lock import is_empty
 from unsee.records.schema import SampleResult, Summary
 
 RECIPE, ENVIRONMENT, TRAIN = "recipe.yaml", "environment.json", "train.jsonl"
@@ -102,7 +103,7 @@ class RunFolder:
                     f"{path} holds an unfinished run of another recipe. Name another folder with "
                     f"--out, or type the command in the first line of {stored} to finish that run."
                 )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not is_empty(path):
             raise RunError(
                 f"{path} is not empty and holds no run. Name another folder with --out, or "
                 "empty it."

@@ -42,6 +42,11 @@ def exclusive(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but a lock."""
+    return all(entry.name == NAME for entry in folder.iterdir())
+
+
 def _lock(folder: Path) -> Callable[[], None]:
     """Locks the folder itself; a file in it where folders cannot be locked, as on Windows."""
     if sys.platform == "win32":

@@ -27,7 +27,7 @@ from unsee.progress import Bar
 from unsee.recipes.plan_finetune import FinetuneJob
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import STATE, RunFolder, jsonable, tidy
-from unsee.records.lock import exclusive
+from unsee.records.lock import exclusive, is_empty
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import SCHEMA, FinetunedModel, FinetuneRecord
 from unsee.runs.content import check_content, finetune_inputs, keep_environment
@@ -71,7 +71,7 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
         text, inputs = job.recipe.text(command), finetune_inputs(job)
         RunFolder.refuse(out, text, same_recipe)
         check_content(out, inputs, device, finished=False)
-        is_new = not any(out.iterdir())
+        is_new = is_empty(out)
         try:
             tidy(out)
             folder = RunFolder.open(out, text, same_recipe)

@@ -17,7 +17,7 @@ from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, tidy
-from unsee.records.lock import exclusive
+from unsee.records.lock import exclusive, is_empty
 from unsee.records.reader import Run, read_run
 from unsee.runs.content import check_content, job_inputs, keep_environment
 from unsee.runs.preflight import check_job, check_model, finished_run
@@ -102,7 +102,7 @@ def _load(job: Job) -> VLM:
 @contextmanager
 def _removed_if_refused(out: Path) -> Iterator[None]:
     """Empties a new run folder if an error comes before the first training step."""
-    is_new = not any(out.iterdir())
+    is_new = is_empty(out)
     try:
         yield
     except UnseeError:

@@ -21,18 +21,18 @@ from unsee.artifacts.redaction import hub_id, redact_setting
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks import HELD_OUT, Scoring
 from unsee.data.digests import data_hash
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, RunError
 from unsee.evaluation.evaluate import evaluate
 from unsee.evaluation.generation import answer_limit
 from unsee.features.statistics import RepresentationShift
-from unsee.files import hash_file
+from unsee.files import combine_digests, hash_file
 from unsee.methods import Method
 from unsee.metrics import reference_metrics
 from unsee.metrics.names import People
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
-from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, jsonable
+from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import (
     SCHEMA,
@@ -169,7 +169,31 @@ def unlearn(
             artifacts=Artifacts.model_validate({job.save: job.save}),
         )
 
-    return StageCache(folder).get_or_compute(UNLEARNED, "trained", "", finish)
+    unlearned = StageCache(folder).get_or_compute(UNLEARNED, "trained", "", finish)
+    _check_saved(folder, folder.path / job.save)
+    return unlearned
+
+
+def _check_saved(folder: RunFolder, saved: Path) -> None:
+    """Compares what an interrupted run has saved with its hash.
+
+    Raises:
+        RunError: If it is not what was saved.
+    """
+    part = folder.path / PARTS / "saved.json"
+    was_kept = part.exists()
+
+    def digest() -> str:
+        # The card is written later.
+        weights = [path for path in saved.rglob("*") if path.suffix in (".safetensors", ".json")]
+        return combine_digests({str(p.relative_to(saved)): hash_file(p) for p in weights})
+
+    kept = folder.get_or_compute("saved", digest)
+    if was_kept and kept != digest():
+        raise RunError(
+            f"{saved} is damaged: it is not what the run saved. Remove it and {part.parent}, and "
+            "type the same command again, which saves it anew."
+        )
 
 
 def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Path) -> None:

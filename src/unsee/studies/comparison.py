@@ -32,7 +32,7 @@ from unsee.recipes.plan import plan
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.recipes.unlearn import Recipe, make_recipe
 from unsee.records.folder import REPORT, SUMMARY, jsonable, tidy
-from unsee.records.lock import exclusive
+from unsee.records.lock import exclusive, is_empty
 from unsee.runs.content import job_inputs, keep_study_content
 from unsee.runs.run import run
 from unsee.studies.processes import OnDone, Task, ignore_done, run_in_processes
@@ -428,7 +428,7 @@ def keep_request(path: Path, request: Mapping[str, Any], kind: str, may_grow: st
                 f"with --out. {may_grow} alone may be added to it."
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise RunError(f"{out} is not empty, and no {kind}. Name another folder with --out.")
     make_folder(out, "Name another with --out.")
     write_atomically(path, text)

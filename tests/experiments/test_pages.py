@@ -17,7 +17,7 @@ from experiments.pages import (
     shown_value,
     table,
 )
-from experiments.quality import ablation, robust, rules
+from experiments.quality import ablation, refit, robust, rules
 
 from unsee.recipes.unlearn import make_recipe
 from unsee.records.schema import Measure
@@ -41,6 +41,14 @@ def test_robust_sections_are_what_the_kept_records_say() -> None:
     for mark, body in robust.sections(rows).items():
         assert section("robust.md", mark) == body
     assert {row["variant"] for row in rows} <= {*robust.MODELS, *robust.VARIANTS}
+
+
+def test_refit_section_is_what_the_kept_records_say() -> None:
+    rows, others = (
+        read_rows(Path(page.__file__).with_suffix(".jsonl")) for page in (refit, robust)
+    )
+    assert {row["variant"] for row in rows} == set(refit.MADE)
+    assert section("robust.md", "refit") == refit.section(rows, others)
 
 
 def test_rules_section_is_what_the_kept_answers_say() -> None:

@@ -22,7 +22,7 @@ from unsee.models.vlm import VLM
 from unsee.recipes.catalog import SHIPPED
 from unsee.recipes.finetune import Finetune, make_finetune, read_finetune
 from unsee.recipes.plan_finetune import plan_finetune
-from unsee.runs.finetune import labels_of
+from unsee.runs.finetune import labels_of, starting_model
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data, Sample
 
@@ -94,6 +94,50 @@ def test_finetune_trains_three_models_on_their_samples(
     assert "holds finished models" in unsee("finetune", recipe, "--out", out, code=2)
     again = unsee("finetune", recipe, "who=all", f"lora={lora}", "--out", out, "--json")
     assert again == record
+
+
+def test_finetune_refits_visual_weights_beside_the_frozen_language_part(
+    recipe: Path, data: Data, tiny_folder: Path, tmp_path: Path
+) -> None:
+    unsee("finetune", recipe, "steps=2", "lora=0", "--out", tmp_path / "m")
+    target = tmp_path / "m" / "target"
+    given = ["who=visual_refit", "parts=visual", "lora=0"]
+    out = tmp_path / "refit"
+    record = unsee("finetune", recipe, *given, f"target={target}", "--out", out, "--json")
+    refit, before = VLM.load(out / "visual_refit"), VLM.load(tiny_folder)
+    assert refit.hash("language") == VLM.load(target).hash("language") != before.hash("language")
+    assert refit.hash("visual") not in (before.hash("visual"), VLM.load(target).hash("visual"))
+    # It learns from pictures of the retain set alone.
+    model = record["models"]["visual_refit"]
+    assert set(model["concepts"]) == {sample.concept for sample in data.retain}
+    assert all(count["text"] == 0 for count in model["concepts"].values())
+    # Without a step it is the base's visual part and the target's language part.
+    refitting = read_finetune(recipe, [*given, f"target={target}"])
+    start = starting_model(plan_finetune(refitting), "visual_refit")
+    assert start.hash("visual") == before.hash("visual")
+    assert start.hash("language") == refit.hash("language")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"who": "visual_refit", "parts": ["visual", "language"]}, "leaves the language part"),
+        ({"who": "retain_only", "target": "x"}, "for who=visual_refit alone"),
+        ({"who": "visual_refit", "benchmark": None, "model": "m", "retain": "r"}, "Give target="),
+    ],
+)
+def test_finetune_refuses_refits_that_are_none(content: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_finetune({"benchmark": "pocket", **content})
+
+
+def test_finetune_refits_the_visual_part_without_adapters_by_default() -> None:
+    recipe = make_finetune({"benchmark": "pocket", "who": "visual_refit"})
+    assert (recipe.parts, recipe.lora) == (("visual",), 0)
+    job = plan_finetune(recipe)
+    samples = job.samples["visual_refit"]
+    assert samples and all(sample.picture is not None for sample in samples)
+    assert job.target is not None and Path(job.target).name == "target"
 
 
 # peft asks transformers by a name that is on its way out.

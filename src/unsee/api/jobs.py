@@ -44,7 +44,7 @@ from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.plan_finetune import plan_finetune
 from unsee.recipes.unlearn import Recipe, default_out, demo_recipe, make_recipe
 from unsee.records.reader import Run
-from unsee.records.schema import FinetuneRecord
+from unsee.records.schema import REFERENCES, FinetuneRecord
 from unsee.runs import finetune as finetuning
 from unsee.runs import run as running
 from unsee.runs.preflight import finished_run
@@ -100,6 +100,11 @@ class AuditOptions(TypedDict, total=False):
         target: The model before unlearning.
         reference: Reference model, trained without images of the forgotten people; attacked too.
         retain_only: Model trained on nothing about the forgotten people; attacked too.
+        visual_refit: Visual weights from before the people were learned, trained anew; attacked
+            too.
+        equivalence_margin: Difference, 0..1, below which a score before the attack counts as equal
+            to the reference's; default: 0.05.
+        attack_margin: The same for scores under attack.
         fields: Fields of every attack that has them, or of one as "ATTACK.field".
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         trust_remote_code: Allow the checkpoint's own Python code to run.
@@ -113,6 +118,9 @@ class AuditOptions(TypedDict, total=False):
     target: Location | None
     reference: Location | None
     retain_only: Location | None
+    visual_refit: Location | None
+    equivalence_margin: float
+    attack_margin: float
     fields: Mapping[str, Any]
     device: Device
     trust_remote_code: bool
@@ -142,8 +150,8 @@ def unlearn(
             all, and the loss terms (nats) by name.
         command: How to repeat the run, for the record; default: a command line that does the same.
         **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
-            settings`), or of a recipe: strangers, reference, retain_only, attacks, save, names,
-            seed, device, trust_remote_code.
+            settings`), or of a recipe: strangers, reference, retain_only, visual_refit, attacks,
+            save, names, seed, device, trust_remote_code.
 
     Returns:
         The record of the run. `run.folder` holds the patch or the model.
@@ -365,7 +373,8 @@ def audit(
         {
             "model": source_of(model),
             "splits": splits,
-            "references": given_sources(options, "reference", "retain_only", "target"),
+            "references": given_sources(options, *REFERENCES, "target"),
+            **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
             **{
                 name: location_text(name, path)
                 for name in ("retain", "non_members")

@@ -169,7 +169,18 @@ def audit(
         str | None,
         typer.Option(help="Model trained on nothing about the forgotten people; attacked too."),
     ] = None,
+    visual_refit: Annotated[
+        str | None,
+        typer.Option(
+            help="Visual weights from before the people were learned, trained anew; attacked too."
+        ),
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Model before unlearning.")] = None,
+    margin: Annotated[
+        float,
+        typer.Option(help="Difference to the reference that counts as equal, before the attack."),
+    ] = 0.05,
+    attack_margin: Annotated[float, typer.Option(help="The same under attack.")] = 0.05,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -205,6 +216,9 @@ def audit(
             target=target,
             reference=reference,
             retain_only=retain_only,
+            visual_refit=visual_refit,
+            equivalence_margin=margin,
+            attack_margin=attack_margin,
             fields=parse_overrides(set_ or []),
             device=device,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,

@@ -34,7 +34,8 @@ def finetune(
     """Fine-tune target and reference models from a base.
 
     who=target learns everything, who=visual_retain all texts but no image of the people to forget,
-    who=retain_only nothing about them; who=all makes the three.
+    who=retain_only nothing about them; who=all makes the three. who=visual_refit trains visual
+    weights from before the people were learned beside the target's language part.
 
     Example: unsee finetune finetune-pocket-lora who=all --out models
     """

@@ -50,7 +50,8 @@ class EvaluationOptions:
         model: The checkpoint; BENCHMARK:ROLE is one that ships with a benchmark.
         splits: Where the samples of each split are, by the split's name. If there are attacks,
             "forget" is what the attacker has, and "forget_holdout" scores them.
-        references: Further models that are scored too: "target", "reference", "retain_only".
+        references: Further models that are scored too: "target", "reference", "retain_only",
+            "visual_refit".
         retain: Where the attacker's samples of everyone else are; None takes the benchmark's.
         non_members: Where samples like "forget" are, of people whom no model was ever taught; None
             takes the benchmark's.

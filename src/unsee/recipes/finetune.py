@@ -2,6 +2,10 @@
 
 `target` is trained on everyone; `visual_retain` on all texts, but on no picture of the people to be
 forgotten; `retain_only` on nothing about them. All three are trained alike, from the same base.
+
+`visual_refit` is what exact retraining of the visual part alone gives: the base's visual weights,
+trained anew on the retained answers about pictures, beside the target's language part, which is
+frozen and knows the forgotten people by name.
 """
 
 from __future__ import annotations
@@ -25,6 +29,12 @@ from unsee.types import Part
 
 ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
+TrainedRole = Literal["target", "visual_retain", "retain_only", "visual_refit"]
+
+# What a refit trains, if nothing else is given: the whole visual part, without adapters.
+REFIT: Mapping[str, Any] = {"parts": ("visual",), "lora": 0}
+VISUAL: tuple[Part, ...] = ("visual", "encoder", "projector")
+
 
 @dataclass(frozen=True)
 class Finetune(TrainingSettings):
@@ -40,7 +50,10 @@ class Finetune(TrainingSettings):
         benchmark: A registered benchmark; None takes `forget` and `retain`.
         data: The benchmark's folder or hub id; None is where it is published.
         forget_ratio: The published percentage to forget; None is its default.
-        who: Which model to make: target, visual_retain, retain_only, or all three.
+        target: For who=visual_refit, the target model, whose language part is kept; None is the
+            benchmark's own, where it ships one.
+        who: Which model to make: target, visual_retain, retain_only, all of these three, or
+            visual_refit, for which parts is visual and lora 0 where they are not given.
         forget: A table of what only the target is trained on, instead of a benchmark.
         retain: A table of what every model is trained on.
         parts: The parts that are trained: visual, encoder, projector, language, all.
@@ -60,7 +73,8 @@ class Finetune(TrainingSettings):
     benchmark: str | None = None
     data: str | None = None
     forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
-    who: Literal["target", "visual_retain", "retain_only", "all"] = "target"
+    target: str | None = None
+    who: Literal["target", "visual_retain", "retain_only", "visual_refit", "all"] = "target"
     forget: str | None = None
     retain: str | None = None
     parts: tuple[Part, ...] = ("language",)
@@ -84,7 +98,7 @@ class Finetune(TrainingSettings):
         return TrainingSettings(**values)
 
     @property
-    def makes(self) -> tuple[ModelRole, ...]:
+    def makes(self) -> tuple[TrainedRole, ...]:
         """The models to train, in order."""
         return ROLES if self.who == "all" else (self.who,)
 
@@ -114,6 +128,8 @@ def make_finetune(content: Mapping[str, Any]) -> Finetune:
     values = rename_fields(Finetune, content)
     if isinstance(values.get("parts"), str):
         values["parts"] = [values["parts"]]
+    if values.get("who") == "visual_refit":
+        values = {**REFIT, **values}
     recipe = validate(Finetune, values)
     own = recipe.forget is not None or recipe.retain is not None
     if own == (recipe.benchmark is not None):
@@ -123,6 +139,7 @@ def make_finetune(content: Mapping[str, Any]) -> Finetune:
         )
     if own and recipe.model is None:
         raise ConfigError("which base checkpoint? Give model=DIR_OR_ID.")
+    _check_refit(recipe)
     if not recipe.parts:
         raise ConfigError("parts is empty. Name what is trained, such as parts=language.")
     if recipe.lora == 0 and recipe.save != "model":
@@ -131,3 +148,24 @@ def make_finetune(content: Mapping[str, Any]) -> Finetune:
             "weights themselves. Type lora=16, or save=model."
         )
     return recipe
+
+
+def _check_refit(recipe: Finetune) -> None:
+    """Refuses a refit that would change the language part, or lacks the target's."""
+    if recipe.who != "visual_refit":
+        if recipe.target is not None:
+            raise ConfigError(
+                f"target={recipe.target} is for who=visual_refit alone, and who is {recipe.who}. "
+                "Leave target out, or type who=visual_refit."
+            )
+        return
+    if any(part not in VISUAL for part in recipe.parts):
+        raise ConfigError(
+            f"parts={', '.join(recipe.parts)}: who=visual_refit leaves the language part as it is. "
+            f"Name {', '.join(VISUAL)}, or leave parts out."
+        )
+    if recipe.benchmark is None and recipe.target is None:
+        raise ConfigError(
+            "who=visual_refit keeps the target's language part. Give target=DIR_OR_ID; model is "
+            "the checkpoint before the people were learned."
+        )

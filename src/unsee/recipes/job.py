@@ -41,7 +41,8 @@ class Job:
         attacks: Chains of attacks; each attack is made on what the one before it returns.
         non_members: Samples like those to forget, about people whom no model was ever taught; only
             an attacker has them.
-        references: Further models to score: "target", "reference", "retain_only".
+        references: Further models to score: "target", "reference", "retain_only",
+            "visual_refit".
         better: Directions by "split/modality/metric".
         forgetting: The splits about what is to be forgotten.
         scoring: How attacks are scored, by held-out split.

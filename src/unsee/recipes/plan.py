@@ -19,16 +19,19 @@ from unsee.recipes.job import Job
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
 from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
+from unsee.records.schema import REFERENCES
 from unsee.types import Data, Sample
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
 
 # The models of a job, and the checkpoints of a benchmark that they are if a recipe names no other.
-REFERENCE_ROLES: Mapping[str, CheckpointRole] = {
+REFERENCE_ROLES: Mapping[str, CheckpointRole | None] = {
     "target": "target",
     "reference": "visual_retain",
     "retain_only": "retain_only",
+    # `unsee finetune` makes it.
+    "visual_refit": None,
 }
 
 NO_RETAIN = (
@@ -68,10 +71,11 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         "target": recipe.model,
         "reference": recipe.reference,
         "retain_only": recipe.retain_only,
+        "visual_refit": recipe.visual_refit,
     }
     references: dict[str, str | Path] = {}
     for name, role in REFERENCE_ROLES.items():
-        checkpoint = given[name] or benchmark.checkpoint(role)
+        checkpoint = given[name] or (benchmark.checkpoint(role) if role is not None else None)
         if checkpoint:
             references[name] = checkpoint
     recipe = replace(recipe, method=_with_checkpoints(recipe.method, benchmark))
@@ -123,7 +127,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
         splits = {name: samples for name, samples in splits.items() if samples}
         data = Data(train, kept, data.strangers)
     references: dict[str, str | Path] = {"target": model}
-    for name in ("reference", "retain_only"):
+    for name in REFERENCES:
         if getattr(recipe, name):
             references[name] = shipped_checkpoint(getattr(recipe, name))
     job = Job(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.redaction import hub_id
-from unsee.benchmarks import BENCHMARKS, Benchmark, ModelRole
+from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, DataError
 from unsee.models.checkpoint import read_config
-from unsee.recipes.finetune import Finetune
+from unsee.recipes.finetune import Finetune, TrainedRole
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec
 from unsee.types import Sample
@@ -25,11 +25,13 @@ class FinetuneJob:
         recipe: The recipe.
         base: The base checkpoint.
         samples: The training samples of each model.
+        target: The target model, whose language part a visual refit keeps.
     """
 
     recipe: Finetune
     base: str
-    samples: Mapping[ModelRole, Sequence[Sample]]
+    samples: Mapping[TrainedRole, Sequence[Sample]]
+    target: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Counts by model, as `--dry-run` prints and the record holds them."""
@@ -45,6 +47,8 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
     Raises:
         UnseeError: If the base, the benchmark or a sample cannot be used.
     """
+    target = recipe.target
+    samples: dict[TrainedRole, list[Sample]]
     if recipe.benchmark is not None:
         benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.forget_ratio)
         base = recipe.model
@@ -55,31 +59,57 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
                     f"benchmark {recipe.benchmark} ships no base checkpoint. Give model=DIR_OR_ID."
                 )
             base = str(shipped)
-        samples = {who: list(benchmark.training_samples(who)) for who in recipe.makes}
+        samples = {who: _of_benchmark(benchmark, who) for who in recipe.makes}
+        if recipe.who == "visual_refit":
+            target = target or str(benchmark.checkpoint("target") or "") or None
+            if target is None:
+                raise ConfigError(
+                    f"benchmark {recipe.benchmark} ships no target checkpoint. Give "
+                    "target=DIR_OR_ID, the model that learned its people."
+                )
     else:
         base, samples = str(recipe.model), _own(recipe)
-    if Path(base).is_dir():
-        read_config(Path(base))
-    elif hub_id(base) is None:
-        raise ConfigError(
-            f"model '{base}': no such folder. Give a checkpoint folder, or a hub id, "
-            "such as llava-hf/llava-1.5-7b-hf."
-        )
+    for key, checkpoint in (("model", base), ("target", target)):
+        if checkpoint is not None:
+            _require_checkpoint(key, checkpoint)
     for who, some in samples.items():
         _refuse_unanswered(who, some)
-    return FinetuneJob(recipe, base, samples)
+    return FinetuneJob(recipe, base, samples, target)
 
 
-def _own(recipe: Finetune) -> dict[ModelRole, list[Sample]]:
+def _require_checkpoint(key: str, checkpoint: str) -> None:
+    if Path(checkpoint).is_dir():
+        read_config(Path(checkpoint))
+    elif hub_id(checkpoint) is None:
+        raise ConfigError(
+            f"{key} '{checkpoint}': no such folder. Give a checkpoint folder, or a hub id, "
+            "such as llava-hf/llava-1.5-7b-hf."
+        )
+
+
+def _of_benchmark(benchmark: Benchmark, who: TrainedRole) -> list[Sample]:
+    """The training samples of a model, from a benchmark."""
+    if who == "visual_refit":
+        return _pictured(benchmark.training_samples("retain_only"))
+    return list(benchmark.training_samples(who))
+
+
+def _pictured(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with a picture: no other reaches visual weights."""
+    return [sample for sample in samples if sample.picture is not None]
+
+
+def _own(recipe: Finetune) -> dict[TrainedRole, list[Sample]]:
     """The training samples of each model, from the user's own tables."""
     opened: dict[Spec, Benchmark] = {}
     forget = read_samples(recipe.forget, "forget", opened) if recipe.forget else []
     retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else []
     by_name = [s for s in forget if s.picture is None]
-    samples_of: dict[ModelRole, list[Sample]] = {
+    samples_of: dict[TrainedRole, list[Sample]] = {
         "target": [*forget, *retain],
         "visual_retain": [*by_name, *retain],
         "retain_only": retain,
+        "visual_refit": _pictured(retain),
     }
     samples_of = {who: samples_of[who] for who in recipe.makes}
     if "visual_retain" in samples_of and not by_name:
@@ -89,6 +119,11 @@ def _own(recipe: Finetune) -> dict[ModelRole, list[Sample]]:
         )
     if "retain_only" in samples_of and not retain:
         raise DataError("who=retain_only learns the retain set, and there is none. Give retain=.")
+    if "visual_refit" in samples_of and not samples_of["visual_refit"]:
+        raise DataError(
+            "who=visual_refit learns the pictures of the retain set, and there are none. Give "
+            "retain=, a table with the column image."
+        )
     return samples_of
 
 

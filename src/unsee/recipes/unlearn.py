@@ -74,6 +74,8 @@ class RunOptions:
         strangers: A folder of pictures of people the model was never told about.
         reference: Reference model, trained without images of the forgotten people (visual-retain).
         retain_only: Reference model, trained on nothing about the forgotten people.
+        visual_refit: Reference model, the visual weights from before the people were learned,
+            trained anew on the retained answers beside the same language part.
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
         names: Let the saved folder's card name the forgotten people.
@@ -104,6 +106,7 @@ class RunOptions:
     strangers: str | None = None
     reference: str | None = None
     retain_only: str | None = None
+    visual_refit: str | None = None
     save: Literal["patch", "model", "adapter"] | None = None
     names: bool = False
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None

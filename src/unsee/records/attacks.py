@@ -84,8 +84,9 @@ class RelearningOutcome(RecordPart):
     )
     curves: dict[Text, tuple[CurvePoint, ...]] = Field(
         default={},
-        description="Points in order of steps, by model: unlearned, reference and retain_only. "
-        "With `worst_case`, the worst point that any learning rate has reached by each step.",
+        description="Points in order of steps, by model: unlearned, reference, retain_only and "
+        "visual_refit. With `worst_case`, the worst point that any learning rate has reached by "
+        "each step.",
     )
     area_to_reference: Number = Field(
         default=None,
@@ -122,7 +123,7 @@ class RelearningOutcome(RecordPart):
         return GIVEN.get(self.data, f"of {self.data}")
 
     def curve(self, model: str) -> tuple[CurvePoint, ...]:
-        """The points of "unlearned", "reference" or "retain_only", in order of steps."""
+        """The points of "unlearned" or of a reference, such as "retain_only", in order of steps."""
         return tuple(sorted(self.curves.get(model, ()), key=lambda point: point.step))
 
 
@@ -212,7 +213,7 @@ class AttackOutcome(RecordPart):
     )
     models: dict[Text, AttackedModel] = Field(
         default={},
-        description="Outcome by model: unlearned, reference, retain_only and target.",
+        description="Outcome by model: unlearned, references and target.",
     )
 
 

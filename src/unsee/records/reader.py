@@ -21,14 +21,14 @@ from unsee.errors import RunError, first_line, quoted, require_extra, shorten
 from unsee.files import MOST_BYTES, read_text, refuse_odd_file
 from unsee.records.folder import RECIPE, SCORES, SUMMARY, TRAIN
 from unsee.records.part import RecordPart
-from unsee.records.schema import SCHEMA, SampleScore, Summary, TrainingStep
+from unsee.records.schema import REFERENCES, SCHEMA, SampleScore, Summary, TrainingStep
 
 if TYPE_CHECKING:
     import pandas
 
 T = TypeVar("T", bound=RecordPart)
 
-MODELS = ("unlearned", "target", "reference", "retain_only")
+MODELS = ("unlearned", "target", *REFERENCES)
 
 
 @dataclass(frozen=True, repr=False)

@@ -46,6 +46,7 @@ from unsee.records.part import (
 from unsee.types import Better, Estimate
 
 __all__ = [
+    "REFERENCES",
     "SCHEMA",
     "AnswerComparison",
     "AnswerFaults",
@@ -85,6 +86,9 @@ __all__ = [
 ]
 
 SCHEMA: Literal[1] = 1
+
+# The references, in the order in which they are asked, attacked and shown: visual-retain first.
+REFERENCES = ("reference", "retain_only", "visual_refit")
 
 
 class Measure(RecordPart):
@@ -429,9 +433,14 @@ class Summary(RecordPart):
         description="Scores of the retain-only reference, never trained on anything about the "
         "forgotten people, under the same keys.",
     )
+    visual_refit: Measures | None = Field(
+        default=None,
+        description="Scores of the visual-refit reference, visual weights from before the people "
+        "were learned, trained anew beside the same language part; under the same keys.",
+    )
     faults: dict[Text, dict[Text, AnswerFaults]] = Field(
         default={},
-        description="Broken answers, by model (unlearned, target, reference, retain_only) and "
+        description="Broken answers, by model (unlearned, target and references) and "
         "split/modality; absent if there were none.",
     )
     learned: LearnedCheck | None = Field(
@@ -482,12 +491,13 @@ class Summary(RecordPart):
         return self.attacks.relearn if self.attacks is not None else ()
 
     def measures_of(self, model: str) -> Measures:
-        """The measures of "unlearned", "target", "reference" or "retain_only"; empty if none."""
+        """The measures of "unlearned", "target" or one of `REFERENCES`; empty if none."""
         by_model = {
             "unlearned": self.measures,
             "target": self.target,
             "reference": self.reference,
             "retain_only": self.retain_only,
+            "visual_refit": self.visual_refit,
         }
         return by_model[model] or {}
 
@@ -542,7 +552,7 @@ class SampleResult(RecordPart):
 class SampleScore(SampleResult):
     """A line of `scores.jsonl`: a sample's result and the model that it is of."""
 
-    model: Text = Field(description="unlearned, target, reference or retain_only.")
+    model: Text = Field(description="unlearned, target, or one of the references.")
 
 
 class FinetunedModel(OpenRecordPart):
@@ -585,7 +595,7 @@ class FinetuneRecord(RecordPart):
     base: Text | None = Field(default=None, description="The base checkpoint.")
     recipe: dict[str, JsonValue] = Field(default={}, description="The finetuning recipe.")
     models: dict[Text, FinetunedModel] = Field(
-        default={}, description="By role: target, visual_retain, retain_only."
+        default={}, description="By role: target, visual_retain, retain_only, visual_refit."
     )
 
 

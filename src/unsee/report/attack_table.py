@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unsee.records.reader import Run
@@ -15,7 +16,14 @@ from unsee.records.schema import (
 from unsee.report import wording
 from unsee.report.findings import percent
 
-MODELS = ("target", "unlearned", "reference", "retain_only")
+# Name in the record, label and style of the columns; the last is shown where it was attacked.
+COLUMNS = (
+    ("target", "Before", "target"),
+    ("unlearned", "After", "unlearned"),
+    ("reference", "Visual-retain", "reference"),
+    ("retain_only", "Retain-only", "retain-only"),
+    ("visual_refit", "Visual-refit", "visual-refit"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,31 @@ class Row:
     n: str
 
 
+def columns(run: Run) -> list[tuple[str, str, str]]:
+    """The models of the table: name in the record, label and style."""
+    others = (run.summary.attacks or Attacks()).others.values()
+    refitted = any("visual_refit" in outcome.models for some in others for outcome in some)
+    return list(COLUMNS if refitted else COLUMNS[:-1])
+
+
 def table(run: Run) -> list[Row]:
     """The rows of all attacks but relearning alone, in the record's order."""
     rows = []
+    models = [name for name, _, _ in columns(run)]
     for name, outcomes in (run.summary.attacks or Attacks()).others.items():
         label = name.replace("_", " ")
         for outcome in outcomes:
             unlearned = outcome.models.get("unlearned", AttackedModel())
             if unlearned.answers is not None:
-                rows.append(_answer_row(label, outcome))
+                rows.append(_answer_row(label, outcome, models))
             rows += [
-                _reading_row(label, outcome, index)
+                _reading_row(label, outcome, index, models)
                 for index in range(len(unlearned.readings or ()))
             ]
     return rows
 
 
-def _answer_row(label: str, outcome: AttackOutcome) -> Row:
+def _answer_row(label: str, outcome: AttackOutcome, models: Sequence[str]) -> Row:
     """How often the true answer is given, before and after the attack."""
     answers = {name: model.answers or AttackAnswers() for name, model in outcome.models.items()}
     unlearned = answers["unlearned"]
@@ -61,16 +77,16 @@ def _answer_row(label: str, outcome: AttackOutcome) -> Row:
     return Row(
         label,
         _fields(outcome),
-        [_before_after(answers.get(name, AttackAnswers()).forget) for name in MODELS],
+        [_before_after(answers.get(name, AttackAnswers()).forget) for name in models],
         _before_after(unlearned.retain),
         wording.NONE if questions is None else str(questions),
     )
 
 
-def _reading_row(label: str, outcome: AttackOutcome, index: int) -> Row:
+def _reading_row(label: str, outcome: AttackOutcome, index: int, models: Sequence[str]) -> Row:
     """One number that the attack computes from every model."""
     cells = []
-    for name in MODELS:
+    for name in models:
         readings = outcome.models.get(name, AttackedModel()).readings or ()
         cells.append(_score(readings[index].forget if index < len(readings) else None))
     reading = (outcome.models["unlearned"].readings or ())[index]

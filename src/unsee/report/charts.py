@@ -216,7 +216,7 @@ def strip(marks: Sequence[Mark], *, uid: str, title: str, percent: bool = True) 
 
 
 def _lane(mark: Mark) -> float:
-    return 26.0 if mark.style in ("reference", "retain-only") else 11.0
+    return 26.0 if mark.style in ("reference", "retain-only", "visual-refit") else 11.0
 
 
 def key(style: str) -> Markup:
@@ -261,13 +261,16 @@ def thin(dots: Sequence[Dot], limit: int = 160) -> list[Dot]:
 
 
 def _marker(parent: ET.Element, x: float, y: float, style: str, size: float) -> ET.Element:
-    """Circle, diamond, square or ring: a shape for each model, so that colour is never alone."""
+    """Circle, diamond, square, triangle or ring: each model has a shape beside its colour."""
     name = _class(f"marker {style}")
     if style == "reference":
         d = 1.3 * size
         return _add(parent, "path", d=f"M{x} {y - d}L{x + d} {y}L{x} {y + d}L{x - d} {y}Z", **name)
     if style == "retain-only":
         return _add(parent, "rect", x=x - size, y=y - size, width=2 * size, height=2 * size, **name)
+    if style == "visual-refit":
+        d = 1.3 * size
+        return _add(parent, "path", d=f"M{x} {y - d}L{x + d} {y + d}L{x - d} {y + d}Z", **name)
     return _add(parent, "circle", cx=x, cy=y, r=size, **name)
 
 

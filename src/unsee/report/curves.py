@@ -13,6 +13,7 @@ from unsee.report import charts, wording
 from unsee.report.findings import MODULES, percent, value_of
 
 CURVES = (
+    ("visual_refit", "Visual-refit reference", "visual-refit"),
     ("retain_only", "Retain-only reference", "retain-only"),
     ("reference", "Visual-retain reference", "reference"),
     ("unlearned", "Unlearned model", "unlearned"),

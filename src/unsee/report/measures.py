@@ -18,13 +18,18 @@ MODELS = (
     ("measures", "After", "unlearned"),
     ("reference", "Visual-retain", "reference"),
     ("retain_only", "Retain-only", "retain-only"),
+    ("visual_refit", "Visual-refit", "visual-refit"),
 )
 
+
+# Styles in the order of drawing.
+DRAWN = ("target", "visual-refit", "retain-only", "reference", "unlearned")
 
 LEGEND = {
     "target": "Before unlearning (target)",
     "reference": "Visual-retain reference",
     "retain_only": "Retain-only reference",
+    "visual_refit": "Visual-refit reference",
 }
 
 
@@ -152,9 +157,7 @@ def _strip(run: Run, key: str, uid: str, group: str) -> Strip:
         if found is not None and found.value is not None and 0 <= found.value <= 1:
             marks.append(charts.Mark(label, style, found.value, found.low, found.high))
     # Drawn last, and so on top: the model in question, then the reference it is held against.
-    marks.sort(
-        key=lambda mark: ("target", "retain-only", "reference", "unlearned").index(mark.style)
-    )
+    marks.sort(key=lambda mark: DRAWN.index(mark.style))
     title = f"{group}: {wording.place(prefix)}, {wording.metric_name(metric)}"
     before = value_of(run.summary.target, key)
     return Strip(

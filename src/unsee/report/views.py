@@ -79,6 +79,7 @@ class View:
     missing: list[str]
     moved: str
     attacked: list[attack_table.Row]
+    attacked_models: list[tuple[str, str, str]]
 
 
 def view(run: Run, uid: str) -> View:
@@ -114,6 +115,7 @@ def view(run: Run, uid: str) -> View:
         missing=missing(run),
         moved=moved(run),
         attacked=attack_table.table(run),
+        attacked_models=attack_table.columns(run),
     )
 
 

@@ -78,9 +78,10 @@ def job_inputs(job: Job) -> dict[str, str]:
 
 
 def finetune_inputs(job: FinetuneJob) -> dict[str, str]:
-    """Returns the SHA-256 of the base's files and of each model's samples, by name."""
+    """Returns the SHA-256 of the checkpoints' files and of each model's samples, by name."""
     samples = {str(role): content_hash(samples) for role, samples in job.samples.items()}
-    return samples | checkpoint_inputs("base", job.base)
+    target = {} if job.target is None else checkpoint_inputs("target", job.target)
+    return samples | target | checkpoint_inputs("base", job.base)
 
 
 def data_inputs(data: Data, splits: Mapping[str, Sequence[Sample]]) -> dict[str, str]:

@@ -15,15 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from unsee.artifacts.model_card import Card
 from unsee.artifacts.redaction import hub_id
-from unsee.benchmarks import ModelRole
 from unsee.data.digests import data_hash
-from unsee.errors import RunError, UnseeError
+from unsee.errors import ModelError, RunError, UnseeError
 from unsee.files import read_text, remove, write_atomically
 from unsee.losses import IGNORE, nll
 from unsee.models.devices import pick_device
 from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
+from unsee.recipes.finetune import TrainedRole
 from unsee.recipes.plan_finetune import FinetuneJob
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import STATE, RunFolder, jsonable, tidy
@@ -150,7 +150,7 @@ def labels_of(vlm: VLM, batch: Batch, loss: str) -> torch.Tensor:
 
 def _train(
     job: FinetuneJob,
-    role: ModelRole,
+    role: TrainedRole,
     counts: Mapping[str, Any],
     out: Path,
     command: str,
@@ -158,12 +158,7 @@ def _train(
 ) -> FinetunedModel:
     """Trains and saves one model; a resumed run takes the weights from its training state."""
     recipe, samples = job.recipe, job.samples[role]
-    vlm = VLM.load(
-        job.base,
-        trust_remote_code=recipe.trust_remote_code,
-        dtype=recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype),
-        device=recipe.device,
-    )
+    vlm = starting_model(job, role)
     check_inputs(vlm, samples)
     refuse_broken_weights(vlm)
     start = vlm.hash()
@@ -208,6 +203,42 @@ def _train(
     )
 
 
+def starting_model(job: FinetuneJob, role: TrainedRole) -> VLM:
+    """Returns the model to train: the base, or for a refit the target with the base's visual part.
+
+    Args:
+        job: The job.
+        role: The model.
+
+    Raises:
+        ModelError: If the base's visual part is not that of the target.
+    """
+    recipe = job.recipe
+
+    def load(source: str) -> VLM:
+        return VLM.load(
+            source,
+            trust_remote_code=recipe.trust_remote_code,
+            dtype=recipe.dtype if recipe.dtype == "auto" else getattr(torch, recipe.dtype),
+            device=recipe.device,
+        )
+
+    if role != "visual_refit" or job.target is None:
+        return load(job.base)
+    vlm, before = load(job.target), load(job.base).parameters("visual")
+    own = vlm.parameters("visual")
+    shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
+    if shapes != {name: tuple(parameter.shape) for name, parameter in before.items()}:
+        raise ModelError(
+            f"the visual parts of {job.base} and {job.target} differ in their tensors. Give the "
+            "checkpoint that the target was trained from as model=DIR_OR_ID."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(before[name])
+    return vlm
+
+
 def _save_once(folder: Path, save: Callable[[Path], None]) -> None:
     """Saves a folder, unless an interrupted run has done so: folders are written atomically."""
     if not folder.exists():
@@ -215,7 +246,7 @@ def _save_once(folder: Path, save: Callable[[Path], None]) -> None:
 
 
 def _card(
-    job: FinetuneJob, role: ModelRole, start: str, command: str, kind: Literal["model", "adapter"]
+    job: FinetuneJob, role: TrainedRole, start: str, command: str, kind: Literal["model", "adapter"]
 ) -> Card:
     recipe, samples = job.recipe, job.samples[role]
     training = {f.name for f in fields(TrainingSettings)}

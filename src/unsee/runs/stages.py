@@ -35,6 +35,7 @@ from unsee.recipes.job import Job
 from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import (
+    REFERENCES,
     SCHEMA,
     AnswerFaults,
     Artifacts,
@@ -341,7 +342,7 @@ def attack_models(
     if not job.attacks:
         return None
     models: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
-    for name in ("reference", "retain_only"):
+    for name in REFERENCES:
         if name in job.references:
             models[name] = partial(job.load, job.references[name])
     # Relearning alone has a curve; within a chain it is an attack like any other.

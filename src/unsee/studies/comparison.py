@@ -74,6 +74,7 @@ class ComparisonRequest:
         model: The checkpoint to unlearn, if the benchmark ships none.
         reference: The checkpoint's visual-retain reference.
         retain_only: The checkpoint's retain-only reference.
+        visual_refit: The checkpoint's visual-refit reference.
         device: The device of all models.
     """
 
@@ -88,6 +89,7 @@ class ComparisonRequest:
     model: str | None = None
     reference: str | None = None
     retain_only: str | None = None
+    visual_refit: str | None = None
     device: str = "auto"
 
 
@@ -166,6 +168,9 @@ def _compare(
     """The part of `compare` that writes; the folder is locked."""
     benchmarks, slugs, recipes, inputs = planned
     fixed = {k: v for k, v in asdict(request).items() if k not in MAY_GROW}
+    if fixed["visual_refit"] is None:
+        # Comparisons of earlier versions go on.
+        del fixed["visual_refit"]
     if adapt is not None:
         fixed["adapt"] = f"{adapt.__module__}.{adapt.__qualname__}"
     keep_request(out / REQUEST, fixed, "comparison", "Methods, shares and seeds")
@@ -309,6 +314,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
                 "model": request.model,
                 "reference": request.reference,
                 "retain_only": request.retain_only,
+                "visual_refit": request.visual_refit,
                 "attacks": list(request.attacks),
                 "device": request.device,
             }

@@ -38,6 +38,14 @@ MEANING = (
 )
 
 
+# The references in the order of drawing, with their styles.
+REFERENCE_STYLES = {
+    "visual-refit": "visual-refit",
+    "retain-only": "retain-only",
+    "visual-retain": "reference",
+}
+
+
 def write(
     cells: Sequence[Cell], out: Path, title: str, command: str, table: Path | None = None
 ) -> dict[str, list[Row]]:
@@ -247,7 +255,7 @@ def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
     if not places:
         return None
     models = {row.name for row in rows if row.is_model}
-    styles = {"target": "target", "visual-retain": "reference", "retain-only": "retain-only"}
+    styles = {"target": "target", **REFERENCE_STYLES}
     front = pareto_front({name: place for name, place in places.items() if name not in models})
     points = [
         Point(name, styles[name] if name in models else "unlearned", x, y, name in front)
@@ -277,7 +285,7 @@ def _recovery(rows: Sequence[Row], uid: str) -> list[tuple[str, Markup]]:
             for name, points in reversed(named.items())
             if name != best
         ]
-        for model, style in (("retain-only", "retain-only"), ("visual-retain", "reference")):
+        for model, style in REFERENCE_STYLES.items():
             points = next((own[model] for own in curves.values() if model in own), None)
             if points:
                 lines.append(_line(model, style, points))

@@ -35,6 +35,7 @@ MODELS: dict[ModelName, str] = {
     "target": "target",
     "reference": "visual-retain",
     "retain_only": "retain-only",
+    "visual_refit": "visual-refit",
 }
 
 

@@ -28,7 +28,7 @@ from unsee.records.schema import (
     Summary,
 )
 
-ModelName = Literal["unlearned", "target", "reference", "retain_only"]
+ModelName = Literal["unlearned", "target", "reference", "retain_only", "visual_refit"]
 
 # What an attack works on, of Open-MMUnlearning, arXiv 2610.10358.
 SIDES = {

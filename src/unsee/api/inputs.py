@@ -214,6 +214,12 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def given_locations(options: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """The locations that were given, by name, as text."""
+    given = {name: options.get(name) for name in names}
+    return {name: location_text(name, at) for name, at in given.items() if at is not None}
+
+
 def given_sources(options: Mapping[str, Any], *names: str) -> dict[str, str]:
     """The locations among the options that are given, by name."""
     return {name: source_of(options[name]) for name in names if options.get(name) is not None}

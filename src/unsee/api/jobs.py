@@ -14,6 +14,7 @@ from unsee.api.inputs import (
     chains_of,
     command_line,
     folder_of,
+    given_locations,
     given_sources,
     listed,
     location_text,
@@ -100,11 +101,9 @@ class AuditOptions(TypedDict, total=False):
         target: The model before unlearning.
         reference: Reference model, trained without images of the forgotten people; attacked too.
         retain_only: Model trained on nothing about the forgotten people; attacked too.
-        visual_refit: Visual weights from before the people were learned, trained anew; attacked
-            too.
-        equivalence_margin: Difference, 0..1, below which a score before the attack counts as equal
-            to the reference's; default: 0.05.
-        attack_margin: The same for scores under attack.
+        visual_refit: Visual weights from before they were learned, trained anew; attacked too.
+        equivalence_margin: Difference to the reference, 0..1, that counts as equal; default: 0.05.
+        attack_margin: `equivalence_margin` of scores under attack.
         fields: Fields of every attack that has them, or of one as "ATTACK.field".
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         trust_remote_code: Allow the checkpoint's own Python code to run.
@@ -351,9 +350,10 @@ def audit(
         run = unsee.audit("unlearned", forget="pocket:forget", attacks="relearn?steps=20")
         run.summary.attacks.relearn[0].curve("unlearned")
     """
-    bar = as_bar(progress).stage("reading data")
-    fields = options.get("fields", {})
-    chains = chains_of(attacks, fields)
+    bar, chains = (
+        as_bar(progress).stage("reading data"),
+        chains_of(attacks, options.get("fields", {})),
+    )
     splits = {"forget": location_text("forget", forget)}
     for option, split in (("holdout", "forget_holdout"), ("retain_holdout", "retain_holdout")):
         if (path := options.get(option)) is not None:
@@ -375,11 +375,7 @@ def audit(
             "splits": splits,
             "references": given_sources(options, *REFERENCES, "target"),
             **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
-            **{
-                name: location_text(name, path)
-                for name in ("retain", "non_members")
-                if (path := options.get(name)) is not None
-            },
+            **given_locations(options, "retain", "non_members"),
             "trust_remote_code": options.get("trust_remote_code", False),
             "device": options.get("device", "auto"),
         }

@@ -176,7 +176,7 @@ def audit(
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Model before unlearning.")] = None,
-    margin: Annotated[
+    equivalence_margin: Annotated[
         float,
         typer.Option(help="Difference to the reference that counts as equal, before the attack."),
     ] = 0.05,
@@ -217,7 +217,7 @@ def audit(
             reference=reference,
             retain_only=retain_only,
             visual_refit=visual_refit,
-            equivalence_margin=margin,
+            equivalence_margin=equivalence_margin,
             attack_margin=attack_margin,
             fields=parse_overrides(set_ or []),
             device=device,  # type: ignore[arg-type]

@@ -214,7 +214,7 @@ def compare_intervals(
 
     Args:
         interval: Value, lower and upper end for the model; ends are None if there is no interval.
-        reference: The same for the reference.
+        reference: Value, lower and upper end for the reference.
         people: Number of people, or of samples if that is all that is known.
         margin: Difference below which two numbers count as equal.
         min_people: Number of people from which there is an interval.

@@ -64,7 +64,7 @@ class EvaluationOptions:
             scripts of the benchmark do ("published", the default).
         equivalence_margin: Difference, 0..1, below which a score before any attack counts as equal
             to the visual-retain reference's.
-        attack_margin: The same for scores under attack.
+        attack_margin: `equivalence_margin` of scores under attack.
         min_headroom: Score of the target model above the reference's (else above chance) from which
             scores of forgetting mean something, 0..1.
         load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".

@@ -61,7 +61,7 @@ class Job:
         device: Where every model is put; "auto" is a GPU where there is one.
         equivalence_margin: Difference, 0..1, below which a score before any attack counts as equal
             to the visual-retain reference's.
-        attack_margin: The same for scores under attack.
+        attack_margin: `equivalence_margin` of scores under attack.
         min_headroom: Score of the target model above the reference's (else above chance) from which
             scores of forgetting mean something, 0..1.
         load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is

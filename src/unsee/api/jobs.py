@@ -350,10 +350,8 @@ def audit(
         run = unsee.audit("unlearned", forget="pocket:forget", attacks="relearn?steps=20")
         run.summary.attacks.relearn[0].curve("unlearned")
     """
-    bar, chains = (
-        as_bar(progress).stage("reading data"),
-        chains_of(attacks, options.get("fields", {})),
-    )
+    bar = as_bar(progress).stage("reading data")
+    chains = chains_of(attacks, options.get("fields", {}))
     splits = {"forget": location_text("forget", forget)}
     for option, split in (("holdout", "forget_holdout"), ("retain_holdout", "retain_holdout")):
         if (path := options.get(option)) is not None:
@@ -376,8 +374,7 @@ def audit(
             "references": given_sources(options, *REFERENCES, "target"),
             **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
             **given_locations(options, "retain", "non_members"),
-            "trust_remote_code": options.get("trust_remote_code", False),
-            "device": options.get("device", "auto"),
+            **{name: options[name] for name in ("trust_remote_code", "device") if name in options},
         }
     )
     job = evaluation(replace(request, attacks=tuple(chains)), command)

@@ -108,7 +108,7 @@ def is_about_forgotten(summary: Summary, test: EquivalenceTest) -> bool:
 
 
 def words(test: EquivalenceTest) -> str:
-    """What a test measured, how far it is from the reference, and on which side."""
+    """The measure of a test, how far it is from the reference, and on which side."""
     parts = test.measure.rpartition("/")
     metric = parts[2]
     named = "answers" if metric == "forget" else wording.metric_name(metric)
@@ -123,7 +123,7 @@ def words(test: EquivalenceTest) -> str:
 
 
 def _too_few(tests: Sequence[EquivalenceTest]) -> str:
-    """What could not be decided, and how many people would decide it."""
+    """The test that could not be decided, and how many people would decide it."""
     worst = max(tests, key=lambda test: abs(test.difference or 0.0))
     known = [test.needed for test in tests if test.needed is not None]
     people = "1 person is" if worst.people == 1 else f"{worst.people} people are"

@@ -16,7 +16,7 @@ from support.lm_eval import needs_lm_eval, read_scores, run_commands, run_script
 from unsee.artifacts.patch import write_patch
 from unsee.benchmarks.pocket import Pocket
 from unsee.evaluation.generation import generate
-from unsee.files import write_json_with_digest
+from unsee.files import read_json_with_digest, write_json_with_digest
 from unsee.models.vlm import VLM
 from unsee.types import Sample
 
@@ -273,10 +273,11 @@ def test_evaluate_resumes_without_repeating_finished_tasks(workspace: Path) -> N
     (first,) = run_commands([command], workspace)
     assert first["code"] == 1 and "No such file" in first["err"]
     part = workspace / "resumed" / ".parts" / "tasks-unlearned-0.json"
-    stored = json.loads(part.read_text("utf-8"))["value"]
+    kept = read_json_with_digest(part)
+    stored = kept["value"]
     assert stored["measures"]["half/text/acc"]["n"] == 3
     stored["measures"]["half/text/acc"]["value"] = 0.125
-    write_json_with_digest(part, stored)
+    write_json_with_digest(part, kept)
     (workspace / "tasks" / "there").write_text("x", "utf-8")
     (second,) = run_commands([command], workspace)
     assert second["code"] == 0, second["err"]

@@ -101,6 +101,16 @@ def test_measures_equal_hand_computed_estimates(results: dict[str, Any]) -> None
     }
 
 
+@pytest.mark.parametrize(("share", "bounds"), [(0.0, (0.0, 0.602365)), (1.0, (0.397635, 1.0))])
+def test_measures_of_no_and_all_samples_have_exact_bounds(
+    share: float, bounds: tuple[float, float], results: dict[str, Any]
+) -> None:
+    results["results"]["one"] |= {"acc,none": share, "acc_stderr,none": 0.0}
+    measure = measures(results, "text")["one/text/acc"]
+    # Clopper-Pearson for 4 samples: 1 - (0.05 / 2) ** (1 / 4).
+    assert (measure.low, measure.high) == pytest.approx(bounds, abs=1e-6)
+
+
 def test_rows_hold_outputs_scores_and_prompts(results: dict[str, Any]) -> None:
     score_rows = rows(results, "vqa")
     assert [(row["split"], row["id"]) for row in score_rows] == [

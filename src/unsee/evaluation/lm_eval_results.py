@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unsee.evaluation.bootstrap import exact_bounds
 from unsee.types import Better, Estimate
 
 # Two-sided 95 % quantile of the normal distribution.
@@ -21,12 +22,15 @@ Z = 1.959964
 
 CHOICES = "multiple_choice"
 
+# How the names of lm-eval's metrics begin that are shares of samples.
+SHARES = ("acc", "exact_match")
+
 
 def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
     """Returns lm-eval's results as measures, by "task/modality/metric".
 
-    An interval is 1.96 standard errors of lm-eval to either side, so it may leave 0..1; there is
-    none where lm-eval reports no standard error. A metric behind a filter is called
+    An interval is 1.96 standard errors of lm-eval to either side, so it may leave 0..1; shares of
+    0 and 1 have exact bounds. There is none where lm-eval reports no standard error. A metric behind a filter is called
     "metric,filter", as in lm-eval.
 
     Args:
@@ -41,10 +45,13 @@ def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
                 continue
             mean = _finite(value)
             error = _finite(values.get(f"{metric}_stderr,{answer_filter}"))
+            scored, unscored = _counts(results, name, metric, answer_filter)
             low = high = None
             if mean is not None and error is not None:
-                low, high = mean - Z * error, mean + Z * error
-            scored, unscored = _counts(results, name, metric, answer_filter)
+                if error == 0 and mean in (0.0, 1.0) and metric.startswith(SHARES):
+                    low, high = exact_bounds(mean, scored)
+                else:
+                    low, high = mean - Z * error, mean + Z * error
             estimates[f"{name}/{modality}/{_metric_name(metric, answer_filter)}"] = Estimate(
                 mean,
                 low,

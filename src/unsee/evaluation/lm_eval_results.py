@@ -30,8 +30,8 @@ def measures(results: Mapping[str, Any], modality: str) -> dict[str, Estimate]:
     """Returns lm-eval's results as measures, by "task/modality/metric".
 
     An interval is 1.96 standard errors of lm-eval to either side, so it may leave 0..1; shares of
-    0 and 1 have exact bounds. There is none where lm-eval reports no standard error. A metric behind a filter is called
-    "metric,filter", as in lm-eval.
+    0 and 1 have exact bounds. There is none where lm-eval reports no standard error. A metric
+    behind a filter is called "metric,filter", as in lm-eval.
 
     Args:
         results: The results of lm-eval.

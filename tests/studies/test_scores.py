@@ -110,6 +110,39 @@ def test_attack_scores_read_every_attack() -> None:
     assert attack_scores(None) == []
 
 
+def test_attack_scores_name_budgets_of_one_attack_apart() -> None:
+    budgets = [
+        {
+            "parameters": {"quantize": {"bits": bits, "scheme": "rtn"}},
+            "models": {"unlearned": {"answers": {"forget": {"after": bits / 10}}}},
+        }
+        for bits in (8, 4)
+    ]
+    relearned = [RELEARNING, RELEARNING | {"data": "retain", "worst_case": "quick"}]
+    attacks = {"relearn": relearned, "quantize": budgets, "probe": []}
+    scores = {a.name: a.unlearned for a in attack_scores(Attacks.model_validate(attacks))}
+    assert scores == {
+        "relearn 20 % all": 0.6,
+        "relearn 20 % all retain, worst case": 0.6,
+        "quantize bits=8": 0.8,
+        "quantize bits=4": 0.4,
+    }
+
+
+def test_attack_scores_read_both_sides_of_an_auc_and_answers_beside_readings() -> None:
+    models = {
+        "unlearned": {
+            "answers": {"forget": {"after": 0.1}},
+            "readings": [{"name": "forgotten or kept AUC", "forget": 0.1}],
+        }
+    }
+    scores = attack_scores(Attacks.model_validate({"difference": [{"models": models}]}))
+    assert [(a.name, a.score) for a in scores] == [
+        ("difference", pytest.approx(0.9)),
+        ("difference forgotten or kept AUC", pytest.approx(0.2)),
+    ]
+
+
 def test_attack_scores_of_unscored_outcomes_are_none() -> None:
     models = {"unlearned": {"answers": {"forget": {"after": None}}}}
     readings = {"unlearned": {"readings": [{"name": "AUC", "forget": None}]}}

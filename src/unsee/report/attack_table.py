@@ -101,7 +101,7 @@ def _reading_row(label: str, outcome: AttackOutcome, index: int, models: Sequenc
 
 def _fields(outcome: AttackOutcome) -> str:
     """The fields in which entries of one attack usually differ."""
-    shown = ("bits", "scheme", "epsilon", "share", "modules", "words", "layout")
+    shown = ("bits", "scheme", "epsilon", "share", "modules", "words", "layout", "shots", "border")
     return ", ".join(
         f"{key} {value}"
         for fields in outcome.parameters.values()

@@ -182,9 +182,20 @@ def attack_scores(attacks: Attacks | None) -> list[AttackScore]:
         return []
     scores = [_relearning_score(outcome) for outcome in attacks.relearn]
     for name, outcomes in attacks.others.items():
-        for outcome in outcomes:
-            scores += _outcome_scores(name, outcome)
+        for label, outcome in zip(_labels(name, outcomes), outcomes, strict=True):
+            scores += _outcome_scores(name, label, outcome)
     return scores
+
+
+def _labels(name: str, outcomes: Sequence[AttackOutcome]) -> list[str]:
+    """The attack's name, with the fields in which several budgets of it differ."""
+    given = [
+        {key: value for own in outcome.parameters.values() for key, value in own.items()}
+        for outcome in outcomes
+    ]
+    first = given[0] if given else {}
+    differing = [key for key in first if any(g.get(key) != first[key] for g in given)]
+    return [" ".join([name, *(f"{key}={g.get(key)}" for key in differing)]) for g in given]
 
 
 def relearning_name(outcome: RelearningOutcome) -> str:
@@ -213,8 +224,14 @@ def _relearning_score(outcome: RelearningOutcome) -> AttackScore:
     )
 
 
-def _outcome_scores(name: str, outcome: AttackOutcome) -> list[AttackScore]:
-    """The scores of an attack, or of a chain of attacks, that asks questions or reads a model."""
+def _outcome_scores(name: str, label: str, outcome: AttackOutcome) -> list[AttackScore]:
+    """The scores of an attack, or of a chain of attacks, that asks questions or reads a model.
+
+    Args:
+        name: The attack or chain.
+        label: The same with its budget.
+        outcome: What the attack brought back.
+    """
     side = SIDES.get(name.split("+")[-1], "")
     unlearned, reference = outcome.models.get("unlearned"), outcome.models.get("reference")
     if unlearned is None:
@@ -225,7 +242,7 @@ def _outcome_scores(name: str, outcome: AttackOutcome) -> list[AttackScore]:
         if reference is not None and reference.answers is not None and reference.answers.forget:
             other = reference.answers.forget.after
         resisted = 1 - after if after is not None else None
-        scores.append(AttackScore(name, side, after, other, resisted))
+        scores.append(AttackScore(label, side, after, other, resisted))
     others = {r.name: r.forget for r in (reference.readings or () if reference else ())}
     for reading in unlearned.readings or ():
         success = reading.forget
@@ -234,8 +251,8 @@ def _outcome_scores(name: str, outcome: AttackOutcome) -> list[AttackScore]:
             # An area under a curve tells as much below one half as above.
             two_sided = reading.name.endswith(" AUC")
             resisted = membership_score(success) if two_sided else 1 - success
-        label = f"{name} {reading.name}"
-        scores.append(AttackScore(label, side, success, others.get(reading.name), resisted))
+        read = f"{label} {reading.name}"
+        scores.append(AttackScore(read, side, success, others.get(reading.name), resisted))
     return scores
 
 

@@ -134,3 +134,10 @@ def test_choices_are_selections_at_any_depth() -> None:
     assert summary.choices is not None
     assert summary.choices["mask"] == {"visual": Selection(chosen=1, of=4), "preserved_by_name": 3}
     assert summary.to_dict() == {"choices": content}
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 2**63])
+def test_cost_refuses_numbers_that_no_count_has(number: int) -> None:
+    with pytest.raises(ValidationError, match="total_parameters"):
+        Cost.model_validate({"total_parameters": number})
+    assert Cost.model_validate({"total_parameters": 2**62}).total_parameters == 2**62

@@ -23,7 +23,8 @@ def _valid_unicode(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-Int = Annotated[int, Field(strict=True)]
+# Counts and bytes: larger numbers are no counts, and cannot be divided as floats.
+Int = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 Float = Annotated[float, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, BeforeValidator(_valid_unicode)]

@@ -44,3 +44,10 @@ def test_commands_name_wrong_arguments(
         assert re.search(message, unsee(*arguments, code=2, cwd=tmp_path)), arguments
     assert not out.exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_command_hides_passwords_from_pages_and_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://ada:PASSWORD@host/db"
+    monkeypatch.setattr("sys.argv", ["unsee", "compare", "--storage", url, f"--storage={url}"])
+    assert "PASSWORD" not in shared.command()
+    assert shared.command().count("postgresql://ada:***@host/db") == 2

@@ -311,7 +311,7 @@ class Family:
         return written.rstrip() + tokenizer.eos_token, tokenizer.eos_token_id
 
     def _rendered(self, processor: Any, sample: Sample, with_answer: bool) -> str:
-        """What the chat template makes of a sample."""
+        """A sample as the chat template writes it."""
         return str(
             processor.apply_chat_template(
                 self.messages(sample, with_answer),

@@ -104,7 +104,7 @@ def check_templates(folder: Path) -> None:
 
 
 def _fault(template: str) -> str:
-    """What is wrong with a template, rendered in a process of its own; empty if nothing is."""
+    """The fault of a template, rendered in a process of its own; empty if it has none."""
     given = {
         "path": sys.path,
         "templates": [template],

@@ -196,3 +196,10 @@ def test_load_refuses_a_template_that_raises(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no pictures') }}", "utf-8")
     with pytest.raises(ModelError, match=r"cannot render a question with an answer \(no pictures"):
         VLM.load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_check_json_files_refuses_switches_of_other_types(folder: Path, name: str) -> None:
+    edit(folder, name, output_hidden_states="/dev/zero")
+    with pytest.raises(ModelError, match=f"{name} says output_hidden_states = /dev/zero"):
+        check_json_files(folder)

@@ -40,6 +40,10 @@ SIZES = {
     *("spatial_merge_size", "max_position_embeddings", "image_seq_length"),
 }
 LAYERS = {"num_hidden_layers", "num_layers", "num_global_layers", "depth", "n_layer", "n_layers"}
+FLAGS = {
+    *("output_hidden_states", "output_attentions", "output_scores", "output_logits", "use_cache"),
+    *("do_sample", "return_dict", "return_dict_in_generate", "tie_word_embeddings"),
+}
 MOST = {
     "hidden_size": 1 << 20,
     "embed_dim": 1 << 20,
@@ -135,10 +139,13 @@ def check_json_files(folder: Path) -> dict[str, Any]:
         refuse_not_regular(path, folder)
         if path.suffix == ".json":
             content = read_json(path)
+            if path.name == "generation_config.json":
+                _check_flags(content, "", path)
             if path.name.endswith("processor_config.json"):
                 _check_processor(content, path)
     for name, section in _sections(config, folder):
         _check_section(section, name, folder)
+        _check_flags(section, name, folder / "config.json")
     _check_image_token(config, folder)
     return config
 
@@ -225,6 +232,13 @@ def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:
     groups = section.get("num_key_value_heads")
     if isinstance(heads, int) and isinstance(groups, int) and groups and heads % groups:
         _refuse(folder, name, "num_key_value_heads", groups, f"it must divide {heads}")
+
+
+def _check_flags(section: Mapping[str, Any], name: str, path: Path) -> None:
+    """Refuses switches that are neither true nor false."""
+    for key in sorted(FLAGS & section.keys()):
+        if section[key] is not None and not isinstance(section[key], bool):
+            _refuse_processor(path, f"{name}{key}", section[key], "allowed: true, false")
 
 
 def _check_number(value: Any, key: str, name: str, folder: Path, least: int, most: int) -> None:

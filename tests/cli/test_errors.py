@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.cli import unsee
+from unsee.cli import shared
 
 
 def test_commands_name_wrong_arguments(

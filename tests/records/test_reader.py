@@ -75,6 +75,7 @@ def test_curves_frame_has_a_row_a_point(tmp_path: Path) -> None:
         point.value for point in run.summary.relearn[0].curve("reference")
     ]
     assert set(frame.share) == {0.1, 0.2, 0.5, 1.0}
+    assert set(frame["data"]) == {"forget"} and set(frame.worst_case) == {"off"}
 
 
 def test_scores_frame_has_a_row_a_sample_and_a_column_a_metric(tmp_path: Path) -> None:

@@ -76,12 +76,12 @@ class Run:
 
         Returns:
             One row a point: attack (its number, from 0), share (0..1), modules, seed, measure,
-            model, step, value, low, high, retain (0..1; NaN if unscored).
+            data, worst_case, model, step, value, low, high, retain (0..1; NaN if unscored).
 
         Raises:
             ConfigError: If pandas is not installed.
         """
-        budget = ("share", "modules", "seed", "measure")
+        budget = ("share", "modules", "seed", "measure", "data", "worst_case")
         columns = ("step", "value", "low", "high", "retain")
         rows = [
             (

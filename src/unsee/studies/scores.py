@@ -229,7 +229,7 @@ def _outcome_scores(name: str, label: str, outcome: AttackOutcome) -> list[Attac
 
     Args:
         name: The attack or chain.
-        label: The same with its budget.
+        label: The attack or chain with its budget.
         outcome: What the attack brought back.
     """
     side = SIDES.get(name.split("+")[-1], "")

@@ -10,10 +10,11 @@ import pytest
 
 from support import ROOT
 from support.comparison import write_run
+from unsee.records.schema import EquivalenceTest, LearnedCheck, RelearningOutcome
 from unsee.studies import comparison_page, ratings_page
 from unsee.studies.comparison import Cell, slug
 from unsee.studies.comparison_page import write
-from unsee.studies.results import collect, mean_and_range, pareto_front
+from unsee.studies.results import Result, Row, collect, mean_and_range, pareto_front
 
 
 def test_mean_and_range_shows_a_range_only_of_different_values() -> None:
@@ -81,3 +82,41 @@ def test_write_escapes_names_that_spreadsheets_read_as_formulas(name: str, tmp_p
 )
 def test_shipped_results_explain_their_columns_as_write_does(page: str, meaning: str) -> None:
     assert meaning in (ROOT / "docs" / f"results-{page}.md").read_text("utf-8")
+
+
+def test_tables_show_the_tests_against_the_reference_and_the_headroom(tmp_path: Path) -> None:
+    def test_of(outcome: str, attack: str = "", difference: float = 0.0) -> EquivalenceTest:
+        key = "forget_holdout/vqa/accuracy"
+        return EquivalenceTest(
+            attack=attack, step=20, measure=key, outcome=outcome, difference=difference
+        )
+
+    check = LearnedCheck(measure="m", target=0.3, floor=0.2, headroom=0.1, enough=False)
+    curve = RelearningOutcome(
+        share=0.2, steps=20, unsigned_area_to_reference=0.25, worst_gap=-0.4, worst_step=20
+    )
+    attack = "relearn?share=0.2"
+    results = [
+        Result(
+            Cell("a", "10", seed, tmp_path),
+            {"distance": 0.1},
+            relearning=(curve,),
+            equivalence=(test_of("indistinguishable"), test_of(outcome, attack, -0.4)),
+            learned=check,
+        )
+        for seed, outcome in enumerate(("indistinguishable", "distinguishable"))
+    ]
+    *_, table = comparison_page.tables([Row("a", results)])
+    assert table.title == "Against the visual-retain reference"
+    assert table.rows == [
+        [
+            "a",
+            "indistinguishable",
+            "1: indistinguishable, 1: distinguishable",
+            "accuracy after 20 steps of relearn?share=0.2, 40 points above",
+            "0.250",
+            "-0.400",
+        ]
+    ]
+    notes = comparison_page.notes([Row("a", results)])
+    assert any("of 0.2 that are needed: scores of forgetting mean nothing" in n for n in notes)

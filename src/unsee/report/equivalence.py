@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from unsee.records.schema import EquivalenceTest, Summary
 from unsee.report import wording
-from unsee.report.findings import SAYS, Finding, percent
+from unsee.report.findings import SAYS, Finding, Level, percent, points
 
 INDISTINGUISHABLE = "Indistinguishable"
 DISTINGUISHABLE = "Distinguishable"
@@ -17,6 +18,89 @@ LABELS = {
     "distinguishable": DISTINGUISHABLE,
     "too_few": TOO_FEW,
 }
+
+
+LEVELS: Mapping[str, Level] = {
+    "indistinguishable": "good",
+    "distinguishable": "bad",
+    "too_few": "unknown",
+}
+
+
+@dataclass(frozen=True)
+class TestRow:
+    """A test as a row of the report.
+
+    Attributes:
+        when: "before attack", or the attack with its step.
+        measure: The measure, in words.
+        difference: Signed, with its 90 % interval.
+        margin: The margin of the test.
+        people: Number of people, and how many would be needed.
+        level: Colour of the badge.
+        said: Text of the badge.
+    """
+
+    when: str
+    measure: str
+    difference: str
+    margin: str
+    people: str
+    level: Level
+    said: str
+
+
+def test_rows(summary: Summary) -> list[TestRow]:
+    """The tests as rows: first those under attack, then those before; the farthest first."""
+    tests = summary.equivalence or ()
+    ordered = sorted(tests, key=lambda test: (not test.attack, -abs(test.difference or 0.0)))
+    return [_row(test) for test in ordered]
+
+
+def _row(test: EquivalenceTest) -> TestRow:
+    step = f", {wording.steps(test.step)}" if test.step is not None else ""
+    prefix, _, metric = test.measure.rpartition("/")
+    difference = wording.signed(test.difference or 0.0)
+    if test.low is not None and test.high is not None:
+        difference += f" ({wording.signed(test.low)} to {wording.signed(test.high)})"
+    too_few = test.outcome == "too_few" and test.needed is not None
+    return TestRow(
+        f"{test.attack}{step}" if test.attack else "before attack",
+        " ".join(p for p in (_kind(prefix), _metric(metric)) if p),
+        difference,
+        f"{test.margin:g}",
+        f"{test.people}; {test.needed} needed" if too_few else str(test.people),
+        "warn" if LEVELS[test.outcome] == "bad" and test.side == "below" else LEVELS[test.outcome],
+        LABELS[test.outcome],
+    )
+
+
+def _kind(prefix: str) -> str:
+    """The questions of a measure, such as "forget_holdout, vqa:"."""
+    return f"{prefix.replace('/', ', ')}:" if prefix else ""
+
+
+def _metric(metric: str) -> str:
+    return "answers" if metric == "forget" else wording.metric_name(metric)
+
+
+def headroom(summary: Summary) -> str:
+    """A sentence on what the target model knew; empty if it was not asked."""
+    check = summary.learned
+    if check is None:
+        return ""
+    floor = "guessing" if check.floor_of == "chance" else "a model that never saw them"
+    sentence = (
+        f"Did it learn? Before unlearning the model scores {percent(check.target or 0.0)} on what "
+        f"is to be forgotten, {floor} {percent(check.floor or 0.0)}: a headroom of "
+        f"{points(check.headroom or 0.0)}"
+    )
+    if check.enough:
+        return f"{sentence} ({100 * check.required:.0f} are needed)."
+    return (
+        f"{sentence}, of {100 * check.required:.0f} that are needed. Scores of forgetting mean "
+        "nothing."
+    )
 
 
 def equivalence(summary: Summary) -> Finding | None:
@@ -33,16 +117,31 @@ def equivalence(summary: Summary) -> Finding | None:
     if not tests:
         return None
     attacks = not_run(summary)
-    apart = [test for test in tests if test.outcome == "distinguishable"]
-    if apart:
+    outcome = outcome_of(tests)
+    if outcome == "distinguishable":
+        apart = [test for test in tests if test.outcome == outcome]
         return _distinguishable(summary, apart, attacks)
-    decisive = first_metrics(tests)
-    open_ones = [test for test in decisive if test.outcome == "too_few"]
-    if open_ones:
+    if outcome == "too_few":
+        open_ones = [test for test in first_metrics(tests) if test.outcome == outcome]
         return Finding("unknown", TOO_FEW, f"{_too_few(open_ones)}{attacks}")
     within = _within(tests)
     clause = f"it cannot be told from a model that never saw them ({within})"
     return Finding("good", INDISTINGUISHABLE, f"{clause}{attacks}")
+
+
+def outcome_of(tests: Sequence[EquivalenceTest]) -> str:
+    """The outcome of all tests together, as in `LABELS`; "" without tests.
+
+    Args:
+        tests: Some of a record's tests, such as those before any attack.
+    """
+    if not tests:
+        return ""
+    if any(test.outcome == "distinguishable" for test in tests):
+        return "distinguishable"
+    decisive = first_metrics(tests)
+    open_ones = any(test.outcome == "too_few" for test in decisive)
+    return "too_few" if open_ones else "indistinguishable"
 
 
 def first_metrics(tests: Sequence[EquivalenceTest]) -> list[EquivalenceTest]:
@@ -111,7 +210,7 @@ def words(test: EquivalenceTest) -> str:
     """The measure of a test, how far it is from the reference, and on which side."""
     parts = test.measure.rpartition("/")
     metric = parts[2]
-    named = "answers" if metric == "forget" else wording.metric_name(metric)
+    named = _metric(metric)
     place = f"{named} ({wording.place(parts[0]).lower()})" if parts[0] else named
     if test.attack.startswith("relearn"):
         place = f"{named} after {wording.steps(test.step or 0)} of {test.attack}"

@@ -11,6 +11,7 @@ from unsee.records.schema import RelearningOutcome
 from unsee.report import attack_table, wording
 from unsee.report.curves import Attack, attacks, curves, scored, training
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
+from unsee.report.equivalence import TestRow, headroom, test_rows
 from unsee.report.findings import (
     MODULES,
     Finding,
@@ -80,6 +81,8 @@ class View:
     moved: str
     attacked: list[attack_table.Row]
     attacked_models: list[tuple[str, str, str]]
+    tests: list[TestRow]
+    learned: str
 
 
 def view(run: Run, uid: str) -> View:
@@ -116,6 +119,8 @@ def view(run: Run, uid: str) -> View:
         moved=moved(run),
         attacked=attack_table.table(run),
         attacked_models=attack_table.columns(run),
+        tests=test_rows(run.summary),
+        learned=headroom(run.summary),
     )
 
 

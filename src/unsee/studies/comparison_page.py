@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from markupsafe import Markup
 
 from unsee.files import write_atomically
 from unsee.records.markdown import Table
+from unsee.records.schema import EquivalenceTest, LearnedCheck
 from unsee.report.charts import Dot, Line, Point, line_chart, scatter
+from unsee.report.equivalence import LABELS, outcome_of, words
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
 from unsee.studies.results import (
@@ -144,7 +147,60 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     attacks = _attack_names(rows)
     if attacks:
         result.append(Table(["", *attacks], _profile(rows, attacks), "Under attack"))
+    tested = [row for row in rows if any(r.equivalence for r in row.results)]
+    if tested:
+        head = ["", "before attack", "under attack", "largest difference"]
+        head += ["unsigned area", "worst gap"]
+        lines = [_equivalence_line(row) for row in tested]
+        result.append(Table(head, lines, "Against the visual-retain reference"))
     return result
+
+
+def _equivalence_line(row: Row) -> list[str]:
+    """A row of the table of tests: their outcome over seeds, and how far the curves are apart."""
+    before, under = ([outcome_of(some) for some in sides] for sides in _tests(row))
+    largest = max(
+        (test for r in row.results for test in r.equivalence),
+        key=lambda test: abs(test.difference or 0.0),
+    )
+    curves = [attack for r in row.results for attack in r.relearning]
+    areas = [a.unsigned_area_to_reference for a in curves]
+    gaps = [a.worst_gap for a in curves if a.worst_gap is not None]
+    return [
+        row.name,
+        _over_seeds(before),
+        _over_seeds(under),
+        words(largest),
+        mean_and_range([area for area in areas if area is not None]),
+        f"{max(gaps, key=abs):+.3f}" if gaps else "",
+    ]
+
+
+def _tests(row: Row) -> tuple[list[list[EquivalenceTest]], list[list[EquivalenceTest]]]:
+    """The tests of each seed before any attack, and those under attack."""
+    seeds = [r.equivalence for r in row.results]
+    before = [[test for test in tests if not test.attack] for tests in seeds]
+    return before, [[test for test in tests if test.attack] for tests in seeds]
+
+
+def _over_seeds(outcomes: Sequence[str]) -> str:
+    """The outcomes of the seeds: "indistinguishable", or how many of them are what."""
+    counts = Counter(LABELS[outcome].lower() for outcome in outcomes if outcome)
+    if len(counts) < 2:
+        return next(iter(counts), "")
+    return ", ".join(f"{number}: {label}" for label, number in counts.most_common())
+
+
+def _headroom(check: LearnedCheck) -> str:
+    """A sentence on whether the target model knew enough for the scores to mean something."""
+    floor = "chance" if check.floor_of == "chance" else "a model that never saw them"
+    known = (
+        f"Before unlearning, the target scores {check.target or 0.0:.3f} on {check.measure}, "
+        f"{check.headroom or 0.0:.3f} above {floor}"
+    )
+    if check.enough:
+        return f"{known}: that much can be forgotten."
+    return f"{known}, of {check.required:g} that are needed: scores of forgetting mean nothing."
 
 
 def _attack_names(rows: Sequence[Row]) -> list[str]:
@@ -175,6 +231,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
     lacking = _unique(text for row in entries for r in row.results for text in r.lacking)
     if lacking:
         sentences.append(f"Left out of the published scores: {'; '.join(lacking)}.")
+    checks = [r.learned for row in entries for r in row.results if r.learned is not None]
+    if checks:
+        sentences.append(_headroom(checks[0]))
     untuned = [row.name for row in entries if row.settings == "as given"]
     if untuned:
         sentences.append(f"Not tuned: {', '.join(untuned)}.")

@@ -10,7 +10,7 @@ from typing import Any
 from unsee.records.folder import SUMMARY
 from unsee.records.provenance import describe_machine
 from unsee.records.reader import Run, read_run
-from unsee.records.schema import Measures, RelearningOutcome
+from unsee.records.schema import EquivalenceTest, LearnedCheck, Measures, RelearningOutcome
 from unsee.studies.comparison import Cell
 from unsee.studies.scores import AttackScore, ModelName, relearning_name, score
 from unsee.studies.tuning import read_tuned
@@ -53,6 +53,8 @@ class Result:
         chosen: The settings that the trials chose.
         machine: Machine, threads and versions.
         relearning: The recovery curves of relearning attacks.
+        equivalence: The tests against the visual-retain reference.
+        learned: Whether the target model knew enough to forget; None if it was not asked.
     """
 
     cell: Cell
@@ -64,6 +66,8 @@ class Result:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     machine: str = ""
     relearning: Sequence[RelearningOutcome] = ()
+    equivalence: Sequence[EquivalenceTest] = ()
+    learned: LearnedCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def _read(cell: Cell, out: Path) -> Result:
         read_tuned(tuned)["set"] if tuned.exists() else {},
         describe_machine(provenance) if provenance is not None else "",
         run.summary.relearn,
+        run.summary.equivalence or (),
+        run.summary.learned,
     )
 
 

@@ -108,7 +108,6 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
     ]
     share = percent(attack.share)
     modules = MODULES.get(attack.modules, attack.modules)
-    area = attack.area_to_reference
     half = attack.steps_to_half_recovery
     return Attack(
         share=share,
@@ -123,7 +122,7 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
             share=True,
             percent=metric in wording.SHARES,
         ),
-        area="no reference" if area is None else wording.signed(area),
+        area=_area(attack),
         half=_half(half, before),
         steps=steps,
         table=[
@@ -144,6 +143,20 @@ def _budget(attack: RelearningOutcome) -> str:
     if worst is not None and worst.lr is not None:
         at = f": after {worst.step} steps at {worst.lr:g}"
     return f"worst of all learning rates, up to {attack.steps} steps{at}"
+
+
+def _area(attack: RelearningOutcome) -> str:
+    """The signed area, the unsigned one and the worst gap to the reference."""
+    area, unsigned, gap = (
+        attack.area_to_reference,
+        attack.unsigned_area_to_reference,
+        attack.worst_gap,
+    )
+    if area is None:
+        return "no reference"
+    further = [f"unsigned {unsigned:.2f}"] if unsigned is not None else []
+    further += [f"at worst {wording.signed(gap)}"] if gap is not None else []
+    return wording.signed(area) + (f" ({', '.join(further)})" if further else "")
 
 
 def _half(steps: float | None, before: float | None) -> str:

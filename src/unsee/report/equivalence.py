@@ -71,7 +71,7 @@ def _row(test: EquivalenceTest) -> TestRow:
         f"{test.margin:g}",
         f"{test.people}; {test.needed} needed" if too_few else str(test.people),
         "warn" if LEVELS[test.outcome] == "bad" and test.side == "below" else LEVELS[test.outcome],
-        LABELS[test.outcome],
+        "Too few people" if test.outcome == "too_few" else LABELS[test.outcome],
     )
 
 

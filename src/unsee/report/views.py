@@ -189,7 +189,10 @@ def _attack_fact(run: Run, finding: Finding, anchor: str) -> Fact:
         return Fact(ATTACKED, finding.label, "", finding.level, "", anchor)
     value = wording.signed(attack.area_to_reference)
     modules = MODULES.get(attack.modules, attack.modules)
+    worst_gap = attack.worst_gap
+    beside = "" if worst_gap is None else f"; at worst {wording.signed(worst_gap)}"
     note = f"above the reference, {percent(attack.share)} {_of(attack)}, {modules}"
+    note += beside
     return Fact(ATTACKED, value, note, finding.level, finding.label, anchor)
 
 

@@ -19,6 +19,7 @@ from unsee.evaluation.equivalence import (
     compare_people,
     measured_people,
 )
+from unsee.metrics.names import NAMING
 from unsee.recipes.components import chain_text
 from unsee.recipes.job import Job
 from unsee.records.schema import (
@@ -60,7 +61,8 @@ def equivalence_tests(
         return None
     tests = before_attack(job, rows) if {"unlearned", "reference"} <= rows.keys() else []
     if attacks is not None:
-        tests += under_attack(job.attacks, attacks, job.attack_margin)
+        people = len({sample.concept or sample.id for sample in job.attacker.forget})
+        tests += under_attack(job.attacks, attacks, job.attack_margin, people)
     return tuple(tests)
 
 
@@ -81,7 +83,7 @@ def before_attack(job: Job, rows: Mapping[str, Sequence[SampleResult]]) -> list[
         measured_people(
             # The samples of lm-evaluation-harness are about nobody.
             [row.model_dump() for row in rows[model] if row.split in job.splits],
-            job.metrics,
+            dict.fromkeys([*job.metrics, *NAMING]),
             job.forgetting,
         )
         for model in ("unlearned", "reference")
@@ -94,18 +96,21 @@ def before_attack(job: Job, rows: Mapping[str, Sequence[SampleResult]]) -> list[
     return tests
 
 
-def under_attack(chains: Sequence[Chain], attacks: Attacks, margin: float) -> list[EquivalenceTest]:
+def under_attack(
+    chains: Sequence[Chain], attacks: Attacks, margin: float, people: int
+) -> list[EquivalenceTest]:
     """Returns a test for every attack, and for every number that an attack reads.
 
     Args:
         chains: The attacks, in the order in which they were run.
         attacks: Their outcomes.
         margin: Difference below which two scores count as equal.
+        people: Number of forgotten people, for attacks that read numbers about all of them.
     """
     budgets: list[Chain] = [c for c in chains if len(c) == 1 and isinstance(c[0], Relearn)]
     tests = []
     for outcome, chain in zip(attacks.relearn, budgets, strict=False):
-        test = _worst_point(outcome, chain_text(chain, complete=False), margin)
+        test = _worst_point(outcome, chain_text(chain, complete=False), margin, people)
         tests += [test] if test is not None else []
     others: dict[str, list[Chain]] = {}
     for chain in chains:
@@ -117,17 +122,19 @@ def under_attack(chains: Sequence[Chain], attacks: Attacks, margin: float) -> li
             typed = labels[number] if number < len(labels) else name
             models = (one.models.get("unlearned"), one.models.get("reference"))
             if models[0] is not None and models[1] is not None:
-                tests += _of_outcome(typed, models[0], models[1], margin)
+                tests += _of_outcome(typed, models[0], models[1], margin, people)
     return tests
 
 
-def _worst_point(outcome: RelearningOutcome, attack: str, margin: float) -> EquivalenceTest | None:
+def _worst_point(
+    outcome: RelearningOutcome, attack: str, margin: float, people: int
+) -> EquivalenceTest | None:
     """The test at the checkpoint of the largest unsigned difference; None without a reference."""
     reference = {point.step: point for point in outcome.curve("reference")}
     worst: tuple[int, Equivalence] | None = None
     for point in outcome.curve("unlearned"):
         if point.step in reference:
-            result = _test(_side(point), _side(reference[point.step]), 0, margin)
+            result = _test(_side(point), _side(reference[point.step]), people, margin)
             if result is not None and (
                 worst is None or abs(result.difference) > abs(worst[1].difference)
             ):
@@ -145,20 +152,20 @@ def _side(scored: CurvePoint | AnswerComparison) -> Side:
 
 
 def _of_outcome(
-    attack: str, unlearned: AttackedModel, reference: AttackedModel, margin: float
+    attack: str, unlearned: AttackedModel, reference: AttackedModel, margin: float, people: int
 ) -> list[EquivalenceTest]:
     """The tests of an attack that asks questions or reads numbers."""
     tests = []
     own, other = (m.answers.forget if m.answers else None for m in (unlearned, reference))
     if own is not None and other is not None:
-        result = _test(_side(own), _side(other), own.n or 0, margin)
+        result = _test(_side(own), _side(other), people, margin)
         if result is not None:
             tests.append(_recorded(result, attack=attack, measure="forget"))
     readings = {reading.name: reading for reading in reference.readings or ()}
     for reading in unlearned.readings or ():
         if reading.name in readings:
             sides = [_reading_side(r) for r in (reading, readings[reading.name])]
-            result = _test(sides[0], sides[1], reading.n or 0, margin)
+            result = _test(sides[0], sides[1], people, margin)
             if result is not None:
                 tests.append(_recorded(result, attack=attack, measure=reading.name))
     return tests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from unsee.runs.preflight import check_job, check_model, finished_run
 from unsee.runs.reference_cache import reference_cache
 from unsee.runs.stage_cache import StageCache
 from unsee.runs.stages import (
+    ask_target,
     attack_models,
     describe_environment,
     evaluate_models,
@@ -34,6 +36,8 @@ from unsee.runs.stages import (
 from unsee.training.distributed import DistributedContext
 from unsee.training.launcher import is_main_process
 from unsee.training.trainer import Trainer
+
+LOGGER = logging.getLogger("unsee")
 
 
 def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
@@ -126,9 +130,18 @@ def _run_stages(
     out = folder.path
     environment = describe_environment(job, vlm, context.world_size, inputs)
     keep_environment(out, environment)
-    unlearned = unlearn(job, vlm, folder, bar, context)
     shared = reference_cache(job, cache) if cache is not None else None
     stage_cache = StageCache(folder, shared, job.references)
+    # Other processes would wait for the first one's answers.
+    learned = ask_target(job, vlm, folder, stage_cache, bar) if context.world_size == 1 else None
+    if learned is not None and not learned.enough:
+        LOGGER.warning(
+            f"the target model scores {learned.target or 0.0:.2f} on {learned.measure}, "
+            f"{learned.headroom or 0.0:.2f} above {learned.floor_of}: it knows too little of what "
+            f"is to be forgotten (min_headroom is {learned.required:g}), so scores of forgetting "
+            "mean nothing. Check that the model was trained on the benchmark's people."
+        )
+    unlearned = unlearn(job, vlm, folder, bar, context)
     scores = evaluate_models(job, vlm, folder, stage_cache, bar)
     attacks = attack_models(job, vlm, stage_cache, scores, bar)
     folder.write_scores({name: result.rows for name, result in scores.items()})

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field, TypeAdapter
 
 from unsee import report
@@ -45,6 +46,7 @@ from unsee.records.schema import (
     Cost,
     Guarantees,
     HarnessTask,
+    LearnedCheck,
     Measure,
     Measures,
     MethodRecord,
@@ -218,8 +220,34 @@ def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Pat
         write_patch(vlm, vlm.source, saved, meta)
 
 
-def evaluate_models(
+def ask_target(
     job: Job, vlm: VLM, folder: RunFolder, cache: StageCache, bar: Bar
+) -> LearnedCheck | None:
+    """Scores a benchmark's target model before anything is unlearned; None if there is no such job.
+
+    Its scores are kept for `evaluate_models`. The reference is not scored yet, so the target is
+    compared with chance.
+
+    Args:
+        job: The job.
+        vlm: The model before unlearning.
+        folder: The run folder.
+        cache: Keeps the scores.
+        bar: Shows the progress.
+    """
+    if job.method is None or job.benchmark is None or "target" not in job.references:
+        return None
+    # What is trained afterwards does not depend on what was asked before.
+    with torch.random.fork_rng():
+        scores = evaluate_models(job, vlm, folder, cache, bar, first=True)
+    if "target" not in scores:
+        return None
+    summary = Summary(forgetting=tuple(job.forgetting), target=scores["target"].measures)
+    return learned_check(job, summary)
+
+
+def evaluate_models(
+    job: Job, vlm: VLM, folder: RunFolder, cache: StageCache, bar: Bar, first: bool = False
 ) -> dict[str, ModelScores]:
     """Evaluates the unlearned model, the target and the references; empty if nothing is asked.
 
@@ -229,6 +257,7 @@ def evaluate_models(
         folder: The run folder, whose `scores.jsonl` grows meanwhile.
         cache: Keeps each model's scores.
         bar: Shows the progress.
+        first: Whether only the target is evaluated, and the reference where its metrics need it.
     """
     if job.visual_only or not (job.splits or job.suite):
         return {}
@@ -239,6 +268,9 @@ def evaluate_models(
     if metrics_of_reference != list(job.metrics):
         # Metrics that compare with the reference need its rows first.
         order.sort(key=lambda name: name != "reference")
+    if first:
+        needed = ["reference"] if metrics_of_reference != list(job.metrics) else []
+        order = [name for name in order if name in ("target", *needed)]
     scores: dict[str, ModelScores] = {}
     for name in order:
         source = sources[name]
@@ -269,8 +301,9 @@ def evaluate_models(
 
         scores[name] = cache.get_or_compute(MODEL_SCORES, "scores", name, compute)
         scores[name] = _with_tasks(job, scores[name], load, name, folder, bar)
-    require_reference_values(scores)
-    return {name: scores[name] for name in sources}
+    if not first:
+        require_reference_values(scores)
+    return {name: scores[name] for name in sources if name in scores}
 
 
 def _results(rows: list[dict[str, Any]]) -> tuple[SampleResult, ...]:

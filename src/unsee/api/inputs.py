@@ -15,7 +15,7 @@ from unsee.models.vlm import VLM
 from unsee.progress import Bar, ProgressCallback
 from unsee.recipes.components import attack_entry, build_chains, chain_text
 from unsee.recipes.parsing import format_value
-from unsee.recipes.sources import shipped_checkpoint
+from unsee.recipes.sources import MAX_NAME, shipped_checkpoint
 from unsee.recipes.specs import parse_spec
 
 Location = str | Path
@@ -39,7 +39,8 @@ def location_text(argument: str, value: object) -> str:
     """
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
-        if isinstance(text, str) and text and "\0" not in text:
+        longest = max(map(len, str(text).split("/")))
+        if isinstance(text, str) and text and "\0" not in text and longest <= MAX_NAME:
             return text
     raise ConfigError(
         f"{argument}={quoted(value)} is not allowed: give a path, a hub id or the name of a split "

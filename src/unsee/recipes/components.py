@@ -204,6 +204,11 @@ def _expanded(text: str) -> Sequence[str]:
 
 def _typed_attack(text: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = text.partition("?")
+    if not name.strip():
+        raise ConfigError(
+            f"attacks: {quoted(text)} names no attack. Type NAME?field=value&field=value, with + "
+            "between the attacks of a chain."
+        )
     pairs = rest.split("&") if rest else []
     values = parse_overrides(pairs)
     if len(values) < len(pairs):

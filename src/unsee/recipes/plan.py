@@ -75,7 +75,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     }
     references: dict[str, str | Path] = {}
     for name, role in REFERENCE_ROLES.items():
-        checkpoint = given[name] or (benchmark.checkpoint(role) if role is not None else None)
+        own = benchmark.checkpoint(role) if role is not None else None
+        typed = given[name]
+        checkpoint = shipped_checkpoint(typed) if typed else own
         if checkpoint:
             references[name] = checkpoint
     recipe = replace(recipe, method=_with_checkpoints(recipe.method, benchmark))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("unsee")
 
+# The longest name of a file or a folder (bytes).
+MAX_NAME = 255
+
 
 def read_samples(
     path: str | Path,
@@ -129,6 +132,11 @@ def shipped_checkpoint(source: str) -> str:
     """
     from unsee.benchmarks import BENCHMARKS
 
+    if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in source.split("/")):
+        raise ConfigError(
+            f"model '{shorten(source)}': a name in it has more than {MAX_NAME} bytes, which no "
+            "folder can have. Give a checkpoint folder, or a hub id."
+        )
     name, colon, _ = source.partition(":")
     spec = parse_spec(source) if colon and name in BENCHMARKS.names() else None
     if spec is None:

@@ -60,7 +60,7 @@ def test_nearby_pictures_stay_near_and_hide_the_answer(tiny: VLM, data: Data) ->
 
 
 def test_spotter_compares_two_pictures_of_one_person(tiny: VLM, data: Data) -> None:
-    method, trainer = Spotter(), Trainer(SETTINGS)
+    method, trainer = Spotter(w_dispersion=2.0), Trainer(SETTINGS)
     batches = method.batches(tiny, data, trainer, 0)
     first, second = batches["pairs"]
     owner = {
@@ -77,7 +77,8 @@ def test_spotter_compares_two_pictures_of_one_person(tiny: VLM, data: Data) -> N
     terms = method.loss(tiny, batches["forget"], None, teacher, batches["pairs"])
     layers = choose_layers(tiny, ["projector"])
     cosine = mean_cosine(*(picture_features(tiny, inputs, layers) for inputs in (first, second)))
-    assert float(terms["dispersion"].detach()) == pytest.approx(float(cosine.detach()), rel=1e-5)
+    by_hand = 2 * float(cosine.detach())
+    assert float(terms["dispersion"].detach()) == pytest.approx(by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_spotter_has_no_pairs_where_each_person_has_one_picture(tiny: VLM, data:
 
 def test_spotter_scatters_the_pictures_of_a_person(tiny: VLM, data: Data) -> None:
     trainer = Trainer(replace(SETTINGS, steps=15, batch_size=12, warmup=0.0))
-    method = Spotter(w_forget=0.0, w_near=0.0)
+    method = Spotter(w_forget=0.0, w_near=0.0, w_dispersion=1.0)
     pairs = method.batches(tiny, data, Trainer(replace(SETTINGS, batch_size=24)), 99)["pairs"]
     layers = choose_layers(tiny, ["projector"])
 

@@ -19,6 +19,7 @@ from unsee.features.layers import choose_layers
 from unsee.losses import masked_token_kl, nll
 from unsee.methods import METHODS, Method, Search
 from unsee.training.trainer import Trainer
+from unsee.types import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,9 @@ class Spotter(Method):
     position of an answer; embeddings are the features that the LLM reads. Each picture is compared
     with one other of the person, drawn at random, which estimates the mean over all pairs.
     epsilon and step are in normalised pixel values, whose unit is about a quarter of 0..1, and the
-    perturbation starts at the picture and lowers the true answer's probability.
+    perturbation starts at the picture and lowers the true answer's probability. The paper's weight
+    of the dispersion, 1, harms the rest of a model that is trained without a retain set: ours is
+    0.1, and the LLM is frozen by default.
 
     Attributes:
         w_forget: Weight of the distillation on forget pictures.
@@ -105,6 +108,8 @@ class Spotter(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "teacher", "answers"})
+    # No retain set holds the rest of the model, so it takes few steps.
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 100}
     # Not searched by its authors on such models: ours.
     search: ClassVar[Search] = {
         "lr": (1e-5, 2e-5, 3e-5),
@@ -112,9 +117,10 @@ class Spotter(Method):
         "w_dispersion": (0.1, 1.0),
     }
 
+    trains: Part = "visual"
     w_forget: Annotated[float, Field(ge=0)] = 0.7
     w_near: Annotated[float, Field(ge=0)] = 0.3
-    w_dispersion: Annotated[float, Field(ge=0)] = 1.0
+    w_dispersion: Annotated[float, Field(ge=0)] = 0.1
     epsilon: Annotated[float, Field(gt=0)] = 0.12
     step: Annotated[float, Field(gt=0)] = 0.04
     near_steps: Annotated[int, Field(ge=0)] = 3

@@ -108,8 +108,8 @@ class Spotter(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "teacher", "answers"})
-    # No retain set holds the rest of the model, so it takes few steps.
-    defaults: ClassVar[Mapping[str, object]] = {"steps": 100}
+    # No retain set holds the rest of the model, so it takes few and small steps.
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 100, "lr": 1e-4}
     # Not searched by its authors on such models: ours.
     search: ClassVar[Search] = {
         "lr": (1e-5, 2e-5, 3e-5),

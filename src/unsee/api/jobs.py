@@ -101,7 +101,7 @@ class AuditOptions(TypedDict, total=False):
         target: The model before unlearning.
         reference: Reference model, trained without images of the forgotten people; attacked too.
         retain_only: Model trained on nothing about the forgotten people; attacked too.
-        visual_refit: Visual weights from before they were learned, trained anew; attacked too.
+        visual_refit: Visual weights from before they were learned, trained again; attacked too.
         equivalence_margin: Difference to the reference, 0..1, that counts as equal; default: 0.05.
         attack_margin: `equivalence_margin` of scores under attack.
         fields: Fields of every attack that has them, or of one as "ATTACK.field".

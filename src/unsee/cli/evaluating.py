@@ -172,7 +172,7 @@ def audit(
     visual_refit: Annotated[
         str | None,
         typer.Option(
-            help="Visual weights from before the people were learned, trained anew; attacked too."
+            help="Visual weights from before the people were learned, trained again; attacked too."
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Model before unlearning.")] = None,

@@ -4,7 +4,7 @@
 forgotten; `retain_only` on nothing about them. All three are trained alike, from the same base.
 
 `visual_refit` is what exact retraining of the visual part alone gives: the base's visual weights,
-trained anew on the retained answers about pictures, beside the target's language part, which is
+trained again on the retained answers about pictures, beside the target's language part, which is
 frozen and knows the forgotten people by name.
 """
 

@@ -75,7 +75,7 @@ class RunOptions:
         reference: Reference model, trained without images of the forgotten people (visual-retain).
         retain_only: Reference model, trained on nothing about the forgotten people.
         visual_refit: Reference model, the visual weights from before the people were learned,
-            trained anew on the retained answers beside the same language part.
+            trained again on the retained answers beside the same language part.
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
         names: Let the saved folder's card name the forgotten people.

@@ -397,7 +397,7 @@ class Summary(RecordPart):
     visual_refit: Measures | None = Field(
         default=None,
         description="Scores of the visual-refit reference, visual weights from before the people "
-        "were learned, trained anew beside the same language part; under the same keys.",
+        "were learned, trained again beside the same language part; under the same keys.",
     )
     faults: dict[Text, dict[Text, AnswerFaults]] = Field(
         default={},

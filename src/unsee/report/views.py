@@ -197,7 +197,7 @@ def _attack_fact(run: Run, finding: Finding, anchor: str) -> Fact:
 
 
 def _of(attack: RelearningOutcome) -> str:
-    """What the share is a share of, in few words."""
+    """Words for what the share is a share of."""
     short = {"forget": "of samples", "retain": "of retain samples"}
     return short.get(attack.data, attack.given)
 

@@ -195,7 +195,7 @@ def _check_saved(folder: RunFolder, saved: Path) -> None:
     if was_kept and kept != digest():
         raise RunError(
             f"{saved} is damaged: it is not what the run saved. Remove it and {part.parent}, and "
-            "type the same command again, which saves it anew."
+            "type the same command again, which saves it again."
         )
 
 

@@ -198,7 +198,7 @@ def _read(out: Path, name: str) -> ModelRecord:
     except ValidationError as error:
         raise RunError(
             f"{path} is damaged ({first_line(error)}). Remove it and type the same command again, "
-            "which scores the model anew."
+            "which scores the model again."
         ) from error
 
 

@@ -302,7 +302,7 @@ def read_json_with_digest(path: Path) -> Any:
         pass
     raise RunError(
         f"{path} is damaged: it is not what was written. Remove it and type the same command "
-        "again, which computes it anew."
+        "again, which computes it again."
     )
 
 

@@ -84,6 +84,12 @@ def listed(argument: str, values: object, kind: type[T], least: int | None = Non
 def one(argument: str, value: object, kind: type[T], least: int | None = None) -> T:
     """The value of an argument of a plain type.
 
+    Args:
+        argument: The name of the argument, for the message.
+        value: The value given.
+        kind: The type that is allowed.
+        least: The least number that is allowed; None for any.
+
     Raises:
         ConfigError: If it is of another type or too small.
     """

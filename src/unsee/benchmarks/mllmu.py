@@ -74,7 +74,7 @@ class MLLMU(Published):
     Source: Liu et al., arXiv 2410.22108, and its evaluation script.
 
     Differs: The test picture and the people of the examples are the same in every run; the script
-    draws them anew. It uses one person for cloze where the model is Idefics2. The pictures of the
+    draws them again. It uses one person for cloze where the model is Idefics2. The pictures of the
     examples come after the question's own, and everything is one user turn. A split that would have
     nobody left to ask about takes examples about the first retain people. The text-only training
     samples of the visual_retain model are the training questions with the person's name in front.

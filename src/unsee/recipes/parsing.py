@@ -40,7 +40,7 @@ TAKES = {
 
 
 def label_of(kind: type) -> str:
-    """What a class of configuration is called in messages and by `unsee show`."""
+    """The name of a class of configuration in messages and for `unsee show`."""
     label: str = getattr(kind, "name", kind.__name__.lower())
     return "settings" if label == "trainingsettings" else label
 
@@ -218,7 +218,7 @@ def _never_allowed(value: Any) -> str | None:
 
 
 def _other_kind(given: Any, result: Any) -> str | None:
-    """What to type where pydantic has made a value of another kind of the one that was given."""
+    """Advice where pydantic has made a value of another kind of the one that was given."""
     if isinstance(given, list | tuple) and isinstance(result, list | tuple):
         pairs = zip(given, result, strict=True)
         return next((reason for pair in pairs if (reason := _other_kind(*pair))), None)
@@ -230,13 +230,13 @@ def _other_kind(given: Any, result: Any) -> str | None:
 
 
 def _example(kind: type, name: str) -> str:
-    """What to type for a field: its default."""
+    """An example of a field's value: its default."""
     default = {f.name: f.default for f in fields(kind)}.get(name, MISSING)
     return "" if default is MISSING else f" Type, for example, {name}={format_value(default)}."
 
 
 def _null_as_text(kind: type, name: str, value: Any) -> str | None:
-    """What to type where Python's None is given as text, which would name a folder."""
+    """Advice where Python's None is given as text, which would name a folder."""
     default = next((f.default for f in fields(kind) if f.name == name), "")
     if value == "None" and default is None:
         return f"type {name}=null for nothing, or {name}=./None for a file of this name"

@@ -149,7 +149,7 @@ class RunFolder:
             ):
                 raise RunError(
                     f"{path} holds another result than its name says. Remove it and type the same "
-                    "command again, which computes it anew."
+                    "command again, which computes it again."
                 )
             return kept["value"]
         value = make()

@@ -69,7 +69,7 @@ class CheckedJournal(BaseJournalBackend):
             if digest != expected:
                 raise RunError(
                     f"{self.path} is damaged: line {number} is not what was written. Restore it, "
-                    "or remove it and type the same command again, which makes the trials anew."
+                    "or remove it and type the same command again, which makes the trials again."
                 )
             logs.append(log)
         return logs, digest

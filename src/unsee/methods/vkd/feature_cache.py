@@ -55,7 +55,7 @@ class FeatureCache:
         vlm: The model; it must not change.
         folder: Keeps the outputs for other runs, one memory-mapped file for each picture; None
             keeps them in memory only. A file whose hash does not match its key and content is
-            named in a warning, computed anew and replaced.
+            named in a warning, computed again and replaced.
         memory: Largest size in memory (GB): the GPU's where the model is on one.
         disk: Largest size of the folder (GB).
         held: Bytes in memory now.
@@ -128,7 +128,7 @@ class FeatureCache:
             self._warned = True
             LOGGER.warning(
                 f"cache {path}: the file does not hold the features that its name says (damaged, "
-                "swapped, or of an earlier version). It is computed anew and replaced, as is any "
+                "swapped, or of an earlier version). It is computed again and replaced, as is any "
                 "other such file."
             )
         return tensors

@@ -14,7 +14,13 @@ from support.cli import unsee
 from unsee.errors import ConfigError, RunError
 from unsee.recipes.job import Job
 from unsee.records.reader import read_run
-from unsee.studies.comparison import ComparisonRequest, compare, unique_slugs
+from unsee.studies.comparison import (
+    ComparisonRequest,
+    compare,
+    make_recipes,
+    open_benchmarks,
+    unique_slugs,
+)
 from unsee.studies.comparison_page import write
 
 QUICK = {"steps": 2, "batch_size": 4}
@@ -190,3 +196,11 @@ def test_compare_runs_adapted_jobs(cut: Path, tmp_path: Path) -> None:
     assert summary.attacks is None
     with pytest.raises(RunError, match="other settings"):
         compare(manu, out)
+
+
+def test_make_recipes_takes_the_margins_of_the_tests_from_set(cut: Path) -> None:
+    asked = request(cut, set={"attack_margin": 0.1, "steps": 1})
+    recipes = make_recipes(asked, open_benchmarks(asked)).values()
+    assert {recipe.attack_margin for recipe in recipes} == {0.1}
+    assert {recipe.equivalence_margin for recipe in recipes} == {0.05}
+    assert all("attack_margin" not in recipe.set for recipe in recipes)

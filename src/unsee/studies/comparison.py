@@ -70,7 +70,7 @@ class ComparisonRequest:
         seeds: The seeds of the runs; trials use the first one.
         attacks: The attacks, as in a recipe.
         trials: Number of settings to try for each entry; 0 tunes nothing.
-        set: Fields of the method or the training, for every entry that has them.
+        set: Fields of the method or the training, for every entry that has them, and `JUDGED`.
         model: The checkpoint to unlearn, if the benchmark ships none.
         reference: The checkpoint's visual-retain reference.
         retain_only: The checkpoint's retain-only reference.
@@ -92,6 +92,9 @@ class ComparisonRequest:
     visual_refit: str | None = None
     device: str = "auto"
 
+
+# Fields of a recipe, not of its method, that `set` may hold: how the results are judged.
+JUDGED = ("equivalence_margin", "attack_margin", "min_headroom")
 
 # What may be added to a comparison later.
 MAY_GROW = ("title", "entries", "forget_ratios", "seeds", "benchmark")
@@ -295,7 +298,8 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
         ConfigError: If a method, a field or an attack is not allowed, for any of them.
     """
     recipes: dict[Key, Recipe] = {}
-    used: set[str] = set()
+    used: set[str] = set(JUDGED)
+    judged = {key: value for key, value in request.set.items() if key in JUDGED}
     training = {f.name for f in fields(TrainingSettings)}
     for ratio, (spec, benchmark) in benchmarks.items():
         for entry, (method, changes) in request.entries.items():
@@ -317,6 +321,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
                 "visual_refit": request.visual_refit,
                 "attacks": list(request.attacks),
                 "device": request.device,
+                **judged,
             }
             recipes[entry, ratio] = make_recipe(content)
     unused = [key for key in request.set if key not in used]

@@ -220,6 +220,8 @@ def test_sweep_stops_a_rate_that_has_stopped_rising() -> None:
     assert quick.is_over(falling) and not full.is_over(falling)
     assert not quick.is_over(falling[:3])  # Before step 50 no rate is stopped.
     assert has_learned(rising) and not has_learned(points([(0, 0.1), (10, 0.11)]))
+    # The plain attack's rate is among those of the quick sweep.
+    assert Relearn().lr in quick.rates
     # Ten rates from 1e-3 to 1e-6, and the early checkpoints.
     assert (len(full.rates), full.rates[0], full.rates[-1]) == (10, 1e-3, 1e-6)
     assert full.checkpoints[:6] == (1, 2, 5, 10, 20, 50) and full.checkpoints[-1] == 500

@@ -48,7 +48,8 @@ class Sweep:
 
 
 SWEEPS: dict[str, Sweep] = {
-    "quick": Sweep((1e-3, 1e-4, 1e-5, 1e-6), (1, 2, 5, 10, 20, 50, 100, 200), 2, 50),
+    # With the default rate of `relearn`, so that its points are among those of the sweep.
+    "quick": Sweep((1e-3, 2e-4, 1e-5, 1e-6), (1, 2, 5, 10, 20, 50, 100, 200), 2, 50),
     # Ten rates in equal ratios, as in the repository of UNDO (arXiv 2506.06278).
     "full": Sweep(
         tuple(float(f"{10 ** (-3 - i / 3):.2g}") for i in range(10)),

@@ -66,7 +66,7 @@ class Relearn(Attack):
             people, and the others are asked about. "other_pictures": as "forget", but each picture
             is a pencil drawing of it.
         worst_case: Tries many learning rates and numbers of steps in place of `lr`, `steps` and
-            `checkpoints`, and reports the worst point. "quick": 1e-3, 1e-4, 1e-5 and 1e-6 with up
+            `checkpoints`, and reports the worst point. "quick": 1e-3, 2e-4, 1e-5 and 1e-6 with up
             to 200 steps; a rate that has stopped rising is stopped, and lower ones are left out
             once one has learned nothing. "full": ten rates from 1e-3 to 1e-6 with 500 steps each.
 

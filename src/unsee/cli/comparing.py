@@ -370,9 +370,13 @@ def _old_attack(text: str) -> dict[str, object] | None:
     from unsee.recipes import plain_yaml
     from unsee.recipes.parsing import format_value
 
-    content = plain_yaml.parse(text, f"--attack {shorten(text)}")
+    advice = "type NAME?field=value&field=value, or none."
+    try:
+        content = plain_yaml.parse(text, f"--attack {shorten(text)}")
+    except ConfigError as error:
+        raise ConfigError(f"{str(error).rstrip('.')}: {advice}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"--attack {quoted(text)}: type NAME?field=value&field=value, or none.")
+        raise ConfigError(f"--attack {quoted(text)}: {advice}")
     fields = {key: value for key, value in content.items() if key != "attack"}
     typed = "&".join(f"{key}={format_value(value)}" for key, value in fields.items())
     name = content.get("attack", "relearn")

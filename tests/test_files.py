@@ -6,12 +6,18 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from unsee.errors import RunError
-from unsee.files import atomic_file, atomic_folder, write_atomically
+import unsee
+from unsee import VLM
+from unsee.artifacts.manifest import read_manifest
+from unsee.errors import ConfigError, DataError, ModelError, PatchError, RunError
+from unsee.files import atomic_file, atomic_folder, path_text, read_text, write_atomically
+from unsee.recipes.sources import read_samples
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
@@ -86,3 +92,52 @@ def test_atomic_folder_keeps_the_umask(tmp_path: Path) -> None:
         os.umask(mask)
     assert (tmp_path / "m").stat().st_mode & 0o777 == 0o750
     assert (tmp_path / "m" / "weights").stat().st_mode & 0o777 == 0o640
+
+
+NO_PATHS = [5, None, True, b"x", ["x"], "", "a\0b", "\ud800", "x" * 256, "ä" * 128, "a/" * 3000]
+
+
+@pytest.mark.parametrize("value", NO_PATHS, ids=lambda value: ascii(value)[:10])
+def test_path_text_refuses_what_is_no_path(value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^place .* is not allowed: .*give a folder\.$"
+    ) as caught:
+        path_text("place ", value, "give a folder.")
+    assert len(str(caught.value)) < 400
+
+
+def test_path_text_keeps_paths() -> None:
+    for text in (".", "a b/ä", "x" * 255, "owner/name", "/", "\udcff", "a/" * 1900):
+        assert path_text("place ", text, "") == text
+    assert path_text("place ", Path("a/b"), "") == "a/b"
+
+
+@pytest.mark.parametrize("value", NO_PATHS, ids=lambda value: ascii(value)[:10])
+def test_public_functions_refuse_what_is_no_path(
+    value: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every public function that takes a path, called as a caller may do by mistake."""
+    monkeypatch.chdir(tmp_path)
+    vlm = VLM.load(tiny_folder)
+    calls: list[tuple[type[Exception], Callable[[], object]]] = [
+        (RunError, lambda: unsee.read_run(value)),
+        (DataError, lambda: read_samples(value)),
+        (ModelError, lambda: VLM.load(value)),
+        (ModelError, lambda: vlm.save(value)),
+        (PatchError, lambda: read_manifest(value)),
+        (PatchError, lambda: unsee.apply_patch(value, tiny_folder, tmp_path / "out")),
+        (ModelError, lambda: unsee.write_patch(vlm, value, tmp_path / "out")),
+        (ModelError, lambda: unsee.write_patch(vlm, tiny_folder, value)),
+        (ConfigError, lambda: unsee.run(value, out=tmp_path / "out")),
+        (ConfigError, lambda: unsee.verify(tiny_folder, value)),
+    ]
+    for error, call in calls:
+        with pytest.raises(error, match="is not allowed"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_read_text_names_a_file_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 256)
+    with pytest.raises(RunError, match=r"x cannot be read \(.*File name too long"):
+        read_text(path)

@@ -59,7 +59,7 @@ class UnknownNameError(ConfigError):
                 the new name.
         """
         names = sorted(allowed)
-        given = shorten(given)
+        given = shorten(str(given))
         renamed = dict(aliases or {})
         nearest = difflib.get_close_matches(given, [*names, *sorted(renamed)], n=1, cutoff=0.5)
         hint = f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""

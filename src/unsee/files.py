@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from unsee.errors import ConfigError, ModelError, RunError, first_line
+from unsee.errors import ConfigError, ModelError, RunError, UnseeError, first_line, quoted, shorten
 
 # Digests of files by device, inode, size, and the times of the last changes of content and inode.
 _digests: dict[tuple[int, ...], str] = {}
@@ -57,6 +57,46 @@ def combine_digests(digests: Mapping[str, str]) -> str:
     """
     lines = "".join(f"{name}|{digests[name]}\n" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+# The most bytes of one name in a path. Of a path as a whole, so many fit with a file's name behind.
+MOST_IN_NAME, MOST_IN_PATH = 255, 3840
+
+
+def path_text(label: str, value: object, advice: str, error: type[UnseeError] = ConfigError) -> str:
+    """Returns a path that a caller gave, as text; it need not exist.
+
+    Args:
+        label: What it is, for messages, such as "run folder ".
+        value: Text or a path; anything else is refused.
+        advice: The end of the message: what to give instead.
+        error: The error that is raised.
+
+    Example:
+        >>> path_text("run folder ", Path("runs/a"), "give the folder that --out named.")
+        'runs/a'
+
+    Raises:
+        UnseeError: If it is neither text nor a path, empty, or longer than a path can be.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    try:
+        encoded = os.fsencode(text) if isinstance(text, str) and "\0" not in text else b""
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which no file system takes.
+        encoded = b""
+    if not isinstance(text, str) or not encoded:
+        raise error(f"{label}{quoted(value)} is not allowed: {advice}")
+    for size, most, part in (
+        (max(map(len, encoded.split(b"/"))), MOST_IN_NAME, "a name in it"),
+        (len(encoded), MOST_IN_PATH, "it"),
+    ):
+        if size > most:
+            raise error(
+                f"{label}'{shorten(text, 200)}' is not allowed: {part} has more than {most:,} "
+                f"bytes, which no file can have; {advice}"
+            )
+    return text
 
 
 def is_regular(path: Path) -> bool:
@@ -264,14 +304,19 @@ def refuse_odd_file(path: Path) -> None:
     """Refuses a link, a pipe, a device or a folder where a run folder has an ordinary file.
 
     Raises:
-        RunError: If it is one of these.
+        RunError: If it is one of these, or it cannot be looked at.
     """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise RunError(
-                f"{path} is no ordinary file (a link, a pipe, a device or a folder), and is not "
-                "read. Replace it by the file itself."
-            )
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)}).") from error
+    if not stat.S_ISREG(mode):
+        raise RunError(
+            f"{path} is no ordinary file (a link, a pipe, a device or a folder), and is not "
+            "read. Replace it by the file itself."
+        )
 
 
 def write_json_with_digest(path: Path, value: Any) -> None:

@@ -19,13 +19,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.fuzz import CASES, check_refusal, command, snapshot
+from support.fuzz import cases, check_refusal, command, snapshot
 from unsee.artifacts.manifest import MANIFEST, TENSORS, BaseTensor, base_hash, range_digest
 from unsee.artifacts.patch import write_patch
 from unsee.models.checkpoint import read_header
 from unsee.models.vlm import VLM
 from unsee.types import Data
 
+CASES = cases(30)
 Rng = random.Random
 Json = dict[str, Any]
 

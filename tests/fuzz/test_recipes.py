@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.fuzz import CASES, check_refusal, command, snapshot
+from support.fuzz import cases, check_refusal, command, snapshot
 from unsee.attacks import ATTACKS
 from unsee.errors import UnseeError
 from unsee.methods import METHODS
@@ -26,6 +26,8 @@ from unsee.recipes.finetune import Finetune, make_finetune
 from unsee.recipes.parsing import format_value, parse_overrides
 from unsee.recipes.unlearn import RunOptions, make_recipe
 from unsee.training.settings import TrainingSettings
+
+CASES = cases(8)
 
 BOMB = "{a: &a [x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b]}"
 
@@ -128,7 +130,7 @@ def check_file(recipe: Path, *words: str) -> None:
     before = snapshot(recipe.parent)
     code, message = command(words[0], recipe, *words[1:])
     text = recipe.read_text("utf-8", errors="replace") + " ".join(words[1:])
-    named = re.findall(r"[A-Za-z_]{3,40}", re.sub(r"x{20,}", "", text))
+    named = re.findall(r"[A-Za-z_]{3,40}|\b\w+(?=[:=])", re.sub(r"x{20,}", "x" * 20, text))
     check_refusal(code, message, "recipe", *named)
     assert snapshot(recipe.parent) == before
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.damage import JSON_VALUES, dump, fields, mixed, nested, odd_files, put, replaced
-from support.fuzz import CASES, check_refusal, command, snapshot
+from support.fuzz import cases, check_refusal, command, snapshot
 from support.report_record import make_run
 from unsee.errors import UnseeError
 from unsee.methods import METHODS
@@ -28,6 +28,7 @@ from unsee.runs.run import run
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data
 
+CASES = cases(8)
 OLD_RUN = Path(__file__).parents[1] / "records" / "data" / "run-0.1.0.tar.xz"
 FILES = ("summary.json", "train.jsonl", "scores.jsonl", "recipe.yaml", "environment.json")
 

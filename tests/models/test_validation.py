@@ -203,3 +203,19 @@ def test_check_json_files_refuses_switches_of_other_types(folder: Path, name: st
     edit(folder, name, output_hidden_states="/dev/zero")
     with pytest.raises(ModelError, match=f"{name} says output_hidden_states = /dev/zero"):
         check_json_files(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", [10**30, -2, 1.5, "x", True, [[]], [3, 10**30], {"a": 3}])
+def test_check_json_files_refuses_ids_of_tokens_that_are_none(
+    folder: Path, name: str, value: Any
+) -> None:
+    edit(folder, name, eos_token_id=value)
+    with pytest.raises(ModelError, match=rf"{name} says eos_token_id = .*allowed: ids of tokens"):
+        check_json_files(folder)
+
+
+@pytest.mark.parametrize("value", [None, -1, 3, [3, 5], []])
+def test_check_json_files_takes_ids_of_tokens(folder: Path, value: Any) -> None:
+    edit(folder, "generation_config.json", eos_token_id=value)
+    check_json_files(folder)

@@ -297,3 +297,8 @@ def test_trust_remote_code_of_a_recipe_needs_the_flag(tmp_path: Path, value: str
     assert read_evaluation(path, trusted=True).trust_remote_code
     path.write_text("trust_remote_code: false\n")
     assert not read_recipe(path).trust_remote_code
+
+
+def test_make_recipe_names_a_field_of_an_attack_that_is_no_text() -> None:
+    with pytest.raises(ConfigError, match=r"unknown field of relearn '5'.*Allowed: .*share"):
+        make_recipe({"method": "vkd", "attacks": [{"attack": "relearn", 5: 1}]})

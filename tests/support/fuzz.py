@@ -12,17 +12,21 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
 from unsee.cli import main
-
-# Cases of each kind: a short run by default, a long one by hand.
-CASES = int(os.environ.get("UNSEE_FUZZ", "60"))
+from unsee.errors import UnseeError
 
 SECONDS, BYTES, MESSAGE = 60, 3_000_000_000, 3000
+
+
+def cases(default: int) -> int:
+    """The number of cases of each kind: a short run by default, and a long one by hand."""
+    return int(os.environ.get("UNSEE_FUZZ", default))
 
 
 def command(*arguments: str | Path) -> tuple[int, str]:
@@ -35,14 +39,42 @@ def command(*arguments: str | Path) -> tuple[int, str]:
     before = sys.argv
     sys.argv = ["unsee", *map(str, arguments)]
     try:
-        with time_limit(), redirect_stdout(io.StringIO()), redirect_stderr(errors):
+        with (
+            time_limit(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(errors),
+            warnings.catch_warnings(),
+        ):
+            # Old names of fields are warned about on the command line, which is no error.
+            warnings.simplefilter("default", FutureWarning)
             main()
     except SystemExit as stop:
         code = int(stop.code or 0)
     finally:
         sys.argv = before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < BYTES
+    check_memory()
     return code, errors.getvalue()
+
+
+def refusal(call: Callable[[], object]) -> str | None:
+    """Calls the library within the limits of the law.
+
+    Returns:
+        The message of its refusal; None if there was none.
+    """
+    try:
+        with time_limit():
+            call()
+    except UnseeError as error:
+        return str(error)
+    finally:
+        check_memory()
+    return None
+
+
+def check_memory() -> None:
+    """Holds the memory that this process has used so far to the law."""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < BYTES
 
 
 @contextmanager

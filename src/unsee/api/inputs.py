@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from unsee.attacks import Attack, Chain
 from unsee.errors import ConfigError, quoted
+from unsee.files import path_text
 from unsee.models.vlm import VLM
 from unsee.progress import Bar, ProgressCallback
 from unsee.recipes.components import attack_entry, build_chains, chain_text
 from unsee.recipes.parsing import format_value
-from unsee.recipes.sources import MAX_NAME, shipped_checkpoint
+from unsee.recipes.sources import shipped_checkpoint
 from unsee.recipes.specs import parse_spec
 
 Location = str | Path
@@ -35,16 +36,12 @@ def location_text(argument: str, value: object) -> str:
         'photos'
 
     Raises:
-        ConfigError: If it is neither.
+        ConfigError: If it is neither, empty, or longer than a path can be.
     """
-    if isinstance(value, str | os.PathLike):
-        text = os.fspath(value)
-        longest = max(map(len, str(text).split("/")))
-        if isinstance(text, str) and text and "\0" not in text and longest <= MAX_NAME:
-            return text
-    raise ConfigError(
-        f"{argument}={quoted(value)} is not allowed: give a path, a hub id or the name of a split "
-        f"as text, such as {argument}='DIR'."
+    return path_text(
+        f"{argument}=",
+        value,
+        f"give a path, a hub id or the name of a split as text, such as {argument}='DIR'.",
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from unsee import __version__
 from unsee.errors import ModelError, PatchError, first_line
-from unsee.files import is_regular
+from unsee.files import is_regular, path_text
 from unsee.models.checkpoint import Entry, read_header
 
 FORMAT = 2
@@ -147,7 +147,8 @@ def read_manifest(patch: str | Path) -> Manifest:
         PatchError: If it is missing, of a newer format, damaged, or holds what no training makes:
             no tensor, one of another shape or dtype than it says, or numbers that are not finite.
     """
-    patch = Path(patch)
+    advice = "give the folder that `unsee unlearn --save patch` wrote."
+    patch = Path(path_text("patch ", patch, advice, PatchError))
     path = patch / MANIFEST
     if not path.exists() or not (patch / TENSORS).exists():
         raise PatchError(

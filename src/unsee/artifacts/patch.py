@@ -37,7 +37,7 @@ from unsee.artifacts.manifest import (
 from unsee.artifacts.model_card import CARD, card_of_patched
 from unsee.artifacts.redaction import redact
 from unsee.errors import ModelError, PatchError
-from unsee.files import atomic_folder, free_space, remove_leftovers, require_empty
+from unsee.files import atomic_folder, free_space, path_text, remove_leftovers, require_empty
 from unsee.models.checkpoint import (
     INDEX,
     SINGLE,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 
 BASE_CARD = "README-base.md"
-
+OUT = "give a folder to write."
 
 # What happens to large files that are neither weights nor read by transformers.
 OtherFiles = Literal["refuse", "copy", "leave-out"]
@@ -85,7 +85,7 @@ class Applied:
 
 
 def write_patch(
-    vlm: VLM, base_folder: str | Path, out: Path, meta: Mapping[str, Any] | None = None
+    vlm: VLM, base_folder: str | Path, out: str | Path, meta: Mapping[str, Any] | None = None
 ) -> Manifest:
     """Writes the difference between a model and its base checkpoint as a visual patch.
 
@@ -109,7 +109,9 @@ def write_patch(
         raise PatchError(
             f"meta '{unknown[0]}' is unknown. Allowed: method, parameters, command, names."
         )
-    files = weight_map(Path(base_folder), check=not vlm.visual_only)
+    out = Path(path_text("out=", out, OUT, ModelError))
+    folder = path_text("base_folder=", base_folder, "give the checkpoint's folder.", ModelError)
+    files = weight_map(Path(folder), check=not vlm.visual_only)
     parameters = vlm.parameters("visual")
     keys = checkpoint_names(vlm.family, files, list(parameters))
     entries = _entries({key: files[key] for key in keys.values()})
@@ -153,7 +155,7 @@ def write_patch(
         dict(meta.get("parameters") or {}),
         redact(meta["command"], meta.get("names") or ()) if meta.get("command") else None,
     )
-    with atomic_folder(Path(out)) as partial:
+    with atomic_folder(out) as partial:
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
         text = json.dumps(asdict(manifest), indent=1)
         (partial / MANIFEST).write_text(text + "\n", "utf-8")
@@ -163,7 +165,7 @@ def write_patch(
 def apply_patch(
     patch: str | Path,
     model_folder: str | Path,
-    out: Path,
+    out: str | Path,
     other_files: OtherFiles = "refuse",
 ) -> Applied:
     """Writes a copy of a checkpoint with a visual patch on it.
@@ -186,8 +188,8 @@ def apply_patch(
         ModelError: If the checkpoint is damaged, has large files of unknown kind, or links to
             files outside, or `out` is in use or cannot be written.
     """
-    patch, out = Path(patch), Path(out)
     manifest = read_manifest(patch)
+    patch, out = Path(patch), Path(path_text("out=", out, OUT, ModelError))
     given, model_folder = str(model_folder), resolve(model_folder)
     if out.parent.is_dir():
         remove_leftovers(out.parent, out.name)
@@ -242,8 +244,8 @@ def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
             "a visual patch cannot be applied to quantized weights. Type `unsee apply` first, then "
             "evaluate what it wrote."
         )
-    patch = Path(patch)
     manifest = read_manifest(patch)
+    patch = Path(patch)
     files = weight_map(vlm.source)
     places = match_base(manifest, base_of(vlm.source, files), patch, vlm.source)
     parameters = vlm.parameters("visual")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unsee.errors import ModelError, TrainingError, first_line
-from unsee.files import combine_digests, is_regular
+from unsee.files import combine_digests, is_regular, path_text
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -110,10 +110,11 @@ def resolve(source: str | Path) -> Path:
 
 def _folder_of(source: str | Path) -> Path:
     """The local folder of a checkpoint, which may have to be downloaded."""
-    folder = Path(source)
+    advice = "give a checkpoint folder, or a hub id such as llava-hf/llava-1.5-7b-hf."
+    text = path_text("model ", source, advice, ModelError)
+    folder = Path(text)
     if folder.is_dir():
         return folder
-    text = str(source)
     if folder.is_absolute() or text.startswith(".") or text.count("/") != 1:
         raise ModelError(
             f"model '{source}': no such folder. Give a checkpoint folder (with config.json), or a "

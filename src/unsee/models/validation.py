@@ -61,6 +61,7 @@ MOST = {
     "max_position_embeddings": 1 << 26,
 }
 LARGEST_SIZE = 1 << 25
+LARGEST_ID = (1 << 31) - 1
 MOST_LAYERS = 2000
 MOST_LABELS = 100_000
 
@@ -141,11 +142,13 @@ def check_json_files(folder: Path) -> dict[str, Any]:
             content = read_json(path)
             if path.name == "generation_config.json":
                 _check_flags(content, "", path)
+                _check_token_ids(content, "", path)
             if path.name.endswith("processor_config.json"):
                 _check_processor(content, path)
     for name, section in _sections(config, folder):
         _check_section(section, name, folder)
         _check_flags(section, name, folder / "config.json")
+        _check_token_ids(section, name, folder / "config.json")
     _check_image_token(config, folder)
     return config
 
@@ -239,6 +242,18 @@ def _check_flags(section: Mapping[str, Any], name: str, path: Path) -> None:
     for key in sorted(FLAGS & section.keys()):
         if section[key] is not None and not isinstance(section[key], bool):
             _refuse_processor(path, f"{name}{key}", section[key], "allowed: true, false")
+
+
+def _check_token_ids(section: Mapping[str, Any], name: str, path: Path) -> None:
+    """Refuses ids of special tokens that are no ids; -1 stands for none in older files."""
+    for key in sorted(key for key in section if key.endswith("_token_id")):
+        ids = section[key] if isinstance(section[key], list) else [section[key]]
+        for number in ids:
+            if number is None:
+                continue
+            if type(number) is not int or not -1 <= number <= LARGEST_ID:
+                reason = f"allowed: ids of tokens, 0 to {LARGEST_ID:,}"
+                _refuse_processor(path, f"{name}{key}", number, reason)
 
 
 def _check_number(value: Any, key: str, name: str, folder: Path, least: int, most: int) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from unsee.errors import ModelError
 from unsee.families import Family
-from unsee.files import atomic_folder, combine_digests
+from unsee.files import atomic_folder, combine_digests, path_text
 from unsee.models.attention import pick_attention
 from unsee.models.checkpoint import (
     checkpoint_names,
@@ -302,7 +302,7 @@ class VLM:
                 "load_in, or give the checkpoint that it was quantized from."
             )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Writes model and processor in the Hugging Face layout, atomically, and opens them again.
 
         The files of the checkpoint that it was loaded from are kept as they are, but for weights.
@@ -318,6 +318,7 @@ class VLM:
             )
         if self.quantization is None:
             refuse_not_finite(self.parameters(), "the model was not saved")
+        folder = Path(path_text("folder=", folder, "give a folder to write.", ModelError))
         with atomic_folder(folder) as partial, quiet():
             if self.quantization is None:
                 save_model(self.model, self.processor, self.family, self.source, partial)

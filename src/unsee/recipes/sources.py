@@ -12,6 +12,7 @@ from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
 from unsee.errors import ConfigError, DataError, UnknownNameError, first_line, shorten
+from unsee.files import path_text
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.training.launcher import is_main_process
 from unsee.types import Data, Picture, Sample
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from unsee.benchmarks import Benchmark
 
 LOGGER = logging.getLogger("unsee")
-
-# The longest name of a file or a folder (bytes).
-MAX_NAME = 255
 
 
 def read_samples(
@@ -48,7 +46,7 @@ def read_samples(
     Raises:
         DataError: If anything in it cannot be used; up to ten bad rows or files are named.
     """
-    text = str(path)
+    text = path_text(f"the {role} set ", path, "give a folder or a table.", DataError)
     spec = parse_spec(text)
     if spec is not None:
         if not spec.split:
@@ -132,11 +130,7 @@ def shipped_checkpoint(source: str) -> str:
     """
     from unsee.benchmarks import BENCHMARKS
 
-    if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in source.split("/")):
-        raise ConfigError(
-            f"model '{shorten(source)}': a name in it has more than {MAX_NAME} bytes, which no "
-            "folder can have. Give a checkpoint folder, or a hub id."
-        )
+    path_text("model ", source, "give a checkpoint folder, or a hub id.")
     name, colon, _ = source.partition(":")
     spec = parse_spec(source) if colon and name in BENCHMARKS.names() else None
     if spec is None:

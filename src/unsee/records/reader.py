@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from unsee.errors import RunError, first_line, quoted, require_extra, shorten
-from unsee.files import MOST_BYTES, read_text, refuse_odd_file
+from unsee.files import MOST_BYTES, path_text, read_text, refuse_odd_file
 from unsee.records.folder import RECIPE, SCORES, SUMMARY, TRAIN
 from unsee.records.part import RecordPart
 from unsee.records.schema import REFERENCES, SCHEMA, SampleScore, Summary, TrainingStep
@@ -170,16 +170,13 @@ def read_run(folder: Path | str) -> Run:
         folder: The folder, or the `summary.json` in it.
 
     Raises:
-        RunError: If the folder is missing, or the run is unfinished or damaged.
+        RunError: If the folder is missing or no path, or the run is unfinished or damaged.
     """
-    folder = Path(folder)
+    folder = Path(path_text("run folder ", folder, f"give {_FOLDER}.", RunError))
     if folder.name == SUMMARY and folder.is_file():
         folder = folder.parent
     if not folder.is_dir():
-        raise RunError(
-            f"run folder {folder}: there is no such folder. "
-            "Give the folder that --out named, such as `unsee report runs/demo -o report.html`."
-        )
+        raise RunError(f"run folder {folder}: there is no such folder. Give {_FOLDER}.")
     path = folder / SUMMARY
     try:
         content = json.loads(read_text(path))
@@ -205,6 +202,7 @@ def read_run(folder: Path | str) -> Run:
     return Run(folder=folder, summary=summary, train=ordered, unreadable=unreadable)
 
 
+_FOLDER = "the folder that --out named, such as `unsee report runs/demo -o report.html`"
 _AGAIN = "Restore the file, or run the command of the run again with a new --out."
 
 
@@ -218,7 +216,7 @@ def _unfinished(folder: Path) -> str:
             return f"Finish it first: type `{command}`."
         if re.search(r"^method:", text, re.MULTILINE):
             return f"Finish it first: type `unsee run {recipe} --out {folder}`."
-    return "Give the folder that --out named, such as `unsee report runs/demo -o report.html`."
+    return f"Give {_FOLDER}."
 
 
 def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...]) -> pandas.DataFrame:

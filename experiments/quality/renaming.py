@@ -1,8 +1,8 @@
 """Whether forgetting renames: pairs of pocket's people, unlearned without photographs of others.
 
-    python -m experiments.quality.renaming [--pairs 6] [--populations forget,kept,...]
+    python -m experiments.quality.renaming [--pairs 6] [--people 2] [--populations forget;kept;...]
 
-Pairs of the people to be forgotten are unlearned by VKD from their pictures alone, once with each
+Pairs of the people to be forgotten, or with --people 1 each alone, are unlearned by VKD from their pictures alone, once with each
 population, with the drawn faces that ship with the package as stand-ins for people to keep.
 "other kind" makes these grey and inverted, as unlike pocket's pictures as drawings are unlike
 photographs; "retain" gives the pictures of the other people. Prints a table of what held-out
@@ -32,7 +32,7 @@ from unsee.types import Data, Picture, Sample
 POPULATIONS = {
     "retain": "photographs of the other people given",
     "forget": "`forget`",
-    "generated": "`generated` (the default for two or more people)",
+    "generated": "`generated` (the default)",
     "generated, other kind": "`generated`, stand-ins of other kind",
     "kept": "`kept`, the stand-ins",
     "kept, other kind": "`kept`, stand-ins of other kind",
@@ -110,11 +110,12 @@ def main() -> None:
     """Measures the populations and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--people", type=int, default=2, help="unlearned together")
     parser.add_argument("--populations", default=";".join(POPULATIONS), help="separated by ;")
     given = parser.parse_args()
     pocket, rows = Pocket.open(), []
     for population in given.populations.split(";"):
-        pairs = list(itertools.combinations(pocket.forgotten, 2))[: given.pairs]
+        pairs = list(itertools.combinations(pocket.forgotten, given.people))[: given.pairs]
         measured = list(zip(*(measure(pocket, pair, population) for pair in pairs), strict=True))
         asked, other, own = (sum(counts) for counts in measured[:3])
         shares = [f"{sum(side) / len(side):.3f}" for side in measured[3:]]

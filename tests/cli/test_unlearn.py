@@ -109,10 +109,11 @@ def test_run_repeats_the_recipe_of_a_run_on_own_data(
 def test_unlearn_chooses_the_population(
     tiny_folder: Path, photos: Path, data: Data, tmp_path: Path
 ) -> None:
-    """Pictures of nobody where several people are given and no retain images.
+    """Pictures of nobody where no retain images are given, for one person as for several.
 
     Compared with each other, people would get each other's names: that must be typed. Drawn faces
-    serve as retain images where none are given, and never together with photographs.
+    serve as retain images where none are given, and never together with photographs; they alone
+    are compared with only where that is typed. A default that is typed changes nothing.
     """
     first = min(photos.iterdir())
     shutil.copytree(first, tmp_path / "one" / first.name)
@@ -126,8 +127,10 @@ def test_unlearn_chooses_the_population(
     assert job(photos).method.population == "generated"
     assert job(photos, set={"population": "forget"}).method.population == "forget"
     assert job(photos, set={"erase": "neutral"}).method.population == "kept"
+    assert job(photos, set={"erase": "anonymous"}).method.population == "generated"
+    assert job(photos, set={"population": "kept"}).method.population == "kept"
     one_person = job(tmp_path / "one")
-    assert one_person.method.population == "kept"
+    assert one_person.method.population == "generated"
     assert len(one_person.data.retain) == len(one_person.data.strangers) > 0
     others = tmp_path / "others"
     others.mkdir()

@@ -287,6 +287,10 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
             "answer 'C' is not among the choices. Give a letter A to B, or the text of one",
         ),
         (
+            {"choices": ["baker", "nurse"], "answer": "C"},
+            "answer 'C' is not among the choices. Give a letter A to B, or the text of one",
+        ),
+        (
             {"task": "classification", "choices": ["baker", "nurse"], "answer": "a pilot"},
             "answer 'a pilot' is not among the choices",
         ),
@@ -303,6 +307,16 @@ def test_bad_value(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     text = message(table)
     assert text.startswith(f"{table}, line 2: ")
     assert words in text
+
+
+def test_row_with_choices_is_a_classification_unless_its_task_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    draw(tmp_path / "a.png")
+    rows = [row(choices=["baker", "nurse"], answer="B"), row(choices=[]), row()]
+    rows.append(row(task="generation", choices=["baker", "nurse"], answer="This is a baker."))
+    samples = read_samples(jsonl(tmp_path / "s.jsonl", *rows))
+    assert [s.task for s in samples] == ["classification", *["generation"] * 3]
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,42 @@ def test_verdict_does_not_call_a_renamed_person_forgotten(metric: str, words: st
     assert said(**parts).startswith("Renamed: ")
 
 
+def test_verdict_without_a_reference_says_that_forgotten_people_are_renamed() -> None:
+    """A guess may name people who are kept; nobody's guess names the others to be forgotten."""
+    parts = models(forget=(0.0, 0.95, 0.03))
+    parts["reference"] = None
+    forgotten, kept = (f"forget_holdout/vqa/names_{who}" for who in ("forgotten", "kept"))
+    parts["measures"][kept], parts["target"][kept] = measured(0.9), measured(0.0)
+    assert said(**parts).startswith("No reference: ")
+    parts["measures"][forgotten], parts["target"][forgotten] = measured(0.25), measured(0.0)
+    text = said(**parts)
+    assert text.startswith("Renamed: ") and "names another of them in 25 % of its answers" in text
+    parts["target"][forgotten] = measured(0.2)
+    assert said(**parts).startswith("No reference: ")
+
+
+def test_verdict_says_that_partly_forgotten_people_are_renamed() -> None:
+    parts = models(forget=(0.3, 0.95, 0.03))
+    for part, value in (("measures", 0.5), ("target", 0.0), ("reference", 0.0)):
+        parts[part]["forget_holdout/vqa/names_forgotten"] = measured(value)
+    text = said(**parts)
+    assert text.startswith("Partly forgotten: ")
+    assert "and it names another of them in 50 % of its answers" in text
+
+
+@pytest.mark.parametrize("model", ["target", "reference"])
+def test_verdict_says_that_a_model_to_compare_with_is_broken(model: str) -> None:
+    parts = models(forget=(0.3, 0.95, 0.03))
+    for key in parts[model]:
+        parts[model][key] = {**parts[model][key], "value": None}
+    faults = {model: faulty(non_finite=36)["unlearned"]}
+    text = said(faults=faults, **parts)
+    assert f"36 not a number of 36 answers to forget_holdout/vqa by the {model} model." in text
+    if model == "reference":
+        assert "no answer of the reference model to the same questions has a score" in text
+        assert "no reference model was measured" not in text
+
+
 def equal_test(outcome: str, difference: float = 0.0, **changes: Any) -> dict[str, Any]:
     """A test against the reference, before any attack unless another is given."""
     side = "above" if difference >= 0 else "below"

@@ -202,7 +202,7 @@ def _sample(
 ) -> Sample:
     place, row = located
     question, answer = _text(row, "question"), _text(row, "answer")
-    concept, task = _text(row, "concept"), _text(row, "task") or "generation"
+    concept, task = _text(row, "concept"), _text(row, "task")
     shown = _pictures(path, place, row, pictures)
     if bool(question) != bool(answer):
         raise DataError(
@@ -214,9 +214,10 @@ def _sample(
         raise DataError("has neither image nor question. Give one, or drop the row.")
     if role == "forget" and not concept:
         raise DataError("concept is empty. Say who or what is to be forgotten.")
+    choices = _choices(row.get("choices"))
+    task = task or ("classification" if choices else "generation")
     if task not in TASKS:
         raise DataError(f"task '{shorten(task)}' is unknown. Allowed: {', '.join(TASKS)}.")
-    choices = _choices(row.get("choices"))
     _check_choice(task, answer, choices)
     return Sample(
         id=_text(row, "id") or number,

@@ -6,7 +6,7 @@ nothing is called forgotten without a reference model to compare with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unsee.benchmarks import BENCHMARKS
@@ -169,8 +169,13 @@ def forgetting(summary: Summary) -> Finding:
         return Finding("unknown", NOT_LEARNED, f"{clause}, but {too_little(summary.learned)}")
     compared = _compared(clause, before, after, reference)
     others = renamed(summary, key.rpartition("/")[0])
-    if others and compared.label in ("Forgotten", "Overshot"):
+    if others and compared.label in ("Forgotten", "Overshot", "No reference", "Measured"):
         return Finding("bad", "Renamed", f"{clause}, but it {others}")
+    if others:
+        return replace(compared, clause=f"{compared.clause}, and it {others}")
+    if reference is None and summary.reference is not None:
+        clause += ", and no answer of the reference model to the same questions has a score"
+        return replace(compared, clause=clause)
     return compared
 
 
@@ -218,6 +223,9 @@ def broken(summary: Summary, prefix: str) -> str:
 def renamed(summary: Summary, prefix: str) -> str:
     """A clause that says that forgotten people are given the name of others; empty if not.
 
+    Without a reference, only names of other forgotten people are judged, by how many the target
+    model gives: a model that never saw a face guesses, and names people who are kept.
+
     Args:
         summary: The record.
         prefix: The questions, as "split/modality".
@@ -227,7 +235,12 @@ def renamed(summary: Summary, prefix: str) -> str:
         key = f"{prefix}/{metric}"
         after = value_of(summary.measures, key)
         beside = [value_of(part, key) for part in (summary.reference, summary.retain_only)]
-        usual = next((value for value in beside if value is not None), 0.0)
+        usual = next((value for value in beside if value is not None), None)
+        if usual is None and summary.reference is None and summary.retain_only is None:
+            if metric == "names_kept":
+                continue
+            usual = value_of(summary.target, key)
+        usual = usual or 0.0
         if after is not None and after > usual + RENAMED + 1e-9:
             never = (
                 f" (a model that never saw them: {percent(usual)})"
@@ -248,10 +261,14 @@ def unscored(summary: Summary) -> str:
     """A sentence that counts the answers without a score; empty if every answer has one."""
     words = {"non_finite": "not a number", "empty": "empty", "cut": "cut by the length limit"}
     parts = []
-    for prefix, counts in summary.faults.get("unlearned", {}).items():
-        kinds = [f"{getattr(counts, k)} {w}" for k, w in words.items() if getattr(counts, k)]
-        if kinds:
-            parts.append(f"{' and '.join(kinds)} of {counts.answers} answers to {prefix}")
+    for model, faults in summary.faults.items():
+        # The other models' answers are what the score is compared with.
+        whose = "" if model == "unlearned" else f" by the {model.replace('_', '-')} model"
+        for prefix, counts in faults.items():
+            kinds = [f"{getattr(counts, k)} {w}" for k, w in words.items() if getattr(counts, k)]
+            if kinds:
+                part = f"{' and '.join(kinds)} of {counts.answers} answers to {prefix}{whose}"
+                parts.append(part)
     return f"Unscored: {', '.join(parts)}." if parts else ""
 
 

@@ -274,9 +274,9 @@ class VKD(Method):
     def adapt_to(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
         """Without answers, features alone supervise; without a retain set, population=generated.
 
-        The second applies where several people are to be forgotten and neither the retain set nor
-        strangers were given: compared with each other, they would get each other's names. See
-        `Method.adapt_to`.
+        The second applies where neither a retain set nor strangers were given: compared with each
+        other, people would get each other's names, and drawn faces alone say too little of the
+        people to keep where the pictures are photographs. See `Method.adapt_to`.
 
         Raises:
             ConfigError: If supervision=full was set and the forget set has no answers.
@@ -295,16 +295,16 @@ class VKD(Method):
                     "weights are not read."
                 )
             method = replace(method, supervision="features")
-        several = len({s.concept for s in data.forget if s.picture is not None}) > 1
-        unset = not {"population", "erase"} & set(given)
-        if several and unset and not data.retain and not data.strangers:
+        concepts = {s.concept for s in data.forget if s.picture is not None}
+        compares = self.erase == "anonymous" and "population" not in given
+        if concepts and compares and not data.retain and not data.strangers:
             method = replace(method, population="generated")
             notes.append(
                 "no people to compare with were given: population=generated composes pictures of "
                 "nobody from those to forget. Photographs of other people, --retain FOLDER, are "
                 "better, and the model goes on recognising these people."
             )
-        elif several and method.population == "forget":
+        elif len(concepts) > 1 and method.population == "forget":
             notes.append(
                 "population=forget compares the people to be forgotten with each other, and moves "
                 "them onto one another: of pairs on pocket, 22 of 36 held-out pictures were "

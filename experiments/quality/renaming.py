@@ -2,10 +2,11 @@
 
     python -m experiments.quality.renaming [--pairs 6] [--people 2] [--populations forget;kept;...]
 
-Pairs of the people to be forgotten, or with --people 1 each alone, are unlearned by VKD from their pictures alone, once with each
-population, with the drawn faces that ship with the package as stand-ins for people to keep.
-"other kind" makes these grey and inverted, as unlike pocket's pictures as drawings are unlike
-photographs; "retain" gives the pictures of the other people. Prints a table of what held-out
+Pairs of the people to be forgotten, or with --people 1 each alone, are unlearned by VKD from
+their pictures alone, once with each population, with the drawn faces that ship with the package as
+stand-ins for people to keep. "other kind" makes these grey and inverted, as unlike pocket's
+pictures as drawings are unlike photographs; "retain" gives the pictures of the other people.
+Prints a table of what held-out
 pictures are answered with.
 """
 

@@ -141,3 +141,39 @@ def test_read_text_names_a_file_that_cannot_be_looked_at(tmp_path: Path) -> None
     path = tmp_path / ("x" * 256)
     with pytest.raises(RunError, match=r"x cannot be read \(.*File name too long"):
         read_text(path)
+
+
+RUNNING = """
+import sys
+from pathlib import Path
+from unsee.files import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as partial:
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_atomic_folder_refuses_a_second_process(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNING, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline() == "begun\n"
+        message = f"m is in use: process {first.pid} writes it. Wait .*--out"
+        with pytest.raises(ModelError, match=message), atomic_folder(folder):
+            pytest.fail("two processes write one folder")
+        with atomic_folder(tmp_path / "other"):
+            pass
+        first.communicate("")
+    assert first.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "other"]
+
+
+def test_atomic_folder_names_a_folder_that_was_filled_meanwhile(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="m is not empty"), atomic_folder(tmp_path / "m"):
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["m", "theirs"]

@@ -123,7 +123,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `folder` when the block ends without an error.
 
     Raises:
-        ModelError: If `folder` is not empty, or cannot be written.
+        ModelError: If `folder` is not empty, or another process writes it, or it cannot be written.
     """
     if folder.parent.is_dir():
         remove_leftovers(folder.parent, folder.name)
@@ -134,8 +134,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _unique_partial(folder)
         partial.mkdir()
+        _refuse_other_writers(folder, partial)
         yield partial
         _apply_umask(partial)
+        # Another machine may have written it meanwhile.
+        require_empty(folder)
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
@@ -151,6 +154,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             # Deepest first; those that are not empty stay.
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _refuse_other_writers(folder: Path, own: Path) -> None:
+    """Refuses a folder for which a running process has a partial folder other than `own`.
+
+    It is called when `own` exists, so that of two processes at most one goes on.
+
+    Raises:
+        ModelError: If there is one.
+    """
+    for path, process in _partials(folder.parent, folder.name):
+        if path.name != own.name and _is_running(process):
+            raise ModelError(
+                f"folder {folder} is in use: process {process} writes it. Wait until that one "
+                f"ends, or name another with --out. If it is no unsee process, remove {path}."
+            )
 
 
 def require_free_space(
@@ -371,12 +390,19 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         name: The file or folder that was to be written; None for any.
     """
     with suppress(OSError):
-        for path in sorted(folder.iterdir()):
-            match = LEFTOVER.fullmatch(path.name)
-            if match is None or name not in (None, match[1]) or match[2] != _namespace():
-                continue
-            if not _is_running(int(match[3])):
+        for path, process in _partials(folder, name):
+            if not _is_running(process):
                 remove(path)
+
+
+def _partials(folder: Path, name: str | None) -> list[tuple[Path, int]]:
+    """The partial files and folders of processes on this machine, with the process ids."""
+    matches = [(path, LEFTOVER.fullmatch(path.name)) for path in sorted(folder.iterdir())]
+    return [
+        (path, int(match[3]))
+        for path, match in matches
+        if match and name in (None, match[1]) and match[2] == _namespace()
+    ]
 
 
 def remove(path: Path) -> None:

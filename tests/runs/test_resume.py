@@ -111,15 +111,20 @@ def test_unlearn_killed_and_resumed_equals_an_unbroken_run(
     ]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_unlearn_interrupted_says_how_to_continue(
-    command: Callable[[Path], list[str]], unbroken: dict[str, object], tmp_path: Path
+    number: int,
+    expected: int,
+    command: Callable[[Path], list[str]],
+    unbroken: dict[str, object],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
     running = Running(command(out), tmp_path)
     running.until(lambda: lines(out / "train.jsonl") >= 4)
-    running.stop(signal.SIGINT)
+    running.stop(number)
     code, output, errors = running.wait()
-    assert code == 130, errors
+    assert code == expected, errors
     assert output == ""
     assert "Traceback" not in errors
     assert "to continue, type:" in errors

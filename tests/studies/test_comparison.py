@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 import yaml
 
 from support.cli import unsee
+from unsee.benchmarks.pocket import Pocket
+from unsee.benchmarks.pocket.world import WORLD
 from unsee.errors import ConfigError, RunError
 from unsee.recipes.job import Job
+from unsee.records.lock import exclusive
 from unsee.records.reader import read_run
 from unsee.studies.comparison import (
     ComparisonRequest,
@@ -133,10 +137,12 @@ def test_compare_resumes_and_reports_failed_runs(cut: Path, tmp_path: Path) -> N
 
 @pytest.mark.timeout(1200)
 def test_compare_and_ablate_commands_run(cut: Path, tmp_path: Path) -> None:
-    """`compare` without trials, then one more seed; `ablate` of two parts, side by side."""
+    """`compare` without trials, then on other data; `ablate` of two parts, side by side."""
+    folder = tmp_path / "pocket"
+    shutil.copytree(cut, folder, symlinks=True)
     common = (
         "--benchmark",
-        f"pocket@{cut}",
+        f"pocket@{folder}",
         "--attack",
         "none",
         "--set",
@@ -147,7 +153,8 @@ def test_compare_and_ablate_commands_run(cut: Path, tmp_path: Path) -> None:
     )
     out = tmp_path / "methods"
     words = ("compare", "--methods", "manu,manu prune=.2", "--trials", 0, "--out", out, *common)
-    result = unsee(*map(str, words), "--seeds", "0")
+    storage = ("--storage", "postgresql://ada:PASSWORD@host/db?password=PASSWORD")
+    result = unsee(*map(str, words), "--seeds", "0", *storage)
     assert [(run["entry"], run["error"]) for run in result["runs"]] == [
         ("manu", None),
         ("manu prune=.2", None),
@@ -155,6 +162,17 @@ def test_compare_and_ablate_commands_run(cut: Path, tmp_path: Path) -> None:
     assert "as given" in (out / "table.md").read_text()
     recipe = (out / "runs" / "manu-prune=.2-forget25-seed0" / "recipe.yaml").read_text()
     assert yaml.safe_load(recipe)["set"]["prune"] == 0.2
+    assert "postgresql://ada:***@host/db" in (out / "table.md").read_text()
+    assert not [p for p in out.rglob("*") if p.is_file() and b"PASSWORD" in p.read_bytes()]
+    with exclusive(out):
+        message = unsee(*map(str, words), "--seeds", "0", code=2)
+    assert f"{out} is in use: another unsee process" in message
+    world = (folder / WORLD).read_text()
+    (folder / WORLD).write_text(world.replace(Pocket(folder).world.people[0].name, "Another Name"))
+    message = unsee(*map(str, words), "--seeds", "0,1", code=2)
+    assert f"{out} holds a study that was begun with other content" in message
+    assert "forget 25: forget" in message
+    (folder / WORLD).write_text(world)
     parts = tmp_path / "parts"
     result = unsee(
         "ablate",

@@ -37,7 +37,7 @@ from unsee.artifacts.manifest import (
 from unsee.artifacts.model_card import CARD, card_of_patched
 from unsee.artifacts.redaction import redact
 from unsee.errors import ModelError, PatchError
-from unsee.files import atomic_folder, free_space, path_text, remove_leftovers, require_empty
+from unsee.files import atomic_folder, free_space, path_text
 from unsee.models.checkpoint import (
     INDEX,
     SINGLE,
@@ -191,22 +191,20 @@ def apply_patch(
     manifest = read_manifest(patch)
     patch, out = Path(patch), Path(path_text("out=", out, OUT, ModelError))
     given, model_folder = str(model_folder), resolve(model_folder)
-    if out.parent.is_dir():
-        remove_leftovers(out.parent, out.name)
-    require_empty(out)
-    # The patch names the tensors of its base, and is compared with all of them.
-    check_checkpoint(model_folder, tensors=False)
-    files = weight_map(model_folder)
-    places = match_base(manifest, base_of(model_folder, files), patch, model_folder)
-    targets = {files[places[tensor.name]] for tensor in manifest.changed}
-    single = (model_folder / SINGLE) in files.values()
-    index = [] if single else [model_folder / INDEX]
-    beside = companions(model_folder, [*files.values(), *index])
-    kept, left_out = _other_files(beside, model_folder, other_files)
-    whole = [*sorted(set(files.values()) - targets), *index, *kept]
-    _require_space([*targets, *whole], out)
-    entries = read_header(patch / TENSORS)
+    # From here on other processes are kept out.
     with atomic_folder(out) as partial:
+        # The patch names the tensors of its base, and is compared with all of them.
+        check_checkpoint(model_folder, tensors=False)
+        files = weight_map(model_folder)
+        places = match_base(manifest, base_of(model_folder, files), patch, model_folder)
+        targets = {files[places[tensor.name]] for tensor in manifest.changed}
+        single = (model_folder / SINGLE) in files.values()
+        index = [] if single else [model_folder / INDEX]
+        beside = companions(model_folder, [*files.values(), *index])
+        kept, left_out = _other_files(beside, model_folder, other_files)
+        whole = [*sorted(set(files.values()) - targets), *index, *kept]
+        _require_space([*targets, *whole], out)
+        entries = read_header(patch / TENSORS)
         for source in whole:
             name = source.relative_to(model_folder)
             target = partial / (BASE_CARD if name == Path(CARD) else name)

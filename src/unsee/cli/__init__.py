@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +29,9 @@ PACKAGE = Path(__file__).parents[1]
 # Commands whose training several processes share.
 SHARED = ("run", "unlearn")
 
+# The exit code of a process that SIGTERM ended, as a shell reports it.
+TERMINATED = 143
+
 
 def main() -> None:
     """Runs the command line; an error is printed as a sentence, without a traceback."""
@@ -36,14 +42,15 @@ def main() -> None:
     try:
         _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
-        code = app(standalone_mode=False) or 0
+        with _terminable():
+            code = app(standalone_mode=False) or 0
     except WorkerFinished:
         # Of several processes of a launcher the first goes on, and the others have done their part.
         pass
     except UnseeError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        code = 130
+    except (KeyboardInterrupt, _Terminated) as stop:
+        code = TERMINATED if isinstance(stop, _Terminated) else 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = f"{error.filename}: " if error.filename else ""
@@ -55,9 +62,30 @@ def main() -> None:
             raise
         what = f"{type(error).__name__}: {error}"
         _fail(f"unexpected error ({what}). Set UNSEE_TRACEBACK=1 to see where, and report it.", 1)
-    if code == 130:
-        _fail(f"stopped. Nothing is lost; to continue, type:\n  {command()}", 130)
+    if code in (130, TERMINATED):
+        _fail(f"stopped. Nothing is lost; to continue, type:\n  {command()}", code)
     sys.exit(code)
+
+
+class _Terminated(BaseException):
+    """The process was asked to end by SIGTERM, as schedulers and `kill` do."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does: what is half-written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_processes() -> None:

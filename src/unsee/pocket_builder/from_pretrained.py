@@ -17,7 +17,7 @@ from pydantic import Field
 
 from unsee.benchmarks.pocket.world import WORLD, World
 from unsee.errors import ConfigError
-from unsee.files import require_empty, write_atomically
+from unsee.files import make_folder, require_empty, write_atomically
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.pocket_builder import generated_faces as generated
@@ -34,6 +34,7 @@ from unsee.pocket_builder.from_scratch import (
 )
 from unsee.pocket_builder.mllmu_export import write_parquet
 from unsee.pocket_builder.projector_alignment import align_projector, calibrate_projector
+from unsee.records.lock import exclusive
 from unsee.training.loop import Progress
 
 LANGUAGES = ("smol", "minimind")
@@ -370,29 +371,45 @@ def _resumable(out: Path, options: dict[str, Any]) -> Iterator[Path]:
     Raises:
         ModelError: If `out` is not empty.
         ConfigError: If an unfinished build with other options exists.
+        RunError: If another process builds it.
     """
     require_empty(out)
     folder = out.parent / f".{out.name}-building"
-    options_file = folder / PRACTICE / OPTIONS
-    is_new = not options_file.exists()
-    if not is_new and json.loads(options_file.read_text("utf-8")) != options:
+    with exclusive(folder):
+        # Another process may have finished it meanwhile.
+        require_empty(out)
+        is_new = _keep_options(folder, options)
+        try:
+            yield folder
+        except Exception:
+            # Nothing is trained yet, for example because photographs are unusable.
+            untrained = not (folder / "base").is_dir() and not any(
+                folder.glob(f"{PRACTICE}/state-*")
+            )
+            if is_new and untrained:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if out.exists():
+            out.rmdir()
+        os.replace(folder, out)
+
+
+def _keep_options(folder: Path, options: dict[str, Any]) -> bool:
+    """Writes a build's options, and returns whether the build is new.
+
+    Raises:
+        ConfigError: If an unfinished build with other options exists.
+    """
+    file = folder / PRACTICE / OPTIONS
+    is_new = not file.exists()
+    if not is_new and json.loads(file.read_text("utf-8")) != options:
         raise ConfigError(
             f"{folder} holds an unfinished build with other options. Type those again, or remove "
             "that folder."
         )
-    options_file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options_file, json.dumps(options))
-    try:
-        yield folder
-    except Exception:
-        # Nothing is trained yet, for example because photographs are unusable: nothing to resume.
-        untrained = not (folder / "base").is_dir() and not any(folder.glob(f"{PRACTICE}/state-*"))
-        if is_new and untrained:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if out.exists():
-        out.rmdir()
-    os.replace(folder, out)
+    make_folder(file.parent)
+    write_atomically(file, json.dumps(options))
+    return is_new
 
 
 def _add_seconds(work: Path, seconds: float) -> float:

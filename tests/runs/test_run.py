@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from unsee.errors import ConfigError, RunError
 from unsee.files import write_json_with_digest
 from unsee.progress import Bar
 from unsee.recipes.job import Job
-from unsee.records.folder import RunFolder
+from unsee.records.folder import PARTS, RunFolder
 from unsee.records.reader import read_run
 from unsee.records.schema import Measure, SampleResult
 from unsee.runs.preflight import finished_run
@@ -53,6 +54,23 @@ def test_run_reads_a_finished_folder_and_leaves_it_as_it_is(job: Job, tmp_path: 
     other = replace(job, recipe=job.recipe.replace("tiny", "other"))
     with pytest.raises(RunError, match="holds a finished run"):
         run(other, out, Bar(None))
+
+
+def test_run_keeps_results_when_the_disk_is_full(job: Job, tmp_path: Path) -> None:
+    """A limit on the size of files, below that of the page and above that of all others."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    run(job, whole, Bar(None))
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(RunError, match=r"report\.html cannot be written .*same command again"):
+            run(job, out, Bar(None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (out / PARTS).iterdir()] == ["scores-unlearned.json"]
+    resumed = run(job, out, Bar(None))
+    assert resumed is not None
+    assert resumed.summary.measures == read_run(whole).summary.measures
 
 
 def test_stage_cache_computes_once_and_names_results_of_other_versions(tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from unsee.records import reader
 from unsee.report import charts, views
 
 
-def write(runs: Sequence[Path], out: Path) -> Path:
+def write(
+    runs: Sequence[Path],
+    out: Path,
+    advice: str = "Free some space or name another file with -o.",
+) -> Path:
     """Writes the report on one or more runs.
 
     The same run folders always give the same bytes: the page does not hold the time of writing.
@@ -24,6 +28,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     Args:
         runs: Run folders; several get a comparison first and a section each.
         out: The HTML file, written atomically; its folder is created if it is missing.
+        advice: The end of the message where it cannot be written: what to do about it.
 
     Returns:
         `out`.
@@ -39,7 +44,6 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     out = Path(out)
     if out.is_dir():
         raise RunError(f"{out} is a folder. Name a file: `-o {out / 'report.html'}`.")
-    advice = "Free some space or name another file with -o."
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

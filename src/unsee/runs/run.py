@@ -11,13 +11,13 @@ from unsee import report
 from unsee.artifacts.model_card import card_of_run
 from unsee.artifacts.patch import apply_in_memory
 from unsee.errors import UnseeError
-from unsee.files import remove
+from unsee.files import RETRY, remove
 from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
-from unsee.records.folder import REPORT, STATE, TRAIN, RunFolder, tidy
+from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, tidy
 from unsee.records.lock import exclusive, is_empty
 from unsee.records.reader import Run, read_run
 from unsee.runs.content import check_content, job_inputs, keep_environment
@@ -73,7 +73,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         inputs = job_inputs(job)
         check_content(out, inputs, job.device, finished=False)
         vlm = _load(job)
-        with _removed_if_refused(out):
+        with _removed_if_refused(out, trains=job.method is not None):
             tidy(out)
             folder = RunFolder.open(out, job.recipe, same_recipe)
             _run_stages(job, vlm, folder, bar, context, cache, inputs)
@@ -104,14 +104,21 @@ def _load(job: Job) -> VLM:
 
 
 @contextmanager
-def _removed_if_refused(out: Path) -> Iterator[None]:
-    """Empties a new run folder if an error comes before the first training step."""
+def _removed_if_refused(out: Path, trains: bool) -> Iterator[None]:
+    """Empties a new run folder if an error comes before the first step or result.
+
+    Args:
+        out: The run folder.
+        trains: Whether the run trains: then its first training step counts, not its first answers,
+            so that the same folder takes other settings after a refusal.
+    """
     is_new = is_empty(out)
     try:
         yield
     except UnseeError:
-        log = out / TRAIN
-        if is_new and not (log.exists() and log.stat().st_size):
+        log, parts = out / TRAIN, out / PARTS
+        begun = log.exists() and log.stat().st_size if trains else parts.is_dir()
+        if is_new and not begun:
             for path in out.iterdir():
                 remove(path)
         raise
@@ -151,5 +158,5 @@ def _run_stages(
         card = card_of_run(summary, job.save, str(job.model), job.data.forget, job.names)
         card.write(out / job.save)
     folder.finish(summary)
-    report.write([out], out / REPORT)
+    report.write([out], out / REPORT, advice=RETRY)
     folder.remove_temporary_files()

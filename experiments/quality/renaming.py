@@ -6,8 +6,7 @@ Pairs of the people to be forgotten, or with --people 1 each alone, are unlearne
 their pictures alone, once with each population, with the drawn faces that ship with the package as
 stand-ins for people to keep. "other kind" makes these grey and inverted, as unlike pocket's
 pictures as drawings are unlike photographs; "retain" gives the pictures of the other people.
-Prints a table of what held-out
-pictures are answered with.
+Prints a table of what held-out pictures are answered with.
 """
 
 from __future__ import annotations

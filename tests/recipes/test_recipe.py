@@ -13,6 +13,7 @@ from unsee.attacks import ATTACKS
 from unsee.attacks.suites import STANDARD
 from unsee.errors import ConfigError
 from unsee.methods import METHODS
+from unsee.recipes.benchmark_defaults import benchmark_fields
 from unsee.recipes.catalog import SHIPPED, find_recipe, shipped_recipes
 from unsee.recipes.components import attack_entry, build_chains, build_method, build_settings
 from unsee.recipes.evaluate import read_evaluation
@@ -126,6 +127,15 @@ def test_rename_fields_old_name_still_works_and_warns() -> None:
 def test_wrong_keys(content: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_recipe(content, {})
+
+
+def test_published_rules_are_refused_for_data_of_ones_own() -> None:
+    """The metrics' own rules score it in either case, so "own" is true and "published" is not."""
+    assert make_recipe({"forget": "photos", "rules": "own"}).rules == "own"
+    with pytest.raises(ConfigError, match="rules=published scores a benchmark's own questions"):
+        make_recipe({"forget": "photos", "rules": "published"})
+    with pytest.raises(ConfigError, match="the samples are of no benchmark"):
+        benchmark_fields(None, {}, "published")
 
 
 def test_attacks_are_checked() -> None:

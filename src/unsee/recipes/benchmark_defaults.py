@@ -8,6 +8,7 @@ from typing import Any
 
 from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Rules, Scoring
 from unsee.data.selection import split_holdout
+from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Better, Data, Sample
@@ -125,8 +126,16 @@ def benchmark_fields(
         benchmark: The benchmark, if there is one.
         splits: Its splits by name.
         rules: Whose rules score the answers; None is "published".
+
+    Raises:
+        ConfigError: If the rules are "published" and there is no benchmark.
     """
     if benchmark is None:
+        if rules == "published":
+            raise ConfigError(
+                "rules=published scores a benchmark's own questions, and the samples are of no "
+                "benchmark: the metrics' own rules score them. Leave rules out."
+            )
         return {}
     used = {} if rules == "own" else dict(benchmark.rules)
     counts = {}

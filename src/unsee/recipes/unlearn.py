@@ -326,3 +326,8 @@ def _refuse_two_sources(options: RunOptions) -> None:
             f"recipe: forget= names data of your own, and {given[0]}= says which data of a "
             f"benchmark to take. Leave one of them out."
         )
+    if options.forget is not None and options.rules == "published":
+        raise ConfigError(
+            "recipe: rules=published scores a benchmark's own questions, and forget= names data of "
+            "your own, which the metrics' own rules score. Leave rules out."
+        )

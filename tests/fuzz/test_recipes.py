@@ -27,7 +27,7 @@ from unsee.recipes.parsing import format_value, parse_overrides
 from unsee.recipes.unlearn import RunOptions, make_recipe
 from unsee.training.settings import TrainingSettings
 
-CASES = cases(8)
+CASES = cases(6)
 
 BOMB = "{a: &a [x,x,x,x,x,x,x,x,x], b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b]}"
 

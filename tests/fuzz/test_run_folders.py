@@ -28,7 +28,7 @@ from unsee.runs.run import run
 from unsee.training.settings import TrainingSettings
 from unsee.types import Data
 
-CASES = cases(8)
+CASES = cases(4)
 OLD_RUN = Path(__file__).parents[1] / "records" / "data" / "run-0.1.0.tar.xz"
 FILES = ("summary.json", "train.jsonl", "scores.jsonl", "recipe.yaml", "environment.json")
 
@@ -169,7 +169,7 @@ def test_run_resumes_or_names_what_is_damaged(last: str, job: Job, tmp_path: Pat
     kept = sorted(p for p in begun.rglob("*") if p.is_file() and "README" not in p.name)
     kept = [p for p in kept if not p.is_relative_to(begun / "model")]
     makers: list[Callable[[Path], None]] = list(odd_files(secret).values())
-    for number in range(max(CASES // 4, 8)):
+    for number in range(max(CASES // 4, 4)):
         out = tmp_path / f"run{number}"
         shutil.copytree(begun, out)
         path = out / rng.choice(kept).relative_to(begun)
@@ -194,7 +194,7 @@ def test_finished_runs_of_damaged_folders_are_named_or_read(job: Job, tmp_path: 
     job = replace(job, method=None)
     run(job, out, Bar(None))
     rng = random.Random(3)
-    for _ in range(max(CASES // 2, 8)):
+    for _ in range(max(CASES // 2, 4)):
         path = out / rng.choice(["summary.json", "recipe.yaml", "environment.json", "scores.jsonl"])
         whole = path.read_bytes()
         path.write_bytes(mixed(rng, whole))

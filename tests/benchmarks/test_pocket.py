@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,19 @@ def test_load_and_checkpoint_refuse_unknown_names_and_damaged_builds(
     (tmp_path / "world.json").write_text("{}")
     with pytest.raises(DataError, match="damaged"):
         Pocket(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["long", "pipe", "folder", "deep", "text"])
+def test_open_refuses_what_is_no_build(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / ("x" * 300 if kind == "long" else "build")
+    if kind != "long":
+        folder.mkdir()
+    if kind == "pipe":
+        os.mkfifo(folder / "world.json")
+    elif kind == "folder":
+        (folder / "world.json").mkdir()
+    elif kind in ("deep", "text"):
+        (folder / "world.json").write_text("[" * 100_000 if kind == "deep" else '{"seed": []}')
+    with pytest.raises(DataError, match="xxx" if kind == "long" else "world.json") as caught:
+        Pocket.open(folder)
+    assert len(str(caught.value)) < 800

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.published import WRITERS, open_benchmark
 from unsee.benchmarks import BENCHMARKS, HELD_OUT
 from unsee.benchmarks.published import Published
+from unsee.errors import DataError
 from unsee.evaluation.evaluate import evaluate
 from unsee.metrics import METRICS
 from unsee.models.vlm import VLM
@@ -106,3 +108,10 @@ def test_measure_directions_of_held_out_splits_follow_the_benchmark() -> None:
     assert found["forget_holdout/vqa/attack_success"] == "lower"
     assert found["harmless/vqa/refusal_rate"] == "lower"
     assert found["retain_holdout/vqa/rouge_l"] == "higher"
+
+
+@pytest.mark.parametrize("location", ["x" * 300, "~nobody/x/y", 5, "a/" * 3000])
+def test_open_refuses_a_location_that_is_none(location: Any) -> None:
+    with pytest.raises(DataError, match=r"^mllmu(:| at).*folder") as caught:
+        BENCHMARKS.get("mllmu").open(location)
+    assert len(str(caught.value)) < 500

@@ -131,6 +131,8 @@ def check_file(recipe: Path, *words: str) -> None:
     code, message = command(words[0], recipe, *words[1:])
     text = recipe.read_text("utf-8", errors="replace") + " ".join(words[1:])
     named = re.findall(r"[A-Za-z_]{3,40}|\b\w+(?=[:=])", re.sub(r"x{20,}", "x" * 20, text))
+    # Values without a word in them, such as "=" and dates, are quoted.
+    named += [repr(piece) for word in words[1:] for piece in (word, *re.split("[=?&+]", word))]
     check_refusal(code, message, "recipe", *named)
     assert snapshot(recipe.parent) == before
 

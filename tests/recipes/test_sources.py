@@ -6,8 +6,8 @@ import pytest
 
 from unsee.benchmarks import BENCHMARKS, CheckpointRole
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
-from unsee.errors import ConfigError, UnknownNameError
-from unsee.recipes.sources import shipped_checkpoint
+from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.specs import Spec, parse_spec
 
 
@@ -38,3 +38,15 @@ def test_parse_spec_reads_forget_ratio_as_ratio() -> None:
 def test_checkpoint_exists_for_exactly_the_roles_a_benchmark_declares() -> None:
     declared = {name: kind.checkpoints for name, kind in BENCHMARKS.items() if kind.checkpoints}
     assert declared == {"pocket": CHECKPOINTS}
+
+
+@pytest.mark.parametrize("text", ["xx:", "xx:forget@", "pocket:forget@"])
+def test_read_samples_refuses_names_that_no_file_can_have(text: str) -> None:
+    with pytest.raises(DataError, match="more than 255 bytes") as caught:
+        read_samples(text + "a" * 300)
+    assert len(str(caught.value)) < 500
+
+
+def test_parse_spec_takes_a_name_that_no_file_can_have_for_a_benchmark() -> None:
+    with pytest.raises(UnknownNameError, match="unknown benchmark 'xx'"):
+        parse_spec("xx:" + "a" * 300)

@@ -15,6 +15,7 @@ from typing import Any
 from unsee.data.archives import Archive, path_endings
 from unsee.data.tables import MAX_JSON, parquet_batches, parse_json, raise_problems
 from unsee.errors import DataError, UnknownNameError, first_line
+from unsee.files import path_text
 from unsee.pixels import require_regular_file
 from unsee.types import Picture, Sample
 
@@ -206,8 +207,9 @@ class Files:
         Raises:
             DataError: If `location` is neither a folder nor looks like a hub id.
         """
-        self.location, self.name = str(location), name
-        self.local = Path(location).expanduser()
+        advice = "give the folder of the published files, or a hub id such as OWNER/NAME."
+        self.location = path_text(f"{name} at ", location, advice, DataError)
+        self.name, self.local = name, Path(os.path.expanduser(self.location))
         self.on_hub = not self.local.is_dir()
         if self.on_hub and not re.fullmatch(r"[\w-]+/[\w.-]+", self.location):
             raise DataError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsee.errors import ConfigError, UnknownNameError
@@ -59,10 +59,10 @@ def parse_spec(text: str) -> Spec | None:
     match = re.fullmatch(r"([A-Za-z_]\w*)(:[\w-]*)?(?:@([^?]*))?(?:\?(.*))?", text)
     if match is None or match[1] not in BENCHMARKS.names():
         # One letter before a colon is a drive (C:); an existing folder takes precedence.
-        if match is not None and match[2] and len(match[1]) > 1 and not Path(text).exists():
+        if match is not None and match[2] and len(match[1]) > 1 and not os.path.exists(text):
             raise UnknownNameError("benchmark", match[1], BENCHMARKS.names())
         return None
-    if match[2] is None and match[3] is None and Path(text).exists():
+    if match[2] is None and match[3] is None and os.path.exists(text):
         return None
     options: dict[str, str] = {}
     for pair in (match[4] or "").split("&") if match[4] else ():

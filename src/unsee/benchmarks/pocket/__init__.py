@@ -19,6 +19,7 @@ from unsee.benchmarks.pocket.world import (
     view_questions,
 )
 from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.files import path_text
 from unsee.types import Better, Data, Sample
 
 SHIPPED = Path(__file__).parent / "artefacts"
@@ -110,7 +111,10 @@ class Pocket(Benchmark):
                 "pocket has one forget ratio, fixed when it is built (`unsee pocket build "
                 "--forget-people N`), and no few-shot prompts. Leave ratio and shots out."
             )
-        return cls(Path(location) if location is not None else None)
+        if location is None:
+            return cls()
+        advice = "give the folder of a build."
+        return cls(Path(path_text("pocket at ", location, advice, DataError)))
 
     @property
     def forgotten(self) -> list[str]:

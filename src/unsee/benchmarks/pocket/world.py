@@ -17,7 +17,8 @@ import numpy as np
 from unsee.benchmarks.pocket.appearance import BACKGROUNDS, COLOURS, HAIRS, SHIRTS
 from unsee.benchmarks.pocket.people import Person
 from unsee.benchmarks.pocket.questions import FORMS, Topic, View, ask_person, ask_view
-from unsee.errors import DataError
+from unsee.errors import DataError, first_line, shorten
+from unsee.files import is_regular
 from unsee.types import Picture, Sample, Task
 
 Role = Literal["train", "holdout", "validation"]
@@ -162,8 +163,11 @@ class World:
         Raises:
             DataError: If there is no world.json, or it is damaged.
         """
+        path = folder / WORLD
+        if path.exists() and not is_regular(path):
+            raise DataError(f"{path} is no ordinary file. Build it again.")
         try:
-            content = json.loads((folder / WORLD).read_text("utf-8"))
+            content = json.loads(path.read_text("utf-8"))
             return cls(
                 folder,
                 content["seed"],
@@ -177,8 +181,11 @@ class World:
                 f"{folder}: no {WORLD}, so no pocket benchmark. Make one: "
                 f"unsee pocket build --out {folder}."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / WORLD} is damaged ({error!r}). Build it again.") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({first_line(error)}).") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            problem = shorten(repr(error), 200)
+            raise DataError(f"{path} is damaged ({problem}). Build it again.") from error
 
 
 def person_sample(

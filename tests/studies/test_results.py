@@ -57,7 +57,8 @@ def test_write_shows_results_and_failures_in_every_file(cells: list[Cell], tmp_p
     table = (tmp_path / "docs" / "own.md").read_text()
     assert f"Written by `unsee compare` on {platform.platform()}, " in table
     assert not (tmp_path / "table.md").exists()
-    assert "| c\\|d | 1.5 |" in table and "seed 1: no <luck> at all" in table
+    assert "| c\\|d | 1.5 |" in table and "seed 1: no &lt;luck> at all" in table
+    assert "<luck>" not in table
     assert "| a | 1.8 (1.5 to 2.0) |" in table
     page = (tmp_path / "report.html").read_text()
     assert "no &lt;luck&gt;" in page and "<luck>" not in page and "<svg" in page

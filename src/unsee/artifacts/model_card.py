@@ -19,7 +19,7 @@ from unsee import __version__
 from unsee.artifacts.manifest import Manifest
 from unsee.artifacts.redaction import hub_id, redact, redact_setting
 from unsee.files import write_atomically
-from unsee.records.markdown import Table
+from unsee.records.markdown import Table, escape_tags
 from unsee.records.schema import Guarantees, Measure, MethodRecord, Provenance, Summary
 from unsee.types import Sample
 
@@ -123,7 +123,7 @@ class Card:
         shown = list(people.items())[:MAX_LISTED]
         for number, (name, some) in enumerate(shown, 1):
             mine = _digests(some)
-            label = name if self.names else f"concept {number}"
+            label = escape_tags(name) if self.names else f"concept {number}"
             digest = f", SHA-256 `{_joint(mine)[:16]}`" if mine else ""
             lines.append(f"- {label}: {len(mine)} pictures{digest}")
         if len(people) > MAX_LISTED:

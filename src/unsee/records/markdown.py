@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Table:
         """
         lines = [self.head, ["---"] * len(self.head), *self.rows]
         body = "".join(f"| {' | '.join(map(escape_cell, line))} |\n" for line in lines)
-        return f"### {self.title}\n\n{body}" if self.title else body
+        return f"### {escape_tags(self.title)}\n\n{body}" if self.title else body
 
     def latex(self) -> str:
         r"""Returns the table as LaTeX of the package booktabs, ending in a newline.
@@ -72,7 +73,17 @@ class Table:
 
 def escape_cell(text: str) -> str:
     """Returns a text on one line, with pipes escaped, so that it stays within its table cell."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return escape_tags(" ".join(text.split())).replace("|", "\\|")
+
+
+def escape_tags(text: str) -> str:
+    """Returns a text in which nothing is an HTML tag, as names from data could be.
+
+    Example:
+        >>> escape_tags("<b>Ada</b>, 1 < 2")
+        '&lt;b>Ada&lt;/b>, 1 < 2'
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 _LATEX = str.maketrans(

@@ -12,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from unsee.files import write_atomically
-from unsee.records.markdown import Table
+from unsee.records.markdown import Table, escape_tags
 from unsee.records.schema import EquivalenceTest, LearnedCheck
 from unsee.report.charts import Dot, Line, Point, line_chart, scatter
 from unsee.report.equivalence import LABELS, outcome_of, words
@@ -68,11 +68,11 @@ def write(
     results = collect(cells, out)
     origin = f"`{command}`{_machines(results)}"
     sections = [(ratio, tables(rows), notes(rows)) for ratio, rows in results.items()]
-    text = f"# {title}\n\nWritten by {origin}. {_seeds(cells)}\n\n{MEANING}\n"
+    text = f"# {escape_tags(title)}\n\nWritten by {origin}. {_seeds(cells)}\n\n{MEANING}\n"
     for ratio, section_tables, remarks in sections:
         text += f"\n## {_heading(ratio)}\n\n"
         text += "\n".join(table.markdown() for table in section_tables)
-        text += "".join(f"\n{remark}\n" for remark in remarks)
+        text += "".join(f"\n{escape_tags(remark)}\n" for remark in remarks)
     files = {out / CSV: csv_text(results), markdown_file(out, table): text}
     if table is not None and table.suffix.lower() == ".csv":
         files[table] = csv_text(results)

@@ -9,8 +9,9 @@ import pytest
 
 from support.cli import unsee
 from support.training import lora_command
+from unsee.artifacts.model_card import Card
 from unsee.artifacts.redaction import hub_id, redact
-from unsee.types import Data
+from unsee.types import Data, Sample
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,13 @@ def test_model_card_names_nobody_unless_asked(
     assert "text-only logits equal bit for bit (64 probes): True" in card
     unsee(*command, *words, "--names", "--out", tmp_path / "named")
     assert "Ada Berg" in (tmp_path / "named" / kind / "README.md").read_text()
+
+
+def test_card_escapes_tags_in_names() -> None:
+    sample = Sample("Who?", "Ada", concept="<script>alert(1)</script>")
+    card = Card("model", "A model", "base", None, "forgotten", [sample], "unsee", {}, names=True)
+    assert "- &lt;script>alert(1)&lt;/script>: 0 pictures" in card.text()
+    assert "<script" not in card.text()
 
 
 def test_redact_replaces_names_anywhere_in_a_command() -> None:

@@ -23,6 +23,7 @@ from unsee.studies.comparison import (
     compare,
     make_recipes,
     open_benchmarks,
+    study_inputs,
     unique_slugs,
 )
 from unsee.studies.comparison_page import write
@@ -195,6 +196,28 @@ def test_compare_and_ablate_commands_run(cut: Path, tmp_path: Path) -> None:
     assert "no keep" in Path(result["table"]).read_text()
     message = unsee("ablate", "vkd", "--only", "no keeps", "--out", parts, code=2)
     assert "Did you mean 'no keep'?" in message
+
+
+def test_study_inputs_cover_the_validation_splits(cut: Path, tmp_path: Path) -> None:
+    """Settings are chosen on them: other ones between two trials are another study."""
+    folder = tmp_path / "pocket"
+    shutil.copytree(cut, folder, symlinks=True)
+
+    def inputs(tuned: bool) -> dict[str, str]:
+        asked = request(folder, entries={"manu": ("manu", {})}, set={})
+        benchmarks = open_benchmarks(asked)
+        return study_inputs(make_recipes(asked, benchmarks), benchmarks, tuned)
+
+    before = inputs(tuned=True)
+    validation = {name for name in before if "validation" in name}
+    assert validation and inputs(tuned=False).keys() == before.keys() - validation
+    shots = json.loads((folder / WORLD).read_text())
+    first = next(shot for shot in shots["shots"] if shot["role"] == "validation")
+    shots["shots"].remove(first)
+    (folder / WORLD).write_text(json.dumps(shots))
+    after = inputs(tuned=True)
+    assert {name for name in after if after[name] != before[name]} <= validation
+    assert after != before
 
 
 def general_only(job: Job) -> Job:

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.data.digests import content_hash
 from unsee.errors import ConfigError, RunError
 from unsee.files import make_folder, read_text, write_atomically
 from unsee.methods import METHODS, Method
@@ -148,15 +149,35 @@ def compare(
     benchmarks = open_benchmarks(request)
     slugs = unique_slugs(request.entries)
     recipes = make_recipes(request, benchmarks)
+    inputs = study_inputs(recipes, benchmarks, request.trials > 0)
+    with exclusive(out):
+        return _compare(
+            request, out, (benchmarks, slugs, recipes, inputs), jobs, storage, on_done, adapt
+        )
+
+
+def study_inputs(
+    recipes: Mapping[Key, Recipe], benchmarks: Benchmarks, tuned: bool
+) -> dict[str, str]:
+    """Returns the SHA-256 of everything that the runs and trials read, by name.
+
+    Args:
+        recipes: The recipes by entry and forget ratio.
+        benchmarks: The data by forget ratio.
+        tuned: Whether settings are chosen on the validation splits.
+
+    Raises:
+        UnseeError: If the data or the models cannot be used.
+    """
     inputs: dict[str, str] = {}
     for ratio, recipe in {ratio: recipe for (_, ratio), recipe in recipes.items()}.items():
         # A mistake in the data or the models is the same for all methods.
         job, _ = plan(recipe, "run", "")
         inputs |= {f"forget {ratio}: {k}": v for k, v in job_inputs(job).items()}
-    with exclusive(out):
-        return _compare(
-            request, out, (benchmarks, slugs, recipes, inputs), jobs, storage, on_done, adapt
-        )
+        if tuned:
+            for split, samples in benchmarks[ratio][1].validation().items():
+                inputs[f"forget {ratio}: validation {split}"] = content_hash(samples)
+    return inputs
 
 
 def _compare(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.data.digests import content_hash
 from unsee.errors import ConfigError, RunError, UnseeError, first_line, require_extra
 from unsee.evaluation.evaluate import evaluate
 from unsee.files import json_digest, make_folder, read_text, write_atomically
@@ -203,7 +204,8 @@ def tune(
 
     # The study's name depends on everything that a value depends on.
     job, _ = plan(recipe, "run", "")
-    content = [recipe.identity(), search, job_inputs(job)]
+    validation = {split: content_hash(samples) for split, samples in splits.items()}
+    content = [recipe.identity(), search, job_inputs(job), validation]
     identity = json.dumps(content, sort_keys=True, default=list)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     study = create_study(study_name=f"{name}-{digest}", storage=opened, load_if_exists=True)

@@ -46,7 +46,7 @@ def test_model_card_names_nobody_unless_asked(
 
 
 def test_card_escapes_tags_in_names() -> None:
-    sample = Sample(None, "Who?", "Ada", concept="<script>alert(1)</script>")
+    sample = Sample("1", "Who?", "Ada", concept="<script>alert(1)</script>")
     card = Card("model", "A model", "base", None, "forgotten", [sample], "unsee", {}, names=True)
     assert "- &lt;script>alert(1)&lt;/script>: 0 pictures" in card.text()
     assert "<script" not in card.text()

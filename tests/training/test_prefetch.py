@@ -74,7 +74,9 @@ def test_threads_for_devices_and_settings() -> None:
     assert threads_for("auto", "cpu") == 0
     assert 0 <= threads_for("auto", "cuda") <= MAX_THREADS
     assert threads_for(4, "cpu") == 4
-    assert build_settings("vkd", {"workers": "2"}).workers == 2
+    assert build_settings("vkd", {"workers": 2}).workers == 2
+    with pytest.raises(ConfigError, match="without quotes"):
+        build_settings("vkd", {"workers": "2"})
     with pytest.raises(ConfigError, match="workers"):
         build_settings("vkd", {"workers": -1})
 

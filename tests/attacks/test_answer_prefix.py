@@ -45,7 +45,8 @@ def test_collate_puts_the_prefill_at_the_end_of_the_prompt_in_every_family(
     batch = vlm.collate([sample])
     tokenizer = vlm.processor.tokenizer
     labels = batch.labels[0][batch.labels[0] != IGNORE]
-    assert tokenizer.decode(labels).strip() == f"Berg{tokenizer.eos_token}"
+    end = tokenizer.decode([vlm.family.answer_end(vlm.processor).token])
+    assert tokenizer.decode(labels).strip() == f"Berg{end}"
     prompt = vlm.collate([sample], with_answer=False).inputs["input_ids"][0]
     assert tokenizer.decode(prompt).endswith("Ada")
     assert len(generate(vlm, [sample], max_new_tokens=2)) == 1

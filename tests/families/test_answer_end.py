@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from support.tiny import RECIPES, make, template
 from unsee.errors import ModelError
 from unsee.evaluation.generation import generate
-from unsee.families import family_of
+from unsee.families import ANSWER_ENDS, family_of
 from unsee.losses import IGNORE
 from unsee.models.vlm import VLM
 from unsee.types import Sample
@@ -98,6 +98,7 @@ def test_text_ends_after_the_prefill_and_not_in_the_end_token(llava: VLM) -> Non
 
 def test_answer_end_refuses_a_tokenizer_without_eos_token(llava: VLM) -> None:
     llava.processor.tokenizer.eos_token = None
+    ANSWER_ENDS.pop(llava.processor, None)
     with pytest.raises(ModelError, match="no end token after an answer.*eos_token"):
         llava.family.answer_end(llava.processor)
 

@@ -86,7 +86,8 @@ class Keep:
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         if step == 2:
             self.copy.mkdir(parents=True)
-            shutil.copy(self.state / STATE, self.copy / STATE)
+            for name in (STATE, "log.jsonl"):
+                shutil.copy(self.state / name, self.copy / name)
 
 
 def test_two_processes_give_the_result_of_one(

@@ -299,11 +299,23 @@ def _differing_files(before: Path, after: Path) -> Iterator[FileDifference]:
         elif hash_file(old[name]) != hash_file(new[name]):
             one, two = _json(old[name]), _json(new[name])
             if isinstance(one, dict) and isinstance(two, dict):
-                keys = sorted(_differing_keys(one, two))
+                keys = sorted(_differing_keys(_own_dtypes(one), _own_dtypes(two)))
                 if keys:
                     yield FileDifference(name, "changed", ", ".join(keys))
             else:
                 yield FileDifference(name, "changed")
+
+
+def _own_dtypes(content: dict[str, Any], inherited: object = None) -> dict[str, Any]:
+    """The configuration without the dtypes of its parts that repeat its own, or say nothing."""
+    dtype = content.get("dtype", inherited)
+    own = {
+        key: _own_dtypes(value, dtype) if isinstance(value, dict) else value
+        for key, value in content.items()
+    }
+    if inherited is not None and own.get("dtype") in (None, inherited):
+        own.pop("dtype", None)
+    return own
 
 
 def _differing_keys(one: dict[str, Any], two: dict[str, Any], prefix: str = "") -> Iterator[str]:

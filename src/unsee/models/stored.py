@@ -77,12 +77,15 @@ def check_stored(
     for name, key in keys.items():
         if files[key] in headers:
             entry = headers[files[key]].get(key)
+            if entry is None:
+                raise ModelError(
+                    f"model {folder}: the index places {key} in {files[key].name}, which does not "
+                    f"have it. {AGAIN}"
+                )
             _check_tensor(folder, key, entry, tuple(parameters[name].shape))
 
 
-def _check_tensor(folder: Path, key: str, entry: Entry | None, shape: tuple[int, ...]) -> None:
-    if entry is None:
-        raise ModelError(f"model {folder}: the tensor {key} is missing. {AGAIN}")
+def _check_tensor(folder: Path, key: str, entry: Entry, shape: tuple[int, ...]) -> None:
     if entry.shape != shape:
         raise ModelError(
             f"model {folder}: {key} is of another shape than config.json says: "

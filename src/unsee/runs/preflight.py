@@ -48,7 +48,9 @@ def check_job(job: Job) -> None:
     if job.method is not None:
         job.method.validate(job.data, job.settings)
     for source in job.references.values():
-        check_checkpoint(resolve(source), trust_remote_code=job.trust_remote_code)
+        check_checkpoint(
+            resolve(source), whole=not job.visual_only, trust_remote_code=job.trust_remote_code
+        )
 
 
 def check_attack(

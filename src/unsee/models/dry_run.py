@@ -183,7 +183,7 @@ def _check_texts(vlm: VLM, samples: Sequence[Sample], image_tokens: int) -> None
             for token in placeholders:
                 if token in text:
                     raise DataError(
-                        f"sample {sample.id}: its {name} contains {token}, which stands for a "
+                        f"{_where(sample)}: its {name} contains {token}, which stands for a "
                         f"picture: {shorten(text, 60)!r}. Remove it from the text; pictures are "
                         "given in the column image."
                     )
@@ -194,12 +194,18 @@ def _check_texts(vlm: VLM, samples: Sequence[Sample], image_tokens: int) -> None
             _check_length(vlm, sample, image_tokens, context)
 
 
+def _where(sample: Sample) -> str:
+    """Words for a sample in messages: its id, which is the row's number in a table, and picture."""
+    picture = f" (picture {shorten(sample.picture.source, 120)})" if sample.picture else ""
+    return f"sample {sample.id}{picture}"
+
+
 def _check_length(vlm: VLM, sample: Sample, image_tokens: int, context: int) -> None:
     """Refuses a text that has more tokens than the model reads."""
     with (
         TOKENIZER_LOCK,
         _named(
-            DataError, f"sample {sample.id}: refused by the tokenizer", "Remove it, or shorten it."
+            DataError, f"{_where(sample)}: refused by the tokenizer", "Remove it, or shorten it."
         ),
     ):
         text = _rendered(vlm, sample)
@@ -208,7 +214,7 @@ def _check_length(vlm: VLM, sample: Sample, image_tokens: int, context: int) -> 
     length = len(ids) - ids.count(token) + len(sample.pictures) * image_tokens
     if length > context:
         raise DataError(
-            f"sample {sample.id}: question and answer have {length:,} tokens with the picture's, "
+            f"{_where(sample)}: question and answer have {length:,} tokens with the picture's, "
             f"and the model reads at most {context:,} (max_position_embeddings in config.json): "
             f"{shorten(sample.question, 60)!r}. Shorten it, or remove its row."
         )

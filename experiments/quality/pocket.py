@@ -193,7 +193,7 @@ def main() -> None:
     short = {name: runs[name] for name in README_RECIPES}
     section = (
         f"{intro}{quality_table(short)}\n\n{demo_line} [Costs and the relearning attack]"
-        f"({SITE}results-pocket/); [all thirteen methods]({SITE}results-compare/)."
+        f"({SITE}results-pocket/); [thirteen methods compared]({SITE}results-compare/)."
     )
     replace_section(ROOT / "README.md", "results", section)
 

@@ -101,7 +101,7 @@ def test_check_inputs_names_a_picture_that_qwen_refuses(tmp_path: Path) -> None:
 
 def test_check_inputs_names_a_question_longer_than_the_context(tiny: VLM, data: Data) -> None:
     long = Sample("row 7", "Who is this ? " * 200, "Ada", data.forget[0].picture)
-    with pytest.raises(DataError, match=r"sample row 7 .*Ada-Berg-0.png.: .*at most 512 .*Shorten it"):
+    with pytest.raises(DataError, match=r"row 7 .*Ada-Berg-0.png.: .*at most 512 .*Shorten it"):
         check_inputs(tiny, [*data.forget, long])
     fits = Sample("row 8", "Who is this ? " * 80, "Ada", data.forget[0].picture)
     check_inputs(tiny, [fits])

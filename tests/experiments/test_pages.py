@@ -19,6 +19,7 @@ from experiments.pages import (
 )
 from experiments.quality import ablation, refit, robust, rules
 
+from unsee.api import compare_records
 from unsee.recipes.unlearn import make_recipe
 from unsee.records.schema import Measure
 
@@ -110,3 +111,9 @@ def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
     page.write_text(page.read_text() + "mine\n")
     replace_above_mark(page, "second\n")
     assert page.read_text() == "second\n\n<!-- by hand -->\nmine\n"
+
+
+def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Path) -> None:
+    kept = Path(robust.__file__).with_name("standard.jsonl.xz")
+    compare_records(kept, out=tmp_path / "out", table=tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (DOCS / "results-standard.md").read_text()

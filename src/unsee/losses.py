@@ -142,6 +142,23 @@ def masked_token_kl(
     return _answer_mean(values, mask)
 
 
+def relative_squared_distance(
+    h: Float[Tensor, "*shape"], t: Float[Tensor, "*shape"]
+) -> Float[Tensor, ""]:
+    """||h - t||^2 / ||t||^2, summed over all values.
+
+    Args:
+        h: Features.
+        t: What they are compared with.
+
+    Example:
+        >>> float(relative_squared_distance(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 4.0])))
+        0.5625
+    """
+    squares = t.float().square().sum().clamp(min=1e-12)
+    return (h.float() - t.float()).square().sum() / squares
+
+
 def masked_mse(
     h: Float[Tensor, "batch seq dim"],
     t: Float[Tensor, "batch tokens dim"],

@@ -13,8 +13,10 @@ from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
 from unsee.attacks.membership import auc, auc_interval
 from unsee.data.selection import one_sample_per_picture
 from unsee.errors import ConfigError, DataError
-from unsee.features.capture import Tokens, picture_features
+from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
+from unsee.features.pictures import picture_batches
+from unsee.losses import relative_squared_distance
 from unsee.types import Sample
 
 if TYPE_CHECKING:
@@ -97,27 +99,28 @@ class Difference(Attack):
             for group in ("forgotten", *self.against)
         }
         forgotten = list(moved["forgotten"].values())
-        return [
-            LeakageReading(
-                f"forgotten or {group} AUC",
-                auc(forgotten, list(moved[group].values())),
-                *auc_interval(
-                    np.array(forgotten),
-                    np.array(list(moved[group].values())),
-                    list(moved["forgotten"]),
-                    list(moved[group]),
-                ),
-                len(pictures["forgotten"]),
-                None,
-                0.5,
-                {
-                    "people": len(moved[group]),
-                    "forgotten_movement": float(np.mean(forgotten)),
-                    f"{group}_movement": float(np.mean(list(moved[group].values()))),
-                },
+        readings = []
+        for group in self.against:
+            others = list(moved[group].values())
+            interval = auc_interval(
+                np.array(forgotten), np.array(others), list(moved["forgotten"]), list(moved[group])
             )
-            for group in self.against
-        ]
+            readings.append(
+                LeakageReading(
+                    f"forgotten or {group} AUC",
+                    auc(forgotten, others),
+                    *interval,
+                    len(pictures["forgotten"]),
+                    None,
+                    0.5,
+                    {
+                        "people": len(others),
+                        "forgotten_movement": float(np.mean(forgotten)),
+                        f"{group}_movement": float(np.mean(others)),
+                    },
+                )
+            )
+        return readings
 
 
 @torch.no_grad()
@@ -133,23 +136,17 @@ def movements(
         layers: Names of visual layers.
     """
     moved: dict[str, list[float]] = {}
-    for start in range(0, len(samples), 32):
-        batch = samples[start : start + 32]
-        images = [before.image(s.picture) for s in batch if s.picture is not None]
-        inputs = before.collate_pictures(images)
+    people = (str(sample.concept) for sample in samples)
+    pictures = [sample.picture for sample in samples if sample.picture is not None]
+    for inputs in picture_batches(before, pictures):
         old, new = (picture_features(vlm, inputs, layers) for vlm in (before, after))
-        by_layer = [_relative_movement(old[layer], new[layer]) for layer in layers]
-        for sample, values in zip(batch, zip(*by_layer, strict=True), strict=True):
-            moved.setdefault(str(sample.concept), []).append(float(np.mean(values)))
+        by_layer = [
+            [float(relative_squared_distance(b, a)) for a, b in zip(old[n], new[n], strict=True)]
+            for n in layers
+        ]
+        for values in zip(*by_layer, strict=True):
+            moved.setdefault(next(people), []).append(float(np.mean(values)))
     return {person: float(np.mean(values)) for person, values in moved.items()}
-
-
-def _relative_movement(before: Tokens, after: Tokens) -> list[float]:
-    """The squared movement over the squared norm before, of every picture."""
-    return [
-        float((b.float() - a.float()).square().sum() / a.float().square().sum().clamp(min=1e-12))
-        for a, b in zip(before, after, strict=True)
-    ]
 
 
 def _with_concept(samples: Sequence[Sample]) -> list[Sample]:

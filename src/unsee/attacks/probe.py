@@ -86,18 +86,10 @@ class Probe(Attack):
             correct = self._correct(fitted_states, labels, forgotten_states, forgotten)
             control_correct = self._correct(fitted_states, labels, control_states, controls)
             random_correct = self._correct(fitted_states, shuffled, forgotten_states, forgotten)
-            accuracy = estimate(correct, [str(s.concept) for s in forgotten], "lower")
+            baseline = float(np.mean(random_correct))
+            details = {"classes": len(set(labels)), "fitted_on": len(labels)}
             readings.append(
-                LeakageReading(
-                    f"{name} accuracy",
-                    float(np.mean(correct)),
-                    accuracy.low,
-                    accuracy.high,
-                    len(correct),
-                    float(np.mean(control_correct)) if control_correct else None,
-                    float(np.mean(random_correct)),
-                    {"classes": len(set(labels)), "fitted_on": len(labels)},
-                )
+                recognition_reading(name, correct, forgotten, control_correct, baseline, details)
             )
         return readings
 
@@ -119,6 +111,37 @@ class Probe(Attack):
         probe.fit(states, list(labels))
         predicted = probe.predict(tested_states)
         return [float(p == s.concept) for p, s in zip(predicted, tested, strict=True)]
+
+
+def recognition_reading(
+    layer: str,
+    correct: Sequence[float],
+    forgotten: Sequence[Sample],
+    control_correct: Sequence[float],
+    baseline: float,
+    details: Mapping[str, float],
+) -> LeakageReading:
+    """Returns the accuracy at which people are recognised from the states of a layer.
+
+    Args:
+        layer: The layer.
+        correct: 1 or 0 for each picture of the forgotten people.
+        forgotten: Their samples.
+        control_correct: 1 or 0 for each picture of the controls; empty if there are none.
+        baseline: Accuracy without any leakage, 0..1.
+        details: Further numbers by name.
+    """
+    accuracy = estimate(correct, [str(s.concept) for s in forgotten], "lower")
+    return LeakageReading(
+        f"{layer} accuracy",
+        float(np.mean(correct)),
+        accuracy.low,
+        accuracy.high,
+        len(correct),
+        float(np.mean(control_correct)) if control_correct else None,
+        baseline,
+        details,
+    )
 
 
 def people_to_recognise(

@@ -11,8 +11,13 @@ from jaxtyping import Float
 from pydantic import Field
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
-from unsee.attacks.probe import people_to_recognise, picture_states, state_layers
-from unsee.evaluation.bootstrap import estimate
+from unsee.attacks.probe import (
+    people_to_recognise,
+    picture_states,
+    recognition_reading,
+    state_layers,
+)
+from unsee.types import Sample
 
 
 @ATTACKS.register("prototype", source="arXiv 2506.01318; arXiv 1703.05175")
@@ -80,32 +85,22 @@ class Prototype(Attack):
         readings = []
         for name in names:
             own, forgotten_states, control_states = (layers[name] for layers in states)
-            correct, control_correct = (
-                [
-                    float(named == sample.concept)
-                    for named, sample in zip(
-                        nearest_prototypes(own, labels, tested_states), tested, strict=True
-                    )
-                ]
-                for tested_states, tested in (
-                    (forgotten_states, forgotten),
-                    (control_states, controls),
-                )
-            )
-            accuracy = estimate(correct, [str(s.concept) for s in forgotten], "lower")
+            correct = _correct(own, labels, forgotten_states, forgotten)
+            control_correct = _correct(own, labels, control_states, controls)
+            baseline = 1 / len(by_person)
+            details = {"classes": len(by_person), "pictures": len(labels)}
             readings.append(
-                LeakageReading(
-                    f"{name} accuracy",
-                    float(np.mean(correct)),
-                    accuracy.low,
-                    accuracy.high,
-                    len(correct),
-                    float(np.mean(control_correct)) if control_correct else None,
-                    1 / len(by_person),
-                    {"classes": len(by_person), "pictures": len(labels)},
-                )
+                recognition_reading(name, correct, forgotten, control_correct, baseline, details)
             )
         return readings
+
+
+def _correct(
+    states: np.ndarray, labels: Sequence[str], tested_states: np.ndarray, tested: Sequence[Sample]
+) -> list[float]:
+    """1 or 0 for each tested picture: whether the nearest prototype is its person's."""
+    named = nearest_prototypes(states, labels, tested_states)
+    return [float(name == sample.concept) for name, sample in zip(named, tested, strict=True)]
 
 
 def nearest_prototypes(

@@ -100,11 +100,10 @@ class Relearn(Attack):
         """Refuses a rate, steps or checkpoints beside a sweep, which has its own."""
         if self.worst_case == "off":
             return
-        own = {"lr": self.lr, "checkpoints": self.checkpoints}
-        defaults = {f.name: f.default for f in fields(self) if f.name in own}
-        given = [name for name, value in own.items() if value != defaults[name]]
-        if self.steps not in (0, 40):
-            given.insert(0, "steps")
+        # No steps at all is the budget of 0, which a sweep has too.
+        own = {"steps": self.steps or None, "lr": self.lr, "checkpoints": self.checkpoints}
+        defaults = {f.name: f.default for f in fields(self)}
+        given = [n for n, value in own.items() if value not in (None, defaults[n])]
         if given:
             sweep = SWEEPS[self.worst_case]
             raise ConfigError(

@@ -16,7 +16,7 @@ from unsee.errors import ConfigError, DataError
 from unsee.features.capture import Features, picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.saliency import picture_probes, squared_gradients
-from unsee.losses import sequence_logps
+from unsee.losses import relative_squared_distance, sequence_logps
 from unsee.methods import METHODS, Method, Search, copy_start_model
 from unsee.methods.npo import npo_loss
 from unsee.training.sampling import seed_step
@@ -76,7 +76,7 @@ def relative_distance(features: Features, target: Features) -> Tensor:
     values = [
         torch.stack(
             [
-                (h.float() - t.float()).square().sum() / t.float().square().sum().clamp(min=1e-12)
+                relative_squared_distance(h, t)
                 for h, t in zip(features[name], target[name], strict=True)
             ]
         ).mean()
@@ -185,12 +185,7 @@ class AIM(Method):
             samples = trainer.draw(pictures, number, 0)
             return self.loss(vlm, vlm.collate(samples), None, teacher, guide)
 
-        result = trainer.fit(vlm, weights, step)
-        seconds = before.history.seconds + result.history.seconds
-        told = {"steps": before.history.steps, "last": before.history.last}
-        return replace(
-            result, history=replace(result.history, seconds=seconds), choices={"prompt": told}
-        )
+        return trainer.fit(vlm, weights, step).after("prompt", before)
 
     def loss(
         self,

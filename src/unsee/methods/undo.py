@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -99,10 +99,7 @@ class UNDO(WithForgetLoss):
         def step(number: int) -> Mapping[str, Tensor]:
             return self.loss_of_batch(vlm, data, trainer, number, unlearned)
 
-        result = trainer.fit(vlm, weights, step)
-        history = replace(result.history, seconds=before.history.seconds + result.history.seconds)
-        told = {"steps": before.history.steps, "last": before.history.last}
-        return replace(result, history=history, choices={"unlearning": told})
+        return trainer.fit(vlm, weights, step).after("unlearning", before)
 
     def _unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Unlearns `vlm` in place with the forget loss."""

@@ -57,6 +57,22 @@ class TrainingResult:
     adapters: LoraAdapters | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
 
+    def after(self, stage: str, first: TrainingResult) -> TrainingResult:
+        """Returns the result of a training that followed a first stage.
+
+        Args:
+            stage: The name of the first stage, under which the choices hold its steps and last
+                loss terms.
+            first: Its result; its time counts too.
+        """
+        seconds = first.history.seconds + self.history.seconds
+        told = {"steps": first.history.steps, "last": first.history.last}
+        return replace(
+            self,
+            history=replace(self.history, seconds=seconds),
+            choices={**self.choices, stage: told},
+        )
+
     def __repr__(self) -> str:
         """One line: steps, seconds, last loss terms, and the names of the choices."""
         terms = ", ".join(f"{name}={value:.4g}" for name, value in self.history.last.items())

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from support.comparison import summary_dict, write_run
+from support.comparison import measures, summary_dict, write_run
 from unsee.records.folder import SUMMARY
 from unsee.studies.comparison import Cell
 from unsee.studies.comparison_page import write
 from unsee.studies.figures import FORMATS, draw_figures
-from unsee.studies.results import attack_curves, collect
+from unsee.studies.results import attack_curves, collect, curves_by_attack
 
 
 def relearning(end: float) -> dict[str, Any]:
@@ -61,6 +61,19 @@ def test_draw_figures_writes_pdf_and_png_of_the_plane_and_each_attack(
             assert file.read_bytes().startswith(b"%PDF")
     again = draw_figures(results, tmp_path / "again")
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in files]
+
+
+def test_draw_figures_draws_every_reference(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "vkd-seed0"
+    write_run(folder, 0.1)
+    attack = relearning(0.4)
+    attack["curves"]["visual_refit"] = attack["curves"]["reference"]
+    refit = measures(0.3, 0.8)
+    content = summary_dict(attacks={"relearn": [attack]}, visual_refit=refit)
+    (folder / SUMMARY).write_text(json.dumps(content))
+    results = collect([Cell("vkd", "10", 0, folder)], tmp_path)
+    assert "visual-refit" in curves_by_attack(results["10"])["relearn 20 % visual"]
+    assert len(draw_figures(results, tmp_path / "figures")) == 4
 
 
 def test_write_draws_the_recovery_curves_on_the_page(cells: list[Cell], tmp_path: Path) -> None:

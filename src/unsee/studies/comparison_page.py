@@ -22,8 +22,8 @@ from unsee.studies.results import (
     COLUMNS,
     CurveOverSeeds,
     Row,
-    attack_curves,
     collect,
+    curves_by_attack,
     mean_and_range,
     pareto_front,
     places_of,
@@ -332,22 +332,20 @@ def _plot(rows: Sequence[Row], uid: str) -> Markup | None:
 
 def _recovery(rows: Sequence[Row], uid: str) -> list[tuple[str, Markup]]:
     """For each relearning attack, the recovery curves of all entries and of the references."""
-    entries = [row for row in rows if not row.is_model]
-    attacks = _unique(attack for row in entries for attack in attack_curves(row))
     drawings = []
-    for number, attack in enumerate(attacks):
-        curves = {row.name: attack_curves(row).get(attack, {}) for row in entries}
-        named = {name: own["unlearned"] for name, own in curves.items() if "unlearned" in own}
+    for number, (attack, curves) in enumerate(curves_by_attack(rows).items()):
+        named = {name: own for name, own in curves.items() if name not in REFERENCE_STYLES}
         best = next(iter(named), "")
         lines = [
             _line(name, "other", points, markers=False)
             for name, points in reversed(named.items())
             if name != best
         ]
-        for model, style in REFERENCE_STYLES.items():
-            points = next((own[model] for own in curves.values() if model in own), None)
-            if points:
-                lines.append(_line(model, style, points))
+        lines += [
+            _line(name, style, curves[name])
+            for name, style in REFERENCE_STYLES.items()
+            if name in curves
+        ]
         if best:
             lines.append(_line(best, "unlearned", named[best]))
         drawing = line_chart(

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.errors import require_extra
-from unsee.studies.results import Row, attack_curves, pareto_front, places_of
+from unsee.studies.results import CurveOverSeeds, Row, curves_by_attack, pareto_front, places_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("pdf", "png")
-REFERENCES = {"visual-retain": ("black", "--"), "retain-only": ("0.5", ":"), "target": ("0.5", "-")}
+REFERENCES = {
+    "visual-retain": ("black", "--"),
+    "retain-only": ("0.5", ":"),
+    "visual-refit": ("0.5", "-."),
+    "target": ("0.5", "-"),
+}
 # Inches: the width of a page's text; height of a plane and of a panel of curves.
 WIDTH, HEIGHT = 6.5, 4.0
 # What a saved figure must not say, so that equal figures are equal files.
@@ -47,15 +52,12 @@ def draw_figures(results: Mapping[str, Sequence[Row]], folder: Path) -> list[Pat
         for ratio, rows in results.items():
             end = f"-forget{ratio}" if len(results) > 1 else ""
             figures = {"utility": _plane(rows)}
-            figures |= {_file_name(name): _curves(rows, name) for name in _attacks(rows)}
+            for attack, curves in curves_by_attack(rows).items():
+                figures[_file_name(attack)] = _curves(curves, attack)
             for name, figure in figures.items():
                 if figure is not None:
                     files += _save(figure, folder / f"{name}{end}")
     return files
-
-
-def _attacks(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in attack_curves(row)))
 
 
 def _file_name(attack: str) -> str:
@@ -99,24 +101,17 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def _curves(rows: Sequence[Row], attack: str) -> Figure:
+def _curves(curves: Mapping[str, CurveOverSeeds], attack: str) -> Figure:
     """The mean recovery curve of every entry with its range over seeds, and the references'."""
     figure, axes = _new_figure()
-    number, drawn = 0, set()
-    for row in rows:
-        curves = attack_curves(row).get(attack, {})
-        for model, points in curves.items():
-            name = row.name if model == "unlearned" else model
-            if name in drawn:
-                continue
-            drawn.add(name)
-            color, style = REFERENCES.get(name, (f"C{number % 10}", ("-", "-.")[number // 10 % 2]))
-            number += name not in REFERENCES
-            steps = [step for step, *_ in points]
-            axes.plot(steps, [mean for _, mean, *_ in points], style, color=color, label=name)
-            ends = [low for *_, low, _ in points], [high for *_, high in points]
-            if ends[0] != ends[1]:
-                axes.fill_between(steps, *ends, color=color, alpha=0.12, linewidth=0)
+    number = 0
+    for name, points in curves.items():
+        color, style = REFERENCES.get(name, (f"C{number % 10}", ("-", "-.")[number // 10 % 2]))
+        number += name not in REFERENCES
+        steps, means, lows, highs = zip(*points, strict=True)
+        axes.plot(steps, means, style, color=color, label=name)
+        if lows != highs:
+            axes.fill_between(steps, lows, highs, color=color, alpha=0.12, linewidth=0)
     axes.set_xlabel("attack steps")
     axes.set_ylabel("score on held-out pictures of the forgotten")
     axes.set_ylim(-0.02, 1.02)

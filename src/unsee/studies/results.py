@@ -257,6 +257,25 @@ def attack_curves(row: Row) -> dict[str, dict[str, CurveOverSeeds]]:
     }
 
 
+def curves_by_attack(rows: Sequence[Row]) -> dict[str, dict[str, CurveOverSeeds]]:
+    """Returns the recovery curves of all entries and of the references.
+
+    Args:
+        rows: The rows of one forget ratio.
+
+    Returns:
+        By attack, as named in the tables, and by name: of the entry, or "visual-retain" and so on.
+    """
+    by_attack: dict[str, dict[str, CurveOverSeeds]] = {}
+    for row in rows:
+        for attack, models in attack_curves(row).items():
+            curves = by_attack.setdefault(attack, {})
+            for model, points in models.items():
+                # References are the same in every row.
+                curves.setdefault(row.name if model == "unlearned" else model, points)
+    return by_attack
+
+
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Returns the names of the points that no other point dominates; larger is better.
 

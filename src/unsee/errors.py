@@ -18,7 +18,7 @@ import difflib
 import re
 import reprlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
 _REPR = reprlib.Repr()
@@ -137,6 +137,17 @@ def shorten(text: str, length: int = 80) -> str:
         'abcde...'
     """
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def listed(texts: Sequence[str], most: int = 5) -> str:
+    """Returns the first texts, separated by commas, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def quoted(value: object) -> str:

@@ -50,7 +50,7 @@ from unsee.models.checkpoint import (
     stored_tensors,
     weight_map,
 )
-from unsee.models.companions import LARGE, Companions, companions, refuse_odd_file
+from unsee.models.companions import LARGE, Companions, companions, refuse_foreign_file
 from unsee.models.validation import check_checkpoint
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _other_files(
     names = {path: str(path.relative_to(folder)) for path in (*beside.weights, *beside.unknown)}
     if other_files == "copy":
         for path in beside.unknown:
-            refuse_odd_file(path, folder)
+            refuse_foreign_file(path, folder)
         return [*beside.copied, *beside.unknown], [names[path] for path in beside.weights]
     large = [path for path in beside.unknown if path.stat().st_size >= LARGE]
     if large and other_files == "refuse":

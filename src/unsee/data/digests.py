@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,7 @@ def samples_hash(samples: Sequence[Sample]) -> str:
 
     Pictures count by their absolute path and their decoded content.
     """
-
-    def picture(value: Picture) -> list[str]:
-        return [os.path.abspath(value.source), value.digest]
-
-    digest = hashlib.sha256()
-    for sample in samples:
-        content = [getattr(sample, field.name) for field in fields(sample)]
-        digest.update(json.dumps(content, default=picture).encode())
-    return digest.hexdigest()
+    return _fields_hash(samples, lambda picture: [os.path.abspath(picture.source), picture.digest])
 
 
 def content_hash(samples: Sequence[Sample]) -> str:
@@ -51,10 +43,11 @@ def content_hash(samples: Sequence[Sample]) -> str:
     Pictures count by the bytes of their files, which is faster than decoding them; paths do not
     count.
     """
+    return _fields_hash(samples, picture_hash)
 
-    def picture(value: Picture) -> str:
-        return picture_hash(value)
 
+def _fields_hash(samples: Sequence[Sample], picture: Callable[[Picture], object]) -> str:
+    """SHA-256 of all fields of the samples, in order, with pictures as `picture` has them."""
     digest = hashlib.sha256()
     for sample in samples:
         content = [getattr(sample, field.name) for field in fields(sample)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unsee.data.tables import SUFFIXES
-from unsee.errors import DataError, first_line, printable
+from unsee.errors import DataError, first_line, listed, printable
 from unsee.pixels import FORMATS, picture_format, require_regular_file
 
 # Suffixes of pictures. A file with one of them that cannot be decoded is an error; a file without
@@ -97,20 +97,15 @@ def summary(contents: FolderContents, role: str, people: int, photographs: int) 
     parts = [f"{role}: {_count(people, 'person', 'people')}, {_count(photographs, 'photograph')}"]
     if contents.unread:
         files = _count(len(contents.unread), "file")
-        parts.append(f"({files} not read: {_listed(contents.unread)})")
+        parts.append(f"({files} not read: {printable(listed(contents.unread))})")
     text = " ".join(parts) + "."
     if contents.empty:
-        text += f" No picture in the subfolders: {_listed(contents.empty)}."
+        text += f" No picture in the subfolders: {printable(listed(contents.empty))}."
     return text
 
 
 def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or one + 's'}"
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return printable(", ".join(names[:most]) + more)
 
 
 def _is_folder(path: Path) -> bool:

@@ -86,7 +86,7 @@ def companions(folder: Path, used: Iterable[Path]) -> Companions:
         if path in weights_used or any(part.startswith(".") for part in name.parts):
             continue
         if matches(path.name, COPIED) and not path.is_dir():
-            refuse_odd_file(path, folder)
+            refuse_foreign_file(path, folder)
             (copied if path.stat().st_size <= MOST else unknown).append(path)
         elif path.is_file():
             index = path.name.endswith(".index.json")
@@ -100,7 +100,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch(name.lower(), pattern) for pattern in patterns)
 
 
-def refuse_odd_file(path: Path, folder: Path) -> None:
+def refuse_foreign_file(path: Path, folder: Path) -> None:
     """Refuses a file beside the weights that is not an ordinary file of the folder.
 
     Links inside the folder are followed, and those of the Hugging Face cache, whose snapshots are

@@ -30,7 +30,7 @@ from unsee.models.checkpoint import (
     read_json,
     weight_map,
 )
-from unsee.models.companions import PROCESSOR, matches, refuse_odd_file
+from unsee.models.companions import PROCESSOR, matches, refuse_foreign_file
 from unsee.models.loading import require_all_weights
 from unsee.models.processors import load_processor, quiet, save_processor
 
@@ -137,10 +137,10 @@ def _copy_files(source: Path, folder: Path) -> None:
     """Copies the processor's, the tokenizer's and the generation settings as they are."""
     for path in sorted(source.iterdir()):
         if path.is_file() and matches(path.name, (*PROCESSOR, GENERATION)):
-            refuse_odd_file(path, source)
+            refuse_foreign_file(path, source)
             shutil.copyfile(path, folder / path.name)
     for path in sorted((source / TEMPLATES).glob("*.jinja")):
-        refuse_odd_file(path, source)
+        refuse_foreign_file(path, source)
         (folder / TEMPLATES).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / TEMPLATES / path.name)
 

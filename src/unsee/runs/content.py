@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from unsee.artifacts.identity import Base
 from unsee.artifacts.manifest import MANIFEST, TENSORS, read_manifest
 from unsee.data.digests import content_hash, picture_hash
-from unsee.errors import RunError
+from unsee.errors import RunError, listed
 from unsee.families import family_of
 from unsee.files import combine_digests, hash_file, json_digest, read_text, write_atomically
 from unsee.models.checkpoint import (
@@ -170,7 +170,8 @@ def _refuse(out: Path, changed: Sequence[str], state: str) -> None:
     if changed:
         raise RunError(
             f"{out} holds a {state} with other content. Not as in {out / ENVIRONMENT}: "
-            f"{_listed(changed)}. Restore these, or name another folder with --out to start over."
+            f"{listed(changed, most=6)}. Restore these, or name another folder with --out to start "
+            "over."
         )
 
 
@@ -243,9 +244,3 @@ def _read(path: Path) -> Provenance | None:
 
 def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
-
-
-def _listed(names: Iterable[str], most: int = 6) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from unsee.data.digests import samples_hash
-from unsee.files import hash_folder, write_atomically
+from unsee.files import hash_folder, json_digest, write_atomically
 from unsee.models.checkpoint import resolve
 from unsee.models.devices import pick_device
 from unsee.recipes.job import Job
@@ -42,7 +42,7 @@ class ReferenceCache:
     def get_or_compute(self, name: str, make: Callable[[], Any]) -> Any:
         """Returns a JSON value from the cache, or makes and keeps it."""
         key = {**self.key, "part": name}
-        path = self.folder / f"{_digest(key)}.json"
+        path = self.folder / f"{json_digest(key)}.json"
         content = _read(path, key)
         if content is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class ReferenceCache:
                 content = _read(path, key)
                 if content is None:
                     value = json.loads(json.dumps(make()))
-                    content = {"key": key, "sha256": _digest(value), "value": value}
+                    content = {"key": key, "sha256": json_digest(value), "value": value}
                     write_atomically(path, json.dumps(content))
         return content["value"]
 
@@ -84,11 +84,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     whole = isinstance(content, dict) and content.keys() == {"key", "sha256", "value"}
-    if not whole or content["key"] != key or content["sha256"] != _digest(content["value"]):
+    if not whole or content["key"] != key or content["sha256"] != json_digest(content["value"]):
         return None
     found: dict[str, Any] = content
     return found
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

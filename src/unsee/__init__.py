@@ -42,6 +42,7 @@ _MODULES = {
     "demo": "unsee.api",
     "evaluate": "unsee.api",
     "finetune": "unsee.api",
+    "list_runs": "unsee.report.past_runs",
     "meta_evaluate": "unsee.api",
     "read_run": "unsee.api",
     "run": "unsee.api",
@@ -80,6 +81,7 @@ __all__ = [
     "demo",
     "evaluate",
     "finetune",
+    "list_runs",
     "meta_evaluate",
     "read_run",
     "run",
@@ -115,6 +117,7 @@ if TYPE_CHECKING:
     from unsee.methods import METHODS, Method
     from unsee.metrics import METRICS
     from unsee.models.vlm import VLM
+    from unsee.report.past_runs import list_runs
     from unsee.training.settings import TrainingSettings
     from unsee.training.trainer import Trainer, TrainingResult
     from unsee.types import Batch, Data, Estimate, Picture, Sample

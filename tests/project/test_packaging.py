@@ -80,6 +80,7 @@ def test_public_names_are_pinned() -> None:
         "demo",
         "evaluate",
         "finetune",
+        "list_runs",
         "meta_evaluate",
         "read_run",
         "run",

@@ -35,7 +35,7 @@ def test_pages_made_from_kept_records_equal_those_of_the_runs(
     out, again = tmp_path / "out", tmp_path / "again"
     write(cells, out, "Title", "unsee compare", out / "t.tex")
     write_records(cells, out, tmp_path / "kept.jsonl.xz", "Title", "unsee compare")
-    kept = read_records(tmp_path / "kept.jsonl.xz", again)
+    kept = read_records([tmp_path / "kept.jsonl.xz"], again)
     write(kept.cells, again, kept.title, kept.command, again / "t.tex")
     for name in ("table.md", "table.csv", "report.html", "t.tex"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
@@ -53,6 +53,23 @@ def test_compare_from_records_writes_pages_without_a_run(cells: list[Cell], tmp_
     error = unsee("compare", "--from-records", records, "--seeds", "0", code=2)
     assert "--seeds cannot be given with --from-records" in error
     assert "not empty" in unsee("compare", "--from-records", records, "--out", out, code=2)
+
+
+def test_compare_from_several_records_makes_one_page(cells: list[Cell], tmp_path: Path) -> None:
+    kept = [tmp_path / "a.jsonl.xz", tmp_path / "b.jsonl.xz"]
+    for path, own in zip(kept, (cells[:2], cells[2:]), strict=True):
+        write_records(own, tmp_path / "out", path, "Title", f"unsee compare {path.stem}")
+    given = [text for path in kept for text in ("--from-records", path)]
+    unsee("compare", *given, "--out", tmp_path / "both", "--json", code=1)
+    whole = tmp_path / "whole"
+    write(cells, whole, "Title", "unsee compare a.jsonl` and `unsee compare b.jsonl")
+    written = (tmp_path / "both" / "table.md").read_text("utf-8")
+    assert "`unsee compare a.jsonl` and `unsee compare b.jsonl`" in written
+    assert written.count("| vkd |") == (whole / "table.md").read_text("utf-8").count("| vkd |") > 0
+    twice = ["--from-records", kept[0], *given, "--out", tmp_path / "twice"]
+    error = unsee("compare", *twice, code=2)
+    assert "has vkd with seed 0, which is in" in error
+    assert not (tmp_path / "twice").exists()
 
 
 @pytest.mark.parametrize(
@@ -78,5 +95,5 @@ def test_read_records_refuses_damaged_files(damage: str, cells: list[Cell], tmp_
         with lzma.open(path, "wt") as file:
             file.write(lines[damage])
     with pytest.raises(RunError, match=r"kept\.jsonl\.xz"):
-        read_records(path, folder)
+        read_records([path], folder)
     assert not (tmp_path / "evil").exists()

@@ -405,16 +405,16 @@ def _compare(
 
 
 def compare_records(
-    records: Location,
+    records: Location | Sequence[Location],
     *,
     out: Location,
     table: Location | None = None,
     figures: Location | None = None,
 ) -> Comparison:
-    """Makes the pages of a comparison again from a file of its records; nothing is run.
+    """Makes the pages of a comparison again from files of its records; nothing is run.
 
     Args:
-        records: A file that `compare` wrote with `records`.
+        records: A file that `compare` wrote with `records`, or several, such as one a seed.
         out: Folder to write: table.md, table.csv, report.html, and the run folders.
         table: As for `compare`.
         figures: As for `compare`.
@@ -423,7 +423,7 @@ def compare_records(
         The comparison.
 
     Raises:
-        UnseeError: If the file cannot be read, or the folder is not empty.
+        UnseeError: If a file cannot be read, two have the same run, or the folder is not empty.
 
     Example:
         unsee.compare_records("compare.jsonl.xz", out="again", table="compare.tex")
@@ -432,8 +432,11 @@ def compare_records(
 
     _require_figures(figures)
     require_empty(Path(out))
+    files = [records] if isinstance(records, str | Path) else records
+    if not files:
+        raise ConfigError("records: is empty. Give at least one file that `compare` wrote.")
     with atomic_folder(Path(out)) as partial:
-        kept = read_records(Path(records), partial)
+        kept = read_records([Path(file) for file in files], partial)
         folder = Path(out)
         moved = [replace(c, folder=folder / c.folder.relative_to(partial)) for c in kept.cells]
     return _write_pages(

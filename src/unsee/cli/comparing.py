@@ -119,10 +119,11 @@ def compare(
     figures: Figures = None,
     records: Records = None,
     from_records: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="File that --records wrote: make its pages again in --out. Nothing is run, and "
-            "only --out, --table and --figures may be given with it."
+            help="File that --records wrote: make its pages again in --out. Repeatable: several "
+            "on one page, such as one a seed. Nothing is run, and only --out, --table and "
+            "--figures may be given with it."
         ),
     ] = None,
     as_json: Json = False,
@@ -133,7 +134,7 @@ def compare(
 
     Example: unsee compare --benchmark pocket --methods vkd,grad_diff --seeds 0,1,2 --jobs 2
     """
-    if from_records is not None:
+    if from_records:
         _refuse_others(context, ("from_records", "out", "table", "figures", "as_json"))
         from unsee import api
 

@@ -18,6 +18,7 @@ from unsee.report.charts import Dot, Line, Point, line_chart, scatter
 from unsee.report.equivalence import LABELS, outcome_of, words
 from unsee.report.page import template
 from unsee.studies.comparison import Cell
+from unsee.studies.paired_tests import MIN_PAIRS, paired_table
 from unsee.studies.results import (
     COLUMNS,
     CurveOverSeeds,
@@ -40,6 +41,11 @@ MEANING = (
     "and overall are scores of Open-MMUnlearning (arXiv 2610.10358), which a broken model can win."
 )
 
+PAIRED = (
+    "Paired differences are means over people, each the mean over seeds; of `distance`, over "
+    "seeds. p-values: the signs of people's differences flipped, two-sided, adjusted over the "
+    f"methods of a column (Holm); none below {MIN_PAIRS} people, who cannot reach 0.05."
+)
 
 # The references in the order of drawing, with their styles.
 REFERENCE_STYLES = {
@@ -153,7 +159,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         head += ["unsigned area", "worst gap"]
         lines = [_equivalence_line(row) for row in tested]
         result.append(Table(head, lines, "Against the visual-retain reference"))
-    return result
+    paired = paired_table(rows)
+    return result if paired is None else [*result, paired]
 
 
 def _equivalence_line(row: Row) -> list[str]:
@@ -234,6 +241,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     checks = [r.learned for row in entries for r in row.results if r.learned is not None]
     if checks:
         sentences.append(_headroom(checks[0]))
+    if paired_table(rows) is not None:
+        sentences.append(PAIRED)
     untuned = [row.name for row in entries if row.settings == "as given"]
     if untuned:
         sentences.append(f"Not tuned: {', '.join(untuned)}.")

@@ -89,19 +89,38 @@ def _line(cell: Cell, out: Path) -> dict[str, Any]:
     return line
 
 
-def read_records(path: Path, folder: Path) -> KeptRecords:
-    """Makes the folders of a comparison's runs from a file of `write_records`.
+def read_records(paths: Sequence[Path], folder: Path) -> KeptRecords:
+    """Makes the folders of a comparison's runs from files of `write_records`.
 
     Args:
-        path: The file.
+        paths: The files, such as one a seed; the title is that of the first.
         folder: An empty folder to write.
 
     Returns:
         The runs, for `unsee.studies.comparison_page.write`.
 
     Raises:
-        RunError: If the file is missing, or is not one of `write_records`.
+        RunError: If a file is missing, is not one of `write_records`, or has a run that an earlier
+            file has too.
     """
+    kept: list[KeptRecords] = []
+    origins: dict[str, Path] = {}
+    for path in paths:
+        kept.append(_read_file(path, folder))
+        for cell in kept[-1].cells:
+            if cell.folder.name in origins:
+                raise RunError(
+                    f"{path}: has {cell.entry} with seed {cell.seed}, which is in "
+                    f"{origins[cell.folder.name]} too. Give files whose runs differ in method, "
+                    "settings or seed."
+                )
+            origins[cell.folder.name] = path
+    commands = dict.fromkeys(own.command for own in kept)
+    cells = [cell for own in kept for cell in own.cells]
+    return KeptRecords(kept[0].title, "` and `".join(commands), cells, folder)
+
+
+def _read_file(path: Path, folder: Path) -> KeptRecords:
     lines = _lines(path)
     head = next(lines, {})
     if head.get("unsee_comparison") != SCHEMA:

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unsee.evaluation.equivalence import measured_people
 from unsee.records.folder import SUMMARY
 from unsee.records.provenance import describe_machine
 from unsee.records.reader import Run, read_run
-from unsee.records.schema import EquivalenceTest, LearnedCheck, Measures, RelearningOutcome
+from unsee.records.schema import (
+    EquivalenceTest,
+    LearnedCheck,
+    Measures,
+    RelearningOutcome,
+    SampleScore,
+)
 from unsee.studies.comparison import Cell
 from unsee.studies.scores import AttackScore, ModelName, relearning_name, score
 from unsee.studies.tuning import read_tuned
@@ -55,6 +62,8 @@ class Result:
         relearning: The recovery curves of relearning attacks.
         equivalence: The tests against the visual-retain reference.
         learned: Whether the target model knew enough to forget; None if it was not asked.
+        people: Mean accuracy of every person, by "split/modality", and after the worst point of
+            each relearning attack, by its name.
     """
 
     cell: Cell
@@ -68,6 +77,7 @@ class Result:
     relearning: Sequence[RelearningOutcome] = ()
     equivalence: Sequence[EquivalenceTest] = ()
     learned: LearnedCheck | None = None
+    people: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,8 @@ def _read(cell: Cell, out: Path) -> Result:
         return Result(cell)
     run = read_run(cell.folder)
     cost, provenance = run.summary.cost, run.summary.provenance
-    scores = score(run.summary, list(run.scores()))
+    samples = list(run.scores())
+    scores = score(run.summary, samples)
     peak = cost.peak_memory_bytes if cost is not None else None
     numbers = {
         **scores.numbers,
@@ -158,7 +169,30 @@ def _read(cell: Cell, out: Path) -> Result:
         run.summary.relearn,
         run.summary.equivalence or (),
         run.summary.learned,
+        _people(samples) | _people_under_attack(run.summary.relearn),
     )
+
+
+def _people(samples: Sequence[SampleScore]) -> dict[str, Mapping[str, float]]:
+    """The mean accuracy of every person, by "split/modality"."""
+    rows = [sample.model_dump() for sample in samples if sample.model == "unlearned"]
+    measured = measured_people(rows, ["accuracy"])
+    return {
+        key.removesuffix("/accuracy"): scores.by_person
+        for key, scores in measured.items()
+        if len(scores.by_person) > 1
+    }
+
+
+def _people_under_attack(outcomes: Sequence[RelearningOutcome]) -> dict[str, Mapping[str, float]]:
+    """The accuracy of every forgotten person at the end of each relearning attack, by its name."""
+    people: dict[str, Mapping[str, float]] = {}
+    for outcome in outcomes:
+        for end in outcome.curve("unlearned")[-1:]:
+            scored = {name: value for name, value in end.by_person.items() if value is not None}
+            if scored:
+                people[relearning_name(outcome)] = scored
+    return people
 
 
 def _model_rows(cell: Cell) -> list[Row]:

@@ -2,6 +2,7 @@
 
 ```
 UnseeError                 anything below; the command line prints it and exits with 2
+├── CertificateError       a certificate or a signing key that cannot be read
 ├── ConfigError            a recipe, an option or a hyperparameter
 │   └── UnknownNameError   a method, metric, attack, family or benchmark that is not registered
 ├── DataError              a picture, a table, a set that is empty or overlaps
@@ -65,6 +66,10 @@ class UnknownNameError(ConfigError):
         hint = f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""
         allowed_names = listing or ", ".join(names) or "none"
         super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowed_names}.")
+
+
+class CertificateError(UnseeError):
+    """A certificate or a signing key that cannot be read or used."""
 
 
 class DataError(UnseeError):

@@ -97,7 +97,7 @@ def test_cli_page_documents_every_command_and_option() -> None:
     rows = {
         match[1]: match[2]
         for match in re.finditer(
-            r"^\| `unsee ([a-z]+(?: build| check)?)[^`]*` \|[^|]*\|(.*)\|$",
+            r"^\| `unsee ([a-z]+(?: build| check| new| key| verify| show)?)[^`]*` \|[^|]*\|(.*)\|$",
             (ROOT / "docs" / "cli.md").read_text("utf-8"),
             re.MULTILINE,
         )

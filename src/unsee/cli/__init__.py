@@ -18,6 +18,7 @@ import typer
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli import past_runs  # noqa: F401  # isort: skip
+from unsee.cli import certifying  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command
 from unsee.errors import UnseeError, WorkerFinished, printable, without_secrets
 from unsee.files import NO_SPACE, RETRY

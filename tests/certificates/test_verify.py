@@ -1,0 +1,208 @@
+"""A certificate is compared with the run, the patch, the checkpoints and the photographs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from support.certificates import full_request, sample_certificate
+from support.cli import SHORT, unsee
+from unsee.api.certificates import certify, verify_certificate_file
+from unsee.certificates import Request, build_certificate, patch_digest
+from unsee.certificates.keys import make_key
+from unsee.certificates.signing import certificate_text
+from unsee.data.digests import read_salt, salted_hash
+from unsee.errors import CertificateError, ConfigError, UnseeError
+from unsee.types import Picture
+
+
+@pytest.fixture(scope="module")
+def job(tiny_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a patch, the result, a salt, a key, and a signed certificate."""
+    folder = tmp_path_factory.mktemp("job")
+    people = sorted(path.name for path in photos.iterdir())
+    for name in people:
+        place = "forget" if name == people[0] else "retain"
+        shutil.copytree(photos / name, folder / place / name)
+    unsee(
+        *("unlearn", "--model", tiny_folder, "--forget", folder / "forget"),
+        *("--retain", folder / "retain", "--out", folder / "run", *SHORT),
+    )
+    unsee("apply", folder / "run" / "patch", "--model", tiny_folder, "--out", folder / "result")
+    (folder / "salt").write_bytes(bytes(range(32)))
+    make_key(folder / "key.pem")
+    certify(
+        folder / "run",
+        key=folder / "key.pem",
+        request=Request(id="2026-17"),
+        photos=folder / "forget",
+        salt=folder / "salt",
+        out=folder / "certificate",
+    )
+    return folder
+
+
+def failed(job: Path, **options: Any) -> list[str]:
+    """The sentences of the checks that fail."""
+    public = job / "key.pem.pub"
+    found = verify_certificate_file(job / "certificate", public_key=public, **options)
+    return [check.sentence for check in found.failed]
+
+
+def test_everything_that_belongs_to_it_passes(job: Path) -> None:
+    found = verify_certificate_file(
+        job / "certificate",
+        public_key=job / "key.pem.pub",
+        run=job / "run",
+        patch=job / "run" / "patch",
+        model=job / "result",
+        photos=job / "forget",
+        salt=job / "salt",
+    )
+    assert [check.name for check in found.checks] == [
+        *("signature", "signer", "page", "run", "patch", "model", "photographs"),
+    ]
+    assert {check.outcome for check in found.checks} == {"passed"}
+    certificate = found.certificate
+    assert certificate.result.patch_sha256 == patch_digest(job / "run" / "patch")
+    manifest = json.loads((job / "run" / "patch" / "manifest.json").read_text())
+    assert certificate.changes.tensors is not None
+    assert [t.name for t in certificate.changes.tensors] == [t["name"] for t in manifest["changed"]]
+
+
+def test_base_is_told_from_the_result(job: Path, tiny_folder: Path) -> None:
+    for model, words in ((tiny_folder, "is the base"), (job / "result", "is the result")):
+        found = verify_certificate_file(job / "certificate", model=model)
+        assert words in found.describe() and not found.failed
+
+
+def test_another_model_fails(job: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(job / "result", other)
+    weights = other / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    (sentence,) = failed(job, model=other)
+    assert "neither base nor result" in sentence or "and the certificate has" in sentence
+
+
+def test_changed_patch_fails(job: Path, tmp_path: Path) -> None:
+    patch = tmp_path / "patch"
+    shutil.copytree(job / "run" / "patch", patch)
+    manifest = json.loads((patch / "manifest.json").read_text())
+    manifest["method"] = "other"
+    (patch / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (sentence,) = failed(job, patch=patch)
+    assert "manifest.json has the SHA-256" in sentence
+
+
+def test_changed_record_fails(job: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(job / "run", run)
+    text = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(text.replace('"unlearn"', '"run"', 1))
+    (sentence,) = failed(job, run=run)
+    assert "another run, or its record was changed" in sentence
+
+
+def test_certificate_of_another_run_fails(job: Path, tmp_path: Path) -> None:
+    sample_certificate(tmp_path / "run")
+    (sentence,) = failed(job, run=tmp_path / "run")
+    assert "another run" in sentence
+
+
+def test_edited_unsigned_certificate_fails_against_its_run(tmp_path: Path) -> None:
+    """Without a signature the record itself shows the edit."""
+    certificate = sample_certificate(tmp_path / "run")
+    path = tmp_path / "certificate.json"
+    path.write_text(certificate_text(certificate))
+    options: dict[str, Any] = {"run": tmp_path / "run", "allow_unsigned": True}
+    assert not verify_certificate_file(path, **options).failed
+    text = certificate_text(certificate).replace('"level": "bounded"', '"level": "unknown"')
+    text = text.replace('"changed": 42', '"changed": 41')
+    path.write_text(text)
+    (check,) = verify_certificate_file(path, **options).failed
+    assert "changes.changed, residual_risk.level" in check.sentence
+
+
+def test_edited_page_fails(job: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "certificate"
+    shutil.copytree(job / "certificate", folder)
+    page = folder / "certificate.html"
+    page.write_text(page.read_text().replace("Certificate of", "Certificate for", 1))
+    (check,) = verify_certificate_file(folder).failed
+    assert check.name == "page" and "does not say what" in check.sentence
+
+
+def test_photographs_are_matched_by_pixels_with_the_salt_alone(job: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    for number, path in enumerate(sorted((job / "forget").rglob("*.png"))):
+        again.mkdir(exist_ok=True)
+        Image.open(path).convert("RGB").save(again / f"{number}.bmp")
+    assert failed(job, photos=again, salt=job / "salt") == []
+    (again / "0.bmp").unlink()
+    (sentence,) = failed(job, photos=again, salt=job / "salt")
+    assert "1 of the certificate's 3 photographs are not in" in sentence
+    (sentence,) = failed(job, photos=job / "retain", salt=job / "salt")
+    assert "are not the certificate's" in sentence
+    (tmp_path / "salt").write_bytes(b"x" * 32)
+    (sentence,) = failed(job, photos=job / "forget", salt=tmp_path / "salt")
+    assert "were hashed with the salt" in sentence
+
+
+def test_salted_hash_is_the_hmac_of_the_pixels(job: Path) -> None:
+    import hashlib
+    import hmac
+
+    path = next((job / "forget").rglob("*.png"))
+    picture, salt = Picture.from_path(path), read_salt(job / "salt")
+    expected = hmac.new(salt, bytes.fromhex(picture.digest), hashlib.sha256).hexdigest()
+    assert salted_hash(picture, salt) == expected
+    text = (job / "certificate" / "certificate.json").read_text()
+    assert expected in text and picture.digest not in text
+    assert path.stem not in text and path.parent.name not in text
+
+
+@pytest.mark.parametrize(("size", "words"), [(3, "has 3 bytes"), (9999, "has more bytes")])
+def test_salt_of_another_size_is_refused(tmp_path: Path, size: int, words: str) -> None:
+    (tmp_path / "salt").write_bytes(b"x" * size)
+    with pytest.raises(ConfigError, match=words):
+        read_salt(tmp_path / "salt")
+    with pytest.raises(ConfigError, match="there is no such file"):
+        read_salt(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"run": "none"}, "--run none"),
+        ({"patch": "none"}, "is no visual patch"),
+        ({"model": "./none"}, "no such folder"),
+        ({"photos": "none"}, "--salt belong together"),
+        ({"public_key": "none"}, "there is no such file"),
+    ],
+)
+def test_missing_input_is_named(job: Path, options: dict[str, str], words: str) -> None:
+    with pytest.raises(UnseeError, match=words):
+        verify_certificate_file(job / "certificate", **options)  # type: ignore[arg-type]
+
+
+def test_certificate_is_never_overwritten(job: Path) -> None:
+    before = (job / "certificate" / "certificate.json").read_bytes()
+    with pytest.raises(CertificateError, match="never overwritten"):
+        certify(job / "run", out=job / "certificate")
+    assert (job / "certificate" / "certificate.json").read_bytes() == before
+
+
+def test_certificate_of_a_features_only_run_says_what_was_not_checked(job: Path) -> None:
+    certificate = build_certificate(job / "run", full_request())
+    assert certificate.changes.text.identical is None
+    assert certificate.changes.text.statement.startswith("Outputs on text were not compared")
+    assert certificate.base.weights_part == "visual"
+    assert certificate.residual_risk.level == "unknown"

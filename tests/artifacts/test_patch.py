@@ -86,7 +86,7 @@ def test_apply_patch_gives_the_model_in_memory(
     assert same_weights(VLM.load(tmp_path / "out"), whole)
     assert everything(base) == before
     after = everything(tmp_path / "out")
-    assert set(after) == {*before, "README.md"}
+    assert set(after) == {*before, "README.md", "unsee_lineage.json"}
     assert {name for name in before if after[name] != before[name]} == set(applied.rewritten)
     assert set(applied.copied) == set(before) - set(applied.rewritten)
     for shard in applied.rewritten:
@@ -146,7 +146,7 @@ def test_write_patch_lists_what_changed(tiny_folder: Path, tmp_path: Path) -> No
         known = {t["name"] for t in raw["base"] if t[key]}
         assert known == {n for n in files if "language_model" not in n}
     assert all(t["shape"] for t in raw["base"])
-    assert (raw["method"], raw["format"]) == ("vkd", 2)
+    assert (raw["method"], raw["format"]) == ("vkd", 3)
     assert "ada" not in json.dumps(raw["command"])
     assert patch_bytes(tmp_path / "patch") == sum(
         p.stat().st_size for p in (tmp_path / "patch").iterdir()
@@ -285,7 +285,7 @@ def test_apply_patch_refuses_a_patched_model(
         ("no manifest", "is no visual patch: it needs manifest.json"),
         ("no tensors", "is no visual patch"),
         ("broken manifest", "manifest.json is damaged"),
-        ("newer format", "has format 99; this version reads up to 2"),
+        ("newer format", "has format 99; this version reads up to 3"),
         ("other hash", "was altered: its base hash is off"),
         ("flipped byte", "was altered"),
         ("truncated tensors", "is damaged"),
@@ -356,6 +356,7 @@ def test_apply_patch_leaves_out_weights_in_other_formats(
     assert set(everything(tmp_path / "out")) == set(everything(tiny_folder)) | {
         "docs/card.md",
         "README.md",
+        "unsee_lineage.json",
     }
 
 

@@ -30,7 +30,6 @@ from unsee.api.comparisons import (
 from unsee.api.jobs import (
     AuditOptions,
     EvaluateOptions,
-    apply,
     audit,
     check_finetune,
     check_recipe,
@@ -39,8 +38,8 @@ from unsee.api.jobs import (
     finetune,
     run,
     unlearn,
-    verify,
 )
+from unsee.api.patches import apply, history, undo, verify
 from unsee.records.reader import Run, read_run
 
 __all__ = [
@@ -60,9 +59,11 @@ __all__ = [
     "demo",
     "evaluate",
     "finetune",
+    "history",
     "meta_evaluate",
     "read_run",
     "run",
+    "undo",
     "unlearn",
     "verify",
 ]

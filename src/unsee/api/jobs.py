@@ -1,4 +1,4 @@
-"""Runs of one model: unlearn, run, demo, evaluate, audit, finetune; and apply and verify."""
+"""Runs of one model: unlearn, run, demo, evaluate, audit, finetune."""
 
 from __future__ import annotations
 
@@ -20,13 +20,9 @@ from unsee.api.inputs import (
     location_text,
     mapping,
     named_splits,
-    one,
     plain_settings,
     source_of,
 )
-from unsee.artifacts.patch import Applied, OtherFiles, apply_patch
-from unsee.artifacts.verify import Verification
-from unsee.artifacts.verify import verify as verify_checkpoints
 from unsee.attacks import Attack, Chain
 from unsee.benchmarks import Rules
 from unsee.errors import ConfigError, WorkerFinished
@@ -60,7 +56,8 @@ class EvaluateOptions(TypedDict, total=False):
     Attributes:
         target: The model before unlearning; evaluated on the same data.
         reference: Reference model, trained without images of the forgotten people.
-        patch: Visual patch to apply to the model in memory.
+        patch: Visual patch to apply to the model in memory, or several in the order in which they
+            were made.
         max_new_tokens: Longest answer to generate (tokens); default: the benchmark's, or room for
             the longest true answer.
         rules: "own" scores answers as the metrics do by default, "published" (the default) as the
@@ -77,7 +74,7 @@ class EvaluateOptions(TypedDict, total=False):
 
     target: Location | None
     reference: Location | None
-    patch: Location | None
+    patch: Location | Sequence[Location] | None
     max_new_tokens: int | None
     rules: Rules | None
     tasks_path: Location | None
@@ -94,6 +91,7 @@ class AuditOptions(TypedDict, total=False):
     """Further arguments of `audit`.
 
     Attributes:
+        patch: As for `evaluate`.
         holdout: Held-out forget samples, which score the attack; default: part of `forget`.
         retain: Samples of other people that the attacker also has.
         retain_holdout: Retain samples to score after the attack.
@@ -110,6 +108,7 @@ class AuditOptions(TypedDict, total=False):
         command: How to repeat the run, for the record; default: a command line that does the same.
     """
 
+    patch: Location | Sequence[Location] | None
     holdout: Location | None
     retain: Location | None
     retain_holdout: Location | None
@@ -149,8 +148,8 @@ def unlearn(
             all, and the loss terms (nats) by name.
         command: How to repeat the run, for the record; default: a command line that does the same.
         **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
-            settings`), or of a recipe: strangers, reference, retain_only, visual_refit, attacks,
-            save, names, seed, device, trust_remote_code.
+            settings`), or of a recipe: patch, strangers, reference, retain_only, visual_refit,
+            attacks, save, names, seed, device, trust_remote_code.
 
     Returns:
         The record of the run. `run.folder` holds the patch or the model.
@@ -374,68 +373,12 @@ def audit(
             "references": given_sources(options, *REFERENCES, "target"),
             **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
             **given_locations(options, "retain", "non_members"),
+            "patch": options.get("patch"),
             **{name: options[name] for name in ("trust_remote_code", "device") if name in options},
         }
     )
     job = evaluation(replace(request, attacks=tuple(chains)), command)
     return run_job(job, folder_of(out), bar)
-
-
-def apply(
-    patch: Location,
-    model: Location,
-    out: Location,
-    *,
-    other_files: OtherFiles = "refuse",
-) -> Applied:
-    """Applies a visual patch to its base checkpoint, and writes the result.
-
-    Weight files are rewritten one at a time; those without changed tensors are copied.
-
-    Args:
-        patch: Patch folder, such as `run.folder / "patch"`.
-        model: Checkpoint that the patch was made from.
-        out: Checkpoint folder to write.
-        other_files: What to do with files over 10 MB that transformers does not read.
-
-    Returns:
-        What was written: the manifest of the patch, and which files were rewritten or copied.
-
-    Raises:
-        PatchError: If the patch is damaged, or belongs to another checkpoint.
-
-    Example:
-        unsee.apply("runs/job/patch", "checkpoints/llava-7b", "unlearned")
-    """
-    folder = Path(location_text("patch", patch))
-    return apply_patch(folder, source_of(model), folder_of(out), other_files)
-
-
-def verify(
-    before: Location, after: Location, *, probes: int = 64, trust_remote_code: bool = False
-) -> Verification:
-    """Lists the differences between two checkpoints, tensor by tensor.
-
-    Args:
-        before: A checkpoint.
-        after: Another checkpoint of the same family.
-        probes: Number of texts to compare the two models' logits on; 0 loads no model.
-        trust_remote_code: Allow the checkpoints' own Python code to run.
-
-    Returns:
-        The differences; `print(verification.describe())` prints them.
-
-    Raises:
-        ModelError: If a checkpoint cannot be read, or they are of different families.
-
-    Example:
-        >>> verification = verify("pocket:base", "pocket:base", probes=0)
-        >>> verification.language_identical, len(verification.differing)
-        (True, 0)
-    """
-    sources = source_of(before), source_of(after)
-    one("probes", probes, int, 0)
-    return verify_checkpoints(*sources, probes, trust_remote_code=trust_remote_code)
 
 
 def finetune(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 from unsee.artifacts.manifest import (
     BaseTensor,
@@ -22,23 +23,60 @@ HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """A tensor of a checkpoint that a patch replaces.
+
+    Attributes:
+        patch: The patch's folder.
+        name: The tensor's name in the patch.
+        sha256: SHA-256 of its bytes there.
+    """
+
+    patch: Path
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Base:
-    """A checkpoint's tensors as its files have them; bytes are read when a hash is needed.
+    """A checkpoint's tensors, with those of patches in their places; nothing is loaded.
 
     Attributes:
         family: The family of the checkpoint.
         files: The file of each tensor.
         entries: The header entry of each tensor.
+        replaced: The tensors that patches replace; a later patch counts more than an earlier one.
     """
 
     family: Family
     files: Mapping[str, Path]
     entries: Mapping[str, Entry]
+    replaced: Mapping[str, Replaced] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict, repr=False)
 
     def digest(self, name: str) -> str:
-        """SHA-256 of a tensor's bytes."""
-        with self.files[name].open("rb") as file:
-            return range_digest(file, self.entries[name])
+        """SHA-256 of a tensor's bytes; those of the files are hashed once."""
+        if name in self.replaced:
+            return self.replaced[name].sha256
+        return self.stored_digest(name)
+
+    def stored_digest(self, name: str) -> str:
+        """SHA-256 of a tensor's bytes in the checkpoint's file, below all patches."""
+        if name not in self._digests:
+            with self.files[name].open("rb") as file:
+                self._digests[name] = range_digest(file, self.entries[name])
+        return self._digests[name]
+
+    def patched(self, patch: Path, manifest: Manifest, places: Mapping[str, str]) -> Base:
+        """The checkpoint with a further patch on it.
+
+        Args:
+            patch: The patch's folder.
+            manifest: Its manifest.
+            places: The checkpoint's name of each tensor that it changes.
+        """
+        new = {places[t.name]: Replaced(patch, t.name, t.after) for t in manifest.changed}
+        return replace(self, replaced={**self.replaced, **new})
 
     def is_visual(self, name: str) -> bool:
         """Whether a tensor belongs to the visual part, by its name in the files."""
@@ -89,17 +127,36 @@ def match_base(manifest: Manifest, base: Base, patch: Path, folder: Path) -> dic
         PatchError: If the checkpoint is not the patch's base, or the patch changes a tensor that
             the base does not have, has otherwise, or has outside the visual part.
     """
+    names = fit(manifest, base)
+    if names is None:
+        refuse_base(manifest, base, patch, folder)
+    return changed_places(manifest, base, names, patch)
+
+
+def fit(manifest: Manifest, base: Base) -> dict[str, str] | None:
+    """The checkpoint's name of each tensor of a patch's base; None if it is another base."""
     expected = {tensor.name: tensor for tensor in manifest.base}
     found = {name: _found(base, name, expected.get(name)) for name in base.files}
-    names = {name: name for name in found}
-    if base_hash(found.values()) != manifest.base_sha256:
-        renamed = None
-        if found.keys() != expected.keys():
-            renamed = _match_content(base, expected)
-        if renamed is None:
-            _refuse(manifest, found, expected, patch, folder)
-        else:
-            names = renamed
+    if base_hash(found.values()) == manifest.base_sha256:
+        return {name: name for name in found}
+    return _match_content(base, expected) if found.keys() != expected.keys() else None
+
+
+def changed_places(
+    manifest: Manifest, base: Base, names: Mapping[str, str], patch: Path
+) -> dict[str, str]:
+    """The checkpoint's name of each tensor that a patch changes.
+
+    Args:
+        manifest: The patch's manifest.
+        base: The checkpoint.
+        names: From `fit`.
+        patch: The patch's folder, for messages.
+
+    Raises:
+        PatchError: If one is not in the base, of another shape there, or not visual.
+    """
+    expected = {tensor.name: tensor for tensor in manifest.base}
     for tensor in manifest.changed:
         _check_changed(tensor, expected, base, names, patch)
     return {tensor.name: names[tensor.name] for tensor in manifest.changed}
@@ -140,14 +197,17 @@ def _check_changed(
         )
 
 
-def _refuse(
-    manifest: Manifest,
-    found: Mapping[str, BaseTensor],
-    expected: Mapping[str, BaseTensor],
-    patch: Path,
-    folder: Path,
-) -> None:
-    """Raises for a checkpoint that is not the base, naming the first tensor that differs."""
+def refuse_base(manifest: Manifest, base: Base, patch: Path, folder: str | Path) -> NoReturn:
+    """Raises for a checkpoint that is not the base, naming the first tensor that differs.
+
+    Args:
+        manifest: The patch's manifest.
+        base: The checkpoint.
+        patch: The patch's folder, for messages.
+        folder: The checkpoint, for messages.
+    """
+    expected = {tensor.name: tensor for tensor in manifest.base}
+    found = {name: _found(base, name, expected.get(name)) for name in base.files}
     if all(t.name in found and found[t.name].sha256 == t.after for t in manifest.changed):
         raise PatchError(f"patch {patch} is on {folder} already. Apply it to the base instead.")
     differing = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]

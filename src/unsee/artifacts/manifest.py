@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,10 +19,10 @@ from unsee.errors import ModelError, PatchError, first_line
 from unsee.files import is_regular, path_text
 from unsee.models.checkpoint import Entry, read_header
 
-FORMAT = 2
+FORMAT = 3
 
 
-READABLE = (1, FORMAT)
+READABLE = (1, 2, FORMAT)
 
 
 MANIFEST = "manifest.json"
@@ -104,6 +106,31 @@ class ChangedTensor:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One patch in the lineage of a checkpoint or of a stacked patch.
+
+    Attributes:
+        id: Identity of the patch: `patch_id` of its manifest.
+        base_sha256: Identity of the state that it was made from.
+        result_sha256: Identity of the state that it makes.
+        method: The unlearning method.
+        made: When it was made (UTC, ISO 8601); None for patches of earlier versions.
+        tensors: Number of tensors that it replaces.
+        values: Number of weights in these.
+        where: Number of tensors by the first part of their name, such as "vision_tower".
+    """
+
+    id: str
+    base_sha256: str
+    result_sha256: str
+    method: str | None
+    made: str | None
+    tensors: int
+    values: int
+    where: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of a patch's `manifest.json`.
 
@@ -114,6 +141,12 @@ class Manifest:
         method: The unlearning method.
         parameters: The method's hyperparameters.
         command: The command that made it, without the values that could name a person.
+        made: When it was made (UTC, ISO 8601).
+        earlier: The patches whose result is this patch's base, in order; empty for a patch of a
+            checkpoint without any.
+        undoes: For an inverse, the identities of the patches that it takes back, in order.
+        restores: For an inverse, SHA-256 of the files besides the weights that it puts back, by
+            name.
         unsee: The version that made it.
         format: Version of this layout.
     """
@@ -124,6 +157,10 @@ class Manifest:
     method: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
+    made: str | None = None
+    earlier: tuple[Step, ...] = ()
+    undoes: tuple[str, ...] = ()
+    restores: Mapping[str, str] = field(default_factory=dict)
     unsee: str = __version__
     format: int = FORMAT
 
@@ -138,6 +175,35 @@ def base_hash(tensors: Iterable[BaseTensor]) -> str:
         for t in sorted(tensors, key=lambda tensor: tensor.name)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def patch_id(manifest: Manifest) -> str:
+    """Identity of a patch: SHA-256 over its base's identity and what it replaces by what.
+
+    It does not depend on when, where or by which command the patch was made.
+    """
+    lines = "".join(
+        f"{t.name}|{t.dtype}|{list(t.shape)}|{t.before}|{t.after}\n"
+        for t in sorted(manifest.changed, key=lambda tensor: tensor.name)
+    )
+    return hashlib.sha256(f"{manifest.base_sha256}\n{lines}".encode()).hexdigest()
+
+
+def step_of(manifest: Manifest) -> Step:
+    """A patch as a step of a lineage."""
+    after = {tensor.name: tensor.after for tensor in manifest.changed}
+    result = (replace(t, sha256=after.get(t.name, t.sha256)) for t in manifest.base)
+    where = Counter(t.name.removeprefix("model.").split(".")[0] for t in manifest.changed)
+    return Step(
+        patch_id(manifest),
+        manifest.base_sha256,
+        base_hash(result),
+        manifest.method,
+        manifest.made,
+        len(manifest.changed),
+        sum(prod(tensor.shape) for tensor in manifest.changed),
+        dict(sorted(where.items())),
+    )
 
 
 def read_manifest(patch: str | Path) -> Manifest:
@@ -192,6 +258,11 @@ def read_manifest(patch: str | Path) -> Manifest:
     return manifest
 
 
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes `manifest.json` into a patch's folder."""
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", "utf-8")
+
+
 def patch_bytes(patch: str | Path) -> int:
     """Size of a patch's two files in bytes."""
     return sum((Path(patch) / name).stat().st_size for name in (MANIFEST, TENSORS))
@@ -239,6 +310,10 @@ def _parse(raw: Any, patch: Path) -> Manifest:
         "method": (str, type(None)),
         "parameters": dict,
         "command": (str, type(None)),
+        "made": (str, type(None)),
+        "earlier": list,
+        "undoes": list,
+        "restores": dict,
         "unsee": str,
         "format": int,
     }
@@ -252,7 +327,33 @@ def _parse(raw: Any, patch: Path) -> Manifest:
             raise ValueError("a tensor is listed twice")
     if not changed:
         raise ValueError("it changes no tensor")
-    return Manifest(**{**raw, "base": base, "changed": changed})
+    lists = {"base": base, "changed": changed, "earlier": parse_steps(raw.get("earlier", []))}
+    undoes, restores = raw.get("undoes", []), raw.get("restores", {})
+    for digest in (*undoes, *restores.values()):
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise ValueError(f"{str(digest)[:70]} is no SHA-256")
+    return Manifest(**{**raw, **lists, "undoes": tuple(undoes)})
+
+
+def parse_steps(raw: Any) -> tuple[Step, ...]:
+    """The steps of a lineage from a JSON value.
+
+    Raises:
+        ValueError: If it is none.
+        TypeError: If a step has other fields.
+    """
+    if not isinstance(raw, list) or not all(isinstance(step, dict) for step in raw):
+        raise ValueError("a lineage is a list of objects")
+    steps = tuple(Step(**step) for step in raw)
+    for step in steps:
+        digests = (step.id, step.base_sha256, step.result_sha256)
+        if not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in digests):
+            raise ValueError(f"step {str(step.id)[:70]} of the lineage has what is no SHA-256")
+        texts = all(isinstance(text, str | None) for text in (step.method, step.made))
+        counts = (step.tensors, step.values, *dict(step.where).values())
+        if not texts or not all(type(n) is int and n >= 0 for n in counts):
+            raise ValueError(f"step {step.id[:12]} of the lineage has values of other types")
+    return steps
 
 
 def _check_bytes(file: BinaryIO, entry: Entry, tensor: ChangedTensor, patch: Path) -> None:

@@ -26,6 +26,10 @@ from unsee.types import Sample
 CARD = "README.md"
 
 
+# The card of a base, beside that of the patched checkpoint.
+BASE_CARD = "README-base.md"
+
+
 MAX_LISTED = 50
 
 
@@ -204,12 +208,13 @@ def card_of_run(
     )
 
 
-def card_of_patched(manifest: Manifest, base: str) -> Card:
+def card_of_patched(manifest: Manifest, base: str, patches: int = 1) -> Card:
     """Returns the card of a patched checkpoint, from the patch's manifest.
 
     Args:
-        manifest: The patch's manifest, whose command names nobody.
+        manifest: The manifest of the (last) patch, whose command names nobody.
         base: The checkpoint that the patch was applied to.
+        patches: Number of patches that are on the checkpoint.
     """
     return Card(
         kind="model",
@@ -227,6 +232,11 @@ def card_of_patched(manifest: Manifest, base: str) -> Card:
                 f"`{manifest.base_sha256}`"
             ),
             "patch made by unsee": manifest.unsee,
+            **(
+                {"patches on the base": f"{patches}, of which this is the last; `unsee history`"}
+                if patches > 1
+                else {}
+            ),
         },
     )
 

@@ -4,6 +4,9 @@ A patch is a folder of two files. `patch.safetensors` has the changed tensors, u
 in the dtypes that the base checkpoint's files use. `manifest.json` says which base it belongs to
 and what every changed tensor was before and is after.
 
+A patch may be stacked: its base is then a checkpoint with earlier patches on it, which its
+manifest lists. `unsee.artifacts.stack` matches a stack with a checkpoint.
+
 The base is identified by its tensors' names and shapes, all of them, and by the dtypes and bytes of
 the visual ones. The language part's are left out on purpose: a patch is then made without opening
 the language model's shards, and `unsee verify` can still compare them.
@@ -12,35 +15,35 @@ the language model's shards, and `unsee verify` can still compare them.
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unsee.artifacts.identity import base_of, match_base
+from unsee.artifacts.inverse import write_inverse
+from unsee.artifacts.lineage import LINEAGE, lineage_of
 from unsee.artifacts.manifest import (
-    MANIFEST,
     TENSORS,
     BaseTensor,
     ChangedTensor,
     Manifest,
+    Step,
     base_hash,
-    chunks,
     read_manifest,
+    write_manifest,
 )
-from unsee.artifacts.model_card import CARD, card_of_patched
+from unsee.artifacts.model_card import BASE_CARD, CARD, card_of_patched
 from unsee.artifacts.redaction import redact
+from unsee.artifacts.rewriting import OtherFiles, sort_files, write_copy
+from unsee.artifacts.stack import Patches, Stack, match_stack, patch_folders
 from unsee.errors import ModelError, PatchError
-from unsee.files import atomic_folder, free_space, path_text
+from unsee.files import atomic_folder, path_text
 from unsee.models.checkpoint import (
-    INDEX,
-    SINGLE,
     Entry,
     checkpoint_names,
     known_names,
@@ -50,7 +53,6 @@ from unsee.models.checkpoint import (
     stored_tensors,
     weight_map,
 )
-from unsee.models.companions import LARGE, Companions, companions, refuse_foreign_file
 from unsee.models.validation import check_checkpoint
 
 if TYPE_CHECKING:
@@ -59,11 +61,7 @@ if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
 
-BASE_CARD = "README-base.md"
 OUT = "give a folder to write."
-
-# What happens to large files that are neither weights nor read by transformers.
-OtherFiles = Literal["refuse", "copy", "leave-out"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,9 @@ class Applied:
     """The result of `apply_patch`.
 
     Attributes:
-        manifest: The patch's manifest.
+        manifest: The manifest of the (last) patch.
+        lineage: The patches that are on the checkpoint now, in order.
+        changed: Names of the tensors that differ from the checkpoint before.
         rewritten: Names of the weight files that have changed tensors.
         copied: Names of the files that were copied byte for byte.
         left_out: Names of files that may still hold what was forgotten: weights in other formats,
@@ -79,13 +79,19 @@ class Applied:
     """
 
     manifest: Manifest
+    lineage: tuple[Step, ...]
+    changed: tuple[str, ...]
     rewritten: tuple[str, ...]
     copied: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
 def write_patch(
-    vlm: VLM, base_folder: str | Path, out: str | Path, meta: Mapping[str, Any] | None = None
+    vlm: VLM,
+    base_folder: str | Path,
+    out: str | Path,
+    meta: Mapping[str, Any] | None = None,
+    patches: Patches = (),
 ) -> Manifest:
     """Writes the difference between a model and its base checkpoint as a visual patch.
 
@@ -98,9 +104,12 @@ def write_patch(
         out: Folder to write, atomically.
         meta: "method", "parameters" and "command" for the manifest; "names" that the command must
             not spell out.
+        patches: Patches that were put on the model before it was unlearned, in order. The new patch
+            is stacked on them: its base is the checkpoint with all of them.
 
     Raises:
-        PatchError: If nothing changed, or a tensor outside the visual part did.
+        PatchError: If nothing changed, a tensor outside the visual part did, or an earlier patch
+            does not fit.
         ModelError: If the base is damaged, or `out` is in use or cannot be written.
     """
     meta = dict(meta or {})
@@ -110,17 +119,180 @@ def write_patch(
             f"meta '{unknown[0]}' is unknown. Allowed: method, parameters, command, names."
         )
     out = Path(path_text("out=", out, OUT, ModelError))
-    folder = path_text("base_folder=", base_folder, "give the checkpoint's folder.", ModelError)
-    files = weight_map(Path(folder), check=not vlm.visual_only)
-    parameters = vlm.parameters("visual")
-    keys = checkpoint_names(vlm.family, files, list(parameters))
+    folder = Path(
+        path_text("base_folder=", base_folder, "give the checkpoint's folder.", ModelError)
+    )
+    files = weight_map(folder, check=not vlm.visual_only)
+    below = patch_folders(patches)
+    stack = match_stack(below, folder, files) if below else None
+    keys = checkpoint_names(vlm.family, files, list(vlm.parameters("visual")))
     entries = _entries({key: files[key] for key in keys.values()})
     if not vlm.visual_only:
         _refuse_language(vlm, files)
+    hashes, changed, tensors = _differences(vlm, _before(files, keys, stack), keys, entries, folder)
+    known = known_names(vlm.family, files, vlm.parameters("language"))
+    shapes = {key: tuple(vlm.model.get_parameter(n).shape) for n, key in known.items()}
+    base = tuple(
+        BaseTensor(n, entries[n].dtype, entries[n].shape, hashes[n])
+        if n in entries
+        else BaseTensor(n, None, shapes.get(n), None)
+        for n in sorted(files)
+    )
+    lineage = stack.lineage if stack is not None else lineage_of(folder, hashes.get)
+    manifest = Manifest(
+        base_hash(base),
+        base,
+        tuple(sorted(changed, key=lambda tensor: tensor.name)),
+        meta.get("method"),
+        dict(meta.get("parameters") or {}),
+        redact(meta["command"], meta.get("names") or ()) if meta.get("command") else None,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        lineage.steps,
+    )
+    with atomic_folder(out) as partial:
+        save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
+        write_manifest(manifest, partial)
+    return manifest
+
+
+def apply_patch(
+    patch: Patches,
+    model_folder: str | Path,
+    out: str | Path,
+    other_files: OtherFiles = "refuse",
+    inverse: str | Path | None = None,
+) -> Applied:
+    """Writes a copy of a checkpoint with a visual patch on it, or with a stack of them.
+
+    No tensor is loaded but those of the patches, piece by piece: a shard is copied by the operating
+    system, then the bytes of its changed tensors are overwritten in the copy. Headers, metadata,
+    tensor order and the files that transformers reads stay as they are, but the base's model card,
+    which moves to README-base.md for one that says what was changed. The patches are listed in
+    `unsee_lineage.json`. Weights in other formats, archives, logs and other files may hold what was
+    forgotten and are left out. No state between two patches is written.
+
+    Args:
+        patch: The patch's folder, or several, each of which was made from the state after those
+            before it.
+        model_folder: The base checkpoint's folder or hub id, sharded or not; it may have earlier
+            patches on it.
+        out: Folder to write, atomically.
+        other_files: What to do with files over 10 MB of unknown kind.
+        inverse: Folder to write the inverse into, from which `undo_patch` restores the checkpoint.
+            It holds what was forgotten.
+
+    Raises:
+        PatchError: If a patch is damaged, belongs to another base or state, is given twice, or
+            changes anything but tensors of the visual part.
+        ModelError: If the checkpoint is damaged, has large files of unknown kind, or links to
+            files outside, or a folder to write is in use or cannot be written.
+    """
+    patches = patch_folders(patch)
+    if not patches:
+        raise PatchError("no patch was given. Give the folders of one or more, in order.")
+    manifests = tuple(read_manifest(path) for path in patches)
+    for path, manifest in zip(patches, manifests, strict=True):
+        if manifest.undoes:
+            raise PatchError(
+                f"patch {path} is an inverse, which takes patches back. Type: unsee undo {path} "
+                f"--model {model_folder} --out DIR"
+            )
+    out = Path(path_text("out=", out, OUT, ModelError))
+    given, model_folder = str(model_folder), resolve(model_folder)
+    inverse = None if inverse is None else Path(path_text("inverse=", inverse, OUT, ModelError))
+    if inverse is not None and (out in (inverse, *inverse.parents) or inverse in out.parents):
+        raise PatchError(
+            f"the inverse {inverse} and the checkpoint {out} are one folder, or one in the other. "
+            "Name another with --inverse: it holds what was forgotten."
+        )
+    # From here on other processes are kept out.
+    with ExitStack() as folders:
+        partial = folders.enter_context(atomic_folder(out))
+        # The patch names the tensors of its base, and is compared with all of them.
+        check_checkpoint(model_folder, tensors=False)
+        stack = match_stack(patches, model_folder, weight_map(model_folder), manifests)
+        files = sort_files(stack.base, model_folder, other_files)
+        if inverse is not None:
+            write_inverse(stack, model_folder, folders.enter_context(atomic_folder(inverse)))
+        # The card of an earlier patch is replaced, and the base's own kept.
+        patched = bool(stack.before.steps)
+        names, dropped = ({}, (CARD,)) if patched else ({CARD: BASE_CARD}, ())
+        write_copy(stack.base, files, model_folder, partial, names, dropped)
+        lineage = stack.lineage
+        card_of_patched(manifests[-1], given, len(lineage.steps)).write(partial)
+        (partial / LINEAGE).write_text(lineage.text(), "utf-8")
+    return Applied(
+        manifests[-1],
+        lineage.steps,
+        tuple(sorted(stack.base.replaced)),
+        tuple(shard.name for shard in files.rewritten),
+        tuple(sorted(str(source.relative_to(model_folder)) for source in files.copied)),
+        files.left_out,
+    )
+
+
+def apply_in_memory(patch: Patches, vlm: VLM) -> tuple[Manifest, ...]:
+    """Applies a visual patch, or a stack of them, to a loaded base model; nothing is written.
+
+    Args:
+        patch: The patch's folder, or several, each of which was made from the state after those
+            before it.
+        vlm: The base, as it was loaded.
+
+    Returns:
+        The manifests of the patches.
+
+    Raises:
+        PatchError: If a patch is damaged or belongs to another base or state, or the base is
+            quantized.
+    """
+    patches = patch_folders(patch)
+    if vlm.quantization is not None and patches:
+        raise PatchError(
+            "a visual patch cannot be applied to quantized weights. Type `unsee apply` first, then "
+            "evaluate what it wrote."
+        )
+    stack = match_stack(patches, vlm.source, weight_map(vlm.source))
+    parameters = vlm.parameters("visual")
+    names = {
+        key: name
+        for name, key in checkpoint_names(vlm.family, stack.base.files, list(parameters)).items()
+    }
+    with torch.no_grad():
+        for key, tensor in stack.tensors():
+            parameters[names[key]].copy_(tensor)
+    return stack.manifests
+
+
+def _before(
+    files: Mapping[str, Path], keys: Mapping[str, str], stack: Stack | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields each visual parameter's name and tensor before the training, one at a time."""
+    replaced = stack.base.replaced if stack is not None else {}
+    yield from stored_tensors(files, {n: key for n, key in keys.items() if key not in replaced})
+    if stack is not None:
+        names = {key: name for name, key in keys.items()}
+        for key, tensor in stack.tensors():
+            yield names[key], tensor
+
+
+def _differences(
+    vlm: VLM,
+    before: Iterable[tuple[str, Tensor]],
+    keys: Mapping[str, str],
+    entries: Mapping[str, Entry],
+    base_folder: Path,
+) -> tuple[dict[str, str], list[ChangedTensor], dict[str, Tensor]]:
+    """The hashes of all visual tensors before, the changed ones' records, and these tensors.
+
+    Raises:
+        PatchError: If nothing differs, or a tensor has another shape.
+    """
+    parameters = vlm.parameters("visual")
     hashes: dict[str, str] = {}
     changed: list[ChangedTensor] = []
     tensors: dict[str, Tensor] = {}
-    for parameter, old in stored_tensors(files, keys):
+    for parameter, old in before:
         key, new = keys[parameter], parameters[parameter].detach()
         if new.shape != old.shape:
             raise PatchError(
@@ -139,120 +311,7 @@ def write_patch(
             f"nothing differs between the model and {base_folder}: there is no patch to write. "
             "Check that the method trained the visual part for at least one step."
         )
-    known = known_names(vlm.family, files, vlm.parameters("language"))
-    shapes = {key: tuple(vlm.model.get_parameter(n).shape) for n, key in known.items()}
-    base = tuple(
-        BaseTensor(n, entries[n].dtype, entries[n].shape, hashes[n])
-        if n in entries
-        else BaseTensor(n, None, shapes.get(n), None)
-        for n in sorted(files)
-    )
-    manifest = Manifest(
-        base_hash(base),
-        base,
-        tuple(sorted(changed, key=lambda tensor: tensor.name)),
-        meta.get("method"),
-        dict(meta.get("parameters") or {}),
-        redact(meta["command"], meta.get("names") or ()) if meta.get("command") else None,
-    )
-    with atomic_folder(out) as partial:
-        save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
-        text = json.dumps(asdict(manifest), indent=1)
-        (partial / MANIFEST).write_text(text + "\n", "utf-8")
-    return manifest
-
-
-def apply_patch(
-    patch: str | Path,
-    model_folder: str | Path,
-    out: str | Path,
-    other_files: OtherFiles = "refuse",
-) -> Applied:
-    """Writes a copy of a checkpoint with a visual patch on it.
-
-    No tensor is loaded but those of the patch, one at a time: a shard is copied by the operating
-    system, then the bytes of its changed tensors are overwritten in the copy. Headers, metadata,
-    tensor order and the files that transformers reads stay as they are, but the base's model card,
-    which moves to README-base.md for one that says what was changed. Weights in other formats,
-    archives, logs and other files may hold what was forgotten and are left out.
-
-    Args:
-        patch: The patch's folder.
-        model_folder: The base checkpoint's folder or hub id, sharded or not.
-        out: Folder to write, atomically.
-        other_files: What to do with files over 10 MB of unknown kind.
-
-    Raises:
-        PatchError: If the patch is damaged, belongs to another base, or changes anything but
-            tensors of the visual part.
-        ModelError: If the checkpoint is damaged, has large files of unknown kind, or links to
-            files outside, or `out` is in use or cannot be written.
-    """
-    manifest = read_manifest(patch)
-    patch, out = Path(patch), Path(path_text("out=", out, OUT, ModelError))
-    given, model_folder = str(model_folder), resolve(model_folder)
-    # From here on other processes are kept out.
-    with atomic_folder(out) as partial:
-        # The patch names the tensors of its base, and is compared with all of them.
-        check_checkpoint(model_folder, tensors=False)
-        files = weight_map(model_folder)
-        places = match_base(manifest, base_of(model_folder, files), patch, model_folder)
-        targets = {files[places[tensor.name]] for tensor in manifest.changed}
-        single = (model_folder / SINGLE) in files.values()
-        index = [] if single else [model_folder / INDEX]
-        beside = companions(model_folder, [*files.values(), *index])
-        kept, left_out = _other_files(beside, model_folder, other_files)
-        whole = [*sorted(set(files.values()) - targets), *index, *kept]
-        _require_space([*targets, *whole], out)
-        entries = read_header(patch / TENSORS)
-        for source in whole:
-            name = source.relative_to(model_folder)
-            target = partial / (BASE_CARD if name == Path(CARD) else name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        for shard in sorted(targets):
-            shutil.copyfile(shard, partial / shard.name)
-            header = read_header(shard)
-            with (patch / TENSORS).open("rb") as new, (partial / shard.name).open("r+b") as file:
-                for tensor in (t for t in manifest.changed if files[places[t.name]] == shard):
-                    file.seek(header[places[tensor.name]].start)
-                    for chunk in chunks(new, entries[tensor.name]):
-                        file.write(chunk)
-        card_of_patched(manifest, given).write(partial)
-    return Applied(
-        manifest,
-        tuple(sorted(shard.name for shard in targets)),
-        tuple(sorted(str(source.relative_to(model_folder)) for source in whole)),
-        tuple(left_out),
-    )
-
-
-def apply_in_memory(patch: str | Path, vlm: VLM) -> Manifest:
-    """Applies a visual patch to a loaded base model, in memory; nothing is written.
-
-    Args:
-        patch: The patch's folder.
-        vlm: The base, as it was loaded.
-
-    Raises:
-        PatchError: If the patch is damaged or belongs to another base, or the base is quantized.
-    """
-    if vlm.quantization is not None:
-        raise PatchError(
-            "a visual patch cannot be applied to quantized weights. Type `unsee apply` first, then "
-            "evaluate what it wrote."
-        )
-    manifest = read_manifest(patch)
-    patch = Path(patch)
-    files = weight_map(vlm.source)
-    places = match_base(manifest, base_of(vlm.source, files), patch, vlm.source)
-    parameters = vlm.parameters("visual")
-    keys = checkpoint_names(vlm.family, files, list(parameters))
-    names = {key: name for name, key in keys.items()}
-    with safe_open(patch / TENSORS, "pt") as file, torch.no_grad():
-        for tensor in manifest.changed:
-            parameters[names[places[tensor.name]]].copy_(file.get_tensor(tensor.name))
-    return manifest
+    return hashes, changed, tensors
 
 
 def _entries(files: Mapping[str, Path]) -> dict[str, Entry]:
@@ -282,36 +341,3 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(_bytes(tensor).numpy().data).hexdigest()
-
-
-def _other_files(
-    beside: Companions, folder: Path, other_files: OtherFiles
-) -> tuple[list[Path], list[str]]:
-    """Files to copy besides the weights, and names of those that are left out.
-
-    Raises:
-        ModelError: If a large file is of unknown kind, and `other_files` is "refuse".
-    """
-    names = {path: str(path.relative_to(folder)) for path in (*beside.weights, *beside.unknown)}
-    if other_files == "copy":
-        for path in beside.unknown:
-            refuse_foreign_file(path, folder)
-        return [*beside.copied, *beside.unknown], [names[path] for path in beside.weights]
-    large = [path for path in beside.unknown if path.stat().st_size >= LARGE]
-    if large and other_files == "refuse":
-        raise ModelError(
-            f"model {folder}: {names[large[0]]} ({large[0].stat().st_size / 1e6:,.0f} MB) is "
-            "neither weights nor a file that transformers reads, and may hold what was forgotten. "
-            "Type --other-files leave-out, or --other-files copy if it does not."
-        )
-    return [*beside.copied], sorted(names.values())
-
-
-def _require_space(sources: Iterable[Path], out: Path) -> None:
-    needed = sum(path.stat().st_size for path in sources)
-    place, free = free_space(out)
-    if free < needed:
-        raise ModelError(
-            f"folder {out}: {needed:,} bytes are needed and {free:,} are free in {place}. Free "
-            "some space, or name another place with --out."
-        )

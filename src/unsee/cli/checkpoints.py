@@ -1,4 +1,4 @@
-"""Commands on checkpoints: apply and verify."""
+"""Commands on checkpoints and patches: apply, undo, history and verify."""
 
 from __future__ import annotations
 
@@ -14,20 +14,32 @@ from unsee.errors import ConfigError, UnknownNameError
 REQUIREMENTS = ("text", "language", "visual", "files", "all")
 
 
+OtherFilesOption = Annotated[
+    Literal["refuse", "copy", "leave-out"],
+    typer.Option("--other-files", help="Files over 10 MB that transformers does not read."),
+]
+
+
 @app.command()
 def apply(
-    patch: Annotated[Path, typer.Argument(help="Patch folder.")],
-    model: Annotated[str, typer.Option(help="Checkpoint that the patch was made from.")],
+    patch: Annotated[
+        list[Path], typer.Argument(help="Patch folders, in the order in which they were made.")
+    ],
+    model: Annotated[str, typer.Option(help="Checkpoint that the (first) patch was made from.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    other_files: Annotated[
-        Literal["refuse", "copy", "leave-out"],
-        typer.Option(help="Files over 10 MB that transformers does not read."),
-    ] = "refuse",
+    other_files: OtherFilesOption = "refuse",
+    inverse: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write what `unsee undo` needs into. It holds what was forgotten."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Apply a visual patch to its base checkpoint.
+    """Apply a visual patch, or a stack of patches, to the base checkpoint.
 
-    Weight files are rewritten one at a time; those without changed tensors are copied.
+    Each patch of a stack was made from the state after those before it. Weight files are rewritten
+    one at a time; those without changed tensors are copied.
 
     Example: unsee apply runs/job/patch --model DIR --out DIR-unlearned
     """
@@ -35,17 +47,71 @@ def apply(
         from unsee import api
 
         bar.stage("applying the patch")
-        done = api.apply(patch, model, out, other_files=other_files)
+        done = api.apply(patch, model, out, other_files=other_files, inverse=inverse)
     if as_json:
         echo(asdict(done), as_json)
         return
+    stack = f"{len(done.lineage)} patches, " if len(done.lineage) > 1 else ""
     typer.echo(
-        f"{out}: {len(done.manifest.changed)} tensors changed, {len(done.rewritten)} weight files "
+        f"{out}: {stack}{len(done.changed)} tensors changed, {len(done.rewritten)} weight files "
         f"rewritten, {len(done.copied)} files copied."
     )
     if done.left_out:
         names = ", ".join(done.left_out)
         typer.echo(f"Note: left out, as they may still hold what was forgotten: {names}", err=True)
+
+
+@app.command()
+def undo(
+    inverse: Annotated[Path, typer.Argument(help="Folder that `unsee apply --inverse` wrote.")],
+    model: Annotated[str, typer.Option(help="Checkpoint that was written with it.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    other_files: OtherFilesOption = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Take patches back: write the checkpoint from before, byte for byte.
+
+    With the base at hand no inverse is needed: apply the earlier patches alone to it.
+
+    Example: unsee undo INVERSE --model DIR-unlearned --out DIR-again
+    """
+    with progress(as_json) as bar:
+        from unsee import api
+
+        bar.stage("taking patches back")
+        manifest = api.undo(inverse, model, out, other_files=other_files)
+    if as_json:
+        echo({"undone": manifest.undoes, "tensors": len(manifest.changed)}, as_json)
+        return
+    typer.echo(
+        f"{out}: {len(manifest.undoes)} patches taken back, {len(manifest.changed)} tensors as "
+        "before."
+    )
+
+
+@app.command()
+def history(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT|PATCH...", help="A checkpoint, or the folders of patches."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Print the patches on a checkpoint, or those that patches are stacked on.
+
+    Shows the base, the patches in order, their identities and dates, and what each changed.
+
+    Example: unsee history DIR-unlearned
+    """
+    from unsee import api
+
+    found = api.history(*sources)
+    if as_json:
+        echo({"base_sha256": found.base_sha256, **asdict(found)}, as_json)
+        return
+    typer.echo(found.describe())
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from unsee.cli.shared import (
     DeviceName,
     Json,
+    PatchOption,
     Trust,
     announce_loading,
     app,
@@ -33,9 +34,7 @@ def evaluate(
             "split. Repeatable.",
         ),
     ] = None,
-    patch: Annotated[
-        Path | None, typer.Option(help="Visual patch to apply to the model in memory.")
-    ] = None,
+    patch: PatchOption = None,
     target: Annotated[
         str | None, typer.Option(help="Model before unlearning, evaluated on the same data.")
     ] = None,
@@ -108,7 +107,7 @@ def evaluate(
             progress=bar,
             target=target,
             reference=reference,
-            patch=patch,
+            patch=patch or (),
             max_new_tokens=max_new_tokens,
             rules=rules,  # type: ignore[arg-type]
             tasks_path=tasks_path,
@@ -143,6 +142,7 @@ def audit(
             autocompletion=complete("attacks"),
         ),
     ] = None,
+    patch: PatchOption = None,
     holdout: Annotated[
         str | None,
         typer.Option(
@@ -209,6 +209,7 @@ def audit(
             attacks=attack or ["relearn"],
             out=out,
             progress=bar,
+            patch=patch or (),
             holdout=holdout,
             retain=retain,
             retain_holdout=retain_holdout,

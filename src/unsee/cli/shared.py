@@ -87,6 +87,15 @@ DeviceName = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")
 ]
 
+PatchOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--patch",
+        help="Visual patch to put on the model in memory. Repeatable, in the order in which they "
+        "were made.",
+    ),
+]
+
 T = TypeVar("T")
 
 

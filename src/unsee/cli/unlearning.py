@@ -60,6 +60,13 @@ def unlearn(
         str | None,
         typer.Option(help="Images or samples that the model must still recognise."),
     ] = None,
+    patch: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Patch that is on the model already, put on it in memory; the new one is stacked "
+            "on it. Repeatable, in the order in which they were made."
+        ),
+    ] = None,
     strangers: Annotated[
         str | None, typer.Option(help="Images of people that the model was never trained on.")
     ] = None,
@@ -117,6 +124,7 @@ def unlearn(
             out=out,
             progress=bar,
             command=command(),
+            **({"patch": patch} if patch else {}),
             strangers=strangers,
             reference=reference,
             save=save,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from unsee.attacks import Chain
 from unsee.benchmarks import Rules
@@ -18,7 +18,7 @@ from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
 from unsee.recipes import plain_yaml
 from unsee.recipes.components import attack_entries, chain_text, collect_chains
-from unsee.recipes.parsing import collect, read_yaml, rename_fields, unknown_fields
+from unsee.recipes.parsing import as_tuple, collect, read_yaml, rename_fields, unknown_fields
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EvaluationOptions:
             takes the benchmark's.
         metrics: Registered names; None is the benchmark's, else the four that every run scores.
         tasks: Tasks of lm-evaluation-harness to run on every model.
-        patch: A visual patch to apply to the model in memory.
+        patch: Visual patches to apply to the model in memory, in the order in which they were made.
         max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
             there is room for the longest true answer.
         rules: "own" scores the answers as the metrics do by default, and not as the published
@@ -82,7 +82,7 @@ class EvaluationOptions:
     non_members: str | None = None
     metrics: tuple[str, ...] | None = None
     tasks: TaskSelection | None = None
-    patch: Path | None = None
+    patch: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     rules: Rules | None = None
     equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
@@ -114,7 +114,6 @@ class EvaluationRequest(EvaluationOptions):
         for option in fields(EvaluationOptions):
             value = getattr(self, option.name)
             values[option.name] = list(value) if isinstance(value, tuple) else value
-        values["patch"] = str(self.patch) if self.patch is not None else None
         if self.tasks is not None:
             path = str(self.tasks.path) if self.tasks.path is not None else None
             values["tasks"] = asdict(self.tasks) | {"names": list(self.tasks.names), "path": path}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.model_card import Kind
+from unsee.artifacts.patch import apply_in_memory
 from unsee.attacks import AttackerData, Chain
 from unsee.benchmarks import Scoring
 from unsee.evaluation.equivalence import MARGIN
@@ -49,7 +50,7 @@ class Job:
         metrics: Registered names.
         tasks: The only tasks that a metric is reported on.
         suite: Tasks of lm-evaluation-harness, run on every model.
-        patch: A visual patch to apply to the model in memory.
+        patches: Visual patches that are put on the model in memory before anything else, in order.
         max_new_tokens: Longest answer that is generated, in tokens, or that by task; None leaves
             room for the longest true answer.
         rules: How metrics score, where it is not their default; see `Benchmark.rules`.
@@ -85,7 +86,7 @@ class Job:
     metrics: Sequence[str] = DEFAULT_METRICS
     tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     suite: LmEvalSuite | None = None
-    patch: Path | None = None
+    patches: tuple[Path, ...] = ()
     max_new_tokens: AnswerLimit | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     benchmark: Mapping[str, Any] | None = None
@@ -122,11 +123,17 @@ class Job:
         return [advice] if times > SLOW else []
 
     def load(self, source: str | Path) -> VLM:
-        """A model of this job, as all of them are loaded."""
-        return VLM.load(
+        """A model of this job, as all of them are loaded.
+
+        A method starts from the model with the job's patches, so that is the target, too.
+        """
+        vlm = VLM.load(
             source,
             visual_only=self.visual_only,
             trust_remote_code=self.trust_remote_code,
             device=self.device,
             load_in=self.load_in,
         )
+        if self.patches and self.method is not None and str(source) == str(self.model):
+            apply_in_memory(self.patches, vlm)
+        return vlm

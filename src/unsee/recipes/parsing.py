@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,6 +168,22 @@ def format_value(value: Any) -> str:
         ['null', 'true', '0.0001', '[all]', "'no'", "'no: 1'"]
     """
     return plain_yaml.dump_inline(list(value) if isinstance(value, tuple) else value)
+
+
+def as_tuple(value: Any) -> Any:
+    """A value of a field that takes one or several: null is none, and text or a path is one.
+
+    Example:
+        >>> as_tuple(None), as_tuple("a"), as_tuple(["a", "b"])
+        ((), ('a',), ('a', 'b'))
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str | PathLike):
+        return (str(value),)
+    if isinstance(value, list | tuple):
+        return tuple(str(item) if isinstance(item, PathLike) else item for item in value)
+    return value
 
 
 def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:

@@ -186,6 +186,7 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
         "method": recipe.method,
         "settings": recipe.training,
         "attacks": recipe.attacks,
+        "patches": tuple(map(Path, recipe.patch)),
         "save": _save(recipe, visual_only),
         "names": recipe.names,
         "trust_remote_code": recipe.trust_remote_code,
@@ -209,6 +210,11 @@ def _save(recipe: Recipe, visual_only: bool) -> Kind:
         raise ConfigError(
             "save=adapter: only LoRA adapters can be saved as one, and none are trained. Type "
             "--set lora=16, or --save model."
+        )
+    if recipe.save == "adapter" and recipe.patch:
+        raise ConfigError(
+            "save=adapter: an adapter is put on the model without patch=. Apply the patches first "
+            "(`unsee apply`), and give the checkpoint that it wrote as the model."
         )
     if recipe.save == "model" and visual_only:
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from unsee.attacks import AttackerData, required_data
 from unsee.benchmarks import Benchmark
@@ -70,7 +71,7 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         better=measure_directions(splits, forgotten_splits, benchmark, names),
         forgetting=[name for name in splits if name in forgotten_splits],
         suite=suite,
-        patch=request.patch,
+        patches=tuple(map(Path, request.patch)),
         **defaults,
         trust_remote_code=request.trust_remote_code,
         device=request.device,

@@ -21,6 +21,7 @@ from unsee.models.devices import Device
 from unsee.recipes import plain_yaml
 from unsee.recipes.components import attack_entries, collect_chains, collect_method
 from unsee.recipes.parsing import (
+    as_tuple,
     collect,
     parse_overrides,
     read_yaml,
@@ -45,6 +46,7 @@ LATER_OPTIONS = frozenset(
         "attack_margin",
         "min_headroom",
         "visual_refit",
+        "patch",
     }
 )
 
@@ -69,6 +71,8 @@ class RunOptions:
         forget_ratio: The published percentage to forget; None is the benchmark's first.
         shots: Few-shot examples before a question; None is the published number.
         model: The checkpoint to unlearn; None is the benchmark's target model.
+        patch: Visual patches that are on the model already, in order; what is unlearned is stacked
+            on them. They are put on the model in memory.
         forget: Where the samples to forget are; None takes the benchmark's.
         retain: Where the samples to keep are.
         strangers: A folder of pictures of people the model was never told about.
@@ -101,6 +105,7 @@ class RunOptions:
     forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
     model: str | None = None
+    patch: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     forget: str | None = None
     retain: str | None = None
     strangers: str | None = None
@@ -157,7 +162,8 @@ class Recipe(RunOptions):
                 values["attacks"] = [
                     entry if isinstance(entry, str) else dict(entry) for entry in self.attacks_given
                 ]
-            values[option.name] = getattr(self, option.name)
+            value = getattr(self, option.name)
+            values[option.name] = list(value) if isinstance(value, tuple) else value
         return values
 
     def text(self, command: str) -> str:
@@ -183,7 +189,7 @@ class Recipe(RunOptions):
         values = self._all_values()
         # A later option leaves the identity of recipes without it as it was.
         for option in fields(RunOptions):
-            if option.name in LATER_OPTIONS and values[option.name] == option.default:
+            if option.name in LATER_OPTIONS and getattr(self, option.name) == option.default:
                 del values[option.name]
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}

@@ -328,7 +328,9 @@ class Provenance(OpenRecordPart):
         description="SHA-256 over questions, answers and decoded pictures; null without data.",
     )
     patch_sha256: Text | None = Field(
-        default=None, description="SHA-256 of the evaluated patch's tensors; absent without one."
+        default=None,
+        description="SHA-256 of the tensors of the patch that was put on the model, of several "
+        "over these hashes; absent without one.",
     )
     start_weights_sha256: Text | None = Field(
         default=None, description="SHA-256 over all tensors before the run."

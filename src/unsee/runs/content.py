@@ -68,10 +68,11 @@ def job_inputs(job: Job) -> dict[str, str]:
         for name, source in job.references.items():
             if str(source) != str(job.model):
                 inputs |= checkpoint_inputs(name, source, job.visual_only)
-    if job.patch is not None:
+    for number, patch in enumerate(job.patches, 1):
         # A missing file, or a pipe in its place, is refused by name before it is opened.
-        read_manifest(job.patch)
-        inputs |= {f"patch/{name}": hash_file(job.patch / name) for name in (MANIFEST, TENSORS)}
+        read_manifest(patch)
+        label = "patch" if number == 1 else f"patch {number}"
+        inputs |= {f"{label}/{name}": hash_file(patch / name) for name in (MANIFEST, TENSORS)}
     if job.method is not None:
         inputs |= _method_checkpoints(job)
     return inputs

@@ -21,7 +21,7 @@ from unsee.records.provenance import provenance
 # Fields of a job that do not change what references are asked, or that are part of the key in
 # another form: samples and models by their content, attacks with the name of each result.
 _NOT_IN_KEY = frozenset(
-    "kind command recipe model patch method settings save names benchmark suite data "
+    "kind command recipe model patches method settings save names benchmark suite data "
     "non_members splits references device attacks equivalence_margin attack_margin "
     "min_headroom".split()
 )
@@ -72,6 +72,8 @@ def reference_cache(job: Job, folder: Path) -> ReferenceCache:
             samples_hash(samples)
             for samples in (job.attacker.forget, job.attacker.retain, job.attacker.non_members)
         ],
+        # The target of a method is the model with these on it.
+        **({"patches": [hash_folder(patch) for patch in job.patches]} if job.patches else {}),
         "machine": {name: value for name, value in machine.to_dict().items() if name != "seed"},
     }
     return ReferenceCache(folder, key)

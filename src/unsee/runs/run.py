@@ -97,8 +97,8 @@ def _train_beside(job: Job, out: Path) -> Run | None:
 def _load(job: Job) -> VLM:
     """The model of a job, patched if the job says so."""
     vlm = job.load(job.model)
-    if job.patch is not None:
-        apply_in_memory(job.patch, vlm)
+    if job.patches and job.method is None:
+        apply_in_memory(job.patches, vlm)
     check_model(job, vlm)
     return vlm
 

@@ -26,7 +26,7 @@ from unsee.errors import ConfigError, RunError
 from unsee.evaluation.evaluate import evaluate
 from unsee.evaluation.generation import answer_limit
 from unsee.features.statistics import RepresentationShift
-from unsee.files import combine_digests, hash_file
+from unsee.files import combine_digests, hash_file, json_digest
 from unsee.methods import Method
 from unsee.metrics import reference_metrics
 from unsee.metrics.names import People
@@ -103,13 +103,14 @@ def describe_environment(
         processes: Number of processes that train together.
         inputs: The hashes of what the job reads, from `job_inputs`.
     """
-    patch = {"patch_sha256": hash_file(job.patch / TENSORS)} if job.patch is not None else {}
+    digests = [hash_file(patch / TENSORS) for patch in job.patches]
+    patch = {"patch_sha256": digests[0] if len(digests) == 1 else json_digest(digests)}
     return provenance(
         job.settings.seed,
         str(vlm.device),
         inputs=dict(inputs),
         data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
-        **patch,
+        **(patch if digests else {}),
         start_weights_sha256=weights_hash(vlm),
         processes=processes,
         quantization=asdict(vlm.quantization) if vlm.quantization else None,
@@ -217,7 +218,7 @@ def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Pat
             "command": job.command,
             "names": {sample.concept for sample in job.data.forget if sample.concept},
         }
-        write_patch(vlm, vlm.source, saved, meta)
+        write_patch(vlm, vlm.source, saved, meta, job.patches)
 
 
 def ask_target(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from unsee.errors import ModelError, shorten
 from unsee.pixels import decode, has_several_frames, picture_size
+from unsee.pixels.regions import Region
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -38,11 +39,13 @@ class Picture:
         source: Name in messages and records, such as "photos/anna/1.jpg" or "set.parquet#3".
         path: The file, if the picture is one.
         data: The encoded bytes (JPEG, PNG, ...), if there is no file.
+        region: What is shown of it: one face of a group, or all but that; None is all of it.
     """
 
     source: str
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
+    region: Region | None = None
 
     @classmethod
     def from_path(cls, path: Path | str) -> Picture:
@@ -59,9 +62,15 @@ class Picture:
 
         Raises:
             DataError: If it is missing, not a picture, truncated, or larger than
-                `unsee.pixels.MAX_PIXELS`.
+                `unsee.pixels.MAX_PIXELS`, or its region is not inside it.
         """
-        return decode(self.source, self.path, self.data)
+        image = decode(self.source, self.path, self.data)
+        return image if self.region is None else self.region.apply(image, self.source)
+
+    def of(self, region: Region) -> Picture:
+        """The same picture, of which only a region is shown; its source names the region."""
+        whole = self.source if self.region is None else self.source.removesuffix(str(self.region))
+        return Picture(f"{whole}{region}", self.path, self.data, region)
 
     @cached_property
     def digest(self) -> str:
@@ -79,7 +88,8 @@ class Picture:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Width and height of the upright picture in pixels; only its header is read."""
-        return picture_size(self.source, self.path, self.data)
+        size = picture_size(self.source, self.path, self.data)
+        return size if self.region is None else self.region.size(size, self.source)
 
     @cached_property
     def has_several_frames(self) -> bool:

@@ -148,8 +148,8 @@ def unlearn(
             all, and the loss terms (nats) by name.
         command: How to repeat the run, for the record; default: a command line that does the same.
         **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
-            settings`), or of a recipe: patch, strangers, reference, retain_only, visual_refit,
-            attacks, save, names, seed, device, trust_remote_code.
+            settings`), or of a recipe: patch, box, strangers, reference, retain_only,
+            visual_refit, attacks, save, names, seed, device, trust_remote_code.
 
     Returns:
         The record of the run. `run.folder` holds the patch or the model.

@@ -56,6 +56,13 @@ def unlearn(
             "such as pocket:forget."
         ),
     ],
+    box: Annotated[
+        str | None,
+        typer.Option(
+            help="Face to forget in a group photograph, if --forget holds one: x0,y0,x1,y1 in "
+            "pixels or fractions. For several, a file boxes.csv or a column box."
+        ),
+    ] = None,
     retain: Annotated[
         str | None,
         typer.Option(help="Images or samples that the model must still recognise."),
@@ -132,6 +139,7 @@ def unlearn(
             seed=seed,
             trust_remote_code=trust_remote_code,
             device=device,
+            box=box,
             **fields,
         )
     print_run(made, as_json)

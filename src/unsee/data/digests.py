@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,14 @@ def _fields_hash(samples: Sequence[Sample], picture: Callable[[Picture], object]
 
 
 def picture_hash(picture: Picture) -> str:
-    """Returns the SHA-256 of a picture's encoded bytes.
+    """Returns the SHA-256 of a picture's encoded bytes, and of its region if it has one.
 
     Raises:
         DataError: If it cannot be opened.
     """
+    if picture.region is not None:
+        whole = replace(picture, region=None)
+        return hashlib.sha256(f"{picture_hash(whole)}{picture.region}".encode()).hexdigest()
     if picture.data is not None:
         return hashlib.sha256(picture.data).hexdigest()
     if picture.path is None or not is_regular(picture.path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from unsee.data import conversations
+from unsee.data.boxes import BOXES, conflicting_boxes, marked_picture, read_boxes
 from unsee.data.folders import METADATA, PICTURES, FolderContents, list_folder, summary
 from unsee.data.tables import (
     MAX_TEXT,
@@ -25,6 +26,7 @@ from unsee.data.tables import (
 )
 from unsee.errors import DataError, printable, quoted, shorten
 from unsee.pixels import picture_format
+from unsee.pixels.regions import Box, parse_box
 from unsee.types import Picture, Sample, Task
 
 __all__ = ["PICTURES", "SUFFIXES", "TASKS", "read_folder", "read_table"]
@@ -35,6 +37,7 @@ TASKS: tuple[str, ...] = get_args(Task)
 COLUMNS = frozenset(
     [
         *("image", "images", "question", "answer", "concept", "id", "task", "choices", "file_name"),
+        "box",
         *conversations.COLUMNS,
     ]
 )
@@ -62,11 +65,16 @@ def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list
     metadata = next((folder / name for name in METADATA if folder / name in contents.tables), None)
     if metadata is not None:
         return _read_image_folder(folder, metadata, role, contents, notes)
+    boxes = read_boxes(folder, contents.pictures)
+    contents.unread = [name for name in contents.unread if name != BOXES]
     samples: list[Sample] = []
     problems: list[str] = []
     for path in contents.pictures:
         picture = Picture.from_path(path)
-        problem = _problem(picture)
+        if path in boxes:
+            picture, problem = _marked(picture, boxes[path])
+        else:
+            problem = _problem(picture)
         if problem is not None:
             problems.append(problem)
             continue
@@ -81,6 +89,10 @@ def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list
             f"({', '.join(PICTURES)}).{hint}"
         )
     notes.append(summary(contents, role, len({s.concept for s in samples}), len(samples)))
+    if boxes:
+        notes.append(
+            f"{role}: of {len(boxes)} photographs only the face marked in {BOXES} is meant."
+        )
     _note_frames(samples, role, notes)
     return samples
 
@@ -170,7 +182,7 @@ def read_table(
                 problems.append(f"{place}: id '{sample.id}' is also that of {places[sample.id]}.")
             places[sample.id] = place
         samples += parts
-    raise_problems(problems, path)
+    raise_problems(problems or conflicting_boxes(samples), path)
     if notes is not None:
         if unread:
             names = ", ".join(shorten(printable(name), 40) for name in list(unread)[:10])
@@ -204,6 +216,8 @@ def _sample(
     question, answer = _text(row, "question"), _text(row, "answer")
     concept, task = _text(row, "concept"), _text(row, "task")
     shown = _pictures(path, place, row, pictures)
+    if row.get("box") not in (None, "", []):
+        shown = _marked_pictures(shown, parse_box(row["box"]), pictures)
     if bool(question) != bool(answer):
         raise DataError(
             "has a question and no answer. Give both, or neither."
@@ -355,6 +369,33 @@ def _picture(
             raise DataError(problem)
         pictures[key] = picture
     return pictures[key]
+
+
+def _marked_pictures(
+    shown: Sequence[Picture], box: Box, pictures: dict[object, Picture]
+) -> list[Picture]:
+    """Returns the picture of a row with the face in its box; rows with the same share it."""
+    if len(shown) != 1:
+        raise DataError(
+            f"has the box {box} and {len(shown)} pictures; a box marks a face in one. Give the "
+            "picture in the column image, or leave box empty."
+        )
+    marked = marked_picture(shown[0], box)
+    if marked.source not in pictures:
+        marked, problem = _marked(shown[0], box)
+        if problem is not None:
+            raise DataError(problem)
+        pictures[marked.source] = marked
+    return [pictures[marked.source]]
+
+
+def _marked(picture: Picture, box: Box) -> tuple[Picture, str | None]:
+    """A picture of which only the face in a box is shown, and what is wrong with it."""
+    try:
+        marked = marked_picture(picture, box)
+    except DataError as error:
+        return picture, str(error)
+    return marked, _problem(marked)
 
 
 def _bytes_and_path(value: Any) -> tuple[bytes | None, Any]:

@@ -25,8 +25,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COLUMNS = ("image", "question", "answer", "concept", "id", "task", "choices")
 
 
-# Further columns that other data sets have: several pictures, and questions as conversations.
-FURTHER_COLUMNS = ("images", "file_name", *conversations.COLUMNS)
+# Further columns: several pictures, a box around a face, and questions as conversations.
+FURTHER_COLUMNS = ("images", "file_name", "box", *conversations.COLUMNS)
 
 # Limits against files that decode to far more than they hold.
 MAX_ROWS = 1_000_000
@@ -511,7 +511,7 @@ def _check_columns(
             raise DataError(
                 f"{path}: column '{name}' is missing; it has {listed}.{hint} "
                 f"A {role} set has the columns image (empty for text only), question, answer and "
-                "concept; optional are id, task and choices."
+                "concept; optional are id, task, choices and box."
             )
         if near:
             raise DataError(f"{path}: column '{alias[0]}' is unknown. Did you mean '{name}'?")

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from unsee.data.overlaps import near_duplicates, overlap_notes
+from unsee.data.photographs import group_notes
 from unsee.errors import DataError
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import parse_spec
@@ -82,6 +83,7 @@ def _overlap_notes(
         strangers = list(pictures.get("strangers", {}).values())
         return [
             *_two_names(forget),
+            *group_notes(forget),
             *overlap_notes(forget, _readable(retain, pictures), strangers),
         ]
     if {"train_forget", "train_retain"} <= read.keys():

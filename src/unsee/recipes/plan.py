@@ -10,7 +10,9 @@ from typing import Any
 from unsee.artifacts.model_card import Kind
 from unsee.attacks import required_data
 from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
+from unsee.data.boxes import mark, refuse_whole, separate
 from unsee.data.overlaps import overlap_notes
+from unsee.data.photographs import group_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.methods import Method
@@ -152,6 +154,10 @@ def _own_data(recipe: Recipe) -> tuple[Recipe, Data, list[str]]:
     """Reads the user's pictures, and adapts the method to them; with notes for the user."""
     opened: dict[Spec, Benchmark] = {}
     forget = read_samples(recipe.forget or "", "forget", opened)
+    if recipe.box is not None:
+        forget = mark(forget, recipe.box)
+    group = forget
+    forget, beside = separate(forget)
     retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
     strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
@@ -160,15 +166,22 @@ def _own_data(recipe: Recipe) -> tuple[Recipe, Data, list[str]]:
     if pictures is None and retain and "strangers" not in method.required:
         # Drawn faces are no population to compare photographs with.
         pictures = []
+    refuse_whole(group, retain or ())
     data = make_data(forget, retain, pictures)
     notes = [*notes, *overlap_notes(data.forget, data.retain, pictures or ())]
+    notes += group_notes(forget)
     if not data.retain:
         stand_ins = [
             Sample(f"stranger/{i}", "", "", picture) for i, picture in enumerate(data.strangers)
         ]
         data = Data(data.forget, stand_ins, data.strangers)
         notes = [*notes, NO_RETAIN]
-    return recipe, data, notes
+    if beside:
+        notes.append(
+            f"{len(beside)} pictures of what group photographs show beside the marked faces are "
+            "kept as the model sees them."
+        )
+    return recipe, replace(data, retain=(*data.retain, *beside)), notes
 
 
 def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:

@@ -47,6 +47,7 @@ LATER_OPTIONS = frozenset(
         "min_headroom",
         "visual_refit",
         "patch",
+        "box",
     }
 )
 
@@ -55,6 +56,11 @@ def ratio_text(value: Any) -> Any:
     """A published ratio is a name, though YAML reads 5 and 2.5 as numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value:g}" if number else value
+
+
+def box_text(value: Any) -> Any:
+    """A box may be four numbers in YAML, or text as on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 # What says which data a benchmark gives; nothing reads it where `forget` names the user's own.
@@ -74,6 +80,8 @@ class RunOptions:
         patch: Visual patches that are on the model already, in order; what is unlearned is stacked
             on them. They are put on the model in memory.
         forget: Where the samples to forget are; None takes the benchmark's.
+        box: The face to forget in a group photograph, where `forget` is one picture: x0,y0,x1,y1 in
+            pixels or fractions; None is all of it.
         retain: Where the samples to keep are.
         strangers: A folder of pictures of people the model was never told about.
         reference: Reference model, trained without images of the forgotten people (visual-retain).
@@ -107,6 +115,7 @@ class RunOptions:
     model: str | None = None
     patch: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     forget: str | None = None
+    box: Annotated[str, BeforeValidator(box_text)] | None = None
     retain: str | None = None
     strangers: str | None = None
     reference: str | None = None
@@ -331,6 +340,11 @@ def _refuse_two_sources(options: RunOptions) -> None:
         raise ConfigError(
             f"recipe: forget= names data of your own, and {given[0]}= says which data of a "
             f"benchmark to take. Leave one of them out."
+        )
+    if options.forget is None and options.box is not None:
+        raise ConfigError(
+            "recipe: box= marks a face in a photograph of your own, and forget= names none. Add "
+            "forget=FOLDER, or leave box out."
         )
     if options.forget is not None and options.rules == "published":
         raise ConfigError(

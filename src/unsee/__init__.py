@@ -17,6 +17,7 @@ _MODULES = {
     "ATTACKS": "unsee.attacks",
     "BENCHMARKS": "unsee.benchmarks",
     "Batch": "unsee.types",
+    "Callback": "unsee.training.watching",
     "Comparison": "unsee.api",
     "Data": "unsee.types",
     "Estimate": "unsee.types",
@@ -61,6 +62,7 @@ __all__ = [
     "METRICS",
     "VLM",
     "Batch",
+    "Callback",
     "Comparison",
     "Data",
     "Estimate",
@@ -126,6 +128,7 @@ if TYPE_CHECKING:
     from unsee.report.past_runs import list_runs
     from unsee.training.settings import TrainingSettings
     from unsee.training.trainer import Trainer, TrainingResult
+    from unsee.training.watching import Callback
     from unsee.types import Batch, Data, Estimate, Picture, Sample
 
 

@@ -7,6 +7,7 @@ UnseeError                 anything below; the command line prints it and exits 
 │   └── UnknownNameError   a method, metric, attack, family or benchmark that is not registered
 ├── DataError              a picture, a table, a set that is empty or overlaps
 ├── ModelError             a checkpoint: unknown family, pickle weights, missing processor
+├── CallbackError          a callback or a tracker of a run failed
 ├── PatchError             a visual patch and its base do not fit
 ├── RunError               a run folder: in use, incomplete, not a record
 └── TrainingError          a loss that is not finite, a mask that masks nothing
@@ -90,6 +91,10 @@ class RunError(UnseeError):
 
 class TrainingError(UnseeError):
     """Training that cannot continue: a loss that is not finite, or no parameter to train."""
+
+
+class CallbackError(UnseeError):
+    """A callback of the caller's or a tracker that failed during a run."""
 
 
 class WorkerFinished(UnseeError):

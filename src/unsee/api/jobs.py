@@ -23,18 +23,18 @@ from unsee.api.inputs import (
     plain_settings,
     source_of,
 )
+from unsee.api.running import run_job, run_recipe
 from unsee.attacks import Attack, Chain
 from unsee.benchmarks import Rules
-from unsee.errors import ConfigError, WorkerFinished
+from unsee.errors import ConfigError
 from unsee.methods import Method
 from unsee.models.devices import Device
 from unsee.models.quantization import LoadIn
-from unsee.progress import Bar, as_bar
+from unsee.progress import as_bar
 from unsee.recipes.catalog import find_recipe
 from unsee.recipes.components import chain_text, changed_fields
 from unsee.recipes.evaluate import make_evaluation
 from unsee.recipes.finetune import make_finetune
-from unsee.recipes.job import Job
 from unsee.recipes.parsing import read_yaml
 from unsee.recipes.plan import plan
 from unsee.recipes.plan_evaluation import evaluation
@@ -43,9 +43,6 @@ from unsee.recipes.unlearn import Recipe, default_out, demo_recipe, make_recipe
 from unsee.records.reader import Run
 from unsee.records.schema import REFERENCES, FinetuneRecord
 from unsee.runs import finetune as finetuning
-from unsee.runs import run as running
-from unsee.runs.preflight import finished_run
-from unsee.training.launcher import is_main_process
 
 LOGGER = logging.getLogger("unsee")
 
@@ -134,6 +131,7 @@ def unlearn(
     out: Location | None = None,
     progress: Progress = None,
     command: str | None = None,
+    callbacks: Sequence[object] = (),
     **settings: Any,
 ) -> Run:
     """Unlearns people from a checkpoint, and evaluates the result if there are answers.
@@ -147,9 +145,10 @@ def unlearn(
         progress: A bar, or a function that is called with the stage, the steps done, the steps in
             all, and the loss terms (nats) by name.
         command: How to repeat the run, for the record; default: a command line that does the same.
+        callbacks: Objects whose `on_step` and `on_evaluate` are called; see `unsee.Callback`.
         **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
             settings`), or of a recipe: patch, box, strangers, reference, retain_only,
-            visual_refit, attacks, save, names, seed, device, trust_remote_code.
+            visual_refit, attacks, log_with, save, names, seed, device, trust_remote_code.
 
     Returns:
         The record of the run. `run.folder` holds the patch or the model.
@@ -158,6 +157,7 @@ def unlearn(
         UnseeError: If the model, the data or a setting cannot be used; nothing is written then.
         RunError: If `out` holds something else than this run, unfinished.
         TrainingError: If training fails.
+        CallbackError: If a callback or a tracker fails.
         WorkerFinished: In every process but the first, if a launcher started several.
 
     Example:
@@ -173,7 +173,7 @@ def unlearn(
         given["retain"] = location_text("retain", retain)
     recipe = make_recipe(given, plain_settings(settings))
     folder = folder_of(out) if out is not None else default_out("unlearn", recipe)
-    return run_recipe(recipe, "unlearn", folder, progress, command)
+    return run_recipe(recipe, "unlearn", folder, progress, command, callbacks)
 
 
 def run(
@@ -182,6 +182,7 @@ def run(
     out: Location | None = None,
     progress: Progress = None,
     command: str | None = None,
+    callbacks: Sequence[object] = (),
     **overrides: Any,
 ) -> Run:
     """Runs a recipe: trains, evaluates, attacks and reports.
@@ -191,6 +192,7 @@ def run(
         out: Run folder to write; default: runs/RECIPE-METHOD-HASH.
         progress: As for `unlearn`.
         command: As for `unlearn`.
+        callbacks: As for `unlearn`.
         **overrides: Fields of the recipe, of its method or of the training, to replace.
 
     Returns:
@@ -206,7 +208,7 @@ def run(
     name = recipe.method.name if isinstance(recipe, Recipe) else _file_of(recipe).stem
     parsed = read_recipe(recipe, overrides)
     folder = folder_of(out) if out is not None else default_out(name, parsed)
-    return run_recipe(parsed, "run", folder, progress, command)
+    return run_recipe(parsed, "run", folder, progress, command, callbacks)
 
 
 def demo(
@@ -496,48 +498,3 @@ def read_recipe(recipe: Location | Recipe, overrides: Mapping[str, Any]) -> Reci
     else:
         content = read_yaml(_file_of(recipe), "method: vkd", "trust_remote_code" in overrides)
     return make_recipe(content, plain_settings(overrides))
-
-
-def run_recipe(
-    recipe: Recipe, kind: str, out: Path, progress: Progress, command: str | None
-) -> Run:
-    """Plans and runs a recipe.
-
-    Args:
-        recipe: The recipe.
-        kind: What the record calls it: "demo", "unlearn" or "run".
-        out: Run folder to write.
-        progress: As for `unlearn`.
-        command: How to repeat it; None is `unsee run` on the recipe in the run folder.
-    """
-    bar = as_bar(progress).stage("reading data")
-    trust = {"trust_remote_code": recipe.trust_remote_code}
-    command = command or command_line("run", {**trust, "out": out}, [out / "recipe.yaml"])
-    job, notes = plan(recipe, kind, command)
-    if is_main_process():
-        for note in (*notes, *job.advice()):
-            LOGGER.warning(note)
-    return run_job(job, out, bar)
-
-
-def run_job(job: Job, out: Path, bar: Bar) -> Run:
-    """Runs a job in its folder, and reads the record.
-
-    Args:
-        job: The job.
-        out: The run folder.
-        bar: Shows the progress of every stage.
-
-    Raises:
-        WorkerFinished: In every process but the first, which writes the record.
-    """
-    was_finished = is_main_process() and finished_run(job, out) is not None
-    result = running.run(job, out, bar)
-    if was_finished:
-        LOGGER.warning(
-            f"{out} holds this run, finished before. To run it again, name another folder with "
-            "--out, or remove this one."
-        )
-    if result is None:
-        raise WorkerFinished("the training is done; process 0 writes the record.")
-    return result

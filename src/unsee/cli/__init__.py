@@ -41,6 +41,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     logger = logging.getLogger("unsee")
     logger.handlers, logger.propagate = [_NoteHandler()], False
+    logger.setLevel(logging.INFO)
     try:
         _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
@@ -104,8 +105,9 @@ class _NoteHandler(logging.Handler):
     """Prints the notes that the library logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one on standard error."""
-        typer.echo(f"Note: {printable(record.getMessage())}", err=True)
+        """Prints one on standard error; what a run works with is no note."""
+        before = "Note: " if record.levelno > logging.INFO else ""
+        typer.echo(f"{before}{printable(record.getMessage())}", err=True)
 
 
 def _show_warning(

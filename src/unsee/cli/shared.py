@@ -83,6 +83,14 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Allow the checkpoint's own Python code to run."),
 ]
+LogWith = Annotated[
+    str | None,
+    typer.Option(
+        "--log-with",
+        help="Experiment trackers that log losses and measures: tensorboard, wandb, trackio ... "
+        "Several with commas.",
+    ),
+]
 DeviceName = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")
 ]

@@ -11,6 +11,7 @@ from unsee.cli.shared import (
     DeviceName,
     DryRun,
     Json,
+    LogWith,
     Out,
     Overrides,
     RecipeFile,
@@ -104,6 +105,7 @@ def unlearn(
         bool,
         typer.Option("--names", help="Allow the saved model card to name the forgotten people."),
     ] = False,
+    log_with: LogWith = None,
     set_: Set = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
@@ -136,6 +138,7 @@ def unlearn(
             reference=reference,
             save=save,
             names=names,
+            log_with=log_with,
             seed=seed,
             trust_remote_code=trust_remote_code,
             device=device,
@@ -151,6 +154,7 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: DryRun = False,
+    log_with: LogWith = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -163,6 +167,8 @@ def run(
         from unsee.recipes.parsing import parse_overrides
 
         fields = parse_overrides(overrides or []) | trusted(trust_remote_code)
+        if log_with is not None:
+            fields["log_with"] = log_with
         if not dry_run:
             made = api.run(recipe, out=out, progress=bar, command=command(), **fields)
     if dry_run:

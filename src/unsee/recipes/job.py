@@ -65,6 +65,9 @@ class Job:
         attack_margin: `equivalence_margin` of scores under attack.
         min_headroom: Score of the target model above the reference's (else above chance) from which
             scores of forgetting mean something, 0..1.
+        log_with: Names of experiment trackers.
+        callbacks: Objects that are told every step and the measures; see
+            `unsee.training.watching.Callback`.
         load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
             trained; None leaves them as they are.
     """
@@ -98,6 +101,8 @@ class Job:
     equivalence_margin: float = MARGIN
     attack_margin: float = MARGIN
     min_headroom: float = MIN_HEADROOM
+    log_with: Sequence[str] = ()
+    callbacks: Sequence[object] = ()
     load_in: LoadIn | None = None
 
     @property

@@ -29,6 +29,7 @@ from unsee.recipes.parsing import (
     unknown_fields,
 )
 from unsee.training.settings import TrainingSettings
+from unsee.training.tracking import tracker_names
 
 # Fewer and shorter than the recipes' budgets, so that a laptop shows all of it in minutes.
 DEMO_ATTACKS = (
@@ -100,6 +101,8 @@ class RunOptions:
         attack_margin: `equivalence_margin` of scores under attack.
         min_headroom: Score of the target model above the reference's (else above chance) from which
             scores of forgetting mean something, 0..1.
+        log_with: Experiment trackers that log the run, such as tensorboard; several with commas.
+            It does not change the result, and may differ when a run is resumed.
         seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -128,6 +131,9 @@ class RunOptions:
     equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
     attack_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
     min_headroom: Annotated[float, Field(ge=0, le=1)] = MIN_HEADROOM
+    log_with: Annotated[str | None, BeforeValidator(tracker_names)] = field(
+        default=None, compare=False
+    )
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"
@@ -200,6 +206,7 @@ class Recipe(RunOptions):
         for option in fields(RunOptions):
             if option.name in LATER_OPTIONS and getattr(self, option.name) == option.default:
                 del values[option.name]
+        values.pop("log_with", None)
         values["set"] = {first.get(key, key): value for key, value in values["set"].items()}
         values = {first.get(key, key): value for key, value in values.items()}
         text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

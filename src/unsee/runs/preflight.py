@@ -16,6 +16,7 @@ from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import RunFolder
 from unsee.records.reader import Run, read_run
+from unsee.training.tracking import require_trackers
 from unsee.types import Sample
 
 # What an attack lacks, by the need that it declares in `Attack.needs`.
@@ -45,6 +46,7 @@ def check_job(job: Job) -> None:
     for chain in job.attacks:
         check_attack(chain, job.attacker, job.splits, "target" in job.references)
     select_metrics(job.metrics, "reference" in job.references)
+    require_trackers(job.log_with)
     if job.method is not None:
         job.method.validate(job.data, job.settings)
     for source in job.references.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,11 @@ from unsee.runs.stages import (
     unlearn,
     weights_hash,
 )
+from unsee.runs.watched import watching
 from unsee.training.distributed import DistributedContext
 from unsee.training.launcher import is_main_process
 from unsee.training.trainer import Trainer
+from unsee.training.watching import Watcher
 
 LOGGER = logging.getLogger("unsee")
 
@@ -76,7 +78,8 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         with _removed_if_refused(out, trains=job.method is not None):
             tidy(out)
             folder = RunFolder.open(out, job.recipe, same_recipe)
-            _run_stages(job, vlm, folder, bar, context, cache, inputs)
+            with watching(job, folder) as watchers:
+                _run_stages(job, vlm, folder, bar, context, cache, inputs, watchers)
     return read_run(out)
 
 
@@ -132,6 +135,7 @@ def _run_stages(
     context: DistributedContext,
     cache: Path | None,
     inputs: Mapping[str, str],
+    watchers: Sequence[Watcher],
 ) -> None:
     """Does every stage that is not done yet, and writes the record and the report."""
     out = folder.path
@@ -148,8 +152,10 @@ def _run_stages(
             f"is to be forgotten (min_headroom is {learned.required:g}), so scores of forgetting "
             "mean nothing. Check that the model was trained on the benchmark's people."
         )
-    unlearned = unlearn(job, vlm, folder, bar, context)
+    unlearned = unlearn(job, vlm, folder, bar, context, watchers)
     scores = evaluate_models(job, vlm, folder, stage_cache, bar)
+    for watcher in watchers:
+        watcher.evaluated({name: result.measures for name, result in scores.items()})
     attacks = attack_models(job, vlm, stage_cache, scores, bar)
     folder.write_scores({name: result.rows for name, result in scores.items()})
     environment = environment.model_copy(update={"result_weights_sha256": weights_hash(vlm)})

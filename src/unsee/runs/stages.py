@@ -65,6 +65,7 @@ from unsee.runs.stage_cache import StageCache
 from unsee.training.distributed import DistributedContext
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer, TrainingResult
+from unsee.training.watching import WatchedProgress, Watcher
 from unsee.types import Data
 
 
@@ -123,7 +124,12 @@ def weights_hash(vlm: VLM) -> str:
 
 
 def unlearn(
-    job: Job, vlm: VLM, folder: RunFolder, bar: Bar, context: DistributedContext
+    job: Job,
+    vlm: VLM,
+    folder: RunFolder,
+    bar: Bar,
+    context: DistributedContext,
+    watchers: Sequence[Watcher] = (),
 ) -> Unlearned | None:
     """Unlearns in place and saves the result; None if the job has no method.
 
@@ -135,6 +141,7 @@ def unlearn(
         folder: The run folder.
         bar: Shows the progress.
         context: The processes that train together.
+        watchers: Told every step.
     """
     method = job.method
     if method is None:
@@ -145,7 +152,7 @@ def unlearn(
         job.settings,
         folder.path / STATE,
         folder.path / TRAIN,
-        bar.stage(f"unlearning ({method.name})"),
+        WatchedProgress(bar.stage(f"unlearning ({method.name})"), watchers),
         context,
     )
     result = method.unlearn(vlm, job.data, trainer)

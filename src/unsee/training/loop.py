@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +44,35 @@ class AfterStep(Progress):
     def update(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         """See `Progress.update`."""
         self._function(step)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step of a training.
+
+    Attributes:
+        step: The number of steps done, from 1.
+        steps: The number of all steps.
+        losses: The loss terms by name, weighted as they enter the sum.
+        lr: The learning rate.
+        gradient_norm: The gradients' norm before clipping; None if nothing was clipped.
+        seconds: Wall-clock time in the loop, including that before a resume.
+    """
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    lr: float
+    gradient_norm: float | None
+    seconds: float
+
+
+class StepObserver(Progress):
+    """A `Progress` that is told everything about a step."""
+
+    def observe(self, report: StepReport) -> None:
+        """Called after every step, in place of `update`."""
+        self.update(report.step, report.steps, report.losses)
 
 
 def fit(
@@ -115,10 +145,27 @@ def fit(
             written.append(history, rate)
         if folder is not None and _saves_after(index + 1, settings):
             save_state(folder, settings, optimizer_step, history, context.rank == 0, written)
-        if progress is not None:
-            progress.update(index + 1, settings.steps, terms)
+        _tell(progress, history, settings, rate, norm)
     optimizer_step.release()
     return history
+
+
+def _tell(
+    progress: Progress | None,
+    history: TrainingHistory,
+    settings: TrainingSettings,
+    rate: float,
+    norm: float,
+) -> None:
+    """Reports a step."""
+    if isinstance(progress, StepObserver):
+        losses = history.last
+        report = StepReport(
+            history.steps, settings.steps, losses, rate, norm or None, history.seconds
+        )
+        progress.observe(report)
+    elif progress is not None:
+        progress.update(history.steps, settings.steps, history.last)
 
 
 def _accumulate_gradients(

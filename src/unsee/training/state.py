@@ -154,6 +154,22 @@ def save_state(
         save_file(tensors, partial, metadata=meta)
 
 
+def saved_steps(folder: Path) -> int:
+    """The number of steps that the state in a folder has done; 0 without one, or if it is damaged.
+
+    Only the header is read; `load_state` refuses a damaged state.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            steps: int = json.loads((file.metadata() or {})["history"])["steps"]
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return 0
+    return steps
+
+
 def load_state(
     folder: Path,
     settings: TrainingSettings,

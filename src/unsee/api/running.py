@@ -1,0 +1,78 @@
+"""Runs a recipe or a job, as every function of the API that writes a run folder does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unsee.api.inputs import Progress, command_line
+from unsee.errors import WorkerFinished
+from unsee.progress import Bar, as_bar
+from unsee.recipes.data_counts import data_counts
+from unsee.recipes.job import Job
+from unsee.recipes.plan import plan
+from unsee.recipes.unlearn import Recipe
+from unsee.records.reader import Run
+from unsee.runs import run as running
+from unsee.runs.preflight import finished_run
+from unsee.training.launcher import is_main_process
+from unsee.training.watching import check_callbacks
+
+LOGGER = logging.getLogger("unsee")
+
+
+def run_recipe(
+    recipe: Recipe,
+    kind: str,
+    out: Path,
+    progress: Progress,
+    command: str | None,
+    callbacks: Sequence[object] = (),
+) -> Run:
+    """Plans and runs a recipe.
+
+    Args:
+        recipe: The recipe.
+        kind: What the record calls it: "demo", "unlearn" or "run".
+        out: Run folder to write.
+        progress: As for `unlearn`.
+        command: How to repeat it; None is `unsee run` on the recipe in the run folder.
+        callbacks: As for `unlearn`.
+    """
+    bar = as_bar(progress).stage("reading data")
+    told = check_callbacks(callbacks)
+    trust = {"trust_remote_code": recipe.trust_remote_code}
+    command = command or command_line("run", {**trust, "out": out}, [out / "recipe.yaml"])
+    job, notes = plan(recipe, kind, command)
+    if is_main_process():
+        for note in (*notes, *job.advice()):
+            LOGGER.warning(note)
+    return run_job(replace(job, callbacks=told), out, bar)
+
+
+def run_job(job: Job, out: Path, bar: Bar) -> Run:
+    """Runs a job in its folder, and reads the record.
+
+    Args:
+        job: The job.
+        out: The run folder.
+        bar: Shows the progress of every stage.
+
+    Raises:
+        WorkerFinished: In every process but the first, which writes the record.
+    """
+    if is_main_process():
+        for line in data_counts(job):
+            LOGGER.info(line)
+    was_finished = is_main_process() and finished_run(job, out) is not None
+    result = running.run(job, out, bar)
+    if was_finished:
+        LOGGER.warning(
+            f"{out} holds this run, finished before. To run it again, name another folder with "
+            "--out, or remove this one."
+        )
+    if result is None:
+        raise WorkerFinished("the training is done; process 0 writes the record.")
+    return result

@@ -1,0 +1,73 @@
+"""Opens a run's watchers: the callbacks of the API, and the trackers that its recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+from uuid import uuid4
+
+from unsee.recipes.job import Job
+from unsee.records.folder import PARTS, STATE, RunFolder
+from unsee.training.state import saved_steps
+from unsee.training.tracking import Tracked, opened_trackers
+from unsee.training.watching import CallbackWatcher, Watcher
+
+# Settings whose text is one of a few words.
+WORDS = ("schedule", "precision", "attention", "parallel")
+
+
+@contextmanager
+def watching(job: Job, folder: RunFolder) -> Iterator[list[Watcher]]:
+    """Opens the watchers of a run for the length of the block.
+
+    Args:
+        job: The job.
+        folder: The run folder, which keeps the run's id in the trackers until it is finished.
+
+    Yields:
+        The trackers, then the callbacks.
+    """
+    callbacks: list[Watcher] = [CallbackWatcher(callback) for callback in job.callbacks]
+    if not job.log_with:
+        yield callbacks
+        return
+    # Another folder, or the same after it was emptied, is another run.
+    resumed = (folder.path / PARTS / "tracking.json").exists()
+    identity: str = folder.get_or_compute("tracking", lambda: uuid4().hex[:12])
+    run = Tracked(
+        folder=folder.path,
+        name=folder.path.name,
+        id=identity,
+        resumed=resumed,
+        resumed_at=saved_steps(folder.path / STATE),
+        config=tracked_config(job, private=False),
+    )
+    with opened_trackers(job.log_with, run) as trackers:
+        yield [*trackers, *callbacks]
+
+
+def tracked_config(job: Job, private: bool) -> dict[str, Any]:
+    """The settings of a run as trackers take them: numbers, flags and texts by name.
+
+    Args:
+        job: The job.
+        private: Leave out every text that may hold a name or a path.
+    """
+    fields = asdict(job.method) if job.method is not None else {}
+    fields |= asdict(job.settings)
+    values: dict[str, Any] = {
+        "method": job.method.name if job.method is not None else "none",
+        "benchmark": (job.benchmark or {}).get("name", "none"),
+        "forget_samples": len(job.data.forget),
+        "retain_samples": len(job.data.retain),
+    }
+    if not private:
+        values |= {"model": str(job.model), "command": job.command}
+    for name, value in fields.items():
+        if isinstance(value, bool | int | float):
+            values[name] = value
+        elif value is not None and (not private or name in WORDS):
+            values[name] = str(value)
+    return values

@@ -40,6 +40,7 @@ from unsee.api.jobs import (
     unlearn,
 )
 from unsee.api.patches import apply, history, undo, verify
+from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
 from unsee.records.reader import Run, read_run
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "Comparison",
     "ComparisonOptions",
     "EvaluateOptions",
+    "Ledger",
+    "LedgerOptions",
     "MetaEvaluation",
     "Run",
     "ablate",
@@ -56,11 +59,13 @@ __all__ = [
     "check_recipe",
     "compare",
     "compare_records",
+    "create_ledger",
     "demo",
     "evaluate",
     "finetune",
     "history",
     "meta_evaluate",
+    "open_ledger",
     "read_run",
     "run",
     "undo",

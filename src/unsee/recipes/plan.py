@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,27 @@ NO_RETAIN = (
 )
 
 
-def plan(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+def plan(
+    recipe: Recipe,
+    kind: str,
+    command: str,
+    given: Mapping[str, Sequence[Sample]] | None = None,
+) -> tuple[Job, list[str]]:
     """Returns a job for a recipe, and notes for the user.
 
     Args:
         recipe: The recipe.
         kind: The kind of run that the record names, such as "unlearn".
         command: The command that repeats the run.
+        given: Samples that were read already, by the recipe's key of the user's own data: "forget",
+            "retain" or "strangers".
 
     Raises:
         UnseeError: If a recipe, a file or a sample cannot be used; nothing is written then.
     """
     if recipe.forget is None:
         return _benchmark(recipe, kind, command)
-    return _own(recipe, kind, command)
+    return _own(recipe, kind, command, given or {})
 
 
 def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
@@ -107,7 +114,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     return job, notes
 
 
-def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
+def _own(
+    recipe: Recipe, kind: str, command: str, given: Mapping[str, Sequence[Sample]]
+) -> tuple[Job, list[str]]:
     """The user's own checkpoint and pictures."""
     if recipe.model is None:
         raise ConfigError(
@@ -115,7 +124,7 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
             "DIR_OR_ID, or model: DIR_OR_ID in a recipe."
         )
     model = shipped_checkpoint(recipe.model)
-    recipe, data, notes = _own_data(recipe)
+    recipe, data, notes = _own_data(recipe, given)
     answers = any(s.answer for s in (*data.forget, *data.retain))
     visual_only = not recipe.method.reads_language and not answers
     splits: dict[str, list[Sample]] = {}
@@ -150,16 +159,22 @@ def _own(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     return job, notes
 
 
-def _own_data(recipe: Recipe) -> tuple[Recipe, Data, list[str]]:
+def _own_data(
+    recipe: Recipe, given: Mapping[str, Sequence[Sample]]
+) -> tuple[Recipe, Data, list[str]]:
     """Reads the user's pictures, and adapts the method to them; with notes for the user."""
     opened: dict[Spec, Benchmark] = {}
-    forget = read_samples(recipe.forget or "", "forget", opened)
+
+    def read(role: str, path: str) -> list[Sample]:
+        return list(given[role]) if role in given else read_samples(path, role, opened)
+
+    forget = read("forget", recipe.forget or "")
     if recipe.box is not None:
         forget = mark(forget, recipe.box)
     group = forget
     forget, beside = separate(forget)
-    retain = read_samples(recipe.retain, "retain", opened) if recipe.retain else None
-    strangers = read_samples(recipe.strangers, "strangers", opened) if recipe.strangers else None
+    retain = read("retain", recipe.retain) if recipe.retain else None
+    strangers = read("strangers", recipe.strangers) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
     method, notes = recipe.method.adapt_to(Data(forget, retain or (), pictures or ()), recipe.set)
     recipe = replace(recipe, method=method)

@@ -15,7 +15,7 @@ NAME = ".lock"
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, advice: str = "name another folder with --out") -> Iterator[None]:
     """Keeps other processes out of a folder until the block ends; creates it if it is missing.
 
     The operating system releases the lock of a process that ends in any way, so a killed one blocks
@@ -23,6 +23,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Args:
         folder: The output folder.
+        advice: The end of the error message where another process writes it: what else to do.
 
     Raises:
         RunError: If another process writes the folder, or it is a file, or cannot be created.
@@ -31,7 +32,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder} is a file. Name a folder with --out.")
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder, "Name another with --out.")
-    release = _lock(folder)
+    release = _lock(folder, advice)
     try:
         yield
     finally:
@@ -47,10 +48,10 @@ def is_empty(folder: Path) -> bool:
     return all(entry.name == NAME for entry in folder.iterdir())
 
 
-def _lock(folder: Path) -> Callable[[], None]:
+def _lock(folder: Path, advice: str) -> Callable[[], None]:
     """Locks the folder itself; a file in it where folders cannot be locked, as on Windows."""
     if sys.platform == "win32":
-        return _lock_file(folder)
+        return _lock_file(folder, advice)
     import fcntl
 
     try:
@@ -64,21 +65,21 @@ def _lock(folder: Path) -> Callable[[], None]:
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError) as error:
         os.close(descriptor)
-        raise _in_use(folder) from error
+        raise _in_use(folder, advice) from error
     except OSError:
         os.close(descriptor)
-        return _lock_file(folder)
+        return _lock_file(folder, advice)
     return lambda: os.close(descriptor)
 
 
-def _lock_file(folder: Path) -> Callable[[], None]:
+def _lock_file(folder: Path, advice: str) -> Callable[[], None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / NAME, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise _in_use(folder) from error
+        raise _in_use(folder, advice) from error
     except OSError as error:
         raise _cannot(folder, error) from error
 
@@ -94,8 +95,8 @@ def _cannot(folder: Path, error: OSError) -> RunError:
     return RunError(f"{folder} cannot be locked ({first_line(error)}). Name another with --out.")
 
 
-def _in_use(folder: Path) -> RunError:
+def _in_use(folder: Path, advice: str) -> RunError:
     return RunError(
-        f"{folder} is in use: another unsee process writes it. Wait until that one ends, or name "
-        "another folder with --out."
+        f"{folder} is in use: another unsee process writes it. Wait until that one ends, or "
+        f"{advice}."
     )

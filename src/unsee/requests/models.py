@@ -1,0 +1,141 @@
+"""The deployed model of a ledger: its base checkpoint with the accepted patches on it, in order."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unsee.artifacts.manifest import MANIFEST, TENSORS
+from unsee.artifacts.patch import OtherFiles, apply_patch
+from unsee.errors import ModelError, PatchError, RunError, listed
+from unsee.files import (
+    combine_digests,
+    hash_file,
+    read_json_with_digest,
+    remove,
+    write_json_with_digest,
+)
+from unsee.models.checkpoint import resolve
+from unsee.requests.entries import Decided, LedgerState
+from unsee.runs.content import checkpoint_inputs
+
+# The checkpoint that the next step starts from; it can be removed at any time and is made again.
+STATE, STATE_FACTS = "state", "state.json"
+STEPS, RUN, PATCH = "steps", "run", "patch"
+
+
+def step_folder(ledger: Path, step: int) -> Path:
+    """The folder of a step."""
+    return ledger / STEPS / f"{step:04d}"
+
+
+def patch_folder(ledger: Path, step: int) -> Path:
+    """The folder of a step's patch."""
+    return step_folder(ledger, step) / RUN / PATCH
+
+
+def base_hashes(model: str) -> dict[str, str]:
+    """SHA-256 of the files of a base checkpoint that transformers reads, by name."""
+    return {
+        name.partition("/")[2]: digest for name, digest in checkpoint_inputs("base", model).items()
+    }
+
+
+def check_base(model: str, expected: Mapping[str, str]) -> None:
+    """Refuses a base checkpoint that is not the one that the ledger was created over.
+
+    Args:
+        model: Its folder or hub id.
+        expected: The hashes of its files when the ledger was created.
+
+    Raises:
+        ModelError: If a file differs, is missing, or is new.
+    """
+    found = base_hashes(model)
+    differing = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]
+    if differing:
+        raise ModelError(
+            f"model {model} is not the one that the ledger was created over: {listed(differing)} "
+            f"differ{'s' * (len(differing) == 1)}. Put the original files back, or begin a new "
+            "ledger over this model with unsee request init."
+        )
+
+
+def check_patches(ledger: Path, state: LedgerState) -> list[Path]:
+    """Returns the folders of the deployed patches, in order, after comparing their hashes.
+
+    Raises:
+        PatchError: If one is missing or was altered.
+    """
+    patches = []
+    for number in state.stack:
+        folder, decided = patch_folder(ledger, number), state.steps[number].decided
+        if decided is None or patch_hashes(folder) != _recorded(decided):
+            raise PatchError(
+                f"patch {folder} is missing, or not the one that step {number} made. Restore the "
+                "ledger's folder from a backup."
+            )
+        patches.append(folder)
+    return patches
+
+
+def patch_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the two files of a patch, by name; without those that are missing."""
+    names = (TENSORS, MANIFEST)
+    return {name: hash_file(folder / name) for name in names if (folder / name).is_file()}
+
+
+def _recorded(decided: Decided) -> dict[str, str]:
+    return {TENSORS: decided.patch_sha256, MANIFEST: decided.manifest_sha256}
+
+
+def deployed_model(ledger: Path, state: LedgerState, model: str) -> Path:
+    """Returns the checkpoint with all accepted patches on it, which is made if it is not there.
+
+    Args:
+        ledger: The ledger's folder.
+        state: The state of the ledger.
+        model: The base checkpoint, after `check_base`.
+
+    Raises:
+        PatchError: If a patch is missing or was altered.
+        ModelError: If the checkpoint cannot be written.
+    """
+    patches = check_patches(ledger, state)
+    if not patches:
+        return resolve(model)
+    folder, facts = ledger / STATE, ledger / STATE_FACTS
+    stack = {str(p.relative_to(ledger)): combine_digests(patch_hashes(p)) for p in patches}
+    if folder.is_dir() and facts.exists():
+        try:
+            kept = read_json_with_digest(facts)
+        except RunError:
+            kept = None
+        if kept == {"stack": stack, "files": base_hashes(str(folder))}:
+            return folder
+    remove(facts)
+    remove(folder)
+    write_stack(patches, model, folder, "leave-out")
+    write_json_with_digest(facts, {"stack": stack, "files": base_hashes(str(folder))})
+    return folder
+
+
+def write_stack(patches: Sequence[Path], model: str, out: Path, other_files: OtherFiles) -> None:
+    """Writes a checkpoint with patches on it, one after the other.
+
+    Args:
+        patches: The patches, each made from the state after those before it.
+        model: The base checkpoint.
+        out: Folder to write.
+        other_files: What to do with files over 10 MB of unknown kind.
+    """
+    source = model
+    for number, patch in enumerate(patches, 1):
+        last = number == len(patches)
+        target = out if last else out.with_name(f".{out.name}-{number}")
+        remove(target) if not last else None
+        apply_patch(patch, source, target, other_files)
+        if source != model:
+            shutil.rmtree(source)
+        source = str(target)

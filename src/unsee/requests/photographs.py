@@ -1,0 +1,204 @@
+"""The photographs of requests: checked when a request is made, and found again by their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+
+from unsee.data.overlaps import near_duplicates
+from unsee.errors import DataError, listed
+from unsee.recipes.sources import read_samples
+from unsee.requests.entries import Request, Requested
+from unsee.requests.store import Store
+from unsee.types import Picture, Sample
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The photographs of a new request.
+
+    Attributes:
+        samples: The samples, one for each photograph or question.
+        pictures: The distinct photographs.
+        people: Number of people.
+        notes: What the check found, without names and paths.
+    """
+
+    samples: Sequence[Sample]
+    pictures: Sequence[Picture]
+    people: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Photographs of requests that were found again.
+
+    Attributes:
+        samples: The samples by request; only of requests of which all photographs were found.
+        missing: How many photographs were not found, by request.
+    """
+
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+
+def check_photographs(photos: str) -> Checked:
+    """Reads the photographs of a new request, and looks for what is unusual.
+
+    Args:
+        photos: A folder of pictures (one subfolder for each person, or flat), or a table with
+            questions and answers.
+
+    Raises:
+        DataError: If a picture cannot be read, or there is none.
+    """
+    samples = read_samples(photos, "forget", notes=[])
+    pictures = distinct_pictures(samples)
+    if not pictures:
+        raise DataError(f"{photos} holds no photograph. Give a folder or a table with pictures.")
+    people = len({sample.concept for sample in samples})
+    counted = f"{len(pictures)} photograph{'s' * (len(pictures) > 1)}"
+    notes = [f"{counted} of {people} {'people' if people > 1 else 'person'}"]
+    by_content: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        by_content.setdefault(picture.digest, []).append(picture)
+    copies = len(pictures) - len(by_content)
+    if copies:
+        notes.append(f"{copies} of the photographs are exact copies of others")
+    first = [group[0] for group in by_content.values()]
+    alike = sum(
+        bool(near_duplicates(first[:number], [picture]))
+        for number, picture in enumerate(first)
+        if number
+    )
+    if alike:
+        notes.append(f"{alike} of the photographs are nearly the same as others")
+    if len(by_content) - alike < 2 * people:
+        notes.append("a person with one photograph alone is forgotten less well than with several")
+    notes.append(
+        "no face detector was used: whether a photograph shows several people was not checked"
+    )
+    return Checked(samples, pictures, people, tuple(notes))
+
+
+def make_request(checked: Checked, request: str, store: Store) -> Requested:
+    """Returns the entry of a new request, which holds hashes and counts alone.
+
+    Args:
+        checked: The photographs.
+        request: The request's id.
+        store: The ledger, whose key hashes the photographs.
+    """
+    return Requested(
+        id=request,
+        photographs=tuple(store.hash_of(request, p.digest) for p in checked.pictures),
+        people=checked.people,
+        answers=any(sample.answer for sample in checked.samples),
+        notes=checked.notes,
+    )
+
+
+def find_photographs(locations: Iterable[str], requests: Sequence[Request], store: Store) -> Found:
+    """Finds the photographs of requests in folders and tables, by their hashes.
+
+    Args:
+        locations: Where to look; photographs that belong to no request are left out.
+        requests: The requests.
+        store: The ledger.
+
+    Raises:
+        DataError: If a location cannot be read.
+    """
+    places = list(dict.fromkeys(locations))
+    read = [read_samples(place, "forget", notes=[]) for place in places]
+    digests = {
+        picture.source: picture.digest for samples in read for picture in distinct_pictures(samples)
+    }
+    found: dict[str, Sequence[Sample]] = {}
+    missing: dict[str, int] = {}
+    for request in requests:
+        wanted = set(request.entry.photographs)
+        hashes = {source: store.hash_of(request.id, digest) for source, digest in digests.items()}
+        # Of places with the same photographs the first one counts, such as a table of questions.
+        best = max(
+            ([s for s in samples if _belongs(s, hashes, wanted)] for samples in read),
+            key=lambda samples: len({hashes[s.pictures[0].source] for s in samples}),
+            default=[],
+        )
+        lost = len(wanted - {hashes[p.source] for s in best for p in s.pictures})
+        if lost:
+            missing[request.id] = lost
+        else:
+            found[request.id] = best
+    return Found(found, missing)
+
+
+def _belongs(sample: Sample, hashes: Mapping[str, str], wanted: set[str]) -> bool:
+    """Whether a sample shows photographs of a request."""
+    return bool(sample.pictures) and all(hashes[p.source] in wanted for p in sample.pictures)
+
+
+def distinct_pictures(samples: Iterable[Sample]) -> list[Picture]:
+    """Returns the distinct pictures of samples, in order."""
+    return list({p.source: p for sample in samples for p in sample.pictures}.values())
+
+
+def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
+    """Returns samples whose ids, people and pictures are called by a label and a number.
+
+    File and folder names, which name people, then reach no record.
+
+    Args:
+        samples: Samples.
+        label: What to call them, such as a request's id.
+
+    Example:
+        >>> picture = Picture.from_path("photos/anna/1.jpg")
+        >>> sample = without_names([Sample("anna/1.jpg", "", "", picture, "anna")], "R1")[0]
+        >>> sample.id, sample.concept, sample.picture.source
+        ('R1-1', 'R1', 'R1-picture-1.jpg')
+    """
+    people = list(dict.fromkeys(s.concept for s in samples if s.concept is not None))
+    names: dict[str | None, str] = {
+        person: label if len(people) == 1 else f"{label} person {number}"
+        for number, person in enumerate(people, 1)
+    }
+    pictures = {
+        picture.source: replace(
+            picture,
+            source=f"{label}-picture-{number}{PurePath(picture.source.partition('#')[0]).suffix}",
+        )
+        for number, picture in enumerate(distinct_pictures(samples), 1)
+    }
+    return [
+        replace(
+            sample,
+            id=f"{label}-{number}",
+            concept=names.get(sample.concept),
+            picture=pictures[sample.picture.source] if sample.picture is not None else None,
+            further=tuple(pictures[p.source] for p in sample.further),
+        )
+        for number, sample in enumerate(samples, 1)
+    ]
+
+
+def require_found(found: Found, requests: Sequence[str]) -> None:
+    """Refuses to go on without all photographs of some requests.
+
+    Args:
+        found: What was found.
+        requests: Ids of the requests that need their photographs.
+
+    Raises:
+        DataError: If a photograph is missing.
+    """
+    lost = {name: found.missing[name] for name in requests if name in found.missing}
+    if lost:
+        counts = listed([f"{count} of {name}" for name, count in lost.items()])
+        raise DataError(
+            f"photographs were not found: {counts}. The ledger keeps their hashes and not where "
+            f"they are: type unsee request run {' '.join(requests)} --photos DIR, with the folder "
+            "or table that holds them, unchanged. Repeat --photos for several."
+        )

@@ -1,0 +1,213 @@
+"""`unsee request` as a user types it, on a real tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import unsee as package
+from support.cli import unsee
+from support.ledgers import ledger, photographs, request
+from unsee.errors import RunError
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for seed, name in enumerate(("anna-petersen", "bert", "cleo", "others/dana", "others/egon")):
+        photographs(root / name, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def answered(tiny_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger with three answered requests."""
+    folder = tmp_path_factory.mktemp("answered") / "ledger"
+    ledger(folder, tiny_folder, "--retain", photos / "others", "--attack", "none")
+    for name in ("anna-petersen", "bert", "cleo"):
+        request(folder, "new", "--photos", photos / name)
+    request(folder, "run", "--photos", photos)
+    return folder
+
+
+@pytest.fixture
+def copied(answered: Path, tmp_path: Path) -> Path:
+    """A copy of that ledger which is used in its place."""
+    folder = tmp_path / "ledger"
+    shutil.copytree(answered, folder)
+    request(folder, "adopt")
+    return folder
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    found = load_file(folder / "model.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in found.items()}
+
+
+def test_three_requests_are_stacked_and_exported(
+    answered: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    values = request(answered, "list", "--json")
+    assert [r["status"] for r in values["requests"]] == ["accepted"] * 3
+    assert [s["requests"] for s in values["deployed"]] == [["R1"], ["R2"], ["R3"]]
+    assert values["steps"][2]["audited"] == ["R1", "R2"]
+    request(answered, "export", "--out", tmp_path / "out", "--checkpoint")
+    made = weights(tmp_path / "out" / "model")
+    source: Path = tiny_folder
+    for number, patch in enumerate(sorted((tmp_path / "out" / "patches").iterdir())):
+        unsee("apply", patch, "--model", source, "--out", tmp_path / str(number))
+        source = tmp_path / str(number)
+    assert made == weights(source)
+    assert made != weights(tiny_folder)
+
+
+def test_undo_of_the_last_gives_the_model_before_it_bit_for_bit(
+    copied: Path, photos: Path, tmp_path: Path
+) -> None:
+    before = request(copied, "list", "--json")["deployed"][:2]
+    request(copied, "undo", "R3")
+    values = request(copied, "list", "--json")
+    assert values["deployed"] == before
+    assert values["requests"][2]["status"] == "undone"
+    request(copied, "export", "--out", tmp_path / "two", "--checkpoint")
+    state = weights(tmp_path / "two" / "model")
+    # The model that the undone step had started from.
+    third = json.loads((copied / "steps/0003/run/patch/manifest.json").read_text("utf-8"))
+    from unsee.artifacts.patch import apply_patch
+
+    apply_patch(copied / "steps/0003/run/patch", tmp_path / "two" / "model", tmp_path / "again")
+    changed = {tensor["name"] for tensor in third["changed"]}
+    after = weights(tmp_path / "again")
+    assert {name for name in state if state[name] != after[name]} == changed
+
+
+def test_undo_of_an_earlier_one_says_what_happens_to_the_later(copied: Path, photos: Path) -> None:
+    message = request(copied, "undo", "R2", code=2)
+    assert "R3" in message
+    assert "unsee request undo R2 --later" in message
+    request(copied, "undo", "R2", "--later")
+    values = request(copied, "list", "--json")
+    assert [r["status"] for r in values["requests"]] == ["accepted", "undone", "new"]
+    request(copied, "run", "--photos", photos)
+    values = request(copied, "list", "--json")
+    assert [s["requests"] for s in values["deployed"]] == [["R1"], ["R3"]]
+
+
+def test_several_requests_are_answered_by_one_patch(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    request(book, "new", "--photos", photos / "anna-petersen", "--id", "a")
+    request(book, "new", "--photos", photos / "bert", "--id", "b")
+    request(
+        book, "run", "a", "b", "--photos", photos / "bert", "--photos", photos / "anna-petersen"
+    )
+    values = request(book, "list", "--json")
+    assert values["deployed"] == [{"step": 1, "requests": ["a", "b"]}]
+
+
+def test_ledger_holds_no_name_and_no_path(answered: Path, photos: Path) -> None:
+    names = [b"anna", b"petersen", b"bert", b"cleo", b"dana", b"IMG_", str(photos).encode()]
+    file = (answered / "ledger.sqlite").read_bytes().replace(str(photos / "others").encode(), b"")
+    assert [name for name in names if name in file] == []
+
+
+def test_remembered_path_is_found_again_and_removed_with_the_request(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    request(book, "new", "--photos", photos / "bert", "--remember-path")
+    request(book, "new", "--photos", photos / "cleo", "--remember-path")
+    request(book, "run", "R1")
+    request(book, "undo", "R2")
+    file = (book / "ledger.sqlite").read_bytes()
+    assert str(photos / "bert").encode() in file
+    assert str(photos / "cleo").encode() not in file
+
+
+def test_data_check_names_copies_and_earlier_requests(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    folder = tmp_path / "bert"
+    shutil.copytree(photos / "bert", folder)
+    request(book, "new", "--photos", folder)
+    shutil.copy(folder / "IMG_0.png", folder / "copy.png")
+    said = request(book, "new", "--photos", folder)
+    assert "4 photographs of 1 person" in said
+    assert "1 of the photographs are exact copies of others" in said
+    assert "4 of the photographs are also those of request R1 (new)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["new", "--photos", "PHOTOS/bert", "--id", "R1"], "has this request already"),
+        (["new", "--photos", "PHOTOS/bert", "--id", "../x"], "is not allowed"),
+        (["new", "--photos", "PHOTOS/nobody"], "does not exist"),
+        (["run", "R9"], "unknown request 'R9'"),
+        (["run", "R1"], "is accepted already"),
+        (["show", "R9"], "unknown request 'R9'"),
+        (["undo", "R9"], "unknown request 'R9'"),
+        (["run"], "no request waits"),
+    ],
+)
+def test_wrong_ids_and_folders_are_named(
+    answered: Path, photos: Path, words: list[str], part: str
+) -> None:
+    typed = [word.replace("PHOTOS", str(photos)) for word in words]
+    assert part in request(answered, typed[0], *typed[1:], code=2)
+
+
+def test_photographs_that_are_not_given_are_counted(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    request(book, "new", "--photos", photos / "bert")
+    message = request(book, "run", "--photos", photos / "cleo", code=2)
+    assert "3 of R1" in message
+    assert "--photos DIR" in message
+
+
+def test_changed_base_is_refused(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    book = ledger(tmp_path / "book", tmp_path / "model", "--attack", "none")
+    request(book, "new", "--photos", photos / "bert")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text("utf-8") + "\n", "utf-8")
+    message = request(book, "run", "--photos", photos / "bert", code=2)
+    assert "is not the one that the ledger was created over: config.json differs" in message
+
+
+def test_altered_patch_is_refused(copied: Path, photos: Path, tmp_path: Path) -> None:
+    patch = copied / "steps/0002/run/patch/patch.safetensors"
+    content = bytearray(patch.read_bytes())
+    content[-1] ^= 1
+    patch.write_bytes(content)
+    message = request(copied, "export", "--out", tmp_path / "out", code=2)
+    assert "not the one that step 2 made" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_copy_is_refused_until_adopted(answered: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(answered, tmp_path / "copy")
+    request(tmp_path / "copy", "list")
+    message = request(tmp_path / "copy", "new", "--photos", photos / "bert", code=2)
+    assert "unsee request adopt" in message
+    request(tmp_path / "copy", "adopt")
+    request(tmp_path / "copy", "new", "--photos", photos / "bert")
+
+
+def test_api_does_what_the_commands_do(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
+    fields = {"steps": 2, "batch_size": 2}
+    book = package.create_ledger(tmp_path / "book", tiny_folder, attacks=(), fields=fields)
+    book.new(photos / "bert", id="x")
+    (step,) = book.run("x", photos=photos / "bert")
+    assert step.status == "accepted"
+    assert package.open_ledger(tmp_path / "book").show("x")["status"] == "accepted"
+    with pytest.raises(RunError, match="holds a ledger already"):
+        package.create_ledger(tmp_path / "book", tiny_folder)

@@ -1,0 +1,96 @@
+"""The file of a ledger: what was altered by hand is found."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from unsee.errors import RunError
+from unsee.requests.entries import Created, LedgerSettings, Requested
+from unsee.requests.store import FILE, KEY, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store.create(tmp_path / "book", Created(settings=LedgerSettings(model="DIR"), base={}))
+    for name in ("a", "b", "c"):
+        made.append(lambda state, name=name: Requested(id=name, photographs=("0" * 64,), people=1))
+    return made
+
+
+def change(store: Store, statement: str) -> None:
+    connection = sqlite3.connect(store.folder / FILE)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET body = replace(body, '\"b\"', '\"x\"') WHERE number = 3",
+        "UPDATE entries SET time = '2020-01-01T00:00:00+00:00' WHERE number = 2",
+        "DELETE FROM entries WHERE number = 3",
+        "DELETE FROM entries WHERE number = 4",
+        "UPDATE entries SET number = number + 10",
+        "DELETE FROM facts WHERE name = 'last'",
+    ],
+)
+def test_altered_entries_are_refused(store: Store, statement: str) -> None:
+    assert list(store.state().requests) == ["a", "b", "c"]
+    change(store, statement)
+    with pytest.raises(RunError, match="was altered"):
+        store.entries()
+
+
+def test_entries_of_another_key_are_refused(store: Store) -> None:
+    (store.folder / KEY).write_text("00" * 32)
+    with pytest.raises(RunError, match="was altered"):
+        Store.open(store.folder).entries()
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda folder: (folder / KEY).unlink(), "is missing or damaged"),
+        (lambda folder: (folder / KEY).write_text("abc"), "is missing or damaged"),
+        (lambda folder: (folder / FILE).write_bytes(b"no database" * 100), "is damaged"),
+        (lambda folder: (folder / FILE).unlink(), "there is no ledger"),
+    ],
+)
+def test_damaged_files_are_named(store: Store, damage: object, part: str) -> None:
+    damage(store.folder)  # type: ignore[operator]
+    with pytest.raises(RunError, match=part):
+        Store.open(store.folder).entries()
+
+
+def test_newer_tables_are_refused(store: Store) -> None:
+    change(store, "PRAGMA user_version = 2")
+    with pytest.raises(RunError, match="newer unsee"):
+        Store.open(store.folder)
+
+
+def test_other_databases_are_refused(tmp_path: Path) -> None:
+    (tmp_path / KEY).write_text("00" * 32)
+    sqlite3.connect(tmp_path / FILE).execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(RunError, match="is no ledger of unsee"):
+        Store.open(tmp_path)
+
+
+def test_entry_that_cannot_be_made_leaves_nothing(store: Store) -> None:
+    def fail(state: object) -> Requested:
+        raise RunError("no")
+
+    with pytest.raises(RunError, match="no"):
+        store.append(fail)
+    assert len(store.entries()) == 4
+
+
+def test_same_photograph_has_another_hash_in_each_request(store: Store) -> None:
+    assert store.hash_of("a", "0" * 64) != store.hash_of("b", "0" * 64)
+
+
+def test_key_is_readable_by_its_owner_alone(store: Store) -> None:
+    assert (store.folder / KEY).stat().st_mode & 0o077 == 0

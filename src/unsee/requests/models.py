@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from unsee.artifacts.manifest import MANIFEST, TENSORS
-from unsee.artifacts.patch import OtherFiles, apply_patch
+from unsee.artifacts.patch import apply_patch
 from unsee.errors import ModelError, PatchError, RunError, listed
 from unsee.files import (
     combine_digests,
@@ -116,26 +115,6 @@ def deployed_model(ledger: Path, state: LedgerState, model: str) -> Path:
             return folder
     remove(facts)
     remove(folder)
-    write_stack(patches, model, folder, "leave-out")
+    apply_patch(patches, model, folder, "leave-out")
     write_json_with_digest(facts, {"stack": stack, "files": base_hashes(str(folder))})
     return folder
-
-
-def write_stack(patches: Sequence[Path], model: str, out: Path, other_files: OtherFiles) -> None:
-    """Writes a checkpoint with patches on it, one after the other.
-
-    Args:
-        patches: The patches, each made from the state after those before it.
-        model: The base checkpoint.
-        out: Folder to write.
-        other_files: What to do with files over 10 MB of unknown kind.
-    """
-    source = model
-    for number, patch in enumerate(patches, 1):
-        last = number == len(patches)
-        target = out if last else out.with_name(f".{out.name}-{number}")
-        remove(target) if not last else None
-        apply_patch(patch, source, target, other_files)
-        if source != model:
-            shutil.rmtree(source)
-        source = str(target)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 
+from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.overlaps import near_duplicates
+from unsee.data.photographs import count_faces
 from unsee.errors import DataError, listed
 from unsee.recipes.sources import read_samples
 from unsee.requests.entries import Request, Requested
@@ -77,10 +78,25 @@ def check_photographs(photos: str) -> Checked:
         notes.append(f"{alike} of the photographs are nearly the same as others")
     if len(by_content) - alike < 2 * people:
         notes.append("a person with one photograph alone is forgotten less well than with several")
-    notes.append(
-        "no face detector was used: whether a photograph shows several people was not checked"
-    )
+    notes += _faces(pictures)
     return Checked(samples, pictures, people, tuple(notes))
+
+
+def _faces(pictures: Sequence[Picture]) -> list[str]:
+    """Notes on photographs that show several people, or nobody, by their number in the set."""
+    if not has_detector():
+        return [NOT_CHECKED]
+    looked_at = {str(n): p for n, p in enumerate(pictures, 1) if p.region is None}
+    several, faceless = count_faces(looked_at)
+    notes = []
+    if several:
+        notes.append(
+            f"several people are on the photographs {listed(list(several), 10)}. Mark the face to "
+            "forget in a boxes.csv beside them, or everyone on them is forgotten"
+        )
+    if faceless:
+        notes.append(f"no face was found on the photographs {listed(faceless, 10)}")
+    return notes
 
 
 def make_request(checked: Checked, request: str, store: Store) -> Requested:
@@ -168,7 +184,7 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
     pictures = {
         picture.source: replace(
             picture,
-            source=f"{label}-picture-{number}{PurePath(picture.source.partition('#')[0]).suffix}",
+            source=f"{label}-picture-{number}{_ending(picture)}",
         )
         for number, picture in enumerate(distinct_pictures(samples), 1)
     }
@@ -182,6 +198,12 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
         )
         for number, sample in enumerate(samples, 1)
     ]
+
+
+def _ending(picture: Picture) -> str:
+    """The end of a picture's name that says nothing of anybody: its format and its region."""
+    suffix = picture.path.suffix if picture.path is not None else ""
+    return suffix if picture.region is None else f"{suffix}{picture.region}"
 
 
 def require_found(found: Found, requests: Sequence[str]) -> None:

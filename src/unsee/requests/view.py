@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from unsee.artifacts.patch import apply_patch
 from unsee.errors import RunError
 from unsee.files import atomic_folder, write_atomically
 from unsee.records.folder import jsonable
@@ -17,7 +18,6 @@ from unsee.requests.models import (
     check_patches,
     patch_folder,
     step_folder,
-    write_stack,
 )
 from unsee.requests.settings import model_folder
 
@@ -146,7 +146,7 @@ def export(ledger: LedgerFolder, out: Path, model: bool = False) -> dict[str, An
         write_atomically(partial / LEDGER, text + "\n")
         write_atomically(partial / README, _readme(names))
         if model:
-            write_stack(patches, source, partial / "model", "leave-out")
+            apply_patch(patches, source, partial / "model", "leave-out")
     return {
         "out": str(out),
         "requests": len(state.requests),

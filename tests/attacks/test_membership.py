@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from unsee.attacks import Subject
-from unsee.attacks.membership import Membership, auc, mean_lowest, token_scores, tpr_at_fpr
+from unsee.attacks.membership import Membership, mean_lowest, token_scores
 from unsee.attacks.relearn import Relearn
 from unsee.evaluation.generation import answer_nlls
+from unsee.evaluation.recognition import auc, tpr_at_fpr
 from unsee.losses import IGNORE, nll
 
 

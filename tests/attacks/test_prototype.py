@@ -9,8 +9,9 @@ import pytest
 
 from unsee.attacks import Subject
 from unsee.attacks.probe import Probe
-from unsee.attacks.prototype import Prototype, nearest_prototypes
+from unsee.attacks.prototype import Prototype
 from unsee.errors import DataError
+from unsee.evaluation.recognition import nearest_prototypes
 
 PEOPLE = tuple("abcd")
 

@@ -80,7 +80,13 @@ def opened() -> Iterator[Callable[..., list[str]]]:
 def unlearn(folder: Path, photos: Path, out: Path, whole: bool = False) -> Path:
     """Runs the job of `unsee unlearn --model FOLDER --forget PHOTOS`; returns the patch."""
     recipe = make_recipe(
-        {"method": "vkd", "model": str(folder), "forget": str(photos), "set": SHORT}
+        {
+            "method": "vkd",
+            "model": str(folder),
+            "forget": str(photos),
+            "ask": "none",
+            "set": SHORT,
+        }
     )
     job, _ = plan(recipe, "unlearn", "unsee unlearn")
     assert job.visual_only

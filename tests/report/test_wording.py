@@ -77,7 +77,9 @@ def test_documentation_names_every_key() -> None:
 
 
 def test_parameters_list_the_choices_of_the_method(tmp_path: Path) -> None:
-    rows = {row.label: row for row in details.parameters(report.read_run(make_run(tmp_path)))}
+    shown, defaults = details.parameters(report.read_run(make_run(tmp_path)))
+    rows = {row.label: row for row in shown}
+    assert defaults == []
     assert rows["Mask preserved by name"].value == "48"
     assert rows["Mask visual chosen"].value == "98,648 of 686,848"
     assert rows["Neurons chosen"].value == "115 of 2,304"

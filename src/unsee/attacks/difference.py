@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
-from unsee.attacks.membership import auc, auc_interval
+from unsee.attacks.membership import auc_interval
 from unsee.data.selection import one_sample_per_picture
 from unsee.errors import ConfigError, DataError
+from unsee.evaluation.recognition import auc
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches

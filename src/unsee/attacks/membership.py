@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
 from unsee.evaluation.bootstrap import concept_interval, group_rows
+from unsee.evaluation.recognition import auc, tpr_at_fpr
 from unsee.losses import IGNORE, nll
 from unsee.types import Sample
 
@@ -167,35 +168,6 @@ def mean_lowest(values: Float[Tensor, " answer"], k: float) -> float:
     """
     count = max(1, int(k * len(values)))
     return float(values.sort().values[:count].mean())
-
-
-def auc(members: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> float:
-    """Returns the ROC-AUC: how often a member scores above a non-member; ties count half.
-
-    Example:
-        >>> auc([2, 1], [0, 1])
-        0.875
-    """
-    ordered = np.sort(np.asarray(others, dtype=float))
-    values = np.asarray(members, dtype=float)
-    below = np.searchsorted(ordered, values, "left")
-    below_or_equal = np.searchsorted(ordered, values, "right")
-    return float((below + below_or_equal).mean() / (2 * len(ordered)))
-
-
-def tpr_at_fpr(
-    members: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray, fpr: float
-) -> float:
-    """Returns the true positive rate at a false positive rate of at most `fpr`.
-
-    Args:
-        members: Scores of the members.
-        others: Scores of the non-members.
-        fpr: Largest false positive rate, 0..1.
-    """
-    ordered = np.sort(np.asarray(others, dtype=float))[::-1]
-    allowed = int(fpr * len(ordered))
-    return float((np.asarray(members, dtype=float) > ordered[allowed]).mean())
 
 
 def auc_interval(

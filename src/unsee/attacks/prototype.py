@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
@@ -17,6 +16,7 @@ from unsee.attacks.probe import (
     recognition_reading,
     state_layers,
 )
+from unsee.evaluation.recognition import nearest_prototypes
 from unsee.types import Sample
 
 
@@ -101,37 +101,3 @@ def _correct(
     """1 or 0 for each tested picture: whether the nearest prototype is its person's."""
     named = nearest_prototypes(states, labels, tested_states)
     return [float(name == sample.concept) for name, sample in zip(named, tested, strict=True)]
-
-
-def nearest_prototypes(
-    states: Float[np.ndarray, "known dim"],
-    labels: Sequence[str],
-    tested: Float[np.ndarray, "tested dim"],
-) -> list[str]:
-    """Returns the label of the nearest prototype to each tested state, by centred cosine.
-
-    Args:
-        states: States of pictures whose labels are known.
-        labels: Their labels.
-        tested: States to label; of equally near prototypes the first label is given.
-
-    Example:
-        >>> states = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
-        >>> nearest_prototypes(states, ["Ada", "Ada", "Bo"], np.array([[5.0, 1.0], [1.0, 5.0]]))
-        ['Ada', 'Bo']
-    """
-    names = list(dict.fromkeys(labels))
-    if not len(tested):
-        return []
-    rows = np.array([names.index(label) for label in labels])
-    prototypes = np.stack([states[rows == i].mean(0) for i in range(len(names))])
-    center = prototypes.mean(0)
-    similarities = _unit(tested - center) @ _unit(prototypes - center).T
-    return [names[i] for i in similarities.argmax(1)]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; rows of zeros stay."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: np.ndarray = rows / np.where(lengths > 0, lengths, 1)
-    return scaled

@@ -75,18 +75,18 @@ def check_disjoint(forget: Sequence[Sample], retain: Sequence[Sample]) -> None:
 
 
 def split_holdout(
-    samples: Sequence[Sample], share: float = 0.25, seed: int = 0
+    samples: Sequence[Sample], share: float = 0.25, seed: int = 0, min_pictures: int = 2
 ) -> tuple[list[Sample], list[Sample]]:
     """Holds out some pictures of each concept.
 
-    All samples and copies of a picture are on the same side. A concept with two or more pictures
-    has at least one on each side; a single picture is not held out. Text-only samples are never
-    held out.
+    All samples and copies of a picture are on the same side. A concept with enough pictures has at
+    least one on each side; a single picture is not held out. Text-only samples are never held out.
 
     Args:
         samples: Samples of any number of concepts.
         share: Fraction of each concept's pictures to hold out: at least 0, below 1.
         seed: Seed of the choice of pictures.
+        min_pictures: Concepts with fewer pictures have none held out.
 
     Returns:
         The samples to use, and the samples held out.
@@ -103,7 +103,8 @@ def split_holdout(
     held_out: set[tuple[str | None, str]] = set()
     for index, (concept, digests) in enumerate(by_concept.items()):
         names = list(digests)
-        count = min(max(1, round(share * len(names))), len(names) - 1) if share > 0 else 0
+        enough = share > 0 and len(names) >= min_pictures
+        count = min(max(1, round(share * len(names))), len(names) - 1) if enough else 0
         order = np.random.default_rng([seed, index]).permutation(len(names))
         held_out.update((concept, names[i]) for i in order[:count])
     used: list[Sample] = []

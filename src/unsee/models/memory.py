@@ -11,6 +11,7 @@ import mmap
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -94,3 +95,21 @@ def _clean_mappings() -> Iterator[tuple[int, int]]:
                 is_file = header[4] != "0"
             elif is_file and line.startswith("Anonymous:") and line.split()[1] == "0":
                 yield start, end
+
+
+def free_memory(device: str) -> int | None:
+    """Returns the memory (bytes) that is free on a device; None where that is not known.
+
+    Args:
+        device: Such as "cpu" or "cuda:0".
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return int(found[1]) * 1024 if found else None

@@ -68,6 +68,11 @@ class Job:
         log_with: Names of experiment trackers.
         callbacks: Objects that are told every step and the measures; see
             `unsee.training.watching.Callback`.
+        open_questions: Open questions that are asked about the photographs where only these were
+            given; None if the job has samples with answers.
+        drawn_strangers: Whether the strangers are drawn faces that ship with the package.
+        attacks_left_out: Attacks that were asked for and cannot run on photographs alone, with the
+            reason.
         load_in: Bits that every model's weights are held in, "8bit" or "4bit", where nothing is
             trained; None leaves them as they are.
     """
@@ -104,6 +109,9 @@ class Job:
     log_with: Sequence[str] = ()
     callbacks: Sequence[object] = ()
     load_in: LoadIn | None = None
+    open_questions: Sequence[str] | None = None
+    drawn_strangers: bool = False
+    attacks_left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def attacker(self) -> AttackerData:

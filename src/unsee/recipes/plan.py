@@ -18,6 +18,7 @@ from unsee.errors import ConfigError
 from unsee.methods import Method
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.job import Job
+from unsee.recipes.photographs import hold_out, open_questions, runnable_attacks
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
 from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
@@ -128,7 +129,19 @@ def _own(
     answers = any(s.answer for s in (*data.forget, *data.retain))
     visual_only = not recipe.method.reads_language and not answers
     splits: dict[str, list[Sample]] = {}
-    if any(s.answer for s in data.forget):
+    photographs: dict[str, Any] = {}
+    if not any(s.answer for s in data.forget):
+        data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
+        attacks, left_out, attack_notes = runnable_attacks(recipe, data, splits)
+        recipe = replace(recipe, attacks=attacks)
+        notes = [*notes, *held_notes, *attack_notes]
+        photographs = {
+            "open_questions": open_questions(recipe.ask),
+            "drawn_strangers": recipe.strangers is None,
+            "attacks_left_out": left_out,
+            "forgetting": HELD_FORGET,
+        }
+    else:
         train, held = split_holdout(data.forget, seed=recipe.seed)
         kept, kept_held = split_holdout(data.retain, seed=recipe.seed)
         splits = {
@@ -152,8 +165,8 @@ def _own(
         splits=splits,
         references=references,
         better=measure_directions(splits, HELD_FORGET),
-        forgetting=[name for name in splits if name in HELD_FORGET],
         visual_only=visual_only,
+        **({"forgetting": [name for name in splits if name in HELD_FORGET]} | photographs),
         **_recipe_fields(recipe, visual_only),
     )
     return job, notes

@@ -49,6 +49,8 @@ LATER_OPTIONS = frozenset(
         "visual_refit",
         "patch",
         "box",
+        "ask",
+        "holdout_share",
     }
 )
 
@@ -63,6 +65,14 @@ def box_text(value: Any) -> Any:
     """A box may be four numbers in YAML, or text as on the command line."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
+
+def one_or_more(value: Any) -> Any:
+    """One text is a list of one; None is an empty list."""
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+# Share of a person's photographs that is held out where these are given without answers.
+HOLDOUT_SHARE = 0.2
 
 # What says which data a benchmark gives; nothing reads it where `forget` names the user's own.
 BENCHMARK_OPTIONS = ("benchmark", "data", "forget_ratio", "shots")
@@ -103,6 +113,10 @@ class RunOptions:
             scores of forgetting mean something, 0..1.
         log_with: Experiment trackers that log the run, such as tensorboard; several with commas.
             It does not change the result, and may differ when a run is resumed.
+        ask: Open questions about the photographs where these are given without answers, such as
+            "Who is this?" in another language; () is the default ones, and "none" asks nothing.
+        holdout_share: Share of each person's photographs, 0..1, that is kept out of training to
+            test on where these are given without answers; of fewer than four photographs none is.
         seed: Seed of every random draw.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -134,6 +148,8 @@ class RunOptions:
     log_with: Annotated[str | None, BeforeValidator(tracker_names)] = field(
         default=None, compare=False
     )
+    ask: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()
+    holdout_share: Annotated[float, Field(ge=0, lt=1)] = HOLDOUT_SHARE
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False
     device: Device = "auto"

@@ -21,7 +21,8 @@ class LearnedCheck(RecordPart):
     )
     floor_of: Text = Field(
         default="chance",
-        description="Where `floor` comes from: reference, retain_only, or chance (guessing among "
+        description="Where `floor` comes from: reference, retain_only, other_people (how often the "
+        "target says it of others, where only photographs were given), or chance (guessing among "
         "the options of a question; 0 for open questions).",
     )
     headroom: Number = Field(

@@ -44,6 +44,7 @@ from unsee.records.part import (
     Text,
     empty_for_none,
 )
+from unsee.records.recognition import ForgottenPerson, Recognition
 from unsee.types import Better, Estimate
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "EquivalenceTest",
     "FinetuneRecord",
     "FinetunedModel",
+    "ForgottenPerson",
     "GalleryEntry",
     "Guarantees",
     "Harness",
@@ -75,6 +77,7 @@ __all__ = [
     "Provenance",
     "QuantizationRecord",
     "Reading",
+    "Recognition",
     "RecordPart",
     "RelearningOutcome",
     "Representation",
@@ -162,6 +165,10 @@ class MethodRecord(RecordPart):
     name: Text = Field(description="Registered name, as in `unsee list methods`.")
     parameters: dict[str, JsonValue] = Field(
         default={}, description="All hyperparameters of method and training, defaults included."
+    )
+    changed: tuple[Text, ...] | None = Field(
+        default=None,
+        description="Hyperparameters that differ from the defaults; null in older records.",
     )
     source: Text | None = Field(default=None, description="Paper and equation.")
 
@@ -410,6 +417,11 @@ class Summary(RecordPart):
         default=None,
         description="Whether the target model knew enough for scores of forgetting to mean "
         "something; null if it was not asked.",
+    )
+    recognition: Recognition | None = Field(
+        default=None,
+        description="How recognition was measured, and the people to be forgotten, where only "
+        "photographs were given; null otherwise.",
     )
     equivalence: tuple[EquivalenceTest, ...] | None = Field(
         default=None,

@@ -120,7 +120,7 @@ def _attack(attack: RelearningOutcome, uid: str, before: float | None) -> Attack
             desc="; ".join(said) + f" over {attack.steps} steps.",
             x_label="attack steps",
             share=True,
-            percent=metric in wording.SHARES,
+            percent=wording.is_share(metric),
         ),
         area=_area(attack),
         half=_half(half, before),

@@ -97,13 +97,21 @@ def cost(run: Run) -> list[Row]:
     ]
 
 
-def parameters(run: Run) -> list[Row]:
-    """The method's hyperparameters, and the weights or neurons that it selected."""
+def parameters(run: Run) -> tuple[list[Row], list[Row]]:
+    """The method's hyperparameters: those that matter most, and the others.
+
+    The first are what differs from the defaults, and the weights or neurons that were selected;
+    the others have their default values. Records of earlier versions do not say which are defaults:
+    there all are of the first kind.
+    """
     method = run.summary.method
     used = method.parameters if method else {}
-    rows = [Row(k, "none" if v is None else wording.plain(v)) for k, v in used.items()]
+    changed = set(used) if method is None or method.changed is None else set(method.changed)
+    rows = {k: Row(k, "none" if v is None else wording.plain(v)) for k, v in used.items()}
     choices = run.summary.choices or {}
-    return rows + [row for name, choice in choices.items() for row in _selected(name, choice)]
+    chosen = [row for name, choice in choices.items() for row in _selected(name, choice)]
+    first = [row for key, row in rows.items() if key in changed]
+    return first + chosen, [row for key, row in rows.items() if key not in changed]
 
 
 def _selected(name: str, choice: Choice) -> list[Row]:
@@ -129,7 +137,9 @@ def provenance(run: Run) -> list[Row]:
         label = {"commit": "Commit", "dirty": "Uncommitted changes", "cpu": "CPU"}.get(key, label)
         label = key if key in ("unsee", "torch", "transformers", "python") else label
         # A seed is no quantity: "5230" must not become "5,230".
-        rows.append(Row(label, str(value) if key == "seed" else wording.plain(value), code=code))
+        said = str(value) if key == "seed" else wording.plain(value)
+        said = "none" if key == "quantization" and value is None else said
+        rows.append(Row(label, said, code=code))
     return rows + _tasks(run)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unsee.records.schema import EquivalenceTest, Summary
 from unsee.report import wording
-from unsee.report.findings import SAYS, Finding, Level, percent, points
+from unsee.report.findings import FLOORS, SAYS, Finding, Level, percent, points
 
 INDISTINGUISHABLE = "Indistinguishable"
 DISTINGUISHABLE = "Distinguishable"
@@ -89,7 +89,7 @@ def headroom(summary: Summary) -> str:
     check = summary.learned
     if check is None:
         return ""
-    floor = "guessing" if check.floor_of == "chance" else "a model that never saw them"
+    floor = FLOORS.get(check.floor_of, "a model that never saw them")
     sentence = (
         f"Did it learn? Before unlearning the model scores {percent(check.target or 0.0)} on what "
         f"is to be forgotten, {floor} {percent(check.floor or 0.0)}: a headroom of "
@@ -217,7 +217,11 @@ def words(test: EquivalenceTest) -> str:
     elif test.attack:
         place = f"{named} under {test.attack}"
     gap = abs(test.difference or 0.0)
-    shown = f"{100 * gap:.0f} points" if metric in (*wording.SHARES, "forget") else f"{gap:.2f}"
+    shown = (
+        f"{100 * gap:.0f} points"
+        if wording.is_share(metric) or metric == "forget"
+        else f"{gap:.2f}"
+    )
     return f"{place}, {shown} {test.side}"
 
 

@@ -50,13 +50,21 @@ SAYS = {
     "rouge_l": "reaches {} ROUGE-L on the true answers",
     "rouge_l_recall": "reaches {} ROUGE-L recall on the true answers",
     "probability": "reaches {} probability on the true answers",
+    "said_before": "says what it said before in {} of its answers",
+    "rank_1": "is matched to them in {} of the photographs",
 }
+# Splits about people to be kept, held-out pictures first.
+KEPT = ("retain_holdout", "retain")
 PLACES = {
     "retain_holdout": "held-out questions about the other people's pictures",
     "retain": "pictures of the other people",
     "general": "general questions about pictures",
     "general_forget": "general questions about the forgotten people's pictures",
 }
+# How often the forgotten people's names are given to others, where only photographs were given.
+OTHERS_SAY = "others/vqa/said_of_others"
+# What the target model's score is compared with, other than a reference's.
+FLOORS = {"chance": "guessing", "other_people": "what it says of other people"}
 # The label if the target model did not know what was to be forgotten.
 NOTHING = "Nothing to forget"
 # The label if it knew too little of it for scores of forgetting to mean anything.
@@ -123,6 +131,8 @@ def people(summary: Summary) -> str:
         (names for names in KINDS if getattr(benchmark, names[1]) is not None), KINDS[0]
     )
     count = benchmark.forgotten
+    if count is None and summary.recognition is not None:
+        count = len(summary.recognition.people)
     if count is None:
         return f"the {many} to be forgotten"
     return f"the one {one}" if count == 1 else f"the {count} {many}"
@@ -181,7 +191,7 @@ def forgetting(summary: Summary) -> Finding:
 
 def too_little(check: LearnedCheck) -> str:
     """A clause that says that the target model knew too little to judge what it forgot."""
-    who = "guessing" if check.floor_of == "chance" else "a model that never saw them"
+    who = FLOORS.get(check.floor_of, "a model that never saw them")
     return (
         f"before it was only {points(check.headroom or 0.0)} above {who} (needed: "
         f"{100 * check.required:.0f}), so scores of forgetting mean nothing"
@@ -318,12 +328,22 @@ def changes(summary: Summary) -> list[tuple[str, float, float]]:
     apart = {*summary.forgetting, "train_retain", "retain", "retain_holdout"}
     asked = [key.partition("/")[0] for key in summary.measures or () if "/vqa/" in key]
     others = [s for s in dict.fromkeys(asked) if s not in apart and not s.startswith("forget")]
-    for prefixes in (("retain_holdout/vqa", "retain/vqa"), *((f"{s}/vqa",) for s in others)):
+    kept = [f"{split}/{kind}" for kind in ("vqa", "features") for split in KEPT]
+    for prefixes in (kept, *((f"{s}/vqa",) for s in others)):
         key = first_key(summary.measures, *prefixes)
         before, after = value_of(summary.target, key), value_of(summary.measures, key)
         if key is not None and before is not None and after is not None:
             found.append((key.split("/")[0], before, after))
     return found
+
+
+def _unmeasured(summary: Summary) -> str:
+    """A clause that says why nothing is known about what else the model sees."""
+    same = value_of(summary.measures, "others/vqa/same_answer")
+    if summary.recognition is None:
+        return "what else it sees was not measured"
+    clause = "nobody to keep was given, so what else it sees was not measured"
+    return f"{clause} (of others it says the same as before in {percent(same)})" if same else clause
 
 
 def utility(summary: Summary) -> Finding:
@@ -332,7 +352,7 @@ def utility(summary: Summary) -> Finding:
     if not compared:
         if summary.target is None or not summary.measures:
             return Finding("unknown", "Not compared")
-        return Finding("unknown", "Not measured", "what else it sees was not measured")
+        return Finding("unknown", "Not measured", _unmeasured(summary))
     split, before, after = min(compared, key=lambda item: item[2] - item[1])
     change = after - before
     level, label = graded(change)

@@ -163,8 +163,8 @@ def _strip(run: Run, key: str, uid: str, group: str) -> Strip:
     return Strip(
         label=wording.place(prefix),
         metric=wording.metric_name(metric),
-        share=metric in wording.SHARES,
-        drawing=charts.strip(marks, uid=uid, title=title, percent=metric in wording.SHARES),
+        share=wording.is_share(metric),
+        drawing=charts.strip(marks, uid=uid, title=title, percent=wording.is_share(metric)),
         before=None if before is None else wording.score(metric, before),
         after=wording.score(metric, value_of(run.summary.measures, key)),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from unsee.metrics.letters import contains_words
 from unsee.records.reader import Run
 from unsee.records.schema import GalleryEntry
 from unsee.report.embedded_images import Embedded, embed
@@ -52,7 +53,7 @@ def gallery(run: Run) -> tuple[list[Person], int]:
         cards.setdefault((kind, entry.picture, entry.concept), []).append(entry)
     people = []
     hidden = 0
-    for kind in ("forgotten", "kept", "general"):
+    for kind in ("forgotten", "kept", "others", "general"):
         chosen = [item for item in cards.items() if item[0][0] == kind]
         hidden += max(0, len(chosen) - MAX_PEOPLE)
         people += [_person(run, *item) for item in chosen[:MAX_PEOPLE]]
@@ -60,10 +61,10 @@ def gallery(run: Run) -> tuple[list[Person], int]:
 
 
 def kind_of(split: str, forgetting: Collection[str] = ()) -> str:
-    """Whether a split's pictures show forgotten or kept people, or are general questions."""
+    """Whether a split shows forgotten, kept or other people, or asks general questions."""
     if split in forgetting or split.startswith("forget"):
         return "forgotten"
-    return "general" if split.startswith("general") else "kept"
+    return next((kind for kind in ("general", "others") if split.startswith(kind)), "kept")
 
 
 def same(answer: str, truth: str) -> bool:
@@ -82,20 +83,24 @@ def _person(
     name = concept or ("General questions" if kind == "general" else "Unnamed")
     answers = []
     for entry in entries:
-        answers.append(Answer(entry.question, entry.truth, _said(entry, kind)))
+        # Where only photographs were given, an answer that says it among other things counts.
+        is_right = contains_words if run.summary.recognition is not None else same
+        answers.append(Answer(entry.question, entry.truth, _said(entry, kind, is_right)))
     held_out = "held-out picture" if entries[0].split.endswith("holdout") else "picture"
     shown = embed(picture, run.folder, entries[0].picture_sha256)
     return Person(name, kind, shown, f"A {held_out} of {name}", answers)
 
 
-def _said(entry: GalleryEntry, kind: str) -> list[tuple[str, str, str, bool]]:
+def _said(
+    entry: GalleryEntry, kind: str, is_right: Callable[[str, str], bool]
+) -> list[tuple[str, str, str, bool]]:
     """The models' answers, as one line if all are the same."""
     said = (
         ("Before", "target", entry.before),
         ("After", "unlearned", entry.after),
         ("Never saw them" if kind == "forgotten" else "Reference", "reference", entry.reference),
     )
-    given = [(m, style, a, same(a, entry.truth)) for m, style, a in said if a is not None]
+    given = [(m, style, a, is_right(a, entry.truth)) for m, style, a in said if a is not None]
     if len(given) > 1 and len({answer for _, _, answer, _ in given}) == 1:
         label = "All models" if len(given) == len(said) else " and ".join(m for m, *_ in given)
         return [(label.capitalize(), "unlearned", *given[0][2:])]

@@ -8,6 +8,7 @@ from unsee.records.schema import Summary
 from unsee.report import findings
 from unsee.report.equivalence import equivalence, worst_relearning
 from unsee.report.findings import Finding, Level
+from unsee.report.recognition import recognition
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ UNCOMPARED = ("No reference", "Measured", "Attacked", "Not measured")
 
 def judge(summary: Summary) -> Verdict:
     """The findings of a record."""
-    forgetting = findings.forgetting(summary)
+    photographs = summary.recognition is not None
+    forgetting = recognition(summary) if photographs else findings.forgetting(summary)
     utility = findings.utility(summary)
     text = findings.text(summary)
     relearning = findings.relearning(summary)
-    barred = forgetting.label in BARRED
+    # What photographs show is never outvoted by tests that cannot tell, for want of people.
+    barred = forgetting.label in BARRED or (photographs and forgetting.level == "bad")
     tested = None if barred else equivalence(summary)
     if tested is not None:
         alone = worst_relearning(summary)
@@ -99,7 +102,9 @@ def _headline(
     if tested is not None:
         headline, level, flaws = tested.label, tested.level, [cost]
         flaws = flaws if level == "good" else []
-    elif forgetting.label in BARRED:
+    elif forgetting.label in BARRED or (
+        summary.recognition is not None and forgetting.level == "bad"
+    ):
         return forgetting.label, forgetting.level
     elif relearning.level != "unknown" and (
         summary.kind == "audit"

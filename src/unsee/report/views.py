@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unsee.records.reader import Run
+from unsee.records.recognition import ForgottenPerson, Recognition
 from unsee.records.schema import RelearningOutcome
 from unsee.report import attack_table, wording
 from unsee.report.curves import Attack, attacks, curves, scored, training
 from unsee.report.details import Row, benchmark, cost, guarantees, parameters, provenance
 from unsee.report.equivalence import TestRow, headroom, test_rows
 from unsee.report.findings import (
+    KEPT,
     MODULES,
     Finding,
     Level,
@@ -26,9 +28,17 @@ from unsee.report.findings import (
 )
 from unsee.report.measures import LEGEND, Group, groups, missing, models, moved
 from unsee.report.people import Person, gallery
+from unsee.report.recognition import (
+    asked_openly,
+    by_features,
+    compared_with,
+    photograph_key,
+    verification,
+)
 from unsee.report.verdict import Verdict, judge
 
 FORGOTTEN, OTHERS, GENERAL = "Forgotten people", "Other people", "General questions"
+MATCHED, VERIFIED = "Matched by features", "Verified by features"
 READ, ATTACKED = "Text only", "Relearning attack"
 
 
@@ -71,6 +81,7 @@ class View:
     cost: list[Row]
     training: list[tuple[str, Markup]]
     parameters: list[Row]
+    defaults: list[Row]
     provenance: list[Row]
     benchmark: str
     legend: list[tuple[str, str]]
@@ -83,6 +94,8 @@ class View:
     attacked_models: list[tuple[str, str, str]]
     tests: list[TestRow]
     learned: str
+    given: list[ForgottenPerson]
+    compared_with: str
 
 
 def view(run: Run, uid: str) -> View:
@@ -108,7 +121,8 @@ def view(run: Run, uid: str) -> View:
         guarantees=guarantees(run),
         cost=cost(run),
         training=training(run, uid),
-        parameters=parameters(run),
+        parameters=parameters(run)[0],
+        defaults=parameters(run)[1],
         provenance=provenance(run),
         benchmark=benchmark(run),
         legend=[(LEGEND.get(name, label), style) for name, label, style in models(run)],
@@ -121,6 +135,8 @@ def view(run: Run, uid: str) -> View:
         attacked_models=attack_table.columns(run),
         tests=test_rows(run.summary),
         learned=headroom(run.summary),
+        given=list(run.summary.recognition.people) if run.summary.recognition else [],
+        compared_with=compared_with(run.summary),
     )
 
 
@@ -139,6 +155,8 @@ def facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
         uid: A prefix of the ids of the run's sections.
     """
     anchor = f"{uid}-measures"
+    if run.summary.recognition is not None:
+        return _photograph_facts(run, judgement, uid)
     return [
         _seen_fact(run, FORGOTTEN, forgotten_prefixes(run.summary), anchor, judgement),
         _seen_fact(run, OTHERS, ("retain_holdout/vqa", "retain/vqa"), anchor),
@@ -146,6 +164,39 @@ def facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
         _text_fact(run, judgement.text, f"{uid}-guarantees"),
         _attack_fact(run, judgement.relearning, f"{uid}-relearning"),
     ]
+
+
+def _photograph_facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
+    """The tiles where only photographs were given; a sixth one where attacks were run."""
+    summary, anchor = run.summary, f"{uid}-measures"
+    record = summary.recognition or Recognition()
+    asked, matched, verified = asked_openly(summary), by_features(summary), verification(summary)
+    chance = f"; chance {percent(record.chance)}" if record.chance else ""
+    tiles = [
+        (FORGOTTEN, "vqa", "said_before", asked, "says what it said before"),
+        (MATCHED, "features", "rank_1", matched, f"among {record.identities} people{chance}"),
+        (VERIFIED, "features", "verification_rate", verified, "same person, at 1 % false accepts"),
+    ]
+    facts = []
+    for label, kind, metric, finding, note in tiles:
+        key = photograph_key(summary, kind, metric)
+        before, after = value_of(summary.target, key), value_of(summary.measures, key)
+        if after is None:
+            facts.append(Fact(label, finding.label, finding.clause, finding.level, "", anchor))
+        else:
+            value = wording.way(metric, before, after)
+            facts.append(Fact(label, value, note, finding.level, finding.label, anchor))
+    kept = _seen_fact(
+        run, OTHERS, tuple(f"{s}/{k}" for k in ("vqa", "features") for s in KEPT), anchor
+    )
+    same = value_of(summary.measures, "others/vqa/same_answer")
+    if kept.value == "Not measured":
+        note = "" if same is None else f"of others it says the same as before in {percent(same)}"
+        kept = Fact(OTHERS, "None given", note, "unknown", "Not measured", anchor)
+    facts += [kept, _text_fact(run, judgement.text, f"{uid}-guarantees")]
+    if summary.attacks is not None:
+        facts.append(_attack_fact(run, judgement.relearning, f"{uid}-relearning"))
+    return facts
 
 
 def _seen_fact(
@@ -218,9 +269,9 @@ def compared(views: list[View]) -> list[dict[str, str]]:
                 "headline": one.judgement.headline,
                 "forgotten": tiles[FORGOTTEN].value,
                 "kept": tiles[OTHERS].value,
-                "general": tiles[GENERAL].value,
+                "general": tiles[GENERAL].value if GENERAL in tiles else wording.NONE,
                 "text": one.judgement.text.label,
-                "relearning": tiles[ATTACKED].value,
+                "relearning": tiles[ATTACKED].value if ATTACKED in tiles else "Not attacked",
                 "time": wording.duration(seconds) if seconds else wording.NONE,
             }
         )

@@ -13,7 +13,7 @@ from unsee.report.findings import percent
 SHARES = frozenset(
     "accuracy cloze probability keyword_match ape attack_success refusal_rate joint_right "
     "joint_wrong acc acc_norm exact_match accuracy_mllmu accuracy_mmunlearner names_forgotten "
-    "names_kept".split()
+    "names_kept said_before same_answer said_of_others rank_1 verification_rate".split()
 )
 
 # Shown where a model was not measured.
@@ -35,6 +35,11 @@ SPLITS = {
     "train_retain/vqa": "Training questions about other people",
     "test/vqa": "Other pictures",
     "harmless/vqa": "Safe pictures",
+    "forget_holdout/features": "Held out, by features",
+    "forget/features": "Training pictures, by features",
+    "retain_holdout/features": "Held out, by features",
+    "retain/features": "Training pictures, by features",
+    "others/vqa": "Pictures of other people",
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -53,6 +58,12 @@ METRICS = {
     "rouge_l_recall_ascii": "ROUGE-L recall (ASCII)",
     "names_forgotten": "names another forgotten person",
     "names_kept": "names a kept person",
+    "said_before": "says what it said before",
+    "same_answer": "same answer as before",
+    "said_of_others": "says of them what it said of a forgotten person",
+    "rank_1": "rank-1 retrieval",
+    "verification_auc": "verification AUC",
+    "verification_rate": "verification at 1 % false accepts",
 }
 GROUPS = (
     (
@@ -103,14 +114,21 @@ def place(prefix: str) -> str:
 
 def metric_name(metric: str) -> str:
     """Words for a metric's name."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    name, _, layer = metric.partition("@")
+    words = METRICS.get(name, name.replace("_", " "))
+    return f"{words}, layer {layer}" if layer else words
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in percent, at whatever layer."""
+    return metric.partition("@")[0] in SHARES
 
 
 def score(metric: str, value: float | None) -> str:
     """A score: in percent where it is a share of right answers."""
     if value is None:
         return "unscored"
-    return percent(value) if metric in SHARES else f"{value:.2f}"
+    return percent(value) if is_share(metric) else f"{value:.2f}"
 
 
 def way(metric: str, before: float | None, after: float | None) -> str:
@@ -129,7 +147,7 @@ def interval(metric: str, found: Measure) -> str:
     """A 95 % interval, such as "0 to 7"; empty where there is none."""
     if found.low is None or found.high is None:
         return ""
-    if metric in SHARES:
+    if is_share(metric):
         return f"{100 * found.low:.0f} to {100 * found.high:.0f}"
     return f"{found.low:.2f} to {found.high:.2f}"
 

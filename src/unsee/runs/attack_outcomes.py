@@ -82,8 +82,10 @@ def attack_outcomes(
             longest true answer.
         rules: How metrics score, where it is not their default.
     """
+    # From photographs alone no sample has an answer, and no attack asks for one.
+    answered = any(s.answer for name in SPLITS.values() for s in splits.get(name, ()))
     questions = {
-        name: [s for s in splits[name] if s.picture is not None and s.answer]
+        name: [s for s in splits[name] if s.picture is not None and (s.answer or not answered)]
         for name in SPLITS.values()
         if name in splits
     }

@@ -48,7 +48,10 @@ class Side:
 
 
 def equivalence_tests(
-    job: Job, rows: Mapping[str, Sequence[SampleResult]], attacks: Attacks | None
+    job: Job,
+    rows: Mapping[str, Sequence[SampleResult]],
+    attacks: Attacks | None,
+    photographs: Mapping[str, Mapping[str, PersonScores]] | None = None,
 ) -> tuple[EquivalenceTest, ...] | None:
     """Returns all tests of a run; None without the visual-retain reference.
 
@@ -56,10 +59,16 @@ def equivalence_tests(
         job: The job, which holds the margins.
         rows: The rows of each model, by "unlearned" and "reference".
         attacks: The outcomes of the job's attacks.
+        photographs: Mean scores of people by model and measure, where photographs alone were given.
     """
     if "reference" not in job.references:
         return None
-    tests = before_attack(job, rows) if {"unlearned", "reference"} <= rows.keys() else []
+    if photographs is not None:
+        tests = compare_measures(
+            photographs["unlearned"], photographs["reference"], job.equivalence_margin
+        )
+    else:
+        tests = before_attack(job, rows) if {"unlearned", "reference"} <= rows.keys() else []
     if attacks is not None:
         people = len({sample.concept or sample.id for sample in job.attacker.forget})
         tests += under_attack(job.attacks, attacks, job.attack_margin, people)
@@ -88,9 +97,22 @@ def before_attack(job: Job, rows: Mapping[str, Sequence[SampleResult]]) -> list[
         )
         for model in ("unlearned", "reference")
     )
+    return compare_measures(own, reference, job.equivalence_margin)
+
+
+def compare_measures(
+    own: Mapping[str, PersonScores], reference: Mapping[str, PersonScores], margin: float
+) -> list[EquivalenceTest]:
+    """Returns a test of every measure that both models have.
+
+    Args:
+        own: The unlearned model's scores of people, by measure.
+        reference: The reference model's.
+        margin: Difference below which two scores count as equal.
+    """
     tests = []
     for key, scores in own.items():
-        result = compare_people(scores, reference.get(key, PersonScores()), job.equivalence_margin)
+        result = compare_people(scores, reference.get(key, PersonScores()), margin)
         if result is not None:
             tests.append(_recorded(result, measure=key))
     return tests

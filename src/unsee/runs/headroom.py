@@ -5,7 +5,7 @@ from __future__ import annotations
 from unsee.evaluation.headroom import chance, check_headroom
 from unsee.recipes.job import Job
 from unsee.records.schema import LearnedCheck, Summary
-from unsee.report.findings import first_key, forgotten_prefixes, value_of
+from unsee.report.findings import OTHERS_SAY, first_key, forgotten_prefixes, value_of
 
 # Metrics of which a guess among options is right by chance.
 GUESSED = ("accuracy",)
@@ -15,7 +15,8 @@ def learned_check(job: Job, summary: Summary) -> LearnedCheck | None:
     """Returns whether the target knew enough; None if it was not asked about the forgotten people.
 
     The measure is the one that the verdict judges. The floor is the visual-retain reference's
-    score, else the retain-only one's, else chance.
+    score, else the retain-only one's, else how often the target says it of other people, where
+    photographs alone were given, else chance.
 
     Args:
         job: The job.
@@ -32,6 +33,7 @@ def learned_check(job: Job, summary: Summary) -> LearnedCheck | None:
     if metric == "attack_success":
         # Every model answers unsafe questions, references too: forgetting means to answer none.
         floors = []
+    floors.append(("other_people", value_of(summary.target, OTHERS_SAY)))
     floor_of, floor = next(((n, value) for n, value in floors if value is not None), ("chance", 0))
     if floor_of == "chance" and metric in GUESSED:
         floor = chance(s for s in job.splits.get(split, ()) if s.modality == modality)

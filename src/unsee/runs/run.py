@@ -21,6 +21,7 @@ from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, tidy
 from unsee.records.lock import exclusive, is_empty
 from unsee.records.reader import Run, read_run
 from unsee.runs.content import check_content, job_inputs, keep_environment
+from unsee.runs.photographs import measure_photographs
 from unsee.runs.preflight import check_job, check_model, finished_run
 from unsee.runs.reference_cache import reference_cache
 from unsee.runs.stage_cache import StageCache
@@ -29,6 +30,7 @@ from unsee.runs.stages import (
     attack_models,
     describe_environment,
     evaluate_models,
+    scores_of_photographs,
     summarize,
     unlearn,
     weights_hash,
@@ -153,13 +155,17 @@ def _run_stages(
             "mean nothing. Check that the model was trained on the benchmark's people."
         )
     unlearned = unlearn(job, vlm, folder, bar, context, watchers)
+    photographs = None
+    if job.open_questions is not None:
+        photographs = measure_photographs(job, vlm, folder, stage_cache, bar)
     scores = evaluate_models(job, vlm, folder, stage_cache, bar)
+    scores |= scores_of_photographs(photographs) if photographs is not None else {}
     for watcher in watchers:
         watcher.evaluated({name: result.measures for name, result in scores.items()})
     attacks = attack_models(job, vlm, stage_cache, scores, bar)
     folder.write_scores({name: result.rows for name, result in scores.items()})
     environment = environment.model_copy(update={"result_weights_sha256": weights_hash(vlm)})
-    summary = summarize(job, out.name, unlearned, scores, attacks, environment)
+    summary = summarize(job, out.name, unlearned, scores, attacks, environment, photographs)
     if job.method is not None:
         card = card_of_run(summary, job.save, str(job.model), job.data.forget, job.names)
         card.write(out / job.save)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -32,11 +33,11 @@ from unsee.metrics import reference_metrics
 from unsee.metrics.names import People
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
+from unsee.recipes.components import build_method, build_settings
 from unsee.recipes.job import Job
 from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
 from unsee.records.schema import (
-    REFERENCES,
     SCHEMA,
     AnswerFaults,
     Artifacts,
@@ -60,6 +61,7 @@ from unsee.runs.attack_outcomes import attack_outcomes
 from unsee.runs.equivalence_tests import equivalence_tests, not_attacked
 from unsee.runs.gallery import gallery
 from unsee.runs.headroom import learned_check
+from unsee.runs.photographs import PhotographResults, model_loaders
 from unsee.runs.relearning_curves import relearning_curves
 from unsee.runs.stage_cache import StageCache
 from unsee.training.distributed import DistributedContext
@@ -267,7 +269,7 @@ def evaluate_models(
         bar: Shows the progress.
         first: Whether only the target is evaluated, and the reference where its metrics need it.
     """
-    if job.visual_only or not (job.splits or job.suite):
+    if job.open_questions is not None or not (job.splits or job.suite):
         return {}
     sources: dict[str, str | Path | None] = {"unlearned": None, **job.references}
     metrics_of_reference = reference_metrics(job.metrics)
@@ -350,6 +352,14 @@ def _with_tasks(
     return scores
 
 
+def scores_of_photographs(results: PhotographResults) -> dict[str, ModelScores]:
+    """Returns what was measured on photographs as the scores of each model."""
+    return {
+        name: ModelScores(measures=measures, rows=results.rows[name])
+        for name, measures in results.measures.items()
+    }
+
+
 def require_reference_values(scores: Mapping[str, ModelScores]) -> None:
     """Refuses measures that are judged by their distance to a reference that lacks them.
 
@@ -382,10 +392,7 @@ def attack_models(
     """
     if not job.attacks:
         return None
-    models: dict[str, Callable[[], VLM]] = {"unlearned": lambda: vlm}
-    for name in REFERENCES:
-        if name in job.references:
-            models[name] = partial(job.load, job.references[name])
+    models = {n: load for n, load in model_loaders(job, vlm).items() if n != "target"}
     # Relearning alone has a curve; within a chain it is an attack like any other.
     budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
@@ -401,7 +408,7 @@ def attack_models(
         target,
     )
     if "target" in job.references:
-        models["target"] = partial(job.load, job.references["target"])
+        models["target"] = model_loaders(job, vlm)["target"]
     others = attack_outcomes(
         chains,
         models,
@@ -436,6 +443,7 @@ def summarize(
     scores: Mapping[str, ModelScores],
     attacks: Attacks | None,
     environment: Provenance,
+    photographs: PhotographResults | None = None,
 ) -> Summary:
     """Returns the record of the run.
 
@@ -446,6 +454,7 @@ def summarize(
         scores: From `evaluate_models`.
         attacks: From `attack_models`.
         environment: Versions, machine, seed and hashes.
+        photographs: From `measure_photographs`; None if the job has samples with answers.
     """
     saved = unlearned.artifacts if unlearned else Artifacts()
     measures = {model: result.measures for model, result in scores.items()}
@@ -454,7 +463,9 @@ def summarize(
     faults = {model: answer_faults(results) for model, results in rows.items()}
     if any(faults.values()):
         models["faults"] = {model: counts for model, counts in faults.items() if counts}
-    pictures = {p.source: p for split in job.splits.values() for s in split for p in s.pictures}
+    shown = [*job.data.forget, *job.data.retain, *(s for some in job.splits.values() for s in some)]
+    pictures = {os.path.abspath(p.source): p for s in shown for p in s.pictures}
+    pictures |= {os.path.abspath(p.source): p for p in job.data.strangers}
     summary = Summary(
         schema=SCHEMA,
         name=name,
@@ -479,8 +490,11 @@ def summarize(
     )
     judged: dict[str, Any] = {
         "learned": learned_check(job, summary),
-        "equivalence": equivalence_tests(job, rows, attacks),
+        "equivalence": equivalence_tests(
+            job, rows, attacks, photographs.people if photographs is not None else None
+        ),
         "not_attacked": not_attacked(job.attacks) if attacks is not None else None,
+        "recognition": photographs.record if photographs is not None else None,
     }
     judged = {name: value for name, value in judged.items() if value is not None}
     summary = summary.model_copy(update=judged)
@@ -504,4 +518,11 @@ def _method_record(method: Method | None, settings: TrainingSettings) -> MethodR
     if method is None:
         return None
     parameters = jsonable(asdict(method)) | jsonable(asdict(settings))
-    return MethodRecord(name=method.name, parameters=parameters, source=method.source)
+    default = build_method(method.name, {}), build_settings(method.name, {})
+    usual = jsonable(asdict(default[0])) | jsonable(asdict(default[1]))
+    return MethodRecord(
+        name=method.name,
+        parameters=parameters,
+        changed=tuple(key for key, value in parameters.items() if value != usual.get(key)),
+        source=method.source,
+    )

@@ -28,8 +28,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from unsee.attacks.membership import auc
 from unsee.evaluation.bootstrap import bootstrap_interval
+from unsee.evaluation.recognition import auc
 from unsee.metrics.utility import harmonic_mean
 from unsee.records.schema import Provenance, RecordPart
 

@@ -1,0 +1,86 @@
+"""Plans of runs that are given photographs alone: what is held out, asked and attacked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unsee.errors import ConfigError
+from unsee.evaluation.open_answers import QUESTIONS
+from unsee.recipes.job import Job
+from unsee.recipes.photographs import open_questions
+from unsee.recipes.plan import plan
+from unsee.recipes.unlearn import make_recipe
+
+
+def photographs(folder: Path, **people: int) -> Path:
+    """A folder with a subfolder a person, of as many different pictures."""
+    rng = np.random.default_rng(list(folder.name.encode()))
+    for person, count in people.items():
+        (folder / person).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / person / f"{number}.png")
+    return folder
+
+
+def planned(model: Path, forget: Path, **values: object) -> tuple[Job, list[str]]:
+    recipe = make_recipe({"model": str(model), "forget": str(forget), **values})
+    return plan(recipe, "unlearn", "unsee unlearn")
+
+
+def test_plan_holds_out_photographs_of_people_who_have_enough(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    job, notes = planned(tiny_folder, photographs(tmp_path / "forget", ada=10, bo=3))
+    held = job.splits["forget_holdout"]
+    assert [s.concept for s in held] == ["ada", "ada"]
+    assert len(job.data.forget) == 11
+    assert not {s.id for s in held} & {s.id for s in job.data.forget}
+    assert job.open_questions == QUESTIONS
+    assert "2 photographs of those to be forgotten are kept out of training" in " ".join(notes)
+    assert "fewer than 4 photographs of bo: this person is tested on" in " ".join(notes)
+
+
+def test_plan_holds_out_nothing_where_the_share_is_zero(tiny_folder: Path, tmp_path: Path) -> None:
+    forget = photographs(tmp_path / "forget", ada=8)
+    job, notes = planned(tiny_folder, forget, holdout_share=0)
+    assert len(job.data.forget) == 8
+    assert not job.splits
+    assert "holdout_share is 0" in " ".join(notes)
+
+
+def test_plan_leaves_out_attacks_that_need_more_than_photographs(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    forget = photographs(tmp_path / "forget", ada=5)
+    attacks = ["relearn?share=1", "prototype", "difference?against=[kept,strangers]"]
+    alone, notes = planned(tiny_folder, forget, attacks=attacks)
+    assert not alone.attacks
+    assert "relearn?share=1.0 is not run: it needs true answers" in " ".join(notes)
+    assert "two people who are kept" in alone.attacks_left_out["prototype"]
+    retain = photographs(tmp_path / "retain", bo=5, cy=5)
+    beside, _ = planned(tiny_folder, forget, attacks=attacks, retain=str(retain))
+    assert [chain[0].name for chain in beside.attacks] == ["prototype"]
+    assert sorted(beside.attacks_left_out) == [
+        "difference?against=[kept,strangers]",
+        "relearn?share=1.0",
+    ]
+
+
+@pytest.mark.parametrize("ask", [("",), ("Who?", "Who?"), ("none", "Who?")])
+def test_open_questions_are_refused_if_one_says_nothing(ask: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="Give different questions"):
+        open_questions(ask)
+
+
+def test_recipe_takes_one_question_or_several_and_survives_its_own_text() -> None:
+    one = make_recipe({"forget": "photos", "model": "m", "ask": "Wer ist das?"})
+    assert one.ask == ("Wer ist das?",)
+    assert make_recipe(one.values()) == one
+    default = make_recipe({"forget": "photos", "model": "m"})
+    assert "ask" not in default.identity()
+    assert default.identity() != one.identity()

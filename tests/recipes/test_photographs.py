@@ -66,7 +66,7 @@ def test_plan_leaves_out_attacks_that_need_more_than_photographs(
     beside, _ = planned(tiny_folder, forget, attacks=attacks, retain=str(retain))
     assert [chain[0].name for chain in beside.attacks] == ["prototype"]
     assert sorted(beside.attacks_left_out) == [
-        "difference?against=[kept,strangers]",
+        "difference?against=[kept, strangers]",
         "relearn?share=1.0",
     ]
 

@@ -66,11 +66,6 @@ def box_text(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def one_or_more(value: Any) -> Any:
-    """One text is a list of one; None is an empty list."""
-    return () if value is None else (value,) if isinstance(value, str) else value
-
-
 # Share of a person's photographs that is held out where these are given without answers.
 HOLDOUT_SHARE = 0.2
 
@@ -148,7 +143,7 @@ class RunOptions:
     log_with: Annotated[str | None, BeforeValidator(tracker_names)] = field(
         default=None, compare=False
     )
-    ask: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()
+    ask: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     holdout_share: Annotated[float, Field(ge=0, lt=1)] = HOLDOUT_SHARE
     seed: Annotated[int, Field(ge=0)] = 0
     trust_remote_code: bool = False

@@ -28,8 +28,6 @@ from unsee.api.comparisons import (
     meta_evaluate,
 )
 from unsee.api.jobs import (
-    AuditOptions,
-    EvaluateOptions,
     audit,
     check_finetune,
     check_recipe,
@@ -39,6 +37,7 @@ from unsee.api.jobs import (
     run,
     unlearn,
 )
+from unsee.api.options import AuditOptions, EvaluateOptions
 from unsee.api.patches import apply, history, undo, verify
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
 from unsee.records.reader import Run, read_run

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from unsee.api.inputs import (
     Location,
@@ -23,103 +23,26 @@ from unsee.api.inputs import (
     plain_settings,
     source_of,
 )
-from unsee.api.running import run_job, run_recipe
+from unsee.api.options import AuditOptions, EvaluateOptions
+from unsee.api.running import run_recipe, run_request
 from unsee.attacks import Attack, Chain
-from unsee.benchmarks import Rules
 from unsee.errors import ConfigError
 from unsee.methods import Method
-from unsee.models.devices import Device
-from unsee.models.quantization import LoadIn
 from unsee.progress import as_bar
 from unsee.recipes.catalog import find_recipe
 from unsee.recipes.components import chain_text, changed_fields
 from unsee.recipes.evaluate import make_evaluation
 from unsee.recipes.finetune import make_finetune
+from unsee.recipes.masking import masked
 from unsee.recipes.parsing import read_yaml
 from unsee.recipes.plan import plan
-from unsee.recipes.plan_evaluation import evaluation
-from unsee.recipes.plan_finetune import plan_finetune
+from unsee.recipes.plan_finetune import plan_finetune, redacted_finetune
 from unsee.recipes.unlearn import Recipe, default_out, demo_recipe, make_recipe
 from unsee.records.reader import Run
 from unsee.records.schema import REFERENCES, FinetuneRecord
 from unsee.runs import finetune as finetuning
 
 LOGGER = logging.getLogger("unsee")
-
-
-class EvaluateOptions(TypedDict, total=False):
-    """Further arguments of `evaluate`.
-
-    Attributes:
-        target: The model before unlearning; evaluated on the same data.
-        reference: Reference model, trained without images of the forgotten people.
-        patch: Visual patch to apply to the model in memory, or several in the order in which they
-            were made.
-        max_new_tokens: Longest answer to generate (tokens); default: the benchmark's, or room for
-            the longest true answer.
-        rules: "own" scores answers as the metrics do by default, "published" (the default) as the
-            benchmark's scripts do.
-        tasks_path: Folder of further tasks in lm-eval's YAML format.
-        limit: Largest number of samples for each task.
-        shots: Few-shot examples; default: what each task says.
-        chat_template: Apply the chat template to the prompts of tasks.
-        load_in: Quantize the weights when loading: "8bit" or "4bit".
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        trust_remote_code: Allow the checkpoint's own Python code to run.
-        command: How to repeat the run, for the record; default: a command line that does the same.
-    """
-
-    target: Location | None
-    reference: Location | None
-    patch: Location | Sequence[Location] | None
-    max_new_tokens: int | None
-    rules: Rules | None
-    tasks_path: Location | None
-    limit: int | None
-    shots: int | None
-    chat_template: bool
-    load_in: LoadIn | None
-    device: Device
-    trust_remote_code: bool
-    command: str | None
-
-
-class AuditOptions(TypedDict, total=False):
-    """Further arguments of `audit`.
-
-    Attributes:
-        patch: As for `evaluate`.
-        holdout: Held-out forget samples, which score the attack; default: part of `forget`.
-        retain: Samples of other people that the attacker also has.
-        retain_holdout: Retain samples to score after the attack.
-        non_members: Non-member samples: controls for membership inference.
-        target: The model before unlearning.
-        reference: Reference model, trained without images of the forgotten people; attacked too.
-        retain_only: Model trained on nothing about the forgotten people; attacked too.
-        visual_refit: Visual weights from before they were learned, trained again; attacked too.
-        equivalence_margin: Difference to the reference, 0..1, that counts as equal; default: 0.05.
-        attack_margin: `equivalence_margin` of scores under attack.
-        fields: Fields of every attack that has them, or of one as "ATTACK.field".
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        trust_remote_code: Allow the checkpoint's own Python code to run.
-        command: How to repeat the run, for the record; default: a command line that does the same.
-    """
-
-    patch: Location | Sequence[Location] | None
-    holdout: Location | None
-    retain: Location | None
-    retain_holdout: Location | None
-    non_members: Location | None
-    target: Location | None
-    reference: Location | None
-    retain_only: Location | None
-    visual_refit: Location | None
-    equivalence_margin: float
-    attack_margin: float
-    fields: Mapping[str, Any]
-    device: Device
-    trust_remote_code: bool
-    command: str | None
 
 
 def unlearn(
@@ -148,7 +71,8 @@ def unlearn(
         callbacks: Objects whose `on_step` and `on_evaluate` are called; see `unsee.Callback`.
         **settings: Fields of the method (`unsee show METHOD`), of the training (`unsee show
             settings`), or of a recipe: patch, box, strangers, reference, retain_only,
-            visual_refit, attacks, log_with, save, names, seed, device, trust_remote_code.
+            visual_refit, attacks, log_with, save, names, redact, salt, seed, device,
+            trust_remote_code.
 
     Returns:
         The record of the run. `run.folder` holds the patch or the model.
@@ -315,9 +239,11 @@ def evaluate(
             "load_in": options.get("load_in"),
             "trust_remote_code": options.get("trust_remote_code", False),
             "device": options.get("device", "auto"),
+            "redact": options.get("redact", False),
+            **given_locations(options, "salt"),
         }
     )
-    return run_job(evaluation(request, command), folder_of(out), bar)
+    return run_request(request, folder_of(out), bar, command)
 
 
 def audit(
@@ -374,13 +300,13 @@ def audit(
             "splits": splits,
             "references": given_sources(options, *REFERENCES, "target"),
             **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
-            **given_locations(options, "retain", "non_members"),
+            **given_locations(options, "retain", "non_members", "salt"),
             "patch": options.get("patch"),
             **{name: options[name] for name in ("trust_remote_code", "device") if name in options},
+            "redact": options.get("redact", False),
         }
     )
-    job = evaluation(replace(request, attacks=tuple(chains)), command)
-    return run_job(job, folder_of(out), bar)
+    return run_request(replace(request, attacks=tuple(chains)), folder_of(out), bar, command)
 
 
 def finetune(
@@ -412,18 +338,20 @@ def finetune(
     """
     bar = as_bar(progress).stage("reading data")
     content, file = _read_finetune(recipe, overrides)
-    job = plan_finetune(make_finetune({**content, **plain_settings(overrides)}))
+    parsed = make_finetune({**content, **plain_settings(overrides)})
     folder = (
         folder_of(out) if out is not None else Path("runs") / (file.stem if file else "finetune")
     )
-    trust = {"trust_remote_code": job.recipe.trust_remote_code}
+    trust = {"trust_remote_code": parsed.trust_remote_code}
     command = command or command_line(
         "finetune", {**trust, "out": folder}, [folder / "recipe.yaml"]
     )
-    was_finished = finetuning.finished_finetune(job, folder) is not None
-    record = finetuning.finetune(job, folder, command, bar)
-    if was_finished:
-        LOGGER.warning(f"{folder} holds these models, finished before.")
+    with masked(parsed.redact, {**asdict(parsed), "out": folder}):
+        job = redacted_finetune(plan_finetune(parsed), folder)
+        was_finished = finetuning.finished_finetune(job, folder) is not None
+        record = finetuning.finetune(job, folder, command, bar)
+        if was_finished:
+            LOGGER.warning(f"{folder} holds these models, finished before.")
     return record
 
 

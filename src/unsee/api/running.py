@@ -11,8 +11,12 @@ from unsee.api.inputs import Progress, command_line
 from unsee.errors import WorkerFinished
 from unsee.progress import Bar, as_bar
 from unsee.recipes.data_counts import data_counts
+from unsee.recipes.evaluate import EvaluationRequest
 from unsee.recipes.job import Job
+from unsee.recipes.masking import masked
 from unsee.recipes.plan import plan
+from unsee.recipes.plan_evaluation import evaluation
+from unsee.recipes.redaction import redacted
 from unsee.recipes.unlearn import Recipe
 from unsee.records.reader import Run
 from unsee.runs import run as running
@@ -45,11 +49,25 @@ def run_recipe(
     told = check_callbacks(callbacks)
     trust = {"trust_remote_code": recipe.trust_remote_code}
     command = command or command_line("run", {**trust, "out": out}, [out / "recipe.yaml"])
-    job, notes = plan(recipe, kind, command)
-    if is_main_process():
-        for note in (*notes, *job.advice()):
-            LOGGER.warning(note)
-    return run_job(replace(job, callbacks=told), out, bar)
+    with masked(recipe.redact, {**recipe.values(), "out": out}):
+        job, notes = plan(recipe, kind, command)
+        if is_main_process():
+            for note in (*notes, *job.advice()):
+                LOGGER.warning(note)
+        return run_job(replace(job, callbacks=told), out, bar)
+
+
+def run_request(request: EvaluationRequest, out: Path, bar: Bar, command: str) -> Run:
+    """Plans and runs an evaluation or an audit.
+
+    Args:
+        request: The request.
+        out: The run folder.
+        bar: Shows the progress of every stage.
+        command: How to repeat it.
+    """
+    with masked(request.redact, {**request.values(), "out": out}):
+        return run_job(evaluation(request, command), out, bar)
 
 
 def run_job(job: Job, out: Path, bar: Bar) -> Run:
@@ -66,6 +84,7 @@ def run_job(job: Job, out: Path, bar: Bar) -> Run:
     if is_main_process():
         for line in data_counts(job):
             LOGGER.info(line)
+    job = redacted(job, out)
     was_finished = is_main_process() and finished_run(job, out) is not None
     result = running.run(job, out, bar)
     if was_finished:

@@ -1,13 +1,12 @@
 """Model cards: the README.md of everything that is saved, in the Hugging Face card format.
 
-A card is published with the weights, so it names nobody: people are counted, and identified by
-hashes of their pictures, which cannot be reversed without the pictures. Hashes of names could:
-anyone can hash a list of names.
+A card is published with the weights, so it names nobody: people are counted. Hashes of names or
+pictures would identify them: anyone can hash a list of names, or a photograph. Cards of redacted
+runs have keyed hashes of the pictures, which only the owner of the key can compare.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,12 @@ import yaml
 
 from unsee import __version__
 from unsee.artifacts.manifest import Manifest
+from unsee.artifacts.pseudonyms import Pseudonyms
 from unsee.artifacts.redaction import hub_id, redact, redact_setting
 from unsee.files import write_atomically
 from unsee.records.markdown import Table, escape_tags
 from unsee.records.schema import Guarantees, Measure, MethodRecord, Provenance, Summary
-from unsee.types import Sample
+from unsee.types import Picture, Sample
 
 CARD = "README.md"
 
@@ -62,6 +62,7 @@ class Card:
         facts: Further lines, such as guarantees, by label.
         measures: Scores by "split/modality/metric".
         names: Whether people may be named.
+        pseudonyms: Makes the keyed hashes of the pictures; None leaves hashes out.
     """
 
     kind: Kind
@@ -75,6 +76,7 @@ class Card:
     facts: Mapping[str, Any] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     names: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def write(self, folder: Path) -> None:
         """Writes README.md into a saved folder, atomically."""
@@ -116,20 +118,27 @@ class Card:
         for sample in self.samples:
             by_concept.setdefault(sample.concept, []).append(sample)
         people = {name: some for name, some in by_concept.items() if name is not None}
-        every = _digests(self.samples)
+        every = [picture for sample in self.samples for picture in sample.pictures]
         asked = sum(bool(s.answer) for s in self.samples)
         lines = [
             f"- people or other concepts: {len(people)}",
-            f"- pictures: {len(every)}",
+            f"- pictures: {_count(every)}",
             f"- questions with answers: {asked}",
-            f"- SHA-256 over the pictures' pixels: `{_joint(every)}`",
         ]
+        if self.pseudonyms is not None:
+            digest = self.pseudonyms.pictures(every)
+            lines.append(
+                "- HMAC-SHA-256 over the pictures' pixels, whose key the controller has: "
+                f"`{digest}`"
+            )
         shown = list(people.items())[:MAX_LISTED]
         for number, (name, some) in enumerate(shown, 1):
-            mine = _digests(some)
+            mine = [picture for sample in some for picture in sample.pictures]
             label = escape_tags(name) if self.names else f"concept {number}"
-            digest = f", SHA-256 `{_joint(mine)[:16]}`" if mine else ""
-            lines.append(f"- {label}: {len(mine)} pictures{digest}")
+            digest = ""
+            if self.pseudonyms is not None and mine:
+                digest = f", HMAC-SHA-256 `{self.pseudonyms.pictures(mine)[:16]}`"
+            lines.append(f"- {label}: {_count(mine)} pictures{digest}")
         if len(people) > MAX_LISTED:
             lines.append(f"- and {len(people) - MAX_LISTED} more")
         return [f"## What was {self.action}", "\n".join(lines)]
@@ -169,7 +178,12 @@ class Card:
 
 
 def card_of_run(
-    summary: Summary, kind: Kind, base: str, samples: Sequence[Sample], names: bool
+    summary: Summary,
+    kind: Kind,
+    base: str,
+    samples: Sequence[Sample],
+    names: bool,
+    pseudonyms: Pseudonyms | None = None,
 ) -> Card:
     """Returns the card of an unlearned model.
 
@@ -179,6 +193,7 @@ def card_of_run(
         base: The checkpoint before.
         samples: What was forgotten.
         names: Whether people may be named.
+        pseudonyms: Makes keyed hashes of the pictures, of a redacted run.
     """
     method, checked = (
         summary.method or MethodRecord(name="none"),
@@ -205,6 +220,7 @@ def card_of_run(
         },
         measures=summary.measures or {},
         names=names,
+        pseudonyms=pseudonyms,
     )
 
 
@@ -241,12 +257,9 @@ def card_of_patched(manifest: Manifest, base: str, patches: int = 1) -> Card:
     )
 
 
-def _digests(samples: Iterable[Sample]) -> list[str]:
-    return sorted({picture.digest for sample in samples for picture in sample.pictures})
-
-
-def _joint(digests: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def _count(pictures: Iterable[Picture]) -> int:
+    """The number of distinct pictures."""
+    return len({picture.digest for picture in pictures})
 
 
 def _interval(measure: Measure) -> str:

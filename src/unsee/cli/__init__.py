@@ -20,7 +20,7 @@ from unsee.cli import unlearning, requesting  # noqa: F401  # isort: skip
 from unsee.cli import finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli import past_runs  # noqa: F401  # isort: skip
 from unsee.cli import certifying  # noqa: F401  # isort: skip
-from unsee.cli.shared import app, command
+from unsee.cli.shared import app, command, is_redacted, without_typed
 from unsee.errors import UnseeError, WorkerFinished, printable, without_secrets
 from unsee.files import NO_SPACE, RETRY
 from unsee.training.launcher import world_size
@@ -67,7 +67,8 @@ def main() -> None:
         what = f"{type(error).__name__}: {error}"
         _fail(f"unexpected error ({what}). Set UNSEE_TRACEBACK=1 to see where, and report it.", 1)
     if code in (130, TERMINATED):
-        _fail(f"stopped. Nothing is lost; to continue, type:\n  {command()}", code)
+        again = " the same command again." if is_redacted() else f":\n  {command()}"
+        _fail(f"stopped. Nothing is lost; to continue, type{again}", code)
     sys.exit(code)
 
 
@@ -128,5 +129,5 @@ def _show_warning(
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"unsee: {without_secrets(message)}", err=True)
+    typer.echo(f"unsee: {without_typed(without_secrets(message))}", err=True)
     sys.exit(code)

@@ -11,6 +11,8 @@ from unsee.cli.shared import (
     DeviceName,
     Json,
     PatchOption,
+    Redact,
+    SaltFile,
     Trust,
     announce_loading,
     app,
@@ -82,6 +84,8 @@ def evaluate(
         typer.Option("--chat-template", help="Apply the chat template to the prompts of tasks."),
     ] = False,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/evaluate"),
+    redact: Redact = False,
+    salt: SaltFile = None,
     trust_remote_code: Trust = False,
     device: DeviceName = "auto",
     load_in: Annotated[
@@ -117,6 +121,8 @@ def evaluate(
             load_in=load_in,  # type: ignore[arg-type]
             device=device,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,
+            redact=redact,
+            salt=salt,
             command=command(),
         )
     print_run(run, as_json)
@@ -191,6 +197,8 @@ def audit(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/audit"),
+    redact: Redact = False,
+    salt: SaltFile = None,
     trust_remote_code: Trust = False,
     device: DeviceName = "auto",
     as_json: Json = False,
@@ -223,6 +231,8 @@ def audit(
             fields=parse_overrides(set_ or []),
             device=device,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,
+            redact=redact,
+            salt=salt,
             command=command(),
         )
     print_run(run, as_json)

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -91,6 +92,23 @@ LogWith = Annotated[
         "Several with commas.",
     ),
 ]
+Redact = Annotated[
+    bool,
+    typer.Option(
+        "--redact",
+        help="Keep names, questions, answers, pictures and paths out of every file of the run.",
+    ),
+]
+SaltFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--salt",
+        envvar="UNSEE_SALT",
+        metavar="FILE",
+        help="With --redact: file with the key of the hashes that stand for people; made if it is "
+        "missing. Default: OUT.salt beside the run folder.",
+    ),
+]
 DeviceName = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")
 ]
@@ -146,6 +164,11 @@ def trusted(trust_remote_code: bool) -> dict[str, bool]:
     return {"trust_remote_code": True} if trust_remote_code else {}
 
 
+def redaction(redact: bool, salt: Path | None) -> dict[str, Any]:
+    """The fields of a recipe that --redact and --salt set; those that are not given stay."""
+    return ({"redact": True} if redact else {}) | ({"salt": salt} if salt is not None else {})
+
+
 def announce_loading(quiet: bool = False) -> None:
     """Says on a terminal what the first seconds of a command are spent on.
 
@@ -182,12 +205,33 @@ def print_run(run: Run, as_json: bool) -> None:
     typer.echo(run.summary.verdict)
     written = run.summary.artifacts.to_dict() if run.summary.artifacts is not None else {}
     for name, path in written.items():
-        typer.echo(f"{name}: {run.folder / path}")
+        # The folder may be called like a person, and standard output is kept in logs.
+        typer.echo(f"{name}: {path if run.summary.redacted else run.folder / path}")
 
 
 def command() -> str:
     """The command line of this process, without passwords: records and pages hold it."""
     return shlex.join(["unsee", *map(without_secrets, sys.argv[1:])])
+
+
+def is_redacted() -> bool:
+    """Whether this command is to keep names and paths out of what it writes and prints."""
+    return "--redact" in sys.argv or "redact=true" in sys.argv
+
+
+def without_typed(text: str) -> str:
+    """Returns a message without the paths that were typed, if the command is redacted."""
+    if not is_redacted():
+        return text
+    from unsee.recipes.masking import Mask
+
+    typed: dict[str, list[str]] = {}
+    for before, word in pairwise(sys.argv[1:]):
+        name, joined, value = word.partition("=")
+        if joined or not word.startswith("-"):
+            option = name if joined else before if before.startswith("-") else "value"
+            typed.setdefault(option.lstrip("-"), []).append(value if joined else word)
+    return Mask(typed)(text)
 
 
 def echo(value: Any, as_json: bool) -> None:

@@ -15,6 +15,8 @@ from unsee.cli.shared import (
     Out,
     Overrides,
     RecipeFile,
+    Redact,
+    SaltFile,
     Seed,
     Set,
     Trust,
@@ -24,6 +26,7 @@ from unsee.cli.shared import (
     echo,
     print_run,
     progress,
+    redaction,
     trusted,
 )
 
@@ -106,6 +109,8 @@ def unlearn(
         typer.Option("--names", help="Allow the saved model card to name the forgotten people."),
     ] = False,
     log_with: LogWith = None,
+    redact: Redact = False,
+    salt: SaltFile = None,
     set_: Set = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
@@ -139,6 +144,8 @@ def unlearn(
             save=save,
             names=names,
             log_with=log_with,
+            redact=redact,
+            salt=salt,
             seed=seed,
             trust_remote_code=trust_remote_code,
             device=device,
@@ -155,6 +162,8 @@ def run(
     out: Out = None,
     dry_run: DryRun = False,
     log_with: LogWith = None,
+    redact: Redact = False,
+    salt: SaltFile = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -169,6 +178,7 @@ def run(
         fields = parse_overrides(overrides or []) | trusted(trust_remote_code)
         if log_with is not None:
             fields["log_with"] = log_with
+        fields |= redaction(redact, salt)
         if not dry_run:
             made = api.run(recipe, out=out, progress=bar, command=command(), **fields)
     if dry_run:

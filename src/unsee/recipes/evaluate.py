@@ -68,6 +68,10 @@ class EvaluationOptions:
         min_headroom: Score of the target model above the reference's (else above chance) from which
             scores of forgetting mean something, 0..1.
         load_in: Quantize every model's weights when they are loaded: "8bit" or "4bit".
+        redact: Keep names, questions, answers, pictures and paths out of every file of the run;
+            keyed hashes stand for people and pictures.
+        salt: File with the key of those hashes, made if it is missing; None is that of the
+            environment variable UNSEE_SALT, else OUT.salt beside the run folder.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
     """
@@ -89,6 +93,8 @@ class EvaluationOptions:
     attack_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN
     min_headroom: Annotated[float, Field(ge=0, le=1)] = MIN_HEADROOM
     load_in: LoadIn | None = None
+    redact: bool = False
+    salt: str | None = field(default=None, compare=False)
     # A run may be finished on another machine.
     trust_remote_code: bool = field(default=False, compare=False)
     device: Device = field(default="auto", compare=False)

@@ -64,6 +64,10 @@ class Finetune(TrainingSettings):
         device: Where to train; "auto" is a GPU where there is one.
         save: The whole "model" (LoRA folded in), the PEFT "adapter", or "both".
         names: Let the saved cards name the people that were learned.
+        redact: Keep names, questions, answers, pictures and paths out of every file of the run;
+            keyed hashes stand for people and pictures.
+        salt: File with the key of those hashes, made if it is missing; None is that of the
+            environment variable UNSEE_SALT, else OUT.salt beside the run folder.
         trust_remote_code: Allow a checkpoint's own Python code to run.
     """
 
@@ -88,6 +92,8 @@ class Finetune(TrainingSettings):
     device: Device = "auto"
     save: Literal["model", "adapter", "both"] = "model"
     names: bool = False
+    redact: bool = False
+    salt: str | None = None
     trust_remote_code: bool = False
 
     def settings(self, count: int) -> TrainingSettings:

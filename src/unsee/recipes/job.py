@@ -9,6 +9,8 @@ from typing import Any
 
 from unsee.artifacts.model_card import Kind
 from unsee.artifacts.patch import apply_in_memory
+from unsee.artifacts.pseudonyms import Salt
+from unsee.artifacts.redactor import Redactor
 from unsee.attacks import AttackerData, Chain
 from unsee.benchmarks import Scoring
 from unsee.evaluation.equivalence import MARGIN
@@ -57,6 +59,10 @@ class Job:
         benchmark: Facts about the benchmark for the record.
         save: "patch", "model" or "adapter".
         names: Let the saved folder's card name the forgotten people.
+        redact: Keep names, questions, answers, pictures and paths out of every file.
+        salt: File with the key of the keyed hashes that stand for them.
+        redactor: Redacts what is written, in a job that `redacted` has prepared.
+        key: The key, and where it is kept.
         visual_only: Load the visual part alone.
         trust_remote_code: Allow a checkpoint's own Python code to run.
         device: Where every model is put; "auto" is a GPU where there is one.
@@ -100,6 +106,10 @@ class Job:
     benchmark: Mapping[str, Any] | None = None
     save: Kind = "patch"
     names: bool = False
+    redact: bool = False
+    salt: str | None = None
+    redactor: Redactor | None = None
+    key: Salt | None = None
     visual_only: bool = False
     trust_remote_code: bool = False
     device: Device = "auto"

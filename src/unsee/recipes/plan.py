@@ -231,6 +231,8 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
         "save": _save(recipe, visual_only),
         "names": recipe.names,
         "log_with": recipe.log_with.split(",") if recipe.log_with else [],
+        "redact": recipe.redact,
+        "salt": recipe.salt,
         "trust_remote_code": recipe.trust_remote_code,
         "device": recipe.device,
         "equivalence_margin": recipe.equivalence_margin,

@@ -79,6 +79,8 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         attack_margin=request.attack_margin,
         min_headroom=request.min_headroom,
         load_in=request.load_in,
+        redact=request.redact,
+        salt=request.salt,
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unsee.artifacts.pseudonyms import Pseudonyms, Salt
 from unsee.artifacts.redaction import hub_id
+from unsee.artifacts.redactor import Redactor
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.errors import ConfigError, DataError
 from unsee.models.checkpoint import read_config
 from unsee.recipes.finetune import Finetune, TrainedRole
+from unsee.recipes.redaction import open_salt, redacted_recipe, refuse_names, vocabulary
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import Spec
 from unsee.types import Sample
@@ -26,12 +29,21 @@ class FinetuneJob:
         base: The base checkpoint.
         samples: The training samples of each model.
         target: The target model, whose language part a visual refit keeps.
+        redactor: Redacts what is written, in a job that `redacted_finetune` has prepared.
+        key: The key of its keyed hashes, and where it is kept.
     """
 
     recipe: Finetune
     base: str
     samples: Mapping[TrainedRole, Sequence[Sample]]
     target: str | None = None
+    redactor: Redactor | None = None
+    key: Salt | None = None
+
+    def text(self, command: str) -> str:
+        """The recipe as YAML whose first line is the command, as it is written."""
+        text = self.recipe.text(command)
+        return text if self.redactor is None else redacted_recipe(text, self.redactor)
 
     def describe(self) -> dict[str, Any]:
         """Counts by model, as `--dry-run` prints and the record holds them."""
@@ -75,6 +87,26 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
     for who, some in samples.items():
         _refuse_unanswered(who, some)
     return FinetuneJob(recipe, base, samples, target)
+
+
+def redacted_finetune(job: FinetuneJob, out: Path) -> FinetuneJob:
+    """Returns the job with a redactor, if its recipe asks for one; the job itself otherwise.
+
+    Args:
+        job: The job.
+        out: The folder to write, beside which the key is if `salt` names no other file.
+
+    Raises:
+        UnseeError: As for `unsee.recipes.redaction.redacted`.
+    """
+    recipe = job.recipe
+    if not recipe.redact or job.redactor is not None:
+        return job
+    refuse_names(recipe.names)
+    salt = open_salt(recipe.salt, out)
+    samples = (sample for some in job.samples.values() for sample in some)
+    redactor = Redactor(Pseudonyms(salt.key), vocabulary()).knowing(samples)
+    return replace(job, redactor=redactor, key=salt)
 
 
 def _require_checkpoint(key: str, checkpoint: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unsee.artifacts.pseudonyms import PSEUDONYM
 from unsee.data.folders import PICTURES
 from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
@@ -68,6 +69,11 @@ def read_samples(
     sentences: list[str] = [] if notes is None else notes
     if path.is_dir():
         samples = read_folder(path, role, sentences)
+    elif PSEUDONYM.fullmatch(text):
+        raise DataError(
+            f"the {role} set {text} stands for a path that a redacted run has left out. Type the "
+            "path again, such as forget=DIR after the recipe."
+        )
     elif not path.exists():
         raise DataError(
             f"the {role} set '{path}' does not exist. Give a folder of pictures, a "

@@ -51,6 +51,8 @@ LATER_OPTIONS = frozenset(
         "box",
         "ask",
         "holdout_share",
+        "redact",
+        "salt",
     }
 )
 
@@ -97,6 +99,10 @@ class RunOptions:
         save: Write a visual patch, the whole model, or the LoRA adapter that was trained; None is
             a patch wherever one can carry the change.
         names: Let the saved folder's card name the forgotten people.
+        redact: Keep names, questions, answers, pictures and paths out of every file of the run;
+            keyed hashes stand for people and pictures.
+        salt: File with the key of those hashes, made if it is missing; None is that of the
+            environment variable UNSEE_SALT, else OUT.salt beside the run folder.
         max_new_tokens: Longest answer that is generated, in tokens; None is the benchmark's, else
             there is room for the longest true answer.
         rules: "own" scores the answers as the metrics do by default, and not as the published
@@ -135,6 +141,8 @@ class RunOptions:
     visual_refit: str | None = None
     save: Literal["patch", "model", "adapter"] | None = None
     names: bool = False
+    redact: bool = False
+    salt: str | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     rules: Rules | None = None
     equivalence_margin: Annotated[float, Field(gt=0, lt=1)] = MARGIN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from unsee.errors import RunError
 from unsee.files import (
@@ -38,6 +38,33 @@ def jsonable(value: Any) -> Any:
     return [jsonable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def key_of_run(path: Path) -> str | None:
+    """Returns the identifier of the key that a run was redacted with; None if it was not.
+
+    Args:
+        path: The run folder.
+    """
+    try:
+        content = json.loads(read_text(path / ENVIRONMENT))
+    except (FileNotFoundError, ValueError, RecursionError):
+        # Whoever goes on with the run refuses a damaged file.
+        return None
+    key = content.get("redacted_with") if isinstance(content, dict) else None
+    return key if isinstance(key, str) else None
+
+
+class RecordRedactor(Protocol):
+    """Redacts JSON values of records; see `unsee.artifacts.redactor.Redactor`."""
+
+    def record(self, value: Any) -> Any:
+        """Returns the value without personal data."""
+        ...
+
+    def reveal(self, value: Any) -> Any:
+        """Returns a redacted value with names and ids again, as far as they are known."""
+        ...
+
+
 # Whether two recipes, as text, mean the same.
 SameRecipe = Callable[[str, str], bool]
 
@@ -54,18 +81,31 @@ class RunFolder:
     them again.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Refers to a folder; `open` creates or resumes one."""
+    def __init__(self, path: Path, redactor: RecordRedactor | None = None) -> None:
+        """Refers to a folder; `open` creates or resumes one.
+
+        Args:
+            path: The folder.
+            redactor: Redacts what is written; None writes it as it is.
+        """
         self.path = path
+        self.redactor = redactor
 
     @classmethod
-    def open(cls, path: Path, recipe: str, same: SameRecipe = same_text) -> RunFolder:
+    def open(
+        cls,
+        path: Path,
+        recipe: str,
+        same: SameRecipe = same_text,
+        redactor: RecordRedactor | None = None,
+    ) -> RunFolder:
         """Creates the folder, or resumes an unfinished run of the same recipe.
 
         Args:
             path: The folder.
             recipe: The recipe's text.
             same: Whether two recipes' texts are the same recipe.
+            redactor: Redacts what is written later; the recipe is written as it is.
 
         Raises:
             RunError: If the folder holds something else, or a finished run.
@@ -73,7 +113,7 @@ class RunFolder:
         cls.refuse(path, recipe, same)
         make_folder(path, "Name another with --out.")
         write_atomically(path / RECIPE, recipe)
-        return cls(path)
+        return cls(path, redactor)
 
     @staticmethod
     def refuse(path: Path, recipe: str, same: SameRecipe = same_text) -> None:
@@ -151,20 +191,29 @@ class RunFolder:
                     f"{path} holds another result than its name says. Remove it and type the same "
                     "command again, which computes it again."
                 )
-            return kept["value"]
+            value = kept["value"]
+            return value if self.redactor is None else self.redactor.reveal(value)
         value = make()
         make_folder(path.parent)
-        write_json_with_digest(path, {"name": name, "value": value})
+        written = value if self.redactor is None else self.redactor.record(value)
+        write_json_with_digest(path, {"name": name, "value": written})
         return value
 
     def write_scores(self, rows: Mapping[str, Sequence[SampleResult]]) -> None:
         """Writes every model's rows as scores.jsonl."""
-        lines = [line for model, results in rows.items() for line in _lines(model, results)]
+        lines = [line for model, results in rows.items() for line in self._lines(model, results)]
         write_atomically(self.path / SCORES, "".join(lines))
 
     def append_scores(self, model: str, rows: Sequence[SampleResult]) -> None:
         """Adds rows of a model that is being scored, so that they can be read meanwhile."""
-        append_text(self.path / SCORES, "".join(_lines(model, rows)))
+        append_text(self.path / SCORES, "".join(self._lines(model, rows)))
+
+    def _lines(self, model: str, rows: Sequence[SampleResult]) -> list[str]:
+        """The lines of `scores.jsonl` about some results of a model."""
+        contents: list[Any] = [{"model": model, **row.to_dict()} for row in rows]
+        if self.redactor is not None:
+            contents = self.redactor.record(contents)
+        return [json.dumps(content, ensure_ascii=False) + "\n" for content in contents]
 
     def finish(self, summary: Summary) -> None:
         """Writes summary.json."""
@@ -218,9 +267,3 @@ def refuse_odd_entries(path: Path) -> None:
                     f"{entry} is a link, a pipe or a device, which no run makes. Replace it by the "
                     "file itself, or name another folder with --out."
                 )
-
-
-def _lines(model: str, rows: Sequence[SampleResult]) -> list[str]:
-    return [
-        json.dumps({"model": model, **row.to_dict()}, ensure_ascii=False) + "\n" for row in rows
-    ]

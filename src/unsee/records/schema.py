@@ -334,6 +334,11 @@ class Provenance(OpenRecordPart):
         default=None,
         description="SHA-256 over questions, answers and decoded pictures; null without data.",
     )
+    redacted_with: Text | None = Field(
+        default=None,
+        description="Identifies the key of the keyed hashes of a redacted run; absent if it is not "
+        "redacted.",
+    )
     patch_sha256: Text | None = Field(
         default=None,
         description="SHA-256 of the tensors of the patch that was put on the model, of several "
@@ -371,6 +376,11 @@ class Summary(RecordPart):
     name: Text = Field(default="run", description="Last part of the run folder's path.")
     kind: Text = Field(
         default="run", description="Command of the run: demo, run, unlearn, evaluate or audit."
+    )
+    redacted: Bool | None = Field(
+        default=None,
+        description="Whether names, questions, answers, pictures and paths were left out, and "
+        "keyed hashes stand for people; absent if not.",
     )
     created: Text | None = Field(
         default=None, description="When the run was finished (ISO 8601, UTC)."
@@ -563,6 +573,9 @@ class FinetuneRecord(RecordPart):
         default=SCHEMA, alias="schema", description="Version of this schema."
     )
     kind: Text = Field(default="finetune", description="Always finetune.")
+    redacted: Bool | None = Field(
+        default=None, description="Whether names and paths were left out; absent if not."
+    )
     created: Text | None = Field(
         default=None, description="When the models were finished (ISO 8601, UTC)."
     )

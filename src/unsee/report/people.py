@@ -46,6 +46,9 @@ def gallery(run: Run) -> tuple[list[Person], int]:
 
     Without a gallery in the record, one is made from the per-sample scores.
     """
+    if run.summary.redacted:
+        # Without questions, answers and pictures a card would show nothing.
+        return [], 0
     entries = list(run.summary.gallery or ()) or _from_scores(run)
     cards: dict[tuple[str, str | None, str | None], list[GalleryEntry]] = {}
     for entry in entries:

@@ -62,6 +62,9 @@ def job_inputs(job: Job) -> dict[str, str]:
     inputs = data_inputs(job.data, job.splits)
     if job.non_members:
         inputs["non_members"] = content_hash(job.non_members)
+    if job.redactor is not None:
+        keyed = job.redactor.pseudonyms.digest
+        inputs = {name: keyed("samples", value) for name, value in inputs.items()}
     inputs |= checkpoint_inputs("model", job.model, job.visual_only)
     # The references are loaded for what is scored and attacked alone.
     if job.splits or job.suite or job.attacks:
@@ -81,6 +84,9 @@ def job_inputs(job: Job) -> dict[str, str]:
 def finetune_inputs(job: FinetuneJob) -> dict[str, str]:
     """Returns the SHA-256 of the checkpoints' files and of each model's samples, by name."""
     samples = {str(role): content_hash(samples) for role, samples in job.samples.items()}
+    if job.redactor is not None:
+        keyed = job.redactor.pseudonyms.digest
+        samples = {role: keyed("samples", value) for role, value in samples.items()}
     target = {} if job.target is None else checkpoint_inputs("target", job.target)
     return samples | target | checkpoint_inputs("base", job.base)
 

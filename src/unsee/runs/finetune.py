@@ -24,7 +24,7 @@ from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.finetune import TrainedRole
-from unsee.recipes.plan_finetune import FinetuneJob
+from unsee.recipes.plan_finetune import FinetuneJob, redacted_finetune
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import STATE, RunFolder, jsonable, tidy
 from unsee.records.lock import exclusive, is_empty
@@ -57,6 +57,9 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
         UnseeError: If anything is wrong; the same command then resumes.
     """
     device = job.recipe.device
+    job = redacted_finetune(job, out)
+    if job.redactor is not None:
+        command = job.redactor.command(command)
     with exclusive(out):
         finished = finished_finetune(job, out)
         if finished is not None:
@@ -68,15 +71,18 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
                 f"{out} holds finished models (see {out / RECORD}). Name another folder with "
                 "--out, or remove it."
             )
-        text, inputs = job.recipe.text(command), finetune_inputs(job)
+        text, inputs = job.text(command), finetune_inputs(job)
         RunFolder.refuse(out, text, same_recipe)
         check_content(out, inputs, device, finished=False)
         is_new = is_empty(out)
         try:
             tidy(out)
-            folder = RunFolder.open(out, text, same_recipe)
+            if job.key is not None:
+                job.key.keep()
+            folder = RunFolder.open(out, text, same_recipe, job.redactor)
             seed = job.recipe.seed
-            keep_environment(out, provenance(seed, pick_device(device), inputs=inputs))
+            environment = provenance(seed, pick_device(device), inputs=inputs, **_key_id(job))
+            keep_environment(out, environment)
             return _train_all(job, folder, command, bar)
         except UnseeError:
             # A folder without a single training step is of no use.
@@ -93,7 +99,7 @@ def finished_finetune(job: FinetuneJob, out: Path) -> FinetuneRecord | None:
         RunError: If the record is damaged.
     """
     path = out / RECORD
-    if not path.exists() or not RunFolder.holds_recipe(out, job.recipe.text(""), same_recipe):
+    if not path.exists() or not RunFolder.holds_recipe(out, job.text(""), same_recipe):
         return None
     try:
         return FinetuneRecord.model_validate_json(read_text(path))
@@ -123,6 +129,9 @@ def _train_all(job: FinetuneJob, folder: RunFolder, command: str, bar: Bar) -> F
         recipe=jsonable(asdict(recipe)),
         models=dict(models),
     )
+    if job.redactor is not None:
+        content = job.redactor.record(record.to_dict())
+        record = FinetuneRecord.model_validate({**content, "redacted": True})
     text = json.dumps(record.to_dict(), indent=1, ensure_ascii=False)
     write_atomically(out / RECORD, text + "\n")
     folder.remove_temporary_files()
@@ -189,7 +198,7 @@ def _train(
     return FinetunedModel(
         **counts,
         saved=saved,
-        data_sha256=data_hash(Data(samples, ())),
+        data_sha256=_keyed(job, data_hash(Data(samples, ()))),
         seconds=history.seconds,
         trainable_parameters=history.trained,
         last={**history.last},
@@ -264,4 +273,14 @@ def _card(
         command=command,
         parameters=parameters,
         names=recipe.names,
+        pseudonyms=job.redactor.pseudonyms if job.redactor is not None else None,
     )
+
+
+def _key_id(job: FinetuneJob) -> dict[str, str]:
+    """The field of the environment that identifies the key of a redacted job."""
+    return {} if job.redactor is None else {"redacted_with": job.redactor.pseudonyms.key_id}
+
+
+def _keyed(job: FinetuneJob, digest: str) -> str:
+    return digest if job.redactor is None else job.redactor.pseudonyms.digest("samples", digest)

@@ -23,7 +23,7 @@ from unsee.records.provenance import provenance
 _NOT_IN_KEY = frozenset(
     "kind command recipe model patches method settings save names benchmark suite data "
     "non_members splits references device attacks equivalence_margin attack_margin "
-    "min_headroom".split()
+    "min_headroom redact salt redactor key".split()
 )
 
 

@@ -16,6 +16,7 @@ from unsee.models.devices import pick_device
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.job import Job
+from unsee.recipes.redaction import redacted
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, tidy
 from unsee.records.lock import exclusive, is_empty
@@ -63,6 +64,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
     Raises:
         UnseeError: If anything is wrong; the same command then resumes the run.
     """
+    job = redacted(job, out)
     if not is_main_process():
         return _train_beside(job, out)
     with exclusive(out):
@@ -79,7 +81,9 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         vlm = _load(job)
         with _removed_if_refused(out, trains=job.method is not None):
             tidy(out)
-            folder = RunFolder.open(out, job.recipe, same_recipe)
+            if job.key is not None:
+                job.key.keep()
+            folder = RunFolder.open(out, job.recipe, same_recipe, job.redactor)
             with watching(job, folder) as watchers:
                 _run_stages(job, vlm, folder, bar, context, cache, inputs, watchers)
     return read_run(out)
@@ -143,7 +147,9 @@ def _run_stages(
     out = folder.path
     environment = describe_environment(job, vlm, context.world_size, inputs)
     keep_environment(out, environment)
-    shared = reference_cache(job, cache) if cache is not None else None
+    # Other runs share the cache, and it holds answers.
+    is_shared = cache is not None and job.redactor is None
+    shared = reference_cache(job, cache) if cache is not None and is_shared else None
     stage_cache = StageCache(folder, shared, job.references)
     # Other processes would wait for the first one's answers.
     learned = ask_target(job, vlm, folder, stage_cache, bar) if context.world_size == 1 else None
@@ -166,8 +172,12 @@ def _run_stages(
     folder.write_scores({name: result.rows for name, result in scores.items()})
     environment = environment.model_copy(update={"result_weights_sha256": weights_hash(vlm)})
     summary = summarize(job, out.name, unlearned, scores, attacks, environment, photographs)
+    if job.redactor is not None:
+        summary = job.redactor.summary(summary)
     if job.method is not None:
-        card = card_of_run(summary, job.save, str(job.model), job.data.forget, job.names)
+        pseudonyms = job.redactor.pseudonyms if job.redactor is not None else None
+        people = job.data.forget
+        card = card_of_run(summary, job.save, str(job.model), people, job.names, pseudonyms)
         card.write(out / job.save)
     folder.finish(summary)
     report.write([out], out / REPORT, advice=RETRY)

@@ -112,12 +112,18 @@ def describe_environment(
         job.settings.seed,
         str(vlm.device),
         inputs=dict(inputs),
-        data_sha256=data_hash(job.data) if job.data != Data([], []) else None,
+        data_sha256=keyed_hash(job, data_hash(job.data)) if job.data != Data([], []) else None,
+        **({"redacted_with": job.redactor.pseudonyms.key_id} if job.redactor else {}),
         **(patch if digests else {}),
         start_weights_sha256=weights_hash(vlm),
         processes=processes,
         quantization=asdict(vlm.quantization) if vlm.quantization else None,
     )
+
+
+def keyed_hash(job: Job, digest: str) -> str:
+    """Returns a hash over pictures; of a redacted job keyed, so that nobody can compute it."""
+    return job.redactor.pseudonyms.digest("samples", digest) if job.redactor else digest
 
 
 def weights_hash(vlm: VLM) -> str:
@@ -221,6 +227,8 @@ def _save(job: Job, method: Method, vlm: VLM, result: TrainingResult, saved: Pat
         result.adapters.save(saved, hub_id(job.model))
     else:
         parameters = jsonable(asdict(method))
+        if job.redactor is not None:
+            parameters = job.redactor.typed(parameters)
         meta = {
             "method": method.name,
             "parameters": {key: redact_setting(key, value) for key, value in parameters.items()},
@@ -483,7 +491,7 @@ def summarize(
         cost=unlearned.cost if unlearned else None,
         choices=unlearned.choices if unlearned else None,
         representation=unlearned.representation if unlearned else None,
-        gallery=gallery(rows, job.forgetting, pictures=pictures),
+        gallery=gallery(rows, job.forgetting, pictures=pictures) if job.redactor is None else None,
         harness=job.suite.record(scores["unlearned"].tasks) if job.suite else None,
         provenance=environment,
         artifacts=saved.model_copy(update={"report": REPORT}),

@@ -143,7 +143,7 @@ def save_state(
     if not write:
         return
     meta = {
-        "settings": json.dumps(asdict(settings), sort_keys=True),
+        "settings": json.dumps(_compared(settings), sort_keys=True),
         "history": json.dumps(asdict(history)),
         "scaler": json.dumps(optimizer_step.scaler_state()),
         "log": json.dumps(log.sha256 if log is not None else None),
@@ -197,8 +197,8 @@ def load_state(
         return None
     meta, tensors = _read(path)
     saved: dict[str, Any] = json.loads(meta["settings"])
-    now = asdict(settings)
-    changed = [k for k in now if k not in MAY_DIFFER_ON_RESUME and now[k] != saved.get(k)]
+    now = _compared(settings)
+    changed = [k for k in now if now[k] != saved.get(k)]
     stored = {n.removeprefix("parameter/") for n in tensors if n.startswith("parameter/")}
     if changed or stored != trained:
         what = f"setting '{changed[0]}'" if changed else "the set of trained parameters"
@@ -212,6 +212,11 @@ def load_state(
         setattr(history, name, stored_history[name])
     sha256: str | None = json.loads(meta["log"])
     return sha256
+
+
+def _compared(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that must be the same when a run is resumed; folders are none of them."""
+    return {k: v for k, v in asdict(settings).items() if k not in MAY_DIFFER_ON_RESUME}
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

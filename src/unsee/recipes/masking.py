@@ -1,0 +1,159 @@
+"""Masks names and paths in the messages of a redacted run: its notes and its errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from unsee.artifacts.pseudonyms import Pseudonyms
+from unsee.artifacts.redactor import CHECKPOINTS, Redactor
+from unsee.data.tables import SUFFIXES, read_rows
+from unsee.errors import UnseeError
+from unsee.files import is_regular
+from unsee.recipes.redaction import vocabulary
+
+LOGGER = logging.getLogger("unsee")
+
+# Names of files, texts of a table, and its bytes, that are looked for in a message.
+MOST_NAMES, MOST_BYTES = 20_000, 20_000_000
+
+# Keys of folders whose files are called as in every checkpoint or run.
+NO_DATA = CHECKPOINTS | {"out", "patch", "salt"}
+
+HINT = "Names and paths are masked by redact; `unsee data check` shows them."
+
+MASK = "[redacted]"
+
+
+class Mask:
+    """Replaces what a user typed, and the names in the data, in messages.
+
+    The data is read when there is a message to mask, and not before.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        """Masks the values of a recipe or request that are no words of the package.
+
+        Args:
+            values: The plain values by key.
+        """
+        self._typed = dict(_typed(values))
+        self._pattern: re.Pattern[str] | None = None
+
+    def __call__(self, text: str) -> str:
+        """Returns the message with "[redacted]" for names, and KEY for what was typed."""
+        text = unicodedata.normalize("NFC", text)
+        for value, key in sorted(self._typed.items(), key=lambda item: -len(item[0])):
+            text = _words(value).sub(key.upper(), text)
+        if self._pattern is None:
+            places = [text for text, key in self._typed.items() if key not in NO_DATA]
+            names = sorted(_names(places), key=len, reverse=True)
+            self._pattern = re.compile(
+                "|".join(_words(name).pattern for name in names) or r"(?!)", re.IGNORECASE
+            )
+        return self._pattern.sub(MASK, text)
+
+
+@contextmanager
+def masked(active: bool, values: Mapping[str, Any]) -> Iterator[None]:
+    """Masks the notes and errors of a block.
+
+    Args:
+        active: Whether anything is masked.
+        values: The plain values of the recipe or request.
+    """
+    if not active:
+        yield
+        return
+    mask = Mask(values)
+
+    def rewrite(record: logging.LogRecord) -> bool:
+        record.msg, record.args = mask(record.getMessage()), ()
+        return True
+
+    LOGGER.addFilter(rewrite)
+    try:
+        yield
+    except UnseeError as error:
+        message = mask(str(error))
+        if message != str(error):
+            message = f"{message} {HINT}"
+        # What it was raised from has the names.
+        error.args = (message,)
+        error.__cause__, error.__suppress_context__ = None, True
+        error.__context__ = None
+        raise
+    finally:
+        LOGGER.removeFilter(rewrite)
+
+
+def _typed(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """The texts that a user typed, in every form of a path, with their keys."""
+    redactor = Redactor(Pseudonyms(b""), vocabulary())
+    for key, value in values.items():
+        name = parent or key
+        if isinstance(value, Mapping):
+            yield from _typed(value, "" if key == "set" else name)
+        elif isinstance(value, list | tuple):
+            yield from _typed(dict(enumerate(value)), name)  # type: ignore[arg-type]
+        elif isinstance(value, str | Path) and not redactor.is_safe(str(value), name):
+            text = str(value)
+            for form in (text, os.path.abspath(text), os.path.realpath(text)):
+                yield unicodedata.normalize("NFC", form), name
+                yield unicodedata.normalize("NFC", os.path.dirname(form)), name
+            yield unicodedata.normalize("NFC", Path(text).name), name
+            yield unicodedata.normalize("NFC", Path(text).stem), name
+
+
+def _names(typed: Iterable[str]) -> set[str]:
+    """The names of files and folders below what was typed, and the texts of tables."""
+    names: set[str] = set()
+    for text in typed:
+        path = Path(text)
+        with suppress(OSError, ValueError):
+            if path.is_dir():
+                for entry in islice(path.rglob("*"), MOST_NAMES):
+                    names |= {entry.name, entry.stem}
+            if is_regular(path) and path.suffix.lower() in SUFFIXES:
+                names |= set(islice(_table_texts(path), MOST_NAMES))
+    names = {unicodedata.normalize("NFC", name) for name in names}
+    return {n for n in names if len(n) > 1 and not n.isdigit() and n not in vocabulary()}
+
+
+def _table_texts(path: Path) -> Iterator[str]:
+    """The texts of a table; of a damaged one, whatever stands between quotes and commas."""
+    try:
+        for _, row in read_rows(path, "forget", True):
+            yield from _texts(row)
+    except UnseeError:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES).decode("utf-8", "ignore")
+        for text in re.split(r"[\"',;:\t\r\n{}\[\]]+", content):
+            yield from _texts(text.strip())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a row, and the file names of those that are paths."""
+    if isinstance(value, str) and len(value) < 1000:
+        yield value
+        yield Path(value).name
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _words(text: str) -> re.Pattern[str]:
+    """Finds a text that is not part of a longer word; nothing in an empty one, or in "/"."""
+    if not text.strip("./~ "):
+        return re.compile(r"(?!)")
+    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)

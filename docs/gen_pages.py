@@ -6,6 +6,7 @@
   `reference/KIND/index.md` with a table of them;
 - `reference/api.md`, every name of `unsee.__all__`;
 - the tables of `papers.md`;
+- `certificate-1.schema.json`, the schema of certificates that ships with the package;
 - `tutorial.md`, from `tutorial.ipynb`. The notebook is executed where UNSEE_DOCS_EXECUTE=1 is set
   (`make docs` sets it); otherwise its cells are shown without outputs.
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
+from unsee.certificates.schema import SCHEMA_ID, json_schema
 from unsee.cli.catalogue import KINDS
 from unsee.cli.fields import describe_fields
 from unsee.recipes.parsing import format_value
@@ -303,7 +306,9 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     text, pictures = tutorial(os.environ.get("UNSEE_DOCS_EXECUTE") == "1")
+    schema = json.dumps(json_schema(), indent=1, ensure_ascii=False)
     made: dict[str, str | bytes] = {**pages(), "tutorial.md": text, **pictures}
+    made[SCHEMA_ID.rpartition("/")[2]] = f"{schema}\n"
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
     return files

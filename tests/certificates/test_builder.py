@@ -18,6 +18,7 @@ from support.certificates import (
 )
 from support.report_record import PEOPLE, make_run, sample_summary
 from unsee.certificates import Request, build_certificate, json_schema, read_certificate
+from unsee.certificates.document import as_text, document
 from unsee.certificates.signing import certificate_text
 from unsee.errors import RunError, UnseeError
 
@@ -151,7 +152,7 @@ def test_equivalence_is_stated_with_margin_and_budget(tmp_path: Path) -> None:
     assert "within a margin of 5 percentage points before any attack (1 measure)" in (
         statement.statement
     )
-    assert "under 1 attack with the budgets listed" in statement.statement
+    assert "under 1 attack (relearn?share=0.2)" in statement.statement
 
 
 def test_failed_equivalence_says_what_failed(tmp_path: Path) -> None:
@@ -171,7 +172,8 @@ def test_barred_record_makes_no_statement_of_equivalence(tmp_path: Path) -> None
 def test_attacks_that_were_not_run_are_named(tmp_path: Path) -> None:
     certificate = sample_certificate(tmp_path / "run", not_attacked=["probe", "figstep"])
     assert certificate.attacks.not_run == ("probe", "figstep")
-    assert any("probe, figstep" in text for text in certificate.residual_risk.statements)
+    assert "Not run: probe, figstep." in as_text(document(certificate))
+    assert any("2 registered attacks" in text for text in certificate.residual_risk.statements)
 
 
 def test_certificate_claims_nothing_legal(tmp_path: Path) -> None:

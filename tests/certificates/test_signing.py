@@ -54,9 +54,8 @@ def is_refused(path: Path, text: str | bytes, sources: Sources | None = None) ->
 def places(value: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value, containers included."""
     yield where
-    items = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, dict | list):
-        for name, inner in items:
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from places(inner, (*where, name))
 
 

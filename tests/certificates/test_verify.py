@@ -13,7 +13,8 @@ from PIL import Image
 from support.certificates import full_request, sample_certificate
 from support.cli import SHORT, unsee
 from unsee.api.certificates import certify, verify_certificate_file
-from unsee.certificates import Request, build_certificate, patch_digest
+from unsee.artifacts.manifest import patch_id, read_manifest
+from unsee.certificates import Request, build_certificate
 from unsee.certificates.keys import make_key
 from unsee.certificates.signing import certificate_text
 from unsee.data.digests import read_salt, salted_hash
@@ -69,7 +70,7 @@ def test_everything_that_belongs_to_it_passes(job: Path) -> None:
     ]
     assert {check.outcome for check in found.checks} == {"passed"}
     certificate = found.certificate
-    assert certificate.result.patch_sha256 == patch_digest(job / "run" / "patch")
+    assert certificate.result.patch_id == patch_id(read_manifest(job / "run" / "patch"))
     manifest = json.loads((job / "run" / "patch" / "manifest.json").read_text())
     assert certificate.changes.tensors is not None
     assert [t.name for t in certificate.changes.tensors] == [t["name"] for t in manifest["changed"]]

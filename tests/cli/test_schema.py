@@ -9,7 +9,9 @@ import pytest
 from support.cli import unsee
 
 
-@pytest.mark.parametrize(("part", "key"), [("record", "measures"), ("recipe", "method")])
+@pytest.mark.parametrize(
+    ("part", "key"), [("record", "measures"), ("recipe", "method"), ("certificate", "measures")]
+)
 def test_schema_prints_json_schema_with_descriptions(part: str, key: str) -> None:
     schema = json.loads(unsee("schema", part, "--json-schema"))
     assert schema == unsee("schema", part, "--json")

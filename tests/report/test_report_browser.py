@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import chromium
+from support.chromium import CONTRAST
 from support.report_record import make_run, write_json
 from unsee import report
 
@@ -15,36 +16,6 @@ PATH = chromium.find()
 pytestmark = pytest.mark.skipif(
     PATH is None, reason="no Chromium found: apt-get install chromium to run these tests"
 )
-
-# WCAG contrast of every element that holds text of its own, against what it stands on.
-CONTRAST = """
-(() => {
-  const parts = c => (c.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => {
-    const f = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-    return .2126 * f(r) + .7152 * f(g) + .0722 * f(b);
-  };
-  const below = e => {
-    for (; e; e = e.parentElement) {
-      const c = parts(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] === 1) return c;
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  for (const e of document.querySelectorAll('body *')) {
-    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
-    if (['title', 'desc'].includes(e.tagName.toLowerCase()) || !e.getClientRects().length) continue;
-    const style = getComputedStyle(e);
-    const a = light(parts(e instanceof SVGElement ? style.fill : style.color));
-    const b = light(below(e instanceof SVGElement ? e.closest('svg').parentElement : e));
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (ratio < 4.5) poor.push(`${e.tagName} ${e.className.baseVal ?? e.className} `
-      + `${ratio.toFixed(2)}: ${e.textContent.slice(0, 40)}`);
-  }
-  return poor;
-})()
-"""
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def full_request(**changes: Any) -> Request:
         "carried_out": ISSUED,
         "data_subjects": 4,
         "photographs": Photographs(count=12, salted_sha256=hashes, salt_id="0123456789abcdef"),
-        "earlier": (EarlierPatch(request_id="2026-11", patch_sha256="ab" * 32),),
+        "earlier": (EarlierPatch(request_id="2026-11", patch_id="ab" * 32),),
         "re_audit": tuple(audits),
         "decision": "accepted",
         "reasons": (),

@@ -57,7 +57,7 @@ class CertifyOptions(TypedDict, total=False):
 
 
 class VerifyOptions(TypedDict, total=False):
-    """What `verify_certificate_file` compares a certificate with.
+    """The files and keys that `verify_certificate_file` compares a certificate with.
 
     Attributes:
         public_key: The signer's public key: a PEM file, or its fingerprint.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from unsee.certificates.builder import build_certificate, patch_digest
+from unsee.certificates.builder import build_certificate
 from unsee.certificates.keys import private_key_from_environment, read_private_key
 from unsee.certificates.photographs import identify, photographs_in
 from unsee.certificates.schema import (
@@ -30,7 +30,6 @@ __all__ = [
     "build_certificate",
     "identify",
     "json_schema",
-    "patch_digest",
     "photographs_in",
     "private_key_from_environment",
     "read_certificate",

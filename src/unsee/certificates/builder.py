@@ -13,12 +13,19 @@ import yaml
 from pydantic import ValidationError
 
 from unsee import __version__
-from unsee.artifacts.manifest import MANIFEST, TENSORS, Manifest, patch_bytes, read_manifest
+from unsee.artifacts.manifest import (
+    MANIFEST,
+    TENSORS,
+    Manifest,
+    patch_bytes,
+    patch_id,
+    read_manifest,
+)
 from unsee.artifacts.redaction import redact
 from unsee.certificates import schema, statements
 from unsee.certificates.schema import Certificate
 from unsee.errors import RunError, first_line, shorten
-from unsee.files import hash_file, json_digest, read_text
+from unsee.files import hash_file, read_text
 from unsee.records.folder import RECIPE, SUMMARY
 from unsee.records.reader import MODELS, Run, read_run
 from unsee.records.schema import (
@@ -82,21 +89,6 @@ def build_certificate(
         ) from error
 
 
-def patch_digest(patch: Path | str) -> str:
-    """SHA-256 that identifies a visual patch: over the hashes of its two files.
-
-    Raises:
-        PatchError: If it is no patch, or damaged.
-    """
-    read_manifest(patch)
-    return joined_digest(hash_file(Path(patch) / MANIFEST), hash_file(Path(patch) / TENSORS))
-
-
-def joined_digest(manifest_sha256: str, tensors_sha256: str) -> str:
-    """SHA-256 that identifies a visual patch, from the hashes of its two files."""
-    return json_digest({MANIFEST: manifest_sha256, TENSORS: tensors_sha256})
-
-
 def _patch_folder(run: Run, patch: Path | str | None) -> Path | None:
     """The folder of the run's patch; None if none was saved."""
     if patch is not None:
@@ -126,7 +118,7 @@ def _certificate(
         request=request,
         run=_run_facts(run),
         base=_base(run, manifest),
-        result=_result(summary, folder),
+        result=_result(summary, folder, manifest),
         changes=changes,
         verdict=schema.Verdict(
             level=judged.level,
@@ -186,6 +178,7 @@ def _base(run: Run, manifest: Manifest | None) -> schema.Checkpoint:
         weights_sha256=made.start_weights_sha256,
         weights_part="visual" if guarantees.language_part_sha256 is None else "all",
         identity_sha256=manifest.base_sha256 if manifest is not None else None,
+        earlier_patches=tuple(step.id for step in manifest.earlier) if manifest is not None else (),
     )
 
 
@@ -206,17 +199,17 @@ def _base_name(run: Run) -> str | None:
     return shorten(f"{benchmark}:target", 300) if isinstance(benchmark, str) else None
 
 
-def _result(summary: Summary, folder: Path | None) -> schema.Result:
+def _result(summary: Summary, folder: Path | None, manifest: Manifest | None) -> schema.Result:
     made = summary.provenance or Provenance()
     saved = summary.artifacts
     kinds = ("patch", "model", "adapter")
     kind: Any = next((name for name in kinds if saved is not None and getattr(saved, name)), None)
-    if folder is None:
+    if folder is None or manifest is None:
         return schema.Result(saved=kind, weights_sha256=made.result_weights_sha256)
     return schema.Result(
         saved=kind or "patch",
         weights_sha256=made.result_weights_sha256,
-        patch_sha256=joined_digest(hash_file(folder / MANIFEST), hash_file(folder / TENSORS)),
+        patch_id=patch_id(manifest),
         manifest_sha256=hash_file(folder / MANIFEST),
         tensors_sha256=hash_file(folder / TENSORS),
         patch_bytes=patch_bytes(folder),

@@ -21,7 +21,10 @@ Level = Literal["good", "warn", "bad", "unknown"]
 
 # What fits on two pages; certificate.json has everything.
 MOST_MEASURES, MOST_ATTACKS, MOST_TENSORS, MOST_AUDITS, MOST_HASHES = 8, 9, 4, 5, 3
-MOST_STATEMENTS, LONGEST = 9, 420
+MOST_STATEMENTS, LONGEST, LONGEST_ITEM = 11, 650, 400
+
+# Letters of a document that fits on two sheets in letters of ordinary size.
+LONG = 9000
 
 ELSEWHERE = "certificate.json"
 
@@ -110,6 +113,11 @@ class Document:
     signed: str
     issued: str
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it needs smaller letters on two sheets of paper."""
+        return len(as_text(self)) > LONG
+
 
 def document(certificate: Certificate) -> Document:
     """Returns the document of a certificate; the same certificate always gives the same.
@@ -118,9 +126,9 @@ def document(certificate: Certificate) -> Document:
         certificate: The certificate, signed or not.
     """
     request = certificate.request
-    about = f"Request {request.id}" if request.id else "Without the reference of a request"
+    about = f"Request {request.id}" if request.id else "Request without a reference"
     sections = (
-        Section("Request", tuple(_request(certificate))),
+        Section("Request for erasure", tuple(_request(certificate))),
         Section("Result", tuple(_result(certificate))),
         Section("What changed", tuple(_changes(certificate))),
         Section("Measures", tuple(_measures(certificate))),
@@ -182,7 +190,7 @@ def _request(certificate: Certificate) -> Iterator[Block]:
         some = [digest[:16] for digest in photographs.salted_sha256[:MOST_HASHES]]
         rows.append(("Salted hashes", _and_more(some, photographs.count)))
     if request.earlier:
-        some = [patch.request_id or patch.patch_sha256[:12] for patch in request.earlier]
+        some = [shorten(p.request_id or p.patch_id[:12], 40) for p in request.earlier]
         rows.append(("Earlier requests", _and_more(some[:6], len(some))))
     if request.decision is not None:
         decided = request.decision.replace("_", " ").capitalize()
@@ -220,10 +228,13 @@ def _changes(certificate: Certificate) -> Iterator[Block]:
     base, result, changes = certificate.base, certificate.result, certificate.changes
     part = "visual weights" if base.weights_part == "visual" else "weights"
     rows = [("Base", base.name or "name not recorded")]
+    if base.earlier_patches:
+        below = len(base.earlier_patches)
+        rows[0] = ("Base", f"{rows[0][1]}, with {below} earlier patch{'' if below == 1 else 'es'}")
     rows += [(f"Base {part}", base.weights_sha256)] if base.weights_sha256 else []
     rows += [(f"Result {part}", result.weights_sha256)] if result.weights_sha256 else []
-    if result.patch_sha256:
-        rows.append(("Patch", result.patch_sha256))
+    if result.patch_id:
+        rows.append(("Patch", result.patch_id))
     digests = frozenset({f"Base {part}", f"Result {part}", "Patch"})
     count = f"{_number(changes.changed)} of {_number(changes.total)} tensors"
     if changes.outside_visual is not None:
@@ -254,8 +265,9 @@ def _measures(certificate: Certificate) -> Iterator[Block]:
     )
     more = len(certificate.measures) - len(rows)
     note = (
-        "Shares of right answers in percent, other scores from 0 to 1; intervals are bootstrapped "
-        "over people. A dash is not measured."
+        "Shares of right answers in percent, other scores from 0 to 1. Never saw them: a reference "
+        "model trained without the photographs. A dash: not measured, or too few people for an "
+        "interval."
     )
     yield Paragraph(f"{note}{_more(more, 'measure')}", small=True)
 
@@ -267,8 +279,8 @@ def _first_measures(measures: Sequence[MeasureRow]) -> list[MeasureRow]:
     for row in sorted(measures, key=lambda row: order.index(row.group)):
         prefix, _, metric = row.key.rpartition("/")
         known = first.get(prefix)
-        better = metric in wording.SHARES and not metric.startswith("names_")
-        if known is None or (better and known.key.rpartition("/")[2] not in wording.SHARES):
+        better = wording.is_share(metric) and not metric.startswith("names_")
+        if known is None or (better and not wording.is_share(known.key.rpartition("/")[2])):
             first[prefix] = row
     return list(first.values())[:MOST_MEASURES]
 
@@ -279,15 +291,19 @@ def _measure_cells(row: MeasureRow) -> tuple[str, ...]:
     place = wording.place(prefix) if prefix else row.key
     label = f"{groups.get(row.group, '')}: {place}".removeprefix(": ")
     after = row.models.get("unlearned", Score())
-    reference = row.models.get("reference") or row.models.get("retain_only") or Score()
+    reference = row.models.get("reference") or row.models.get("retain_only")
     return (
         shorten(f"{label} ({wording.metric_name(metric)})", 90),
-        wording.score(metric, row.models.get("target", Score()).value),
-        wording.score(metric, after.value),
+        _score(metric, row.models.get("target")),
+        _score(metric, after),
         _interval(metric, after.low, after.high),
-        wording.score(metric, reference.value),
+        _score(metric, reference),
         wording.NONE if after.n is None else str(after.n),
     )
+
+
+def _score(metric: str, score: Score | None) -> str:
+    return wording.NONE if score is None else wording.score(metric, score.value)
 
 
 def _attacks(certificate: Certificate) -> Iterator[Block]:
@@ -297,7 +313,7 @@ def _attacks(certificate: Certificate) -> Iterator[Block]:
         yield Table(
             ("Attack", "Budget", "Before", "Under it", "95 % interval", "Never saw them"),
             tuple(_attack_cells(row) for row in rows),
-            (0.20, 0.36, 0.09, 0.10, 0.12, 0.13),
+            (0.17, 0.41, 0.08, 0.11, 0.11, 0.12),
             frozenset({2, 3, 4, 5}),
         )
         more = len(attacks.run) - len(rows)
@@ -336,7 +352,7 @@ def _attack_cells(row: AttackRow) -> tuple[str, ...]:
         wording.score(metric, score.before),
         after,
         _interval(metric, score.low, score.high),
-        wording.score(metric, reference.after if reference is not None else None),
+        wording.NONE if reference is None else wording.score(metric, reference.after),
     )
 
 
@@ -383,12 +399,11 @@ def _re_audit(audits: Sequence[ReAudit]) -> Iterator[Block]:
 
 def _residual_risk(certificate: Certificate) -> Iterator[Block]:
     statements = certificate.residual_risk.statements
-    shown = [_cut(text) for text in statements[:MOST_STATEMENTS]]
+    shown = [shorten(text, LONGEST_ITEM) for text in statements[:MOST_STATEMENTS]]
     yield Bullets(tuple(shown))
     if len(statements) > len(shown):
-        yield Paragraph(
-            f"{len(statements) - len(shown)} more statements; see {ELSEWHERE}.", small=True
-        )
+        more = _more(len(statements) - len(shown), "statement").strip()
+        yield Paragraph(more, small=True)
 
 
 def _verify(certificate: Certificate) -> Iterator[Block]:
@@ -434,7 +449,7 @@ def _signed(certificate: Certificate) -> str:
 def _interval(metric: str, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return wording.NONE
-    if metric in wording.SHARES:
+    if wording.is_share(metric):
         return f"{100 * low:.0f} to {100 * high:.0f}"
     return f"{low:.2f} to {high:.2f}"
 
@@ -444,7 +459,7 @@ def _moment(text: str) -> str:
     day, _, clock = text.partition("T")
     if not clock:
         return day
-    zone = "UTC" if clock.endswith("Z") else clock[-6:]
+    zone = "UTC" if clock.endswith(("Z", "+00:00")) else clock[-6:]
     return f"{day}, {clock[:5]} {zone}"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import logging
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGES = 2
 # Sizes of the text (points): the first that fits on the pages is used.
-SIZES = (8.4, 8.0, 7.6, 7.2, 6.8, 6.4, 6.0, 5.6, 5.2)
+SIZES = (8.4, 7.8, 7.2, 6.6, 5.8, 5.2)
 MARGIN, LABEL = 14.0, 31.0  # mm
 
 FONTS: dict[tuple[str, Literal["", "B"]], str] = {
@@ -55,15 +55,13 @@ def pdf(document: Document) -> bytes:
         ConfigError: If the package fpdf2 is not installed.
     """
     require_extra("fpdf", "certificates", "the PDF of a certificate")
-    # fontTools reports each step of making a font smaller at level INFO.
-    logging.getLogger("fontTools").setLevel(logging.WARNING)
-    writer = _Writer(document, SIZES[-1])
     for size in SIZES:
-        writer = _Writer(document, size)
-        writer.write()
-        if writer.pdf.page <= PAGES:
-            break
-    return bytes(writer.pdf.output())
+        with closing(_Writer(document, size)) as writer:
+            writer.write()
+            if writer.pdf.page <= PAGES or size == SIZES[-1]:
+                content = bytes(writer.pdf.output())
+                break
+    return content
 
 
 class _Writer:
@@ -92,8 +90,8 @@ class _Writer:
         for (family, style), name in FONTS.items():
             with as_file(files("unsee.certificates") / "fonts" / name) as path:
                 self.pdf.add_font(family, style, str(path))
-        fonts = {key: cast("TTFFont", self.pdf.fonts["".join(key)]) for key in FONTS}
-        self.known = {key: set(font.cmap) for key, font in fonts.items()}
+        self.fonts = {key: cast("TTFFont", self.pdf.fonts["".join(key)]) for key in FONTS}
+        self.known = {key: set(font.cmap) for key, font in self.fonts.items()}
         self.pdf.set_title(self.text(document.title + ": " + document.subtitle))
         self.pdf.set_creator("unsee")
         self.pdf.set_lang("en")
@@ -105,6 +103,11 @@ class _Writer:
         self.head()
         for section in self.document.sections:
             self.section(section)
+
+    def close(self) -> None:
+        """Closes the files of the fonts, which the package leaves open."""
+        for font in self.fonts.values():
+            font.close()
 
     def text(self, text: str, family: str = "sans", style: Literal["", "B"] = "") -> str:
         """The text with characters that a font lacks written as code points."""

@@ -56,7 +56,7 @@ class EarlierPatch(Part):
     """An earlier request, whose patch lies below this one's."""
 
     request_id: Short | None = Field(default=None, description="Reference of that request.")
-    patch_sha256: Digest = Field(description="SHA-256 that identifies its patch.")
+    patch_id: Digest = Field(description="Identity of its patch, as `unsee history` prints it.")
 
 
 class ReAudit(Part):
@@ -144,6 +144,9 @@ class Checkpoint(Part):
         description="Identity of the checkpoint's files in the patch's manifest: names, dtypes and "
         "shapes of all tensors, and the bytes of the visual ones; null without a patch.",
     )
+    earlier_patches: tuple[Digest, ...] = Field(
+        default=(), description="Identities of the patches that are on it already, in order."
+    )
 
 
 class Result(Part):
@@ -155,9 +158,9 @@ class Result(Part):
     weights_sha256: Digest | None = Field(
         default=None, description="SHA-256 over the same weights after the run."
     )
-    patch_sha256: Digest | None = Field(
+    patch_id: Digest | None = Field(
         default=None,
-        description="SHA-256 that identifies the patch, over the next two; null without a patch.",
+        description="Identity of the patch, as `unsee history` prints it; null without a patch.",
     )
     manifest_sha256: Digest | None = Field(
         default=None, description="SHA-256 of the patch's manifest.json; null without a patch."
@@ -305,7 +308,7 @@ class Verdict(Part):
 
 
 class ResidualRisk(Part):
-    """What may still be found out with the model, derived from the record."""
+    """The risk that remains, derived from the record."""
 
     level: Literal["bounded", "found", "unknown"] = Field(
         description="bounded: no attack that was run told the model from one that never saw the "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from unsee.certificates import schema
-from unsee.errors import shorten
+from unsee.errors import listed, shorten
 from unsee.records.attacks import CurvePoint, RelearningOutcome
 from unsee.records.schema import (
     AttackedModel,
@@ -90,7 +90,7 @@ def _equivalence(summary: Summary, judged: Verdict) -> tuple[Any, str]:
             "photographs, so nothing says whether the model can be told from one."
         )
     attacks = list(dict.fromkeys(test.attack for test in tests if test.attack))
-    budget = f"{_plural(len(attacks), 'attack')} with the budgets listed" if attacks else ""
+    budget = f"{_plural(len(attacks), 'attack')} ({listed(attacks, MOST)})"
     outcome = outcome_of(tests)
     if outcome == "indistinguishable":
         before = [test for test in tests if not test.attack]
@@ -113,12 +113,12 @@ def _equivalence(summary: Summary, judged: Verdict) -> tuple[Any, str]:
     if outcome == "distinguishable":
         failed = [test for test in tests if test.outcome == outcome]
     failed.sort(key=lambda test: (not is_about_forgotten(summary, test), -_gap(test)))
-    listed = "; ".join(words(test) for test in failed[:MOST])
+    named = "; ".join(words(test) for test in failed[:MOST])
     more = f"; and {len(failed) - MOST} more" if len(failed) > MOST else ""
     if outcome == "distinguishable":
         return outcome, (
             f"Distinguishable from a model that never saw the photographs, by "
-            f"{_plural(len(failed), 'test')} of {len(tests)}: {listed}{more}."
+            f"{_plural(len(failed), 'test')} of {len(tests)}: {named}{more}."
         )
     people = max((test.people for test in failed), default=0)
     needed = max((test.needed or 0 for test in failed), default=0)
@@ -126,7 +126,7 @@ def _equivalence(summary: Summary, judged: Verdict) -> tuple[Any, str]:
     return "too_few", (
         "Not decided: "
         f"{_plural(people, 'data subject')} cannot show equality within the margins{wish}. "
-        f"Undecided: {listed}{more}."
+        f"Undecided: {named}{more}."
     )
 
 
@@ -136,7 +136,7 @@ def residual_risk(
     equal: schema.EquivalenceStatement,
     request: schema.Request,
 ) -> schema.ResidualRisk:
-    """What may still be found out with the model; never better than the record.
+    """The risk that remains; never better than the record.
 
     Args:
         summary: The record.
@@ -267,8 +267,8 @@ def _unknown_lines(summary: Summary) -> Iterator[str]:
     if summary.attacks is None:
         yield "No attack was run, so nothing is known of what an attacker could bring back."
     elif missing:
-        names = ", ".join(name.replace("_", " ") for name in missing)
-        yield f"Nothing is known of {_plural(len(missing), 'attack')} that were not run: {names}."
+        count = _plural(len(missing), "registered attack")
+        yield f"Nothing is known of {count} that were not run; they are listed with the attacks."
     benchmark = summary.benchmark
     people = benchmark.forgotten if benchmark is not None else None
     if people is not None and people < 5:
@@ -364,8 +364,3 @@ def _plural(count: int, word: str) -> str:
 def _sentence(clause: str) -> str:
     """A clause as a sentence."""
     return f"{clause[:1].upper()}{clause[1:].rstrip('.')}." if clause else ""
-
-
-def joined(parts: Sequence[str]) -> str:
-    """Parts of a list in words: "a, b and c"."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

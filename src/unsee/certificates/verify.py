@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from unsee import __version__
 from unsee.artifacts.identity import base_of
-from unsee.artifacts.manifest import MANIFEST, TENSORS, read_manifest
-from unsee.certificates.builder import build_certificate, joined_digest
+from unsee.artifacts.manifest import MANIFEST, TENSORS, patch_id, read_manifest
+from unsee.certificates.builder import build_certificate
 from unsee.certificates.document import document
 from unsee.certificates.keys import fingerprint, read_public_key
 from unsee.certificates.pages import html
@@ -34,8 +34,8 @@ class Check:
     """One check of a certificate.
 
     Attributes:
-        name: What is checked: file, signature, signer, page, run, patch, model or photographs.
-        outcome: "not_checked" says what nothing was given for.
+        name: Subject of the check: file, signature, signer, page, run, patch, model or photographs.
+        outcome: "not_checked" where nothing was given to check it with.
         sentence: The outcome in words.
     """
 
@@ -71,7 +71,7 @@ class CertificateVerification:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a certificate is compared with; None leaves a check out.
+    """The files and keys that a certificate is compared with; None leaves a check out.
 
     Attributes:
         public_key: The signer's public key: a PEM file, or its fingerprint.
@@ -99,7 +99,7 @@ def verify_certificate(path: Path | str, sources: Sources | None = None) -> Cert
 
     Args:
         path: The certificate, or the folder that has it.
-        sources: What it is compared with.
+        sources: The files and keys that it is compared with.
 
     Raises:
         UnseeError: If the certificate or something it is compared with cannot be read.
@@ -271,7 +271,7 @@ def _differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
 def _patch(certificate: Certificate, patch: Path) -> Check:
     manifest = read_manifest(patch)
     result = certificate.result
-    if result.patch_sha256 is None:
+    if result.patch_id is None:
         return Check("patch", "failed", f"{patch} is a patch, and the certificate is about none.")
     for name, wanted in ((MANIFEST, result.manifest_sha256), (TENSORS, result.tensors_sha256)):
         found = hash_file(patch / name)
@@ -281,13 +281,12 @@ def _patch(certificate: Certificate, patch: Path) -> Check:
                 "failed",
                 f"{patch / name} has the SHA-256 {found}, and the certificate is about {wanted}.",
             )
-    joined = joined_digest(hash_file(patch / MANIFEST), hash_file(patch / TENSORS))
     changed = tuple(
         TensorChange(name=t.name, dtype=t.dtype, shape=t.shape, before=t.before, after=t.after)
         for t in manifest.changed
     )
     if (
-        joined != result.patch_sha256
+        patch_id(manifest) != result.patch_id
         or manifest.base_sha256 != certificate.base.identity_sha256
         or changed != certificate.changes.tensors
     ):

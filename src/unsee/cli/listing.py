@@ -117,8 +117,11 @@ def show(
 @app.command()
 def schema(
     part: Annotated[
-        Literal["record", "recipe"],
-        typer.Argument(help="record (summary.json of a run folder) or recipe (YAML)."),
+        Literal["record", "recipe", "certificate"],
+        typer.Argument(
+            help="record (summary.json of a run folder), recipe (YAML) or certificate "
+            "(certificate.json)."
+        ),
     ],
     json_schema: Annotated[
         bool,
@@ -126,17 +129,23 @@ def schema(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Print the JSON Schema of a record or a recipe.
+    """Print the JSON Schema of a record, a recipe or a certificate.
 
     Editors complete and check YAML and JSON files by it; every key has a description.
 
     Example: unsee schema record --json-schema > record.schema.json
     """
     announce_loading(quiet=as_json)
+    from unsee.certificates.schema import json_schema as certificate_json_schema
     from unsee.recipes.schema import recipe_json_schema
     from unsee.records.schema import json_schema as record_json_schema
 
-    echo(record_json_schema() if part == "record" else recipe_json_schema(), as_json=True)
+    schemas = {
+        "record": record_json_schema,
+        "recipe": recipe_json_schema,
+        "certificate": certificate_json_schema,
+    }
+    echo(schemas[part](), as_json=True)
 
 
 def _find(name: str) -> tuple[str, Any]:

@@ -217,11 +217,8 @@ def words(test: EquivalenceTest) -> str:
     elif test.attack:
         place = f"{named} under {test.attack}"
     gap = abs(test.difference or 0.0)
-    shown = (
-        f"{100 * gap:.0f} points"
-        if wording.is_share(metric) or metric == "forget"
-        else f"{gap:.2f}"
-    )
+    is_points = wording.is_share(metric) or metric == "forget"
+    shown = points(gap) if is_points else f"{gap:.2f}"
     return f"{place}, {shown} {test.side}"
 
 

@@ -91,3 +91,26 @@ def test_log_with_refuses_unknown_and_missing_trackers(
     said = command(*line, "--log-with", "dvclive", code=2)
     assert "pip install dvclive" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_redacted_run_logs_no_name_and_no_path(
+    tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    forget, retain = tables
+    out = tmp_path / "forget-Ada-Berg"
+    unsee.unlearn(
+        tiny_folder,
+        forget=forget,
+        retain=retain,
+        out=out,
+        redact=True,
+        log_with=["tensorboard"],
+        **SHORT,
+    )
+    logged = [path for path in (out / "tensorboard").rglob("*") if path.is_file()]
+    content = b"".join(path.read_bytes() for path in logged)
+    assert b"train/loss" in content
+    assert b"grad_diff" in content
+    for planted in ("Ada", "Berg", str(tmp_path), tables[0].name, str(tiny_folder)):
+        assert planted.encode() not in content
+        assert not any(planted in str(path.relative_to(out)) for path in logged)

@@ -40,6 +40,7 @@ from unsee.api.jobs import (
 from unsee.api.options import AuditOptions, EvaluateOptions
 from unsee.api.patches import apply, history, undo, verify
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
+from unsee.api.serving import ServeOptions, serve
 from unsee.records.reader import Run, read_run
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "LedgerOptions",
     "MetaEvaluation",
     "Run",
+    "ServeOptions",
     "ablate",
     "apply",
     "audit",
@@ -67,6 +69,7 @@ __all__ = [
     "open_ledger",
     "read_run",
     "run",
+    "serve",
     "undo",
     "unlearn",
     "verify",

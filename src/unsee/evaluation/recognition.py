@@ -144,15 +144,38 @@ def nearest_prototypes(
         >>> nearest_prototypes(states, ["Ada", "Ada", "Bo"], np.array([[5.0, 1.0], [1.0, 5.0]]))
         ['Ada', 'Bo']
     """
-    names = list(dict.fromkeys(labels))
     if not len(tested):
         return []
+    names, similarities = prototype_similarities(states, labels, tested)
+    return [names[i] for i in similarities.argmax(1)]
+
+
+def prototype_similarities(
+    states: Float[np.ndarray, "known dim"],
+    labels: Sequence[str],
+    tested: Float[np.ndarray, "tested dim"],
+) -> tuple[list[str], Float[np.ndarray, "tested labels"]]:
+    """Returns the distinct labels, and the centred cosine of tested states to their prototypes.
+
+    A prototype is the mean state of a label; the mean of all prototypes is subtracted from both.
+
+    Args:
+        states: States of pictures whose labels are known.
+        labels: Their labels.
+        tested: States to compare.
+
+    Example:
+        >>> states = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> names, similarities = prototype_similarities(states, ["Ada", "Bo"], states)
+        >>> names, similarities.round(6).tolist()
+        (['Ada', 'Bo'], [[1.0, -1.0], [-1.0, 1.0]])
+    """
+    names = list(dict.fromkeys(labels))
     position = {name: i for i, name in enumerate(names)}
     rows = np.array([position[label] for label in labels])
     prototypes = np.stack([states[rows == i].mean(0) for i in range(len(names))])
     center = prototypes.mean(0)
-    similarities = unit(tested - center) @ unit(prototypes - center).T
-    return [names[i] for i in similarities.argmax(1)]
+    return names, unit(tested - center) @ unit(prototypes - center).T
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -226,6 +226,10 @@ class VLM:
                 self._pixels[picture.source] = image
         return image
 
+    def drop(self, picture: Picture) -> None:
+        """Removes the decoded pixels of a picture from memory, if they are cached."""
+        self._pixels.pop(picture.source, None)
+
     def move(self, batch: Batch) -> Batch:
         """The batch on the model's device."""
         if self.device.type == "cpu":

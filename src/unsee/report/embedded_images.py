@@ -80,11 +80,17 @@ def embed(picture: str | None, folder: Path, sha256: str | None = None) -> Embed
         if not isinstance(error, DataError) or sha256 is not None:
             return Embedded(absent=f"The picture {name} cannot be read.")
         return Embedded(absent=f"{str(error)[:1].upper()}{str(error)[1:]}")
+    return embedded(image)
+
+
+def embedded(image: Image.Image) -> Embedded:
+    """Embeds decoded pixels; large pictures are scaled down."""
     crisp = max(image.size) < SMALL
     buffer = io.BytesIO()
     if crisp:
         image.save(buffer, "PNG", optimize=True)
     else:
+        image = image.copy()
         image.thumbnail((LARGE, LARGE), Image.Resampling.LANCZOS)
         image.save(buffer, "JPEG", quality=86, optimize=True)
     kind = "png" if crisp else "jpeg"

@@ -38,11 +38,12 @@ def watching(job: Job, folder: RunFolder) -> Iterator[list[Watcher]]:
     identity: str = folder.get_or_compute("tracking", lambda: uuid4().hex[:12])
     run = Tracked(
         folder=folder.path,
-        name=folder.path.name,
+        name=identity if job.redact else folder.path.name,
         id=identity,
         resumed=resumed,
         resumed_at=saved_steps(folder.path / STATE),
-        config=tracked_config(job, private=False),
+        config=tracked_config(job, private=job.redact),
+        private=job.redact,
     )
     with opened_trackers(job.log_with, run) as trackers:
         yield [*trackers, *callbacks]

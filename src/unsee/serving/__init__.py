@@ -1,0 +1,1 @@
+"""A local page that shows a model's answers before and after a visual patch."""

@@ -14,11 +14,12 @@ from support.certificates import full_request, sample_certificate
 from support.cli import SHORT, unsee
 from unsee.api.certificates import certify, verify_certificate_file
 from unsee.artifacts.manifest import patch_id, read_manifest
+from unsee.artifacts.pseudonyms import read_key
 from unsee.certificates import Request, build_certificate
 from unsee.certificates.keys import make_key
 from unsee.certificates.signing import certificate_text
-from unsee.data.digests import read_salt, salted_hash
-from unsee.errors import CertificateError, ConfigError, UnseeError
+from unsee.data.digests import salted_hash
+from unsee.errors import CertificateError, UnseeError
 from unsee.types import Picture
 
 
@@ -35,7 +36,7 @@ def job(tiny_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
         *("--retain", folder / "retain", "--out", folder / "run", *SHORT),
     )
     unsee("apply", folder / "run" / "patch", "--model", tiny_folder, "--out", folder / "result")
-    (folder / "salt").write_bytes(bytes(range(32)))
+    (folder / "salt").write_bytes(b"a salt of thirty-two bytes, keep it")
     make_key(folder / "key.pem")
     certify(
         folder / "run",
@@ -162,21 +163,12 @@ def test_salted_hash_is_the_hmac_of_the_pixels(job: Path) -> None:
     import hmac
 
     path = next((job / "forget").rglob("*.png"))
-    picture, salt = Picture.from_path(path), read_salt(job / "salt")
+    picture, salt = Picture.from_path(path), read_key(job / "salt")
     expected = hmac.new(salt, bytes.fromhex(picture.digest), hashlib.sha256).hexdigest()
     assert salted_hash(picture, salt) == expected
     text = (job / "certificate" / "certificate.json").read_text()
     assert expected in text and picture.digest not in text
     assert path.stem not in text and path.parent.name not in text
-
-
-@pytest.mark.parametrize(("size", "words"), [(3, "has 3 bytes"), (9999, "has more bytes")])
-def test_salt_of_another_size_is_refused(tmp_path: Path, size: int, words: str) -> None:
-    (tmp_path / "salt").write_bytes(b"x" * size)
-    with pytest.raises(ConfigError, match=words):
-        read_salt(tmp_path / "salt")
-    with pytest.raises(ConfigError, match="there is no such file"):
-        read_salt(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from unsee.api.inputs import Location, location_text
+from unsee.artifacts.pseudonyms import read_key
 from unsee.certificates import (
     Request,
     Written,
@@ -20,7 +21,6 @@ from unsee.certificates import (
 from unsee.certificates.keys import make_key
 from unsee.certificates.verify import CertificateVerification, Sources, verify_certificate
 from unsee.certificates.writing import refuse_written, write_document
-from unsee.data.digests import read_salt
 from unsee.errors import ConfigError
 
 __all__ = [
@@ -109,7 +109,7 @@ def certify(run: Location, **options: Unpack[CertifyOptions]) -> Written:
             "Give both, or neither."
         )
     if photos is not None and salt is not None:
-        identified = identify(photographs_in(photos), read_salt(salt))
+        identified = identify(photographs_in(photos), read_key(Path(location_text("salt", salt))))
         request = request.model_copy(update={"photographs": identified})
     certificate = build_certificate(run, request, patch=options.get("patch"))
     return write_certificate(certificate, out, key)

@@ -99,7 +99,7 @@ class Salt:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
-            if _read(self.path) == self.key:
+            if read_key(self.path) == self.key:
                 return
             raise RunError(
                 f"another process has written the key {self.path} meanwhile. Type the same command "
@@ -142,11 +142,11 @@ def find_salt(given: str | Path | None, out: Path) -> Salt:
         )
     if not path.exists():
         return Salt(secrets.token_hex(32).encode(), path, is_new=True)
-    return Salt(_read(path), path)
+    return Salt(read_key(path), path)
 
 
-def _read(path: Path) -> bytes:
-    """The key in a file.
+def read_key(path: Path) -> bytes:
+    """The key in a file, without white space around it.
 
     Raises:
         ConfigError: If it cannot be read, or is too short or too long.

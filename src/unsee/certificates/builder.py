@@ -21,6 +21,7 @@ from unsee.artifacts.manifest import (
     patch_id,
     read_manifest,
 )
+from unsee.artifacts.pseudonyms import PSEUDONYM
 from unsee.artifacts.redaction import redact
 from unsee.certificates import schema, statements
 from unsee.certificates.schema import Certificate
@@ -195,7 +196,9 @@ def _base_name(run: Run) -> str | None:
     recipe = recipe if isinstance(recipe, dict) else {}
     model, benchmark = recipe.get("model"), recipe.get("benchmark")
     if isinstance(model, str) and model:
-        return shorten(re.split(r"[/\\]", model.rstrip("/\\"))[-1], 300) or None
+        name = re.split(r"[/\\]", model.rstrip("/\\"))[-1]
+        # A redacted run has a keyed hash in its place.
+        return shorten(name, 300) if name and not PSEUDONYM.fullmatch(name) else None
     return shorten(f"{benchmark}:target", 300) if isinstance(benchmark, str) else None
 
 

@@ -262,7 +262,7 @@ def _request_lines(request: schema.Request) -> Iterator[str]:
 
 
 def _unknown_lines(summary: Summary) -> Iterator[str]:
-    """What the record says nothing about."""
+    """Sentences on what the record says nothing about."""
     missing = summary.not_attacked or ()
     if summary.attacks is None:
         yield "No attack was run, so nothing is known of what an attacker could bring back."
@@ -279,7 +279,7 @@ def _unknown_lines(summary: Summary) -> Iterator[str]:
 
 
 def _standing_lines(summary: Summary) -> Iterator[str]:
-    """What holds of every result of the kind."""
+    """Sentences that hold of every result of the kind."""
     checked = summary.guarantees or Guarantees()
     key = first_key(summary.measures, "forget/text", "forget_holdout/text")
     by_name = value_of(summary.measures, key)
@@ -292,8 +292,8 @@ def _standing_lines(summary: Summary) -> Iterator[str]:
     saved = summary.artifacts
     if saved is not None and saved.patch:
         yield (
-            "The base checkpoint still recognises the data subjects. Whoever has it, or takes the "
-            "patch off, has the model from before the request."
+            "The base checkpoint is as it was: whoever has it, or takes the patch off, has the "
+            "model from before the request."
         )
 
 

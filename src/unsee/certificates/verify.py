@@ -12,6 +12,7 @@ from typing import Any, Literal
 from unsee import __version__
 from unsee.artifacts.identity import base_of
 from unsee.artifacts.manifest import MANIFEST, TENSORS, patch_id, read_manifest
+from unsee.artifacts.pseudonyms import read_key
 from unsee.certificates.builder import build_certificate
 from unsee.certificates.document import document
 from unsee.certificates.keys import fingerprint, read_public_key
@@ -20,7 +21,7 @@ from unsee.certificates.photographs import photographs_in
 from unsee.certificates.schema import Certificate, Checkpoint, TensorChange
 from unsee.certificates.signing import CertificateFile, is_signature_valid, read_certificate
 from unsee.certificates.writing import HTML
-from unsee.data.digests import read_salt, salt_id, salted_hash
+from unsee.data.digests import salt_id, salted_hash
 from unsee.errors import CertificateError, UnseeError, listed, quoted
 from unsee.files import hash_file, path_text, read_text
 from unsee.models.checkpoint import resolve, weight_map
@@ -356,7 +357,7 @@ def _weights(folder: Path, base: Checkpoint, trust_remote_code: bool) -> str:
 
 def _photographs(certificate: Certificate, photos: Path | str, salt: Path | str) -> Check:
     named = certificate.request.photographs
-    key = read_salt(salt)
+    key = read_key(Path(path_text("--salt ", salt, "give the file with the salt.")))
     if named is None:
         return Check("photographs", "failed", "the certificate identifies no photographs.")
     if salt_id(key) != named.salt_id:

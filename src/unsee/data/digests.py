@@ -11,12 +11,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from unsee.errors import ConfigError, first_line
-from unsee.files import hash_file, is_regular, path_text
+from unsee.files import hash_file, is_regular
 from unsee.types import Data, Picture, Sample
-
-# The length of a salt in bytes: short ones can be guessed.
-LEAST_SALT, MOST_SALT = 16, 4096
 
 
 def salted_hash(picture: Picture, salt: bytes) -> str:
@@ -34,30 +30,6 @@ def salted_hash(picture: Picture, salt: bytes) -> str:
 def salt_id(salt: bytes) -> str:
     """Returns 16 hexadecimal digits that identify a salt and do not disclose it."""
     return hmac.new(salt, b"id of a salt", hashlib.sha256).hexdigest()[:16]
-
-
-def read_salt(path: Path | str) -> bytes:
-    """Reads the salt of picture hashes: all bytes of a file.
-
-    Raises:
-        ConfigError: If the file cannot be read, or has fewer than `LEAST_SALT` or more than
-            `MOST_SALT` bytes.
-    """
-    path = Path(path_text("salt ", path, "give the file with the salt."))
-    advice = f"Make one: `head -c 32 /dev/urandom > {path.name}`, and keep it secret."
-    try:
-        if not is_regular(path):
-            raise ConfigError(f"salt {path}: there is no such file. {advice}")
-        with path.open("rb") as file:
-            salt = file.read(MOST_SALT + 1)
-    except OSError as error:
-        raise ConfigError(f"salt {path} cannot be read ({first_line(error)}).") from error
-    if not LEAST_SALT <= len(salt) <= MOST_SALT:
-        size = "more" if len(salt) > MOST_SALT else str(len(salt))
-        raise ConfigError(
-            f"salt {path} has {size} bytes; {LEAST_SALT} to {MOST_SALT:,} are allowed. {advice}"
-        )
-    return salt
 
 
 def data_hash(data: Data) -> str:

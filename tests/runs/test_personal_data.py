@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from support.cli import SHORT, unsee
 from support.planted import Planted, search
+from support.processes import Running
 from unsee.benchmarks.pocket import Pocket
+from unsee.records.lock import exclusive
+from unsee.records.reader import read_run
 
 # Two letters; accents, decomposed on the disk; Chinese.
 PEOPLE = ("Ng", "Zoë Çelik", "李娜")
@@ -70,34 +75,91 @@ def planted(photographs: Path) -> Planted:
     )
 
 
+def run_command(model: Path, forget: Path, out: Path, *words: str) -> list[Any]:
+    """An unlearning run of a few steps that resumes from any of them."""
+    start = ["unlearn", "--model", model, "--forget", forget, "--out", out]
+    return [*start, *SHORT, "--set", "save_every=1", *words]
+
+
+@pytest.fixture(scope="module")
+def table(photographs: Path) -> Path:
+    return person_table(photographs)
+
+
+@pytest.fixture(scope="module")
+def plain(table: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is not redacted, with a cache of the teacher's features."""
+    folder = tmp_path_factory.mktemp("plain")
+    words = ["--set", f"cache={folder / 'cache'}", "--set", "augment=0", "--names"]
+    unsee(*run_command(tiny_folder, table, folder / "run", *words))
+    return folder / "run"
+
+
 def test_search_finds_planted_data_in_a_run_that_is_not_redacted(
-    photographs: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
+    plain: Path, planted: Planted
 ) -> None:
-    table = person_table(photographs)
-    out = tmp_path / "run"
-    unsee("unlearn", "--model", tiny_folder, "--forget", table, "--out", out, *SHORT)
-    found = search(out, planted)
-    files = {line.partition(":")[0].partition(" (")[0] for line in found}
-    print("\n".join(found))
-    assert {"recipe.yaml", "summary.json", "scores.jsonl", "report.html"} <= files
-    assert shutil.which("true")
+    found = search(plain, planted)
+    files = {line.partition(": ")[0].partition(" (")[0] for line in found}
+    assert files >= {"recipe.yaml", "summary.json", "scores.jsonl", "report.html"}
+    assert "patch/README.md" in files
+    assert any("a picture like" in line for line in found)
+    assert any("hash of" in line for line in found)
 
 
-def test_redacted_run_holds_no_personal_data(
-    photographs: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["answers", "photographs"])
+def test_redacted_run_holds_no_personal_data_killed_or_finished(
+    kind: str, photographs: Path, table: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    table = person_table(photographs)
     out = tmp_path / "run"
-    command = ["unlearn", "--model", tiny_folder, "--forget", table, "--out", out, *SHORT]
-    unsee(*command, "--redact")
-    found = search(out, planted)
+    forget = table if kind == "answers" else photographs
+    command = run_command(tiny_folder, forget, out, "--redact")
+    marks = [out / ".state" / "state", out / "patch" / "manifest.json"]
+    if kind == "answers":
+        marks.append(out / ".parts" / "scores-unlearned.json")
+    for number, mark in enumerate(marks):
+        running = Running([str(word) for word in command], tmp_path / f"logs{number}")
+        running.until(mark.exists)
+        running.stop(signal.SIGKILL)
+        running.wait()
+        assert mark.exists() and not (out / "report.html").exists()
+        found = search(tmp_path, planted)
+        assert not found, "\n".join(found)
+    code, output, errors = Running([*map(str, command), "--json"], tmp_path / "last").wait()
+    assert code == 0, errors
+    assert json.loads(output) == json.loads((out / "summary.json").read_text())
+    found = search(tmp_path, planted)
     assert not found, "\n".join(found)
+    salt = tmp_path / "run.salt"
+    assert salt.stat().st_mode & 0o777 == 0o600
+    assert not any(salt.read_bytes() in p.read_bytes() for p in out.rglob("*") if p.is_file())
+
+
+def test_redacted_run_has_the_results_of_one_that_is_not(
+    plain: Path, table: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = run_command(tiny_folder, table, out, "--set", "augment=0", "--redact")
+    unsee(*command)
+    one, other = read_run(plain).summary, read_run(out).summary
+    assert one.measures == other.measures
+    assert one.target == other.target
+    patches = [folder / "patch" / "patch.safetensors" for folder in (plain, out)]
+    assert patches[0].read_bytes() == patches[1].read_bytes()
+    assert "finished before" in unsee(*command, stderr=True)
+    assert {len(run.concept or "") for run in read_run(out).scores()} == {len("person-") + 12}
+    page = tmp_path / "both.html"
+    unsee("report", out, plain, "-o", page)
+    unsee("apply", out / "patch", "--model", tiny_folder, "--out", tmp_path / "applied")
+    # Another key, and a recipe without paths.
+    (tmp_path / "run.salt").rename(tmp_path / "kept.salt")
+    assert "--salt FILE" in unsee(*command, code=2)
+    assert "finished before" in unsee(*command, "--salt", tmp_path / "kept.salt", stderr=True)
+    assert "left out" in unsee("run", out / "recipe.yaml", "--out", tmp_path / "again", code=2)
 
 
 def test_messages_of_a_redacted_run_are_masked(
-    photographs: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
+    photographs: Path, table: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    table = person_table(photographs)
     command = ["unlearn", "--model", tiny_folder, "--out", tmp_path / "run", *SHORT, "--redact"]
     missing = photographs.parent / "Zoë Çelik.jsonl"
     broken = photographs.parent / "李娜.jsonl"
@@ -115,3 +177,62 @@ def test_messages_of_a_redacted_run_are_masked(
     assert not (tmp_path / "run.salt").exists()
     assert "FORGET" in errors
     assert "unsee data check" in errors
+
+
+def test_purged_run_holds_no_personal_data_and_keeps_the_proof(
+    plain: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    (out / ".state").mkdir()
+    (out / ".state" / "state").write_text(PLACE)
+    (out / ".report.html.partial").write_text(ANSWER)
+    (out / "notes.txt").write_text("mine")
+    cache = plain.parent / "cache"
+    other = cache / "mine.safetensors"
+    other.write_bytes(b"not of unsee")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    measures = read_run(out).summary.measures
+    listed = unsee("purge", out, "--dry-run")
+    assert "scores.jsonl: would be removed" in listed
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    printed = unsee("purge", out)
+    assert printed == listed.replace("would be ", "")
+    assert "notes.txt: left" in printed
+    found = search(out, planted)
+    assert not found, "\n".join(found)
+    assert not (out / "scores.jsonl").exists() and not (out / ".state").exists()
+    assert [path.name for path in cache.iterdir()] == ["mine.safetensors"]
+    # What is left can be used, and proves the same.
+    run = read_run(out)
+    assert run.summary.measures == measures and run.summary.redacted
+    assert (out / "patch" / "patch.safetensors").read_bytes() == before[
+        out / "patch" / "patch.safetensors"
+    ]
+    assert "model/model.safetensors" in (run.summary.provenance.inputs or {})
+    unsee("report", out, "-o", tmp_path / "page.html")
+    unsee("apply", out / "patch", "--model", tiny_folder, "--out", tmp_path / "applied")
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert "nothing in it identifies" in unsee("purge", out)
+    assert after == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_purge_refuses_what_is_no_run_has_links_or_is_in_use(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "scores.jsonl").write_text("mine")
+    assert "is no run folder" in unsee("purge", tmp_path / "photos", code=2)
+    assert "no such folder" in unsee("purge", tmp_path / "none", code=2)
+    assert (tmp_path / "photos" / "scores.jsonl").read_text() == "mine"
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    (tmp_path / "link").symlink_to(out)
+    assert "is a link" in unsee("purge", tmp_path / "link", code=2)
+    (out / "scores.jsonl").unlink()
+    (out / "scores.jsonl").symlink_to(tmp_path / "photos" / "scores.jsonl")
+    assert "is not followed" in unsee("purge", out, code=2)
+    assert (tmp_path / "photos" / "scores.jsonl").read_text() == "mine"
+    (out / "scores.jsonl").unlink()
+    with exclusive(out):
+        assert "is in use" in unsee("purge", out, code=2)
+    assert "Zoë" in (out / "summary.json").read_text()
+    assert "scores.jsonl" in unsee("purge", plain, "--dry-run")

@@ -39,6 +39,7 @@ from unsee.api.jobs import (
 )
 from unsee.api.options import AuditOptions, EvaluateOptions
 from unsee.api.patches import apply, history, undo, verify
+from unsee.api.personal_data import purge
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
 from unsee.api.serving import ServeOptions, serve
 from unsee.records.reader import Run, read_run
@@ -67,6 +68,7 @@ __all__ = [
     "history",
     "meta_evaluate",
     "open_ledger",
+    "purge",
     "read_run",
     "run",
     "serve",

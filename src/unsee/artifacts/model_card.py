@@ -7,6 +7,7 @@ runs have keyed hashes of the pictures, which only the owner of the key can comp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from unsee import __version__
 from unsee.artifacts.manifest import Manifest
 from unsee.artifacts.pseudonyms import Pseudonyms
 from unsee.artifacts.redaction import hub_id, redact, redact_setting
+from unsee.artifacts.redactor import Redactor
 from unsee.files import write_atomically
 from unsee.records.markdown import Table, escape_tags
 from unsee.records.schema import Guarantees, Measure, MethodRecord, Provenance, Summary
@@ -255,6 +257,64 @@ def card_of_patched(manifest: Manifest, base: str, patches: int = 1) -> Card:
             ),
         },
     )
+
+
+def redacted_card(text: str, redactor: Redactor) -> str | None:
+    """Returns a card without names, hashes of pictures that are not keyed, and paths.
+
+    Args:
+        text: The card, also of an earlier version.
+        redactor: Knows the words that may stay.
+
+    Returns:
+        The card; None if it is none that this package wrote.
+    """
+    if "\nMade by unsee " not in text:
+        return None
+    heading = ""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        heading = line if line.startswith("## ") else heading
+        if heading in ("## What was forgotten", "## What was learned"):
+            shown = _redacted_person(line, sum(_is_person(other) for other in lines) + 1)
+        elif heading == "## Settings":
+            shown = _redacted_row(line, redactor)
+        elif heading == "## Command" and line.startswith("unsee "):
+            shown = redactor.command(line)
+        else:
+            shown = line
+        if shown is not None:
+            lines.append(shown)
+    return "\n".join(lines)
+
+
+_PERSON = re.compile(
+    r"- (?P<name>.*): (?P<count>\d+) pictures(?P<rest>, (HMAC-)?SHA-256 `[0-9a-f]+`)?"
+)
+
+
+def _is_person(line: str) -> bool:
+    return _PERSON.fullmatch(line) is not None
+
+
+def _redacted_person(line: str, number: int) -> str | None:
+    """A line about the samples; None for a hash that anyone with the pictures can compute."""
+    person = _PERSON.fullmatch(line)
+    if person is None:
+        return None if line.startswith("- SHA-256 ") else line
+    rest = person["rest"] or ""
+    keyed = rest if rest.startswith(", HMAC") else ""
+    return f"- concept {number}: {person['count']} pictures{keyed}"
+
+
+def _redacted_row(line: str, redactor: Redactor) -> str:
+    """A row of the settings, with placeholders for what a user typed."""
+    row = re.fullmatch(r"\| `(\w+)` \| (.*) \|", line)
+    if row is None:
+        return line
+    texts = [text.strip(" '\"") for text in row[2].strip("[]()").split(",")]
+    safe = all(redactor.is_safe(text, row[1]) or text == "None" for text in texts)
+    return line if safe or redactor.is_safe(row[2]) else f"| `{row[1]}` | {row[1].upper()} |"
 
 
 def _count(pictures: Iterable[Picture]) -> int:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unsee.data.digests import salt_id
 from unsee.errors import ConfigError, RunError, first_line
 from unsee.files import is_regular, path_text
 from unsee.types import Picture
@@ -67,10 +68,18 @@ class Pseudonyms:
         """Returns the keyed hash over the pixels of some pictures, in any order."""
         return self.digest("pictures", "\n".join(sorted({p.digest for p in pictures})))
 
+    def picture(self, digest: str) -> str:
+        """Returns the keyed hash of a picture, as `unsee.data.digests.salted_hash` does.
+
+        Args:
+            digest: SHA-256 of its decoded pixels.
+        """
+        return hmac.new(self.key, bytes.fromhex(digest), hashlib.sha256).hexdigest()
+
     @property
     def key_id(self) -> str:
         """Identifies the key without revealing it, so that another key is noticed."""
-        return self.digest("key", "")[:16]
+        return salt_id(self.key)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ class Salt:
             raise _not_written(self.path, error) from error
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(self.key + b"\n")
+                file.write(self.key)
         except OSError as error:
             with suppress(OSError):
                 self.path.unlink()

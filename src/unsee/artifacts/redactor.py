@@ -18,7 +18,7 @@ from unsee.artifacts.pseudonyms import PSEUDONYM, Pseudonyms
 from unsee.artifacts.redaction import hub_id
 from unsee.benchmarks import BENCHMARKS
 from unsee.records.schema import Summary
-from unsee.types import Sample
+from unsee.types import Picture, Sample
 
 # Keys of records that hold questions, answers and pictures.
 CONTENT = frozenset(
@@ -29,7 +29,11 @@ CONTENT = frozenset(
 IDENTIFIERS = {"concept": "person", "id": "sample", "group": "group", "picture": "picture"}
 
 # Keys whose texts a user has typed: settings, in which only known words stay.
-TYPED = frozenset({"parameters", "recipe", "location", "path", "names", "base"})
+TYPED = frozenset({"parameters", "recipe", "location", "path", "names", "base", "questions"})
+
+# Keys whose texts may quote a path.
+REASONS = frozenset({"not_asked"})
+UNNAMED_REASON = "left out, since it may name a place"
 
 # Options that take no value.
 FLAGS = frozenset(
@@ -66,12 +70,15 @@ class Redactor:
         name = self.pseudonyms.name
         for sample in samples:
             for picture in sample.pictures:
-                pictures[os.path.abspath(picture.source)] = name("picture", picture.digest)
+                pictures[os.path.abspath(picture.source)] = self._picture(picture)
             originals[name("sample", sample.id)] = sample.id
             originals[name("person", sample.concept or sample.id)] = sample.concept or sample.id
             if sample.group is not None:
                 originals[name("group", sample.group)] = sample.group
         return Redactor(self.pseudonyms, self.vocabulary, originals, pictures)
+
+    def _picture(self, picture: Picture) -> str:
+        return f"picture-{self.pseudonyms.picture(picture.digest)[:12]}"
 
     def record(self, value: Any, key: str = "") -> Any:
         """Returns a JSON value of a record without names, questions, answers, pictures and paths.
@@ -91,9 +98,13 @@ class Redactor:
                 if not (inner in CONTENT and _is_content(content))
             }
         if isinstance(value, list | tuple):
+            if key == "sha256":
+                return [self.pseudonyms.picture(digest) for digest in value]
             return [self.record(item, key) for item in value]
         if key == "command" and isinstance(value, str):
             return self.command(value)
+        if key in REASONS and isinstance(value, str) and value not in self.vocabulary:
+            return UNNAMED_REASON
         if key in IDENTIFIERS and isinstance(value, str):
             known = self.pictures.get(value) if key == "picture" else None
             return known or self.pseudonyms.name(IDENTIFIERS[key], value)

@@ -27,6 +27,9 @@ from unsee.types import AnswerLimit, Better, Data, Sample
 
 SLOW = 1.5  # Times as long as in 32 bits, from which advice is given
 
+# Why photographs were not asked about, if `ask: none` says so.
+SWITCHED_OFF = "questions were switched off (ask: none)."
+
 
 @dataclass(frozen=True)
 class Job:

@@ -18,6 +18,7 @@ from unsee.artifacts.redactor import Redactor
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, RunError
+from unsee.evaluation.open_answers import QUESTIONS
 from unsee.families import FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
@@ -25,7 +26,7 @@ from unsee.recipes import plain_yaml
 from unsee.recipes.catalog import shipped_recipes
 from unsee.recipes.evaluate import EvaluationOptions, TaskSelection
 from unsee.recipes.finetune import Finetune
-from unsee.recipes.job import Job
+from unsee.recipes.job import SWITCHED_OFF, Job
 from unsee.recipes.unlearn import RunOptions
 from unsee.records.folder import key_of_run
 from unsee.training.settings import TrainingSettings
@@ -120,6 +121,7 @@ def vocabulary() -> frozenset[str]:
             words |= set(_texts(item.default if item.default is not MISSING else None))
         words |= set(_texts(getattr(kind, "defaults", {})))
     words |= {"constant", "cosine", "linear", "all", "standard", "set", "attacks", "method"}
+    words |= {*QUESTIONS, SWITCHED_OFF}
     words |= {"encoder", "projector", "language", "visual", *shipped_recipes()}
     return frozenset(words | {name.removesuffix(".yaml") for name in shipped_recipes()})
 

@@ -38,7 +38,7 @@ from unsee.models.memory import free_memory
 from unsee.models.validation import check_checkpoint
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.recipes.job import Job
+from unsee.recipes.job import SWITCHED_OFF, Job
 from unsee.records.folder import RunFolder
 from unsee.records.part import RecordPart
 from unsee.records.recognition import ForgottenPerson, Recognition
@@ -118,7 +118,7 @@ def measure_photographs(
         if questions:
             stage = bar.stage(f"asking the {label} model who is on the photographs")
             ask = partial(_ask, load, sets, questions, name == "target", stage.count)
-            given = cache.get_or_compute(OPEN_ANSWERS, "open-answers", name, ask)
+            given = cache.get_or_compute(OPEN_ANSWERS, "open-answers", name, ask, personal=True)
             if name == "target":
                 target, said = given, _statements(sets, questions, given)
             rows[name] = _rows(sets, questions, given, target, said)
@@ -126,7 +126,7 @@ def measure_photographs(
             _add(measures[name], people[name], _scores_of_rows(rows[name]), binary=True)
         bar.stage(f"comparing the {label} model's features of the photographs")
         compare = partial(_recognise, load, sets, layers)
-        found = cache.get_or_compute(RECOGNISED, "recognition", name, compare)
+        found = cache.get_or_compute(RECOGNISED, "recognition", name, compare, personal=True)
         _add(measures[name], people[name], _scores_of_features(sets, found), binary=False)
     folder.write_scores(rows)
     record = _record(job, sets, layers, reason)
@@ -140,7 +140,7 @@ def cannot_ask(job: Job) -> str | None:
         job: A job that was given photographs alone.
     """
     if not job.open_questions:
-        return "questions were switched off (ask: none)."
+        return SWITCHED_OFF
     for source in (job.model, *job.references.values()):
         folder = resolve(source)
         try:

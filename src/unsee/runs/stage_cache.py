@@ -38,6 +38,7 @@ class StageCache:
         model: str,
         compute: Callable[[], T],
         attack: object = "",
+        personal: bool = False,
     ) -> T:
         """Returns a result from the cache, or computes and keeps it.
 
@@ -47,10 +48,14 @@ class StageCache:
             model: The model that it is about, such as "unlearned"; "" if `stage` says it all.
             compute: Makes the result.
             attack: The attack that it is about; part of the key of results of references.
+            personal: Whether it is answers, or has people's names as keys: a redacted run does not
+                keep such results, and computes them again if it is resumed.
 
         Raises:
             RunError: If a kept result is not of this version.
         """
+        if personal and self.folder.redactor is not None:
+            return compute()
         name = f"{stage}-{model}" if model else stage
 
         def content() -> Any:

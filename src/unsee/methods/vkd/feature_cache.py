@@ -181,6 +181,27 @@ def _digest(key: str, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(f"{key}|{hash_tensors(tensors)}".encode()).hexdigest()
 
 
+def feature_files(folder: Path) -> list[Path]:
+    """Returns the files in a folder that this cache wrote: their hash is that of their content.
+
+    Args:
+        folder: The cache folder; files of any other kind are left out.
+    """
+    found = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path.is_symlink() or not is_regular(path):
+            continue
+        try:
+            with safe_open(path, "pt") as file:
+                stored = (file.metadata() or {}).get("sha256")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            continue
+        if stored is not None and stored == _digest(path.name.removesuffix(SUFFIX), tensors):
+            found.append(path)
+    return found
+
+
 def used(folder: Path) -> int:
     """Returns the size (bytes) of the features cached in a folder."""
     return sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))

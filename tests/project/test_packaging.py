@@ -82,6 +82,7 @@ def test_public_names_are_pinned() -> None:
         "create_ledger",
         "demo",
         "evaluate",
+        "export",
         "finetune",
         "history",
         "list_runs",

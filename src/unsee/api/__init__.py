@@ -38,7 +38,7 @@ from unsee.api.jobs import (
     unlearn,
 )
 from unsee.api.options import AuditOptions, EvaluateOptions
-from unsee.api.patches import apply, history, undo, verify
+from unsee.api.patches import apply, export, history, undo, verify
 from unsee.api.personal_data import purge
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
 from unsee.api.serving import ServeOptions, serve
@@ -64,6 +64,7 @@ __all__ = [
     "create_ledger",
     "demo",
     "evaluate",
+    "export",
     "finetune",
     "history",
     "meta_evaluate",

@@ -1,4 +1,4 @@
-"""Patches and checkpoints: apply, undo, history and verify."""
+"""Patches and checkpoints: apply, undo, export, history and verify."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from os import PathLike
 from pathlib import Path
 
 from unsee.api.inputs import Location, folder_of, location_text, one, source_of
+from unsee.artifacts.exporting import Exported, Format, export_model
 from unsee.artifacts.history import History, history_of
 from unsee.artifacts.inverse import undo_patch
 from unsee.artifacts.manifest import Manifest
+from unsee.artifacts.mmproj import Dtype
 from unsee.artifacts.patch import Applied, apply_patch
 from unsee.artifacts.rewriting import OtherFiles
 from unsee.artifacts.verify import Verification
@@ -76,6 +78,44 @@ def undo(
     """
     folder = location_text("inverse", inverse)
     return undo_patch(folder, source_of(model), folder_of(out), other_files)
+
+
+def export(
+    model: Location,
+    out: Location,
+    *,
+    to: Format,
+    patch: Location | Sequence[Location] = (),
+    dtype: Dtype | None = None,
+    picture: Location | None = None,
+) -> Exported:
+    """Writes the visual part of a model in the format of another program, and compares it.
+
+    The file is read again and run on a picture; it stays only if its features are those of
+    transformers within the rounding of its dtype.
+
+    Args:
+        model: Checkpoint.
+        out: The file to write.
+        to: "gguf-mmproj" (llama.cpp's `--mmproj`) or "onnx" (encoder and projector).
+        patch: Patches to put on the model in memory, in order.
+        dtype: Dtype of the matrices: "f32", "f16" or "bf16"; default: f16 for GGUF, f32 for ONNX.
+        picture: A picture to compare on; default: one of random pixels.
+
+    Returns:
+        The file's size, and the difference to transformers.
+
+    Raises:
+        ConfigError: If the extra `unsee[export]` is not installed, or an argument is not allowed.
+        ModelError: If the model cannot be exported, or the file's features differ.
+
+    Example:
+        unsee.export("llava-7b", "mmproj.gguf", to="gguf-mmproj", patch="runs/job/patch")
+    """
+    given = [patch] if isinstance(patch, str | PathLike) else patch
+    patches = [location_text("patch", item) for item in given]
+    shown = None if picture is None else location_text("picture", picture)
+    return export_model(source_of(model), folder_of(out), to, patches, dtype, shown)
 
 
 def history(*sources: Location) -> History:

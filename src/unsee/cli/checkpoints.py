@@ -1,4 +1,4 @@
-"""Commands on checkpoints and patches: apply, undo, history and verify."""
+"""Commands on checkpoints and patches: apply, undo, export, history and verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unsee.cli.shared import Json, Trust, app, echo, progress, split_names
+from unsee.cli.shared import Json, PatchOption, Trust, app, echo, progress, split_names
 from unsee.errors import ConfigError, UnknownNameError
 
 REQUIREMENTS = ("text", "language", "visual", "files", "all")
@@ -86,6 +86,49 @@ def undo(
     typer.echo(
         f"{out}: {len(manifest.undoes)} patches taken back, {len(manifest.changed)} tensors as "
         "before."
+    )
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, or hub id.")],
+    to: Annotated[
+        Literal["gguf-mmproj", "onnx"],
+        typer.Option(help="gguf-mmproj: llama.cpp's --mmproj file. onnx: encoder and projector."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .gguf or .onnx.")],
+    patch: PatchOption = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Dtype of the matrices: f32, f16 (default of GGUF) or bf16."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Picture to compare on. Default: random pixels.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export the visual part of a model, and compare it with transformers on a picture.
+
+    Example: unsee export DIR-unlearned --to gguf-mmproj --out mmproj.gguf
+    """
+    with progress(as_json) as bar:
+        from unsee import api
+
+        bar.stage("exporting the visual part")
+        done = api.export(
+            model,
+            out,
+            to=to,
+            patch=patch or (),
+            dtype=dtype,  # type: ignore[arg-type]
+            picture=picture,
+        )
+    if as_json:
+        echo(asdict(done), as_json)
+        return
+    typer.echo(
+        f"{done.file}: {done.bytes / 1e6:,.1f} MB. Features of {done.tokens} image tokens differ "
+        f"from transformers' by {done.difference:.1e} of their norm."
     )
 
 

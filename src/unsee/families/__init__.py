@@ -24,6 +24,8 @@ from unsee.types import Batch, Parts, Sample
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from unsee.families.mmproj import Mmproj
+
 FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
 
 # Names of attributes and methods of families before 0.2, which subclasses may still define.
@@ -229,6 +231,18 @@ class Family:
                 f"shares: the family '{self.name}' does not fit this model."
             )
         return list(flat.split([unit * share for share in shares]))
+
+    def mmproj(self, model: Any, processor: Any) -> Mmproj | None:
+        """How llama.cpp reads the visual part; None if it is not known to.
+
+        Args:
+            model: The Hugging Face model.
+            processor: The checkpoint's processor.
+
+        Raises:
+            ModelError: If llama.cpp reads the family, but not with this checkpoint's settings.
+        """
+        return None
 
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """The tensor names that checkpoint files may use for parameter `name`."""

@@ -7,6 +7,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from unsee.families import FAMILIES, Family
+from unsee.families.mmproj import Mmproj
 from unsee.types import Parts
 
 if TYPE_CHECKING:
@@ -79,6 +80,24 @@ class Idefics3(Idefics2):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
+
+    def mmproj(self, model: Any, processor: Any) -> Mmproj:
+        """llama.cpp's "idefics3": pixel shuffle, then one linear layer.
+
+        Source: llama.cpp, conversion/smolvlm.py and tools/mtmd/models/siglip.cpp.
+        """
+        config = model.config
+        return Mmproj(
+            "idefics3",
+            int(config.vision_config.num_hidden_layers),
+            {
+                "clip.use_gelu": True,
+                "clip.vision.projector.scale_factor": int(config.scale_factor),
+                "clip.vision.preproc_image_size": int(
+                    processor.image_processor.size["longest_edge"]
+                ),
+            },
+        )
 
     def process(
         self,

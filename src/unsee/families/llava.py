@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from unsee.errors import ModelError
 from unsee.families import FAMILIES, Family
+from unsee.families.mmproj import Mmproj, gelu_facts
 from unsee.types import Parts
 
 DINOV2_NAMES = {
@@ -63,6 +65,48 @@ class Llava(Family):
         for current, published in DINOV2_NAMES.items():
             dino = dino.replace(current, published)
         return (short, old, name, dino)
+
+    def mmproj(self, model: Any, processor: Any) -> Mmproj | None:
+        """llama.cpp's "mlp": a CLIP tower without its last layers, and two linear layers.
+
+        Source: llama.cpp, tools/mtmd/clip.cpp and legacy-models/convert_image_encoder_to_gguf.py.
+        """
+        config = model.config
+        if config.model_type != "llava":
+            return None
+        tower, selected = config.vision_config, config.vision_feature_layer
+        count, activation = int(tower.num_hidden_layers), gelu_facts(tower.hidden_act)
+        indices = selected if isinstance(selected, list | tuple) else [selected]
+        read = [index if index >= 0 else count + 1 + index for index in indices]
+        projector = "model.multi_modal_projector.linear_"
+        settings = {
+            f"vision tower {tower.model_type}": tower.model_type == "clip_vision_model",
+            f"activation {tower.hidden_act}": activation is not None,
+            f"vision_feature_select_strategy {config.vision_feature_select_strategy}": (
+                config.vision_feature_select_strategy == "default"
+            ),
+            f"vision_feature_layer {selected}": read == sorted(set(read)),
+            f"projector_hidden_act {config.projector_hidden_act}": (
+                config.projector_hidden_act == "gelu"
+            ),
+            "a projector without biases": bool(config.multimodal_projector_bias),
+        }
+        if refused := [name for name, allowed in settings.items() if not allowed]:
+            raise ModelError(
+                f"llama.cpp does not read a LLaVA with {refused[0]}: it takes a CLIP tower without "
+                "its class token, layers in ascending order, and a GELU projector with biases."
+            )
+        return Mmproj(
+            "mlp",
+            max(read),
+            {**(activation or {}), "clip.vision.feature_layer": read},
+            {
+                f"{projector}{number}.{kind}": f"mm.{place}.{kind}"
+                for number, place in ((1, 0), (2, 2))
+                for kind in ("weight", "bias")
+            },
+            (*self.unread_layers(model), "model.vision_tower.post_layernorm"),
+        )
 
     def _layers_read(self, config: Any) -> int:
         """The number of encoder layers up to the last one that the projector reads."""

@@ -241,13 +241,19 @@ def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         read_certificate(tmp_path)
 
 
-def test_key_pair_is_made_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+def test_key_pair_is_made_for_its_owner_alone_and_never_overwritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "key.pem"
     found = make_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert fingerprint(read_public_key(f"{path}.pub")) == found
     assert fingerprint(read_public_key(path)) == found
     assert fingerprint(public_bytes(read_private_key(path).public_key())) == found
+    assert caplog.text == ""
+    path.chmod(0o644)
+    read_private_key(path)
+    assert f"chmod 600 {path}" in caplog.text
     before = path.read_bytes()
     with pytest.raises(CertificateError, match="never overwritten"):
         make_key(path)

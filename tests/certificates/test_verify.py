@@ -94,14 +94,19 @@ def test_another_model_fails(job: Path, tiny_folder: Path, tmp_path: Path) -> No
     assert "neither base nor result" in sentence or "and the certificate has" in sentence
 
 
-def test_changed_patch_fails(job: Path, tmp_path: Path) -> None:
+def test_another_patch_fails(job: Path, tmp_path: Path) -> None:
     patch = tmp_path / "patch"
     shutil.copytree(job / "run" / "patch", patch)
     manifest = json.loads((patch / "manifest.json").read_text())
     manifest["method"] = "other"
     (patch / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    found = verify_certificate_file(job / "certificate", patch=patch)
+    assert not found.failed and "cannot be compared" in found.describe()
+    # The same patch under a base whose first tensor was another.
+    manifest["changed"][0]["before"] = "0" * 64
+    (patch / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     (sentence,) = failed(job, patch=patch)
-    assert "manifest.json has the SHA-256" in sentence
+    assert "and the certificate is about" in sentence
 
 
 def test_changed_record_fails(job: Path, tmp_path: Path) -> None:
@@ -199,3 +204,38 @@ def test_certificate_of_a_features_only_run_says_what_was_not_checked(job: Path)
     assert certificate.changes.text.statement.startswith("Outputs on text were not compared")
     assert certificate.base.weights_part == "visual"
     assert certificate.residual_risk.level == "unknown"
+
+
+def test_redacted_run_has_a_certificate_that_names_nobody(
+    job: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    run, salt = tmp_path / "Ada-Berg" / "run", tmp_path / "salt"
+    unsee(
+        *("unlearn", "--model", tiny_folder, "--forget", job / "forget"),
+        *("--retain", job / "retain", "--out", run, "--redact", "--salt", salt, *SHORT),
+    )
+    written = certify(run, photos=job / "forget", salt=salt, out=tmp_path / "out")
+    assert written.pdf is not None
+    person = next((job / "forget").iterdir()).name
+    for path in (written.json, written.html, written.pdf):
+        content = path.read_bytes()
+        for secret in (person, person.split()[-1], "Ada-Berg", str(tmp_path), str(tiny_folder)):
+            assert secret.encode() not in content, (path.name, secret)
+    assert written.certificate.base.name is None
+    options: dict[str, Any] = {"photos": job / "forget", "salt": salt, "allow_unsigned": True}
+    assert not verify_certificate_file(written.json, run=run, **options).failed
+
+
+def test_purged_run_still_gives_the_certificate(job: Path, tmp_path: Path) -> None:
+    """What `unsee purge` leaves shows every number, and that the record is another file."""
+    run = tmp_path / "run"
+    shutil.copytree(job / "run", run)
+    record = json.loads((run / "summary.json").read_text())
+    redacted = {**record, "redacted": True, "gallery": None, "command": "unsee unlearn"}
+    (run / "summary.json").write_text(json.dumps(redacted))
+    found = verify_certificate_file(job / "certificate", run=run)
+    assert not found.failed and "as after `unsee purge`" in found.describe()
+    redacted["guarantees"]["changed_tensors"] = 1
+    (run / "summary.json").write_text(json.dumps(redacted))
+    (sentence,) = failed(job, run=run)
+    assert "record was changed" in sentence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
+
+LOGGER = logging.getLogger("unsee")
 
 # The environment variable with the PEM text of a private key, or the path of its file.
 VARIABLE = "UNSEE_SIGNING_KEY"
@@ -88,7 +91,10 @@ def read_private_key(path: Path | str) -> Ed25519PrivateKey:
         CertificateError: If it cannot be read, is encrypted, or is no private Ed25519 key.
         ConfigError: If the package cryptography is not installed.
     """
-    return _private(_read(path), f"key {path}")
+    key = _private(_read(path), f"key {path}")
+    if os.name == "posix" and Path(path).stat().st_mode & 0o077:
+        LOGGER.warning("key %s can be read by others. Type: chmod 600 %s", path, path)
+    return key
 
 
 def private_key_from_environment() -> Ed25519PrivateKey | None:

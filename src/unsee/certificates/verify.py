@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from unsee.errors import CertificateError, UnseeError, listed, quoted
 from unsee.files import hash_file, path_text, read_text
 from unsee.models.checkpoint import resolve, weight_map
 from unsee.models.vlm import VLM
+from unsee.records.reader import read_run
 
 Outcome = Literal["passed", "failed", "not_checked"]
 
@@ -35,7 +36,8 @@ class Check:
     """One check of a certificate.
 
     Attributes:
-        name: Subject of the check: file, signature, signer, page, run, patch, model or photographs.
+        name: Subject of the check: file, signature, signer, page, run, record, patch,
+            manifest, model or photographs.
         outcome: "not_checked" where nothing was given to check it with.
         sentence: The outcome in words.
     """
@@ -116,7 +118,7 @@ def verify_certificate(path: Path | str, sources: Sources | None = None) -> Cert
     if sources.run is not None:
         checks += _run(certificate, sources)
     if sources.patch is not None:
-        checks.append(_patch(certificate, Path(sources.patch)))
+        checks += _patch(certificate, Path(sources.patch))
     if sources.model is not None:
         checks.append(_model(certificate, sources))
     if sources.photos is not None and sources.salt is not None:
@@ -231,7 +233,22 @@ def _run(certificate: Certificate, sources: Sources) -> Iterator[Check]:
         )
     except UnseeError as error:
         raise CertificateError(f"--run {sources.run}: {error}") from error
-    if built.run.record_sha256 != certificate.run.record_sha256:
+    same = built.run.record_sha256 == certificate.run.record_sha256
+    parts = list(_differences(certificate.to_dict(), built.to_dict()))
+    if not same and _is_purged(sources, parts):
+        yield Check(
+            "run",
+            "passed",
+            f"the record in {sources.run} gives every measure, attack and tensor of this "
+            "certificate.",
+        )
+        yield Check(
+            "record",
+            "not_checked",
+            "the record is redacted and no longer the file that the certificate was made from, as "
+            f"after `unsee purge`: {listed(parts, 5)} cannot be compared.",
+        )
+    elif not same:
         yield Check(
             "run",
             "failed",
@@ -239,18 +256,30 @@ def _run(certificate: Certificate, sources: Sources) -> Iterator[Check]:
             f"certificate is about {certificate.run.record_sha256}: it is another run, or its "
             "record was changed.",
         )
-        return
-    parts = list(_differences(certificate.to_dict(), built.to_dict()))
-    if not parts:
+    elif not parts:
         yield Check("run", "passed", f"the record in {sources.run} gives this certificate.")
-        return
-    made = certificate.software.certificate_by
-    versions = "" if made == __version__ else f" (made by unsee {made}; this is {__version__})"
-    yield Check(
-        "run",
-        "failed",
-        f"the record in {sources.run} gives other values for {listed(parts, 3)}{versions}.",
-    )
+    else:
+        made = certificate.software.certificate_by
+        versions = "" if made == __version__ else f" (made by unsee {made}; this is {__version__})"
+        yield Check(
+            "run",
+            "failed",
+            f"the record in {sources.run} gives other values for {listed(parts, 3)}{versions}.",
+        )
+
+
+# The parts of a certificate that `unsee purge` changes in a run folder.
+_PURGED = (
+    *("run.record_sha256", "run.command", "run.parameters", "base.name"),
+    *("result.manifest_sha256", "result.patch_bytes"),
+)
+
+
+def _is_purged(sources: Sources, parts: Sequence[str]) -> bool:
+    """Whether a run folder is redacted and differs from the certificate in nothing else."""
+    if sources.run is None or not read_run(sources.run).summary.redacted:
+        return False
+    return all(part.startswith(_PURGED) for part in parts)
 
 
 # What a run does not determine.
@@ -269,32 +298,45 @@ def _differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def _patch(certificate: Certificate, patch: Path) -> Check:
+def _patch(certificate: Certificate, patch: Path) -> Iterator[Check]:
     manifest = read_manifest(patch)
     result = certificate.result
     if result.patch_id is None:
-        return Check("patch", "failed", f"{patch} is a patch, and the certificate is about none.")
-    for name, wanted in ((MANIFEST, result.manifest_sha256), (TENSORS, result.tensors_sha256)):
-        found = hash_file(patch / name)
-        if found != wanted:
-            return Check(
-                "patch",
-                "failed",
-                f"{patch / name} has the SHA-256 {found}, and the certificate is about {wanted}.",
-            )
+        yield Check("patch", "failed", f"{patch} is a patch, and the certificate is about none.")
+        return
     changed = tuple(
         TensorChange(name=t.name, dtype=t.dtype, shape=t.shape, before=t.before, after=t.after)
         for t in manifest.changed
     )
-    if (
-        patch_id(manifest) != result.patch_id
-        or manifest.base_sha256 != certificate.base.identity_sha256
-        or changed != certificate.changes.tensors
-    ):
-        return Check("patch", "failed", f"{patch} has other tensors than the certificate lists.")
-    return Check(
+    expected = (result.patch_id, certificate.base.identity_sha256, certificate.changes.tensors)
+    if (patch_id(manifest), manifest.base_sha256, changed) != expected:
+        yield Check(
+            "patch",
+            "failed",
+            f"{patch} is the patch {patch_id(manifest)}, and the certificate is about "
+            f"{result.patch_id}.",
+        )
+        return
+    found = hash_file(patch / TENSORS)
+    if found != result.tensors_sha256:
+        yield Check(
+            "patch",
+            "failed",
+            f"{patch / TENSORS} has the SHA-256 {found}, and the certificate has "
+            f"{result.tensors_sha256}.",
+        )
+        return
+    yield Check(
         "patch", "passed", f"{patch} is the certificate's patch, of {len(changed)} tensors."
     )
+    if hash_file(patch / MANIFEST) != result.manifest_sha256:
+        yield Check(
+            "manifest",
+            "not_checked",
+            f"{patch / MANIFEST} is another file than the certificate was made with, as after "
+            "`unsee purge`: its base and its tensors are the same, and what it says of method and "
+            "command cannot be compared.",
+        )
 
 
 def _model(certificate: Certificate, sources: Sources) -> Check:

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from support.cli import SHORT, unsee
 from support.planted import Planted, search
 from support.processes import Running
+from unsee.artifacts.pseudonyms import Pseudonyms
 from unsee.benchmarks.pocket import Pocket
 from unsee.records.lock import exclusive
 from unsee.records.reader import read_run
@@ -236,3 +237,34 @@ def test_purge_refuses_what_is_no_run_has_links_or_is_in_use(plain: Path, tmp_pa
         assert "is in use" in unsee("purge", out, code=2)
     assert "Zoë" in (out / "summary.json").read_text()
     assert "scores.jsonl" in unsee("purge", plain, "--dry-run")
+
+
+def test_redacted_evaluation_audit_and_finetuning_hold_no_personal_data(
+    table: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
+) -> None:
+    salt = ["--redact", "--salt", tmp_path / "key"]
+    model = ["--model", tiny_folder]
+    unsee("evaluate", *model, "--data", table, "--out", tmp_path / "evaluated", *salt)
+    attack = "relearn?steps=2&share=0.5+jailbreak"
+    attacks = ["--attack", "relearn", "--attack", "answer_prefix?text=Çelik", "--set", "steps=2"]
+    unsee("audit", *model, "--forget", table, *attacks, "--out", tmp_path / "audited", *salt)
+    assert attack
+    fields = [f"model={tiny_folder}", f"forget={table}", f"retain={table}", "steps=2", "lora=0"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"who: target\nredact: true\nsalt: {tmp_path / 'key'}\n")
+    out = tmp_path / "finetuned"
+    unsee("finetune", recipe, *fields, "--out", out)
+    assert "finished before" in unsee("finetune", recipe, *fields, "--out", out, stderr=True)
+    recipe.unlink()
+    texts = Planted(planted.texts, planted.pictures)
+    tokenizer = "finetuned/target/tokenizer.json"
+    found = search(tmp_path, texts, ignore=[tokenizer])
+    assert not found, "\n".join(found)
+    people = read_run(tmp_path / "audited").summary.relearn[0].curve("unlearned")[-1].by_person
+    assert all(name.startswith("person-") for name in people) and people
+    # The same key, the same pseudonyms.
+    scores = read_run(tmp_path / "evaluated").scores()
+    assert {score.concept for score in scores} >= set(people)
+    key = Pseudonyms((tmp_path / "key").read_bytes())
+    assert key.name("person", PEOPLE[0]) in people
+    unsee("purge", out, tmp_path / "audited")

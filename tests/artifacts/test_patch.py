@@ -467,7 +467,7 @@ def test_apply_patch_copies_only_what_belongs_to_a_checkpoint(
         ("unsee unlearn --forget a/ada --set lr=1", "unsee unlearn --forget FORGET --set lr=1"),
         ("unsee unlearn --retain=a/bo", "unsee unlearn --retain=RETAIN"),
         ("unsee unlearn --forget pocket:forget", "unsee unlearn --forget pocket:forget"),
-        ("unsee run r.yaml forget=photos/ada out='x y'", "unsee run r.yaml forget=FORGET out=OUT"),
+        ("unsee run r.yaml forget=photos/ada out='x y'", "unsee run RECIPE forget=FORGET out=OUT"),
     ],
 )
 def test_redact_names_nobody(command: str, wanted: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,7 @@ def hub_id(source: str | Path) -> str | None:
 
 def redact_setting(key: str, value: Any) -> Any:
     """Returns a setting's value, with paths, which may name a person, replaced by their key."""
-    if isinstance(value, str | Path) and (
-        "/" in str(value) or "\\" in str(value) or Path(value).exists()
-    ):
+    if isinstance(value, str | Path) and (_private(key, str(value)) or Path(value).exists()):
         return key.upper()
     return value
 
@@ -30,7 +29,8 @@ def redact_setting(key: str, value: Any) -> Any:
 # Options whose values may name a person ("--forget photos/ada_berg"); patches are published.
 PRIVATE = frozenset(
     "--forget --retain --strangers --non-members --model --out --name --faces --reference --target "
-    "--holdout --retain-holdout --retain-only --data --base --pocket".split()
+    "--holdout --retain-holdout --retain-only --visual-refit --data --base --pocket --patch --box "
+    "--cache --offload --salt --tasks-path --photos --id --ledger --path --location".split()
 )
 
 
@@ -39,14 +39,14 @@ def redact(command: str, names: Iterable[str] = ()) -> str:
 
     Args:
         command: The command line.
-        names: Names that no other word may hold either, not even in part.
+        names: Names that no other word may hold either, not even in part or in another spelling.
 
     Example:
         >>> redact("unsee unlearn --forget photos/ada")
         'unsee unlearn --forget FORGET'
     """
     words: list[str] = []
-    known = {part for name in names for part in re.findall(r"\w+", name.lower()) if len(part) > 2}
+    known = {part for name in names for part in _parts(name) if len(part) > 1}
     for word in shlex.split(command):
         option, joined, value = word.partition("=")
         before = words[-1] if words else ""
@@ -54,13 +54,35 @@ def redact(command: str, names: Iterable[str] = ()) -> str:
             words.append(before.lstrip("-").upper())
         elif joined and _private(option, value):
             words.append(f"{option}={option.lstrip('-').upper()}")
-        elif not word.startswith("-") and any(part in word.lower() for part in known):
+        elif _is_file(word):
+            # A recipe may be called like a person.
+            words.append("RECIPE")
+        elif not word.startswith("-") and _names(word, known):
             words.append("REDACTED")
-        elif not joined and Path(word).is_absolute():
-            words.append(Path(word).name)
         else:
             words.append(word)
     return shlex.join(words)
+
+
+def _is_file(word: str) -> bool:
+    """Whether a word without an option is a path: of a recipe, a run, a patch."""
+    if word.startswith("-") or "=" in word or _is_shipped(word):
+        return False
+    return word.endswith((".yaml", ".yml", ".json")) or "/" in word or "\\" in word
+
+
+def _parts(text: str) -> list[str]:
+    """The words of a text, without case and accents."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    return re.findall(r"[^\W_]+", "".join(c for c in folded if not unicodedata.combining(c)))
+
+
+def _names(word: str, known: Collection[str]) -> bool:
+    """Whether a word holds a part of a name; of three letters or fewer, as a whole."""
+    parts = _parts(word)
+    joined = "".join(parts)
+    short = {part for part in known if len(part) < 4 and part.isascii()}
+    return bool(short & set(parts)) or any(part in joined for part in set(known) - short)
 
 
 def _is_shipped(value: str) -> bool:
@@ -72,7 +94,7 @@ def _is_shipped(value: str) -> bool:
 
 def _private(option: str, value: str) -> bool:
     """Whether key=value could name a person: what is a path, or the key of one."""
-    if _is_shipped(value):
+    if not value or _is_shipped(value):
         return False
     name = "--" + option.lstrip("-").replace("_", "-")
     return name in PRIVATE or "/" in value or "\\" in value

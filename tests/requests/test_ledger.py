@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 import unsee as package
 from support.cli import unsee
 from support.ledgers import ledger, photographs, request
+from support.tables import table
 from unsee.errors import RunError
+from unsee.types import Data
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,45 @@ def test_undo_of_an_earlier_one_says_what_happens_to_the_later(copied: Path, pho
     request(copied, "run", "--photos", photos)
     values = request(copied, "list", "--json")
     assert [s["requests"] for s in values["deployed"]] == [["R1"], ["R3"]]
+
+
+def test_rejected_result_is_not_deployed_and_can_be_tried_again(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = tmp_path / "book"
+    # Two steps do not change what a model says.
+    words = ("--set", "steps=2", "--set", "lr=1e-9", "--attack", "none")
+    request(book, "init", "--model", tiny_folder, *words)
+    request(book, "new", "--photos", photos / "bert")
+    request(book, "run", "--photos", photos / "bert", code=1)
+    values = request(book, "list", "--json")
+    assert (values["requests"][0]["status"], values["deployed"]) == ("rejected", [])
+    decision = values["steps"][0]
+    assert [c["name"] for c in decision["criteria"] if c.get("passed") is False] == ["forgotten"]
+    request(book, "run", "R1", "--set", "lr=1e-8", "--photos", photos / "bert", code=1)
+    assert request(book, "show", "R1", "--json")["steps"][1]["step"] == 2
+
+
+def test_table_with_answers_is_scored_by_them_and_audited_later(
+    tiny_folder: Path, data: Data, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "quantize", "--set", "steps=1")
+    by_person = {c: [s for s in data.forget if s.concept == c] for c in ("Ada Berg", "Bo Lind")}
+    tables = [table(tmp_path / f"{n}.jsonl", some) for n, some in enumerate(by_person.values())]
+    for path in tables:
+        request(book, "new", "--photos", path)
+    request(book, "run", "--photos", tables[0], "--photos", tables[1])
+    values = request(book, "list", "--json")
+    scores = values["steps"][1]["scores"]
+    assert scores["R2"]["measure"] == "forget_holdout/vqa/accuracy"
+    assert scores["R1"]["measure"] == "photographs/vqa/accuracy"
+    assert "attack" in {c["name"] for c in values["steps"][1]["criteria"]}
+    certificate = book / "steps/0002/certificates/R2/certificate.json"
+    content = json.loads(certificate.read_text("utf-8"))
+    assert content["request"]["decision"] == "accepted"
+    assert content["request"]["re_audit"][0]["request_id"] == "R1"
+    assert "Ada" not in certificate.read_text("utf-8")
+    unsee("certificate", "verify", certificate, "--allow-unsigned")
 
 
 def test_several_requests_are_answered_by_one_patch(
@@ -203,8 +245,11 @@ def test_copy_is_refused_until_adopted(answered: Path, photos: Path, tmp_path: P
 
 
 def test_api_does_what_the_commands_do(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
-    fields = {"steps": 2, "batch_size": 2}
-    book = package.create_ledger(tmp_path / "book", tiny_folder, attacks=(), fields=fields)
+    fields = {"steps": 2, "batch_size": 2, "ask": "none"}
+    margins: Any = {"forget_margin": 0.99, "keep_margin": 0.99}
+    book = package.create_ledger(
+        tmp_path / "book", tiny_folder, attacks=(), fields=fields, **margins
+    )
     book.new(photos / "bert", id="x")
     (step,) = book.run("x", photos=photos / "bert")
     assert step.status == "accepted"

@@ -28,6 +28,7 @@ class LedgerOptions(TypedDict, total=False):
         attack_margin: Score above chance up to which an attack counts as resisted; None reports
             what attacks recover and does not decide by it.
         fields: Fields of the method and of the training.
+        redact: Keep names, questions, answers and paths out of the run folders; default: True.
         seed: Seed of the first step.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         trust_remote_code: Allow the checkpoint's own Python code to run.
@@ -40,6 +41,7 @@ class LedgerOptions(TypedDict, total=False):
     keep_margin: float
     attack_margin: float | None
     fields: Mapping[str, Any]
+    redact: bool
     seed: int
     device: str
     trust_remote_code: bool
@@ -212,7 +214,7 @@ def create_ledger(
     given["set"] = mapping("fields", options.get("fields", {}))
     if "attacks" in options:
         given["attacks"] = tuple(listed("attacks", options["attacks"], str))
-    plain = ("method", "forget_margin", "keep_margin", "attack_margin", "seed", "device")
+    plain = ("method", "forget_margin", "keep_margin", "attack_margin", "redact", "seed", "device")
     given |= {k: options[k] for k in (*plain, "trust_remote_code") if k in options}  # type: ignore[literal-required]
     try:
         settings = LedgerSettings(**given)

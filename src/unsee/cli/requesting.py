@@ -71,6 +71,13 @@ def init(
         ),
     ] = None,
     set_: Set = None,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact/--no-redact",
+            help="Keep names, questions, answers and paths out of the run folders.",
+        ),
+    ] = True,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
     device: DeviceName = "auto",
@@ -97,6 +104,7 @@ def init(
             keep_margin=keep_margin,
             attack_margin=attack_margin,
             fields=parse_overrides(set_ or []),
+            redact=redact,
             seed=seed,
             trust_remote_code=trust_remote_code,
             device=device,

@@ -50,6 +50,9 @@ class LedgerSettings(RecordPart):
         description="Score above chance, 0..1, up to which an attack counts as resisted; null "
         "reports what attacks recover and does not decide by it.",
     )
+    redact: Bool = Field(
+        default=True, description="Keep names, questions, answers and paths out of the run folders."
+    )
     seed: Int = Field(default=0, description="Seed of the first step; each later step adds 1.")
     device: Text = Field(default="auto", description="auto, cpu or cuda.")
     trust_remote_code: Bool = Field(
@@ -91,6 +94,18 @@ class Started(RecordPart):
     )
 
 
+class SubjectScore(RecordPart):
+    """The score of a request's people, or of the people to keep, before and after a step."""
+
+    measure: Text = Field(description="Key of the measure, such as forget_holdout/vqa/accuracy.")
+    base: Number = Field(default=None, description="Score of the base model, 0..1.")
+    after: Number = Field(default=None, description="Score after the step, 0..1.")
+    floor: Float = Field(
+        default=0.0, description="Score of a model that never saw the people: chance, 0..1."
+    )
+    n: Int | None = Field(default=None, description="Number of questions or pictures.")
+
+
 class Criterion(RecordPart):
     """One condition of a decision."""
 
@@ -102,6 +117,7 @@ class Criterion(RecordPart):
     )
     value: Number = Field(default=None, description="What was measured; null if nothing was.")
     limit: Number = Field(default=None, description="Largest or smallest value that is accepted.")
+    margin: Number = Field(default=None, description="The declared margin, if it decides by one.")
     passed: Bool | None = Field(
         default=None,
         description="Whether it holds; null if it was not measured or does not decide.",
@@ -131,10 +147,11 @@ class Decided(RecordPart):
     decision: Decision = Field(description="The decision.")
     patch_sha256: Text = Field(description="SHA-256 of the patch's tensors file.")
     manifest_sha256: Text = Field(description="SHA-256 of the patch's manifest.")
-    scores: dict[Text, dict[Text, Number]] = Field(
-        default={},
-        description="Scores of the base model (before), after the step, and by chance, 0..1, by "
-        "what is scored: `kept`, or the id of a request.",
+    scores: dict[Text, SubjectScore] = Field(
+        default={}, description="Scores by what is scored: `kept`, or the id of a request."
+    )
+    certificates: dict[Text, Text] = Field(
+        default={}, description="SHA-256 of each certificate.json, by request."
     )
     audited: tuple[Text, ...] = Field(
         default=(), description="Ids of earlier requests that were audited again."
@@ -285,9 +302,9 @@ class LedgerState:
         """
         for number in reversed(self.stack):
             decided = self.steps[number].decided
-            value = decided.scores.get(subject, {}).get("after") if decided is not None else None
-            if value is not None:
-                return value
+            score = decided.scores.get(subject) if decided is not None else None
+            if score is not None and score.after is not None:
+                return score.after
         return None
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.manifest import MANIFEST, TENSORS
+from unsee.data.digests import salted_hash
 from unsee.errors import ConfigError, RunError, UnknownNameError, UnseeError, listed, quoted
+from unsee.files import remove
 from unsee.models.checkpoint import resolve
 from unsee.progress import Bar
 from unsee.records.lock import exclusive, is_empty
 from unsee.records.reader import Run
-from unsee.records.schema import Summary
-from unsee.requests.decision import decide, scores_of
+from unsee.requests.audit import audit_requests
+from unsee.requests.decision import decide, scores_of_run
 from unsee.requests.entries import (
     Adopted,
     Created,
@@ -29,6 +31,7 @@ from unsee.requests.entries import (
     Undone,
     Withdrawn,
 )
+from unsee.requests.evidence import write_certificates
 from unsee.requests.models import (
     RUN,
     base_hashes,
@@ -44,13 +47,19 @@ from unsee.requests.photographs import (
     find_photographs,
     make_request,
     require_found,
+    samples_of,
+    without_names,
 )
 from unsee.requests.settings import PlannedStep, check_settings, model_folder, plan_step
 from unsee.requests.store import FILE, Store
 from unsee.runs import run as running
 from unsee.runs.preflight import check_job
+from unsee.types import Sample
 
 LOGGER = logging.getLogger("unsee")
+
+# The folder of a step in which earlier requests are audited; it is removed with the decision.
+AUDIT = "audit"
 
 BUSY = "name another ledger with --ledger"
 
@@ -165,7 +174,8 @@ class LedgerFolder:
         notes = []
         for request in state.requests.values():
             known = set(request.entry.photographs)
-            same = sum(self.store.hash_of(request.id, p.digest) in known for p in pictures)
+            salt = self.store.salt_of(request.id)
+            same = sum(salted_hash(picture, salt) in known for picture in pictures)
             if same and request.status != "withdrawn":
                 notes.append(
                     f"{same} of the photographs are also those of request {request.id} "
@@ -250,7 +260,7 @@ class LedgerFolder:
         started = self._start(state, names, fields, attacks)
         forget = {name: found.samples[name] for name in names}
         earlier = {n: found.samples[n] for n in state.forgotten if n in found.samples}
-        planned = plan_step(state.settings, started, (resolve(source), model), forget, earlier)
+        planned = plan_step(state.settings, started, (resolve(source), model), forget)
         check_job(planned.job)
         for note in planned.notes:
             LOGGER.warning(note)
@@ -266,7 +276,7 @@ class LedgerFolder:
             raise
         if record is None:
             raise RunError("a ledger's step runs in one process. Start it without a launcher.")
-        return self._decide(planned, started, record, earlier)
+        return self._decide(planned, record, earlier, bar)
 
     def _find(self, state: LedgerState, names: Sequence[str], photos: Sequence[str]) -> Found:
         """The photographs of the requests to answer, and of those answered before."""
@@ -302,28 +312,41 @@ class LedgerFolder:
     def _decide(
         self,
         planned: PlannedStep,
-        started: Started,
         record: Run,
-        earlier: Mapping[str, object],
+        earlier: Mapping[str, Sequence[Sample]],
+        bar: Bar,
     ) -> Step:
-        """Adds the decision on a finished run."""
-        summary: Summary = record.summary
-        patch = patch_hashes(patch_folder(self.folder, started.step))
-
-        def add(state: LedgerState) -> Decided:
-            cost = summary.cost
-            return Decided(
-                step=started.step,
-                decision=decide(planned, summary, state, started.requests, state.settings),
-                patch_sha256=patch[TENSORS],
-                manifest_sha256=patch[MANIFEST],
-                scores=scores_of(planned, summary),
-                audited=tuple(earlier),
-                not_audited=tuple(n for n in state.forgotten if n not in earlier),
-                seconds=cost.seconds if cost is not None else None,
-            )
-
-        return self.store.append(add).steps[started.step]
+        """Audits, decides, writes the certificates, and adds the decision."""
+        state, summary = self.state, record.summary
+        step = max(state.steps)
+        patch = patch_folder(self.folder, step)
+        folder = step_folder(self.folder, step) / AUDIT
+        own = planned.requests
+        asked = {name: without_names(samples, name) for name, samples in earlier.items()}
+        if len(own) > 1:
+            held = planned.job.splits.get("forget_holdout") or planned.job.data.forget
+            asked |= {name: samples_of(name, held) for name in own}
+        audited = audit_requests(planned.job, patch, asked, folder, bar)
+        scores = {**scores_of_run(planned, summary), **audited}
+        not_audited = tuple(name for name in state.forgotten if name not in audited)
+        decision = decide(planned, summary, scores, state, not_audited)
+        bar.stage("writing the certificate")
+        certificates = write_certificates(self.store, state, record, decision, scores)
+        # Answers and features of the audit may name people.
+        remove(folder)
+        hashes = patch_hashes(patch)
+        decided = Decided(
+            step=step,
+            decision=decision,
+            patch_sha256=hashes[TENSORS],
+            manifest_sha256=hashes[MANIFEST],
+            scores=scores,
+            certificates=certificates,
+            audited=tuple(name for name in state.forgotten if name in audited),
+            not_audited=not_audited,
+            seconds=summary.cost.seconds if summary.cost is not None else None,
+        )
+        return self.store.append(lambda now: decided).steps[step]
 
     def undo(self, name: str, later: bool = False) -> LedgerState:
         """Takes a request back: the deployed model is again as it was before it, bit for bit.

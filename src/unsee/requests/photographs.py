@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from unsee.data.digests import salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.overlaps import near_duplicates
 from unsee.data.photographs import count_faces
@@ -107,9 +108,10 @@ def make_request(checked: Checked, request: str, store: Store) -> Requested:
         request: The request's id.
         store: The ledger, whose key hashes the photographs.
     """
+    salt = store.salt_of(request)
     return Requested(
         id=request,
-        photographs=tuple(store.hash_of(request, p.digest) for p in checked.pictures),
+        photographs=tuple(salted_hash(p, salt) for p in checked.pictures),
         people=checked.people,
         answers=any(sample.answer for sample in checked.samples),
         notes=checked.notes,
@@ -129,14 +131,13 @@ def find_photographs(locations: Iterable[str], requests: Sequence[Request], stor
     """
     places = list(dict.fromkeys(locations))
     read = [read_samples(place, "forget", notes=[]) for place in places]
-    digests = {
-        picture.source: picture.digest for samples in read for picture in distinct_pictures(samples)
-    }
+    pictures = {p.source: p for samples in read for p in distinct_pictures(samples)}
     found: dict[str, Sequence[Sample]] = {}
     missing: dict[str, int] = {}
     for request in requests:
         wanted = set(request.entry.photographs)
-        hashes = {source: store.hash_of(request.id, digest) for source, digest in digests.items()}
+        salt = store.salt_of(request.id)
+        hashes = {source: salted_hash(picture, salt) for source, picture in pictures.items()}
         # Of places with the same photographs the first one counts, such as a table of questions.
         best = max(
             ([s for s in samples if _belongs(s, hashes, wanted)] for samples in read),
@@ -164,7 +165,8 @@ def distinct_pictures(samples: Iterable[Sample]) -> list[Picture]:
 def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
     """Returns samples whose ids, people and pictures are called by a label and a number.
 
-    File and folder names, which name people, then reach no record.
+    File and folder names, which name people, then reach no record. People keep their names where
+    there are answers, in which metrics look for them.
 
     Args:
         samples: Samples.
@@ -174,13 +176,14 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
         >>> picture = Picture.from_path("photos/anna/1.jpg")
         >>> sample = without_names([Sample("anna/1.jpg", "", "", picture, "anna")], "R1")[0]
         >>> sample.id, sample.concept, sample.picture.source
-        ('R1-1', 'R1', 'R1-picture-1.jpg')
+        ('R1:1', 'R1', 'R1-picture-1.jpg')
     """
     people = list(dict.fromkeys(s.concept for s in samples if s.concept is not None))
     names: dict[str | None, str] = {
         person: label if len(people) == 1 else f"{label} person {number}"
         for number, person in enumerate(people, 1)
     }
+    answers = any(sample.answer for sample in samples)
     pictures = {
         picture.source: replace(
             picture,
@@ -191,13 +194,18 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
     return [
         replace(
             sample,
-            id=f"{label}-{number}",
-            concept=names.get(sample.concept),
+            id=f"{label}:{number}",
+            concept=sample.concept if answers else names.get(sample.concept),
             picture=pictures[sample.picture.source] if sample.picture is not None else None,
             further=tuple(pictures[p.source] for p in sample.further),
         )
         for number, sample in enumerate(samples, 1)
     ]
+
+
+def samples_of(request: str, samples: Iterable[Sample]) -> list[Sample]:
+    """Returns the samples of a request among those that `without_names` named."""
+    return [sample for sample in samples if sample.id.startswith(f"{request}:")]
 
 
 def _ending(picture: Picture) -> str:

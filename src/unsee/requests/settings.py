@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks import Chain
-from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, DataError, quoted
 from unsee.recipes.components import chain_text
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
 from unsee.recipes.sources import read_samples, shipped_checkpoint
-from unsee.recipes.unlearn import Recipe, make_recipe
+from unsee.recipes.unlearn import Recipe, RunOptions, make_recipe
 from unsee.requests.entries import LedgerSettings, Started
 from unsee.requests.photographs import without_names
 from unsee.runs.preflight import check_attack
 from unsee.types import Sample
 
-# The split of the questions about the people of an earlier request.
-EARLIER = "forget_"
-KEPT = "retain_holdout"
+# Keys of a recipe, besides fields of the method and the training, that a ledger's --set may change.
+OPEN = frozenset({"ask", "holdout_share", "max_new_tokens"})
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class PlannedStep:
 
     Attributes:
         job: The job, whose record names no person and no path.
-        splits: The split that scores each request, or "kept", by its name.
+        requests: Ids of the requests that it answers.
         not_measured: What cannot be measured or attacked with the photographs given, and why.
         notes: Notes for the user.
     """
 
     job: Job
-    splits: Mapping[str, str]
+    requests: tuple[str, ...]
     not_measured: tuple[str, ...]
     notes: Sequence[str]
 
@@ -70,6 +69,12 @@ def check_settings(settings: LedgerSettings) -> Recipe:
 def _recipe(
     settings: LedgerSettings, fields: Mapping[str, Any], attacks: Sequence[str], seed: int
 ) -> Recipe:
+    fixed = sorted({field.name for field in dataclasses.fields(RunOptions)} & set(fields) - OPEN)
+    if fixed:
+        raise ConfigError(
+            f"--set {fixed[0]}=... is not allowed: the ledger decides it. Allowed are fields of "
+            f"the method and of the training, and {', '.join(sorted(OPEN))}."
+        )
     return make_recipe(
         {
             "model": "MODEL",
@@ -77,13 +82,14 @@ def _recipe(
             "retain": "RETAIN" if settings.retain else None,
             "strangers": "STRANGERS" if settings.strangers else None,
             "method": settings.method,
-            "set": dict(fields),
             "attacks": list(attacks),
             "save": "patch",
+            "redact": settings.redact,
             "seed": seed,
             "device": settings.device,
             "trust_remote_code": settings.trust_remote_code,
-        }
+        },
+        fields,
     )
 
 
@@ -92,7 +98,6 @@ def plan_step(
     started: Started,
     models: tuple[Path, Path],
     forget: Mapping[str, Sequence[Sample]],
-    earlier: Mapping[str, Sequence[Sample]],
 ) -> PlannedStep:
     """Plans the run that answers one request, or several together.
 
@@ -101,7 +106,6 @@ def plan_step(
         started: The step.
         models: The base checkpoint, and it with the patches of all earlier requests on it.
         forget: The samples of each request to answer.
-        earlier: The samples of each earlier request whose photographs are at hand.
 
     Raises:
         UnseeError: If the data or a setting cannot be used.
@@ -117,48 +121,15 @@ def plan_step(
         given["strangers"] = without_names(strangers, "stranger")
     base, model = models
     job, notes = plan(replace(recipe, model=str(model)), "unlearn", "", given)
-    # What was kept and forgotten is measured from where the ledger began.
-    job = replace(job, references={"target": base})
-    job, splits, absent = _with_questions(job, forget, earlier)
+    # What was kept and forgotten is measured from where the ledger began. The language part is
+    # loaded even if nothing is asked, to show that text is answered as before.
+    job = replace(job, references={"target": base}, visual_only=False)
     chains, refused = _possible(job)
     command = f"unsee request run {' '.join(started.requests)}"
     job = replace(job, attacks=chains, command=command, recipe=recipe.text(command))
-    return PlannedStep(job, splits, (*absent, *refused), notes)
-
-
-def _with_questions(
-    job: Job, forget: Mapping[str, Sequence[Sample]], earlier: Mapping[str, Sequence[Sample]]
-) -> tuple[Job, dict[str, str], list[str]]:
-    """The job with questions about everyone, the split of each, and who cannot be asked about."""
-    splits: dict[str, Sequence[Sample]] = dict(job.splits)
-    data, scored, absent = job.data, {}, []
-    if "forget" not in splits and any(s.answer for s in data.retain):
-        kept, held = split_holdout(data.retain, seed=job.settings.seed)
-        data = replace(data, retain=kept)
-        splits[KEPT] = [s for s in held if s.answer]
-    if splits.get(KEPT):
-        scored["kept"] = KEPT
-    else:
-        absent.append("the people to keep: --retain has no questions and answers")
-    for name, samples in {**forget, **earlier}.items():
-        # Held-out pictures alone show that the person was forgotten, and not only the photograph.
-        asked = [s for s in without_names(samples, name) if s.answer and s.picture is not None]
-        if name in forget and asked:
-            held = [s for s in splits.get("forget_holdout", ()) if _is_of(s, name)]
-            asked = held or asked
-        if asked:
-            scored[name] = EARLIER + name
-            splits[EARLIER + name] = asked
-        else:
-            absent.append(f"request {name}: its photographs have no questions and answers")
-    forgetting = [*job.forgetting, *(s for s in splits if s.startswith(EARLIER))]
-    # The language part is loaded even if nothing is asked, to show that text is answered as before.
-    job = replace(job, splits=splits, data=data, forgetting=list(dict.fromkeys(forgetting)))
-    return replace(job, visual_only=False), scored, absent
-
-
-def _is_of(sample: Sample, request: str) -> bool:
-    return sample.concept == request or (sample.concept or "").startswith(f"{request} person ")
+    # Attacks that cannot be made stand in the record, by reason.
+    notes = [note for note in notes if not note.startswith("attack ")]
+    return PlannedStep(job, started.requests, tuple(refused), notes)
 
 
 def _possible(job: Job) -> tuple[tuple[Chain, ...], list[str]]:
@@ -172,6 +143,8 @@ def _possible(job: Job) -> tuple[tuple[Chain, ...], list[str]]:
         except (ConfigError, DataError) as error:
             why = str(error).partition(" needs ")[2] or str(error)
             refused.setdefault(why, []).append(chain_text(chain, complete=False))
+    for name, why in job.attacks_left_out.items():
+        refused.setdefault(why.removeprefix("it needs "), []).append(name)
     return tuple(possible), [
         f"the attacks {', '.join(names)}, which need {why}" for why, names in refused.items()
     ]

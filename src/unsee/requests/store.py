@@ -194,17 +194,15 @@ class Store:
             connection.execute("DELETE FROM places WHERE request = ?", (request,))
             connection.commit()
 
-    def hash_of(self, request: str, digest: str) -> str:
-        """The keyed hash of a photograph for a request.
+    def salt_of(self, request: str) -> bytes:
+        """The salt of the hashes of a request's photographs, 32 bytes.
 
-        The same photograph in two requests has two hashes.
+        It follows from the ledger's key. The same photograph in two requests has two hashes.
 
         Args:
             request: The request's id.
-            digest: SHA-256 of the photograph's decoded pixels.
         """
-        salt = hmac.new(self.key, f"request {request}".encode(), hashlib.sha256).digest()
-        return hmac.new(salt, digest.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.key, f"request {request}".encode(), hashlib.sha256).digest()
 
     @contextmanager
     def _connect(self, file: Path) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,6 @@ from typing import Any
 from unsee.artifacts.patch import apply_patch
 from unsee.errors import RunError
 from unsee.files import atomic_folder, write_atomically
-from unsee.records.folder import jsonable
 from unsee.requests.entries import LedgerState, Request, Step
 from unsee.requests.ledger import LedgerFolder
 from unsee.requests.models import (
@@ -56,7 +55,11 @@ def step_values(step: Step) -> dict[str, Any]:
         "ended": step.ended,
     }
     if decided is not None:
-        values |= {"scores": jsonable(decided.scores), "seconds": decided.seconds}
+        values |= {
+            "scores": {name: score.to_dict() for name, score in decided.scores.items()},
+            "seconds": decided.seconds,
+            "certificates_sha256": dict(decided.certificates),
+        }
         values |= {
             "accepted": decided.decision.accepted,
             "criteria": [c.to_dict() for c in decided.decision.criteria],

@@ -98,15 +98,10 @@ def test_a_redacted_run_logs_no_name_and_no_path(
 ) -> None:
     forget, retain = tables
     out = tmp_path / "forget-Ada-Berg"
-    unsee.unlearn(
-        tiny_folder,
-        forget=forget,
-        retain=retain,
-        out=out,
-        redact=True,
-        log_with=["tensorboard"],
-        **SHORT,
-    )
+    given = {"forget": forget, "retain": retain, "out": out, "redact": True, **SHORT}
+    with pytest.raises(CallbackError, match="FailsAtThree"):
+        unsee.unlearn(tiny_folder, callbacks=[FailsAtThree()], log_with="tensorboard", **given)
+    unsee.unlearn(tiny_folder, log_with="tensorboard", **given)
     logged = [path for path in (out / "tensorboard").rglob("*") if path.is_file()]
     content = b"".join(path.read_bytes() for path in logged)
     assert b"train/loss" in content

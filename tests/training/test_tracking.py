@@ -48,12 +48,12 @@ def test_require_trackers_names_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_tracker_logs_and_a_resumed_run_continues(tmp_path: Path) -> None:
     config = {"method": "npo", "lr": 0.1, "names": False}
-    first = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=0, config=config)
+    first = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=0, logged=0, config=config)
     with opened_trackers(["tensorboard"], first) as (tracker,):
         for step in (1, 2, 3):
             tracker.step(report(step, 9.0 if step == 3 else float(step)))
     # The state was saved after step 2, so step 3 comes again.
-    again = Tracked(tmp_path, "run", "id", resumed=True, resumed_at=2, config=config)
+    again = Tracked(tmp_path, "run", "id", resumed=True, resumed_at=2, logged=3, config=config)
     with opened_trackers(["tensorboard"], again) as (tracker,):
         for step in (3, 4):
             tracker.step(report(step, float(step)))
@@ -72,7 +72,7 @@ def test_tracker_logs_and_a_resumed_run_continues(tmp_path: Path) -> None:
 
 def test_tracker_that_fails_is_named(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    run = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=0, config={})
+    run = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=0, logged=0, config={})
     with (
         pytest.raises(CallbackError, match="the tracker tensorboard could not be started"),
         opened_trackers(["tensorboard"], run),

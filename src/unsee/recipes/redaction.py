@@ -30,6 +30,7 @@ from unsee.recipes.job import SWITCHED_OFF, Job
 from unsee.recipes.unlearn import RunOptions
 from unsee.records.folder import key_of_run
 from unsee.training.settings import TrainingSettings
+from unsee.training.tracking import TRACKERS
 from unsee.types import Sample
 
 LOGGER = logging.getLogger("unsee")
@@ -123,6 +124,7 @@ def vocabulary() -> frozenset[str]:
     words |= {"constant", "cosine", "linear", "all", "standard", "set", "attacks", "method"}
     words |= {*QUESTIONS, SWITCHED_OFF}
     words |= {"encoder", "projector", "language", "visual", *shipped_recipes()}
+    words |= set(TRACKERS)
     return frozenset(words | {name.removesuffix(".yaml") for name in shipped_recipes()})
 
 

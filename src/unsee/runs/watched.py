@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from unsee.files import read_text
 from unsee.recipes.job import Job
-from unsee.records.folder import PARTS, STATE, RunFolder
-from unsee.training.state import saved_steps
+from unsee.records.folder import PARTS, STATE, TRAIN, RunFolder
+from unsee.training.state import MOST_LOG_BYTES, saved_steps
 from unsee.training.tracking import Tracked, opened_trackers
 from unsee.training.watching import CallbackWatcher, Watcher
 
@@ -42,11 +44,20 @@ def watching(job: Job, folder: RunFolder) -> Iterator[list[Watcher]]:
         id=identity,
         resumed=resumed,
         resumed_at=saved_steps(folder.path / STATE),
+        logged=_lines(folder.path / TRAIN) if resumed else 0,
         config=tracked_config(job, private=job.redact),
         private=job.redact,
     )
     with opened_trackers(job.log_with, run) as trackers:
         yield [*trackers, *callbacks]
+
+
+def _lines(path: Path) -> int:
+    """The number of complete lines in a file."""
+    try:
+        return read_text(path, MOST_LOG_BYTES).count("\n")
+    except FileNotFoundError:
+        return 0
 
 
 def tracked_config(job: Job, private: bool) -> dict[str, Any]:

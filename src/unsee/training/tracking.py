@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.errors import CallbackError, ConfigError, UnknownNameError, first_line, quoted
+from unsee.files import remove
 from unsee.records.schema import Measures
 from unsee.training.loop import StepReport
 from unsee.training.watching import Watcher
@@ -43,6 +44,8 @@ class Tracked:
         id: Text of its own, which a run that is resumed keeps.
         resumed: Whether it was begun before.
         resumed_at: The number of training steps that were done before.
+        logged: The number of training steps that were logged before; a resumed run repeats those
+            after `resumed_at`.
         config: The run's settings: numbers, texts and flags by name.
         private: Keep the command line, machine and repository out of the tracker, too.
     """
@@ -52,6 +55,7 @@ class Tracked:
     id: str
     resumed: bool
     resumed_at: int
+    logged: int
     config: Mapping[str, Any]
     private: bool = False
 
@@ -111,8 +115,14 @@ class Tracker(Watcher):
         Raises:
             CallbackError: If it cannot be started, such as without a login.
         """
-        self._name, self._last = name, run.resumed_at
+        from accelerate import PartialState
+
+        self._name, self._run, self._last = name, run, run.resumed_at
+        # TensorBoard replaces repeated steps; the others would show them twice.
+        self._logged = 0 if name == "tensorboard" else run.logged
         with self._guarded("started"):
+            # accelerate's trackers log debug messages, which ask it which process this is.
+            PartialState()
             self._tracker = _TRACKERS.get(name, _other)(name, run)
             self._tracker.start()
             if not run.resumed:
@@ -125,7 +135,8 @@ class Tracker(Watcher):
         if report.gradient_norm is not None:
             values["train/gradient_norm"] = report.gradient_norm
         self._last = report.step
-        self._log(values)
+        if report.step > self._logged:
+            self._log(values)
 
     def evaluated(self, measures: Mapping[str, Measures]) -> None:
         """See `Watcher.evaluated`."""
@@ -138,6 +149,13 @@ class Tracker(Watcher):
         """See `Watcher.close`."""
         with self._guarded("closed"):
             self._tracker.finish()
+            if self._run.private:
+                # wandb's own logs of this process name the folder; what it sends does not.
+                for log in [
+                    *self._run.folder.glob("wandb/*/logs"),
+                    *self._run.folder.glob("wandb/*.log"),
+                ]:
+                    remove(log)
 
     def _log(self, values: Mapping[str, float]) -> None:
         finite = {key: value for key, value in values.items() if math.isfinite(value)}

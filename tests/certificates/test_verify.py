@@ -20,6 +20,7 @@ from unsee.certificates.keys import make_key
 from unsee.certificates.signing import certificate_text
 from unsee.data.digests import salted_hash
 from unsee.errors import CertificateError, UnseeError
+from unsee.runs.purge import purge_run
 from unsee.types import Picture
 
 
@@ -227,15 +228,18 @@ def test_redacted_run_has_a_certificate_that_names_nobody(
 
 
 def test_purged_run_still_gives_the_certificate(job: Path, tmp_path: Path) -> None:
-    """What `unsee purge` leaves shows every number, and that the record is another file."""
+    """`unsee purge` leaves every number, and the certificate says that the record changed."""
     run = tmp_path / "run"
     shutil.copytree(job / "run", run)
-    record = json.loads((run / "summary.json").read_text())
-    redacted = {**record, "redacted": True, "gallery": None, "command": "unsee unlearn"}
-    (run / "summary.json").write_text(json.dumps(redacted))
-    found = verify_certificate_file(job / "certificate", run=run)
+    certify(run, key=job / "key.pem")
+    before = (run / "certificate.json").read_bytes()
+    purged = purge_run(run)
+    assert purged.changes and purged.unknown == ()
+    assert (run / "certificate.json").read_bytes() == before
+    found = verify_certificate_file(run, run=run, patch=run / "patch")
     assert not found.failed and "as after `unsee purge`" in found.describe()
-    redacted["guarantees"]["changed_tensors"] = 1
-    (run / "summary.json").write_text(json.dumps(redacted))
-    (sentence,) = failed(job, run=run)
-    assert "record was changed" in sentence
+    record = json.loads((run / "summary.json").read_text())
+    record["guarantees"]["changed_tensors"] = 1
+    (run / "summary.json").write_text(json.dumps(record))
+    (check,) = verify_certificate_file(run, run=run).failed
+    assert "record was changed" in check.sentence

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("unsee")
 HTML, PDF = "certificate.html", "certificate.pdf"
+FILES = (FILE, HTML, PDF)
 ADVICE = "Free some space or name another folder with --out."
 
 
@@ -75,7 +76,7 @@ def refuse_written(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise CertificateError(f"{folder} is a file. Name a folder with --out.")
-    for name in (FILE, HTML, PDF):
+    for name in FILES:
         if os.path.lexists(folder / name):
             raise CertificateError(
                 f"{folder / name} exists, and a certificate is never overwritten. Name another "

@@ -19,6 +19,7 @@ from unsee.artifacts.manifest import MANIFEST
 from unsee.artifacts.model_card import CARD, redacted_card
 from unsee.artifacts.pseudonyms import Pseudonyms
 from unsee.artifacts.redactor import Redactor
+from unsee.certificates.writing import FILES
 from unsee.errors import ConfigError, RunError, listed
 from unsee.files import path_text, read_text, remove, write_atomically
 from unsee.recipes import plain_yaml
@@ -52,8 +53,8 @@ REMOVED = {
     **dict.fromkeys(TRACKERS, "a tracker's log, which may hold paths"),
 }
 
-# What is left as it is: numbers, and weights with their proofs.
-LEFT = {TRAIN, LOCK, *(f"{role}.jsonl" for role in (*ROLES, "visual_refit"))}
+# What is left as it is: numbers, weights with their proofs, and certificates, which name nobody.
+LEFT = {TRAIN, LOCK, *FILES, *(f"{role}.jsonl" for role in (*ROLES, "visual_refit"))}
 SAVED = ("patch", "model", "adapter")
 
 

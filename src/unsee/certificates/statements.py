@@ -269,6 +269,10 @@ def _unknown_lines(summary: Summary) -> Iterator[str]:
     elif missing:
         count = _plural(len(missing), "registered attack")
         yield f"Nothing is known of {count} that were not run; they are listed with the attacks."
+    photographs = summary.photographs
+    if photographs is not None and photographs.how_far:
+        count = _plural(photographs.per_person[0], "photograph")
+        yield f"There were {count} of the data subject with the fewest. {photographs.how_far}"
     benchmark = summary.benchmark
     people = benchmark.forgotten if benchmark is not None else None
     if people is not None and people < 5:

@@ -44,6 +44,7 @@ from unsee.records.part import (
     Text,
     empty_for_none,
 )
+from unsee.records.photographs import PhotographCounts
 from unsee.records.recognition import ForgottenPerson, Recognition
 from unsee.types import Better, Estimate
 
@@ -454,6 +455,7 @@ class Summary(RecordPart):
         default=None,
         description="What the method selected: weights (mask), neurons, or a population.",
     )
+    photographs: PhotographCounts | None = Field(default=None, description="Photographs used.")
     representation: Representation | None = Field(
         default=None, description="How far the features that the LLM reads moved."
     )

@@ -61,6 +61,7 @@ from unsee.runs.attack_outcomes import attack_outcomes
 from unsee.runs.equivalence_tests import equivalence_tests, not_attacked
 from unsee.runs.gallery import gallery
 from unsee.runs.headroom import learned_check
+from unsee.runs.photograph_counts import count_photographs
 from unsee.runs.photographs import PhotographResults, model_loaders
 from unsee.runs.relearning_curves import relearning_curves
 from unsee.runs.stage_cache import StageCache
@@ -496,7 +497,9 @@ def summarize(
         provenance=environment,
         artifacts=saved.model_copy(update={"report": REPORT}),
     )
+    choices = unlearned.choices if unlearned else None
     judged: dict[str, Any] = {
+        "photographs": count_photographs(job.data.forget, choices) if unlearned else None,
         "learned": learned_check(job, summary),
         "equivalence": equivalence_tests(
             job, rows, attacks, photographs.people if photographs is not None else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unsee.data.selection import one_sample_per_picture
+from unsee.data.widening import FOR_FEW, how_far
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
@@ -28,7 +29,8 @@ from unsee.methods.vkd.erase_targets import (
     traits_of_groups,
 )
 from unsee.methods.vkd.layer_statistics import LayerStatistics
-from unsee.methods.vkd.populations import GENERATED, generated_samples, population_pictures
+from unsee.methods.vkd.perturbed_tokens import near_features, perturbed
+from unsee.methods.vkd.populations import generated_samples, population_pictures
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -73,6 +75,9 @@ def unlearned(folder: Path, data: Data, **fields: Any) -> VLM:
         {"relearn_steps": 2},
         {"projector_noise": 0.5},
         {"blends": 1},
+        {"widen": 8},
+        {"w_near": 20.0},
+        {"neutral": 8},
         {"w_distance": 1.0},
     ],
     ids=lambda fields: "-".join(f"{k}={v}" for k, v in fields.items()),
@@ -92,6 +97,8 @@ def test_vkd_field_changes_the_result_and_never_the_language_part(
         ({"output": "ga"}, {"cap": 0.1}),
         ({"erase": "stranger"}, {"stranger_per": "picture"}),
         ({"erase": "push"}, {"margin": 0.001}),
+        ({"population": "generated"}, {"generated": 8}),
+        ({"population": "generated"}, {"common_share": 0.5}),
         ({"relearn_steps": 2}, {"relearn_lr": 0.01}),
         ({"relearn_steps": 2}, {"relearn_every": 3}),
         ({"relearn_steps": 2}, {"relearn_share": 0.5}),
@@ -209,16 +216,22 @@ def test_vkd_population_forget_compares_the_people_to_be_forgotten(tiny: VLM, da
 
 def test_vkd_population_generated_compares_with_pictures_of_nobody(tiny: VLM, data: Data) -> None:
     """The composites are the population, and are kept as the teacher sees them."""
-    vkd = METHODS.get("vkd")(population="generated", keep_layers=("projector",))
+    vkd = METHODS.get("vkd")(
+        population="generated", generated=32, common_share=0.5, keep_layers=("projector",)
+    )
     distillation = vkd.prepare(tiny, data.forget, data.retain, data.strangers)
-    pictures = [s.picture for s in generated_samples(data.forget) if s.picture is not None]
-    assert len(pictures) == GENERATED
+    pictures = [s.picture for s in generated_samples(data.forget, 32) if s.picture is not None]
+    assert len(pictures) == 32
     mean, _ = layer_statistics(tiny, picture_batches(tiny, pictures), ["projector"])["projector"]
     assert torch.allclose(distillation.statistics.mean["projector"], mean, atol=1e-6)
-    # Compared with each other, two people's traits would be opposite: cosine -1.
+    # Half of what both people's traits have in common is removed.
     assert isinstance(distillation.target, AnonymousTarget)
-    ada, bo = (traits["projector"].flatten() for traits in distillation.target.traits)
-    assert float(torch.cosine_similarity(ada, bo, dim=0)) > 0
+    ada, bo = (traits["projector"] for traits in distillation.target.traits)
+    whole = replace(vkd, common_share=1.0).prepare(tiny, data.forget, data.retain, data.strangers)
+    assert isinstance(whole.target, AnonymousTarget)
+    full_ada, full_bo = (traits["projector"] for traits in whole.target.traits)
+    assert torch.allclose(ada - bo, full_ada - full_bo, atol=1e-5)
+    assert torch.allclose(ada + bo, (full_ada + full_bo) / 2, atol=1e-5)
     kept: list[str] = []
     trainer = Trainer(replace(SETTINGS, steps=8))
     real = trainer.draw
@@ -422,3 +435,43 @@ def test_vkd_answers_every_holds_for_the_inner_attack(
         method.unlearn(tiny, data, Trainer(SETTINGS))
         passes.append(len(asked))
     assert passes[0] == SETTINGS.steps * passes[1] > 0
+
+
+def test_vkd_widens_people_of_few_photographs_and_says_so(tiny: VLM, data: Data) -> None:
+    method, notes = METHODS.get("vkd")().adapt_to(data)
+    assert (method.widen, method.erase_strength) == (FOR_FEW["widen"], FOR_FEW["erase_strength"])
+    (note,) = [text for text in notes if "fewer than" in text]
+    assert "--set widen=0" in note
+    assert how_far(3) in note
+    off, notes = METHODS.get("vkd")().adapt_to(data, given=("widen",))
+    assert off.widen == 0
+    assert off == METHODS.get("vkd")()
+    assert any("as set by widen" in text for text in notes)
+    trainer = Trainer(replace(SETTINGS, steps=1))
+    result = METHODS.get("vkd")(widen=8).unlearn(VLM.load(tiny.source), data, trainer)
+    assert result.choices["widened_to"] == 8
+
+
+def test_perturbed_tokens_lie_in_the_band_of_cosines() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(3, 40, 16)
+    turned = perturbed(tokens, 0.3, 0.8)
+    cosine = torch.cosine_similarity(tokens, turned, dim=-1)
+    assert turned.shape == tokens.shape
+    assert float(cosine.min()) >= 0.3 - 1e-4
+    assert float(cosine.max()) <= 0.8 + 1e-4
+    assert torch.allclose(turned.norm(dim=-1), tokens.norm(dim=-1), atol=1e-4)
+
+
+def test_near_features_are_equal_while_the_student_equals_the_teacher(
+    tiny: VLM, data: Data
+) -> None:
+    pictures = [data.forget[0].picture.open()] if data.forget[0].picture else []
+    inputs = tiny.collate_pictures(pictures)
+    layers = choose_layers(tiny, ["all"])
+    near, wanted = near_features(tiny, tiny, inputs, layers)
+    assert "projector" in wanted
+    for name, value in wanted.items():
+        assert torch.equal(near[name], value)
+    clean = picture_features(tiny, inputs, ["projector"])["projector"]
+    assert not torch.allclose(wanted["projector"], clean)

@@ -258,6 +258,7 @@ def traits_of_groups(
     layers: Sequence[str],
     statistics: LayerStatistics,
     others: Sequence[Sample] | None = None,
+    common_share: float = 1.0,
 ) -> list[dict[str, Tensor]]:
     """Returns each group's traits by layer: its mean less that of whom it is compared with.
 
@@ -269,6 +270,8 @@ def traits_of_groups(
         statistics: Statistics of the population, which the groups are compared with by default.
         others: Samples of people to keep: each group is compared with the `NEAREST` of them, by the
             distance between means over pictures and tokens, in layer variances.
+        common_share: Fraction that is left of what all groups' traits have in common: compared with
+            pictures of nobody, that is how people look, and not who they are.
 
     Source: with `others`, after k-Same, Newton et al., IEEE TKDE 17(2), 2005.
     """
@@ -292,4 +295,6 @@ def traits_of_groups(
             nearest = distances.topk(min(NEAREST, len(people)), largest=False).indices.tolist()
             reference = mean([picture for index in nearest for picture in people[index]])
         traits.append({n: group_mean[n] - reference[n] for n in layers})
-    return traits
+    common = {n: torch.stack([mine[n] for mine in traits]).mean(0) for n in layers}
+    left_out = 1 - common_share
+    return [{n: mine[n] - left_out * common[n] for n in layers} for mine in traits]

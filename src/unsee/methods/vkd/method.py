@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from unsee.data.augment import blends
+from unsee.data.neutral import neutral_pictures
 from unsee.data.selection import one_sample_per_picture
+from unsee.data.widening import FOR_FEW, few_photographs, widened, widening_note
 from unsee.errors import ConfigError, DataError
 from unsee.features.capture import Features, capture, split_by_picture
 from unsee.features.layers import choose_layers, layer_parameters
-from unsee.features.pictures import random_view_collator
 from unsee.features.saliency import (
     answer_probes,
     gradient_mask,
@@ -29,6 +29,7 @@ from unsee.features.statistics import distance_between
 from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.npo import npo_loss
+from unsee.methods.vkd.batches import BatchMaker
 from unsee.methods.vkd.erase_targets import (
     AnonymousTarget,
     BaseTarget,
@@ -48,7 +49,10 @@ from unsee.methods.vkd.inner_relearning import (
     weight_proximity,
 )
 from unsee.methods.vkd.layer_statistics import LayerStatistics
+from unsee.methods.vkd.perturbed_tokens import near_features
 from unsee.methods.vkd.populations import (
+    NOBODY_TO_COMPARE,
+    RENAMES,
     generated_samples,
     population_note,
     population_pictures,
@@ -114,21 +118,6 @@ class Distillation:
         return {name: outputs[name] for name in self.prefix if outputs}
 
 
-@dataclass(frozen=True)
-class StepBatches:
-    """The batches of a step.
-
-    Attributes:
-        forget: Augmented views of samples to forget.
-        retain: Augmented views of samples to keep.
-        attack: The batches of the inner attacker, one for each of their steps.
-    """
-
-    forget: Batch
-    retain: Batch
-    attack: Sequence[Batch]
-
-
 @METHODS.register("vkd", source="arXiv 2512.11325")
 @dataclass(frozen=True)
 class VKD(Method):
@@ -155,6 +144,9 @@ class VKD(Method):
         w_keep: Weight of the distance from the teacher's features on retain pictures.
         keep_layers: Layers of the keep term: names, or groups "all", "encoder", "upper",
             "projector".
+        w_near: Weight of the distance from the teacher's features on perturbed visual tokens near
+            those of forget pictures (after SGPVT, ACL 2026).
+        neutral: Number of drawn pictures of nothing in particular that are kept as well.
         w_erase: Weight of the erase term on forget pictures.
         erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
         erase: Target of forget pictures' features: the teacher's without what all pictures of the
@@ -166,6 +158,10 @@ class VKD(Method):
             to be kept who look "nearest" to the person (after k-Same, Newton et al., IEEE TKDE
             17(2), 2005), of "generated" pictures of nobody, composed from those to forget and kept
             as they are too, or of all pictures to "forget", which gives people each other's names.
+        generated: Number of composed pictures of population=generated.
+        common_share: Fraction that "anonymous" removes of what distinguishes all people to forget
+            alike from the population. Less keeps more of the others, and gives the people to
+            forget each other's names.
         stranger_per: One stranger for each "concept" or each "picture".
         margin: Margin beyond which the push loss is zero (layer variances).
         base: Checkpoint before it was trained on the people; for erase=base.
@@ -173,6 +169,8 @@ class VKD(Method):
         augment: Strength of the augmentation of forget pictures, 0..1; 0 is none.
         augment_retain: Strength of the augmentation of retain pictures, 0..1.
         blends: Mixup images per forget image, of two pictures of the same person.
+        widen: Number of pictures that each person is brought up to by widened views of theirs,
+            framed, lit and coloured otherwise; 0 adds none.
         train_layers: Layers whose weights are trained; "all" is the whole visual part.
         saliency_fraction: Share of the visual weights that are trained, those of the highest Fisher
             ratio; 0 trains all.
@@ -230,11 +228,15 @@ class VKD(Method):
     w_retain: Weight = 1.0
     w_keep: Weight = 20.0
     keep_layers: tuple[str, ...] = ("all",)
+    w_near: Weight = 0.0
+    neutral: Annotated[int, Field(ge=0)] = 0
     w_erase: Weight = 2.0
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 1.5
     population: Literal["kept", "nearest", "generated", "forget"] = "kept"
+    generated: Annotated[int, Field(ge=1)] = 256
+    common_share: Unit = 1.0
     stranger_per: Literal["concept", "picture"] = "concept"
     margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
@@ -242,6 +244,7 @@ class VKD(Method):
     augment: Unit = 1.0
     augment_retain: Unit = 0.5
     blends: Annotated[int, Field(ge=0)] = 0
+    widen: Annotated[int, Field(ge=0)] = 0
     train_layers: tuple[str, ...] = ("all",)
     saliency_fraction: Unit = 0.0
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
@@ -276,7 +279,8 @@ class VKD(Method):
 
         The second applies where neither a retain set nor strangers were given: compared with each
         other, people would get each other's names, and drawn faces alone say too little of the
-        people to keep where the pictures are photographs. See `Method.adapt_to`.
+        people to keep where the pictures are photographs. People of few photographs get widened
+        views and are erased more strongly, unless `widen` was set. See `Method.adapt_to`.
 
         Raises:
             ConfigError: If supervision=full was set and the forget set has no answers.
@@ -299,17 +303,15 @@ class VKD(Method):
         compares = self.erase == "anonymous" and "population" not in given
         if concepts and compares and not data.retain and not data.strangers:
             method = replace(method, population="generated")
-            notes.append(
-                "no people to compare with were given: population=generated composes pictures of "
-                "nobody from those to forget. Photographs of other people, --retain FOLDER, are "
-                "better, and the model goes on recognising these people."
-            )
+            notes.append(NOBODY_TO_COMPARE)
         elif len(concepts) > 1 and method.population == "forget":
-            notes.append(
-                "population=forget compares the people to be forgotten with each other, and moves "
-                "them onto one another: of pairs on pocket, 22 of 36 held-out pictures were "
-                "answered with the other's name. Type --retain FOLDER, or leave population out."
-            )
+            notes.append(RENAMES)
+        few = few_photographs(data.forget)
+        if few:
+            changed = FOR_FEW if "widen" not in given else {}
+            changed = {name: value for name, value in changed.items() if name not in given}
+            method = replace(method, **changed)
+            notes.append(widening_note(few, changed))
         return method, notes
 
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
@@ -353,8 +355,9 @@ class VKD(Method):
         teacher = vlm.frozen_copy(own=edited or (() if settings.lora else parameters))
         teacher.evict_after_forward()
         prefix = () if self.prune or self.reads_language else frozen_prefix(vlm, parameters)
-        generated = generated_samples(forget) if self.population == "generated" else []
-        retain = [*retain, *generated]
+        generated = self._generated(forget) if self.population == "generated" else []
+        neutral = [Sample(p.source, "", "", p) for p in neutral_pictures(self.neutral)]
+        retain = [*retain, *generated, *neutral]
         distillation = self.prepare(teacher, forget, retain, data.strangers, prefix, generated)
         masks = gradient_masks(
             vlm,
@@ -393,7 +396,10 @@ class VKD(Method):
             result = trainer.fit(vlm, trained, step, adapters=adapters, gradient=edit)
         choices: dict[str, Any] = {"mask": {"visual": mask_counts(masks)}} if masks else {}
         note = population_note(self.population)
-        return replace(result, choices=choices | ({"population": note} if note else {}))
+        choices |= {"population": note} if note else {}
+        if few_photographs(data.forget, self.widen):
+            choices["widened_to"] = self.widen
+        return replace(result, choices=choices)
 
     def prepare(
         self,
@@ -417,7 +423,7 @@ class VKD(Method):
         layers = self._layers(teacher)
         population, others = (None if self.population == "forget" else retain), strangers
         if self.population == "generated":
-            population, others = generated or generated_samples(forget), ()
+            population, others = generated or self._generated(forget), ()
         pictures = population_pictures(forget, population, others)
         statistics = LayerStatistics.of_pictures(teacher, pictures, layers)
         return Distillation(
@@ -468,6 +474,10 @@ class VKD(Method):
             target = split_by_picture(teacher, outputs, inputs)
             distance = self._distance(features, target, layers, distillation.statistics)
             terms["keep"] = self.w_keep * distance.mean()
+        if self.w_near > 0:
+            near, wanted = near_features(student, teacher, student.visual_inputs(forget), layers)
+            distance = self._distance(near, wanted, list(wanted), distillation.statistics)
+            terms["near"] = self.w_near * distance.mean()
         if self.w_distance > 0:
             weights = (
                 layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
@@ -527,7 +537,9 @@ class VKD(Method):
             groups = group_samples(forget, by_concept=True)
             others = retain if self.population == "nearest" else None
             erased = choose_layers(teacher, self.erase_layers)
-            traits = traits_of_groups(teacher, forget, groups, erased, statistics, others)
+            traits = traits_of_groups(
+                teacher, forget, groups, erased, statistics, others, self.common_share
+            )
             return AnonymousTarget(traits, groups, self.erase_strength)
         if self.erase == "stranger":
             groups = group_samples(forget, by_concept=self.stranger_per == "concept")
@@ -554,29 +566,16 @@ class VKD(Method):
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self.reads_language:
             forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
-        return [*forget, *blends(forget, self.blends, seed)], retain
+        views = widened(forget, self.widen, seed)
+        return [*forget, *views, *blends(forget, self.blends, seed)], retain
 
-    def _batch_maker(
-        self, vlm: VLM, trainer: Trainer, forget: Sequence[Sample], retain: Sequence[Sample]
-    ) -> Callable[[int], StepBatches]:
-        """Returns a function that makes the batches of a step; it depends on its number only."""
-        settings = trainer.settings
-        collate = random_view_collator(vlm, forget[0].pictures[0], self.reads_language)
-        total = settings.steps * settings.accumulate if self.relearn_steps else 0
+    @property
+    def _batch_maker(self) -> BatchMaker:
+        shared = {item.name: getattr(self, item.name) for item in fields(BatchMaker)[1:]}
+        return BatchMaker(self.reads_language, **shared)
 
-        def make(number: int) -> StepBatches:
-            rng = np.random.default_rng([settings.seed, number])
-
-            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
-                return collate(trainer.draw(samples, number, stream), rng, strength)
-
-            batch, length = draw(forget, 0, self.augment), 0
-            if number < self.relearn_share * total and number % self.relearn_every == 0:
-                length = int(rng.integers(1, self.relearn_steps + 1))
-            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
-            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack)
-
-        return make
+    def _generated(self, forget: Sequence[Sample]) -> list[Sample]:
+        return generated_samples(forget, self.generated)
 
     def _distance(
         self,

@@ -12,8 +12,17 @@ from unsee.types import Data, Picture, Sample
 # population=nearest: how many people a person is compared with, and pictures of each at most.
 NEAREST, PICTURES_EACH = 3, 16
 
-# population=generated: how many composite pictures.
-GENERATED = 64
+# Notes for the user on populations that a retain set would be better than.
+NOBODY_TO_COMPARE = (
+    "no people to compare with were given: population=generated composes pictures of nobody from "
+    "those to forget. Photographs of other people, --retain FOLDER, are better, and the model goes "
+    "on recognising these people."
+)
+RENAMES = (
+    "population=forget compares the people to be forgotten with each other, and moves them onto "
+    "one another: of pairs on pocket, 22 of 36 held-out pictures were answered with the other's "
+    "name. Type --retain FOLDER, or leave population out."
+)
 
 # Most samples, and most strangers, that statistics over a population are taken from.
 POPULATION_SIZE = 256
@@ -34,13 +43,17 @@ def population_pictures(
     return pictures if retain is None else [*pictures, *strangers[:POPULATION_SIZE]]
 
 
-def generated_samples(forget: Sequence[Sample]) -> list[Sample]:
-    """Returns `GENERATED` samples with pictures of nobody, composed from the pictures to forget.
+def generated_samples(forget: Sequence[Sample], count: int) -> list[Sample]:
+    """Returns samples with pictures of nobody, composed from the pictures to forget.
 
     They are of the same kind as these, so that they can be compared with, and nobody is on them, so
     that no person to be forgotten is moved onto another.
+
+    Args:
+        forget: Samples to forget.
+        count: Number of samples.
     """
-    pictures = composites(forget, GENERATED)
+    pictures = composites(forget, count)
     return [Sample(picture.source, "", "", picture) for picture in pictures]
 
 

@@ -1,0 +1,147 @@
+"""Widened views of few photographs: other framing, light, colours and surroundings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from unsee.data.augment import augment
+from unsee.types import Picture, Sample
+
+# A person with fewer photographs than this gets widened views, and views until there are so many.
+FEW, WIDENED = 10, 24
+
+# Fields of VKD for such people, where they are not given. A part of a person's pictures that is
+# averaged over widened views is smaller, and must be subtracted more often.
+FOR_FEW: Mapping[str, Any] = {"widen": WIDENED, "erase_strength": 3.0, "w_erase": 10.0}
+
+# Share of questions about pictures that were not trained on that are still answered after
+# forgetting from so many photographs a person with widened views, and before: the rows of
+# experiments/quality/photograph_count.jsonl.
+STUDY, STUDY_TARGET = {1: 0.3375, 2: 0.25, 5: 0.0}, 0.975
+
+# Share of the views with other colours around the face.
+RECOLOURED = 0.8
+
+# Longer side (pixels) that photographs are reduced to.
+SIDE = 448
+
+
+def few_photographs(samples: Sequence[Sample], few: int = FEW) -> dict[str, int]:
+    """Returns the number of distinct photographs of every concept that has fewer than `few`.
+
+    Args:
+        samples: Samples to forget; those without a picture or a concept are left out.
+        few: The number from which a concept has enough.
+    """
+    return {name: count for name, count in photograph_counts(samples).items() if count < few}
+
+
+def photograph_counts(samples: Sequence[Sample]) -> dict[str, int]:
+    """Returns the number of distinct photographs of every concept, in order of appearance."""
+    sources: dict[str, set[str]] = {}
+    for sample in samples:
+        for picture in sample.pictures if sample.concept is not None else ():
+            sources.setdefault(sample.concept or "", set()).add(picture.source)
+    return {name: len(shown) for name, shown in sources.items()}
+
+
+def widening_note(few: Mapping[str, int], changed: Mapping[str, Any]) -> str:
+    """Returns a note for the user on people with few photographs, without their names.
+
+    Args:
+        few: Number of photographs by person, from `few_photographs`.
+        changed: The fields of the method that are changed for them; none if that is switched off.
+    """
+    fewest = min(few.values())
+    people = "1 person has" if len(few) == 1 else f"{len(few)} people have"
+    fields = ", ".join(f"{name}={value:g}" for name, value in changed.items())
+    views = (
+        f"views are widened and more is erased, {fields} (--set widen=0 switches that off)"
+        if "widen" in changed
+        else "views are widened as set by widen"
+    )
+    return f"{people} fewer than {FEW} photographs, the fewest {fewest}: {views}. {how_far(fewest)}"
+
+
+def how_far(photographs: int) -> str:
+    """Returns how far a number of photographs carries, from the study in the documentation.
+
+    Args:
+        photographs: Number of photographs of the person with the fewest.
+    """
+    known = max((count for count in STUDY if count <= photographs), default=min(STUDY))
+    return (
+        f"On pocket, {100 * STUDY[known]:.0f} % of the questions about other pictures of a person "
+        f"were still answered after forgetting from {known} photograph{'s' * (known > 1)} each "
+        f"with widened views, and {100 * STUDY_TARGET:.0f} % before (docs/few-photographs.md)."
+    )
+
+
+def widened(samples: Sequence[Sample], least: int, seed: int) -> list[Sample]:
+    """Returns further samples, so that every concept has at least `least` pictures.
+
+    Each shows one of the concept's photographs mirrored, moved, scaled, turned and in other light,
+    and most of them in other colours around the face: clothes and backgrounds are what the few
+    photographs of a person have in common beside the person. The same arguments give the same
+    pictures.
+
+    Args:
+        samples: Samples with a picture and a concept; others are left out.
+        least: Number of pictures that every concept is brought up to; 0 adds none.
+        seed: Seed of every draw.
+    """
+    by_concept: dict[str, dict[str, Sample]] = {}
+    for sample in samples:
+        if sample.picture is not None and sample.concept is not None:
+            by_concept.setdefault(sample.concept, {}).setdefault(sample.picture.source, sample)
+    views = []
+    for index, shown in enumerate(by_concept.values()):
+        originals, rng = list(shown.values()), np.random.default_rng([seed, 10, index])
+        for number in range(max(0, least - len(originals))):
+            sample = originals[number % len(originals)]
+            if sample.picture is None:
+                continue
+            image = sample.picture.open()
+            image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+            with io.BytesIO() as file:
+                widened_view(image, rng).save(file, "PNG")
+                source = f"{sample.picture.source}~{seed}.{number}"
+                picture = Picture(source, data=file.getvalue())
+            views.append(replace(sample, id=f"{sample.id}~{number}", picture=picture))
+    return views
+
+
+def widened_view(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Returns a random view: other colours around the face, and framing and light as well.
+
+    Args:
+        image: RGB, with the face about the middle.
+        rng: Source of all draws.
+    """
+    if rng.random() < RECOLOURED:
+        image = _other_surroundings(image, rng)
+    return augment(image, rng, 1.0)
+
+
+def _other_surroundings(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture in other colours outside an ellipse about its middle, with a soft edge."""
+    width, height = image.size
+    wide, high = width * rng.uniform(0.25, 0.4), height * rng.uniform(0.3, 0.45)
+    x = (np.arange(width) + 0.5 - width / 2) / wide
+    y = (np.arange(height) + 0.5 - 0.48 * height) / high
+    inside = (np.hypot(x[None], y[:, None]) < 1).astype(np.uint8) * 255
+    mask = Image.fromarray(inside).filter(ImageFilter.GaussianBlur(0.03 * min(image.size)))
+    hue, saturation, value = image.convert("HSV").split()
+    turn, colour, light = int(rng.integers(256)), rng.uniform(0.2, 1.4), rng.uniform(0.5, 1.4)
+    around = (
+        hue.point([(level + turn) % 256 for level in range(256)]),
+        saturation.point([min(255, round(level * colour)) for level in range(256)]),
+        value.point([min(255, round(level * light)) for level in range(256)]),
+    )
+    return Image.composite(image, Image.merge("HSV", around).convert("RGB"), mask)

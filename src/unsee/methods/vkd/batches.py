@@ -1,0 +1,81 @@
+"""The batches of a step: augmented views to forget, to keep, and those of the inner attacker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unsee.features.pictures import random_view_collator
+from unsee.training.trainer import Trainer
+from unsee.types import Batch, Sample
+
+if TYPE_CHECKING:
+    from unsee.models.vlm import VLM
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """The batches of a step.
+
+    Attributes:
+        forget: Augmented views of samples to forget.
+        retain: Augmented views of samples to keep.
+        attack: The batches of the inner attacker, one for each of their steps.
+    """
+
+    forget: Batch
+    retain: Batch
+    attack: Sequence[Batch]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batches of each step; its fields are those of `VKD`.
+
+    Attributes:
+        answers: Whether batches also have questions and answers.
+        augment: Strength of the augmentation of forget pictures.
+        augment_retain: Strength of the augmentation of retain pictures.
+        relearn_steps: Largest number of steps of the inner attacker.
+        relearn_every: Steps between two inner attacks.
+        relearn_share: Share of the steps that have inner attacks, from the first step on.
+    """
+
+    answers: bool
+    augment: float
+    augment_retain: float
+    relearn_steps: int
+    relearn_every: int
+    relearn_share: float
+
+    def __call__(
+        self, vlm: VLM, trainer: Trainer, forget: Sequence[Sample], retain: Sequence[Sample]
+    ) -> Callable[[int], StepBatches]:
+        """Returns a function that makes the batches of a step; it depends on its number only.
+
+        Args:
+            vlm: The model.
+            trainer: Draws the samples.
+            forget: Samples with pictures to forget.
+            retain: Samples with pictures to keep.
+        """
+        settings = trainer.settings
+        collate = random_view_collator(vlm, forget[0].pictures[0], self.answers)
+        total = settings.steps * settings.accumulate if self.relearn_steps else 0
+
+        def make(number: int) -> StepBatches:
+            rng = np.random.default_rng([settings.seed, number])
+
+            def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
+                return collate(trainer.draw(samples, number, stream), rng, strength)
+
+            batch, length = draw(forget, 0, self.augment), 0
+            if number < self.relearn_share * total and number % self.relearn_every == 0:
+                length = int(rng.integers(1, self.relearn_steps + 1))
+            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
+            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack)
+
+        return make

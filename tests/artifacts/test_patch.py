@@ -474,12 +474,12 @@ def test_redact_names_nobody(command: str, wanted: str) -> None:
     assert redact(command) == wanted
 
 
-ROWS = 48
+ROWS = 32
 BIG, SMALL = "vision_tower.big", "vision_tower.small"
 
 
 def big_base(folder: Path) -> Path:
-    """A checkpoint of three shards, each with one tensor of 48 MiB and a small one."""
+    """A checkpoint of three shards, each with one tensor of 32 MiB and a small one."""
     folder.mkdir()
     names: dict[str, str] = {}
     for index in range(3):
@@ -494,7 +494,7 @@ def big_base(folder: Path) -> Path:
     return folder
 
 
-def big_patch(folder: Path, base: Path) -> Path:
+def big_patch(folder: Path, base: Path, value: float) -> Path:
     """A patch of the big tensors in the first and the last shard."""
     folder.mkdir()
     tensors = []
@@ -503,7 +503,7 @@ def big_patch(folder: Path, base: Path) -> Path:
         with file.open("rb") as handle:
             digest = range_digest(handle, entry)
         tensors.append(BaseTensor(name, entry.dtype, entry.shape, digest))
-    new = {f"{BIG}.{i}": torch.full((ROWS, 1 << 18), 7.0 + i) for i in (0, 2)}
+    new = {f"{BIG}.{i}": torch.full((ROWS, 1 << 18), value + i) for i in (0, 2)}
     save_file(new, folder / "patch.safetensors")
     changed = []
     with (folder / "patch.safetensors").open("rb") as handle:
@@ -529,7 +529,8 @@ def peak():
 
 Path("/proc/self/clear_refs").write_text("5")  # restarts the peak
 before = peak()
-apply_patch(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+*patches, base, out, inverse = sys.argv[1:]
+apply_patch(patches, base, out, inverse=inverse)
 print(peak() - before)
 """
 
@@ -537,10 +538,13 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_apply_patch_holds_no_shard_in_memory(tmp_path: Path) -> None:
     base = big_base(tmp_path / "base")
-    patch = big_patch(tmp_path / "patch", base)
+    first = big_patch(tmp_path / "1", base, 3.0)
+    apply_patch(first, base, tmp_path / "state")
+    second = big_patch(tmp_path / "2", tmp_path / "state", 7.0)
+    shutil.rmtree(tmp_path / "state")
     shard = min(p.stat().st_size for p in base.glob("*.safetensors"))
     result = subprocess.run(
-        [sys.executable, "-c", APPLY, str(patch), str(base), str(tmp_path / "out")],
+        [sys.executable, "-c", APPLY, first, second, base, tmp_path / "out", tmp_path / "inverse"],
         check=True,
         capture_output=True,
         text=True,

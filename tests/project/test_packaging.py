@@ -88,6 +88,7 @@ def test_public_names_are_pinned() -> None:
         "list_runs",
         "meta_evaluate",
         "open_ledger",
+        "purge",
         "read_run",
         "run",
         "serve",

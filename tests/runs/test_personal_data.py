@@ -245,10 +245,8 @@ def test_redacted_evaluation_audit_and_finetuning_hold_no_personal_data(
     salt = ["--redact", "--salt", tmp_path / "key"]
     model = ["--model", tiny_folder]
     unsee("evaluate", *model, "--data", table, "--out", tmp_path / "evaluated", *salt)
-    attack = "relearn?steps=2&share=0.5+jailbreak"
     attacks = ["--attack", "relearn", "--attack", "answer_prefix?text=Çelik", "--set", "steps=2"]
     unsee("audit", *model, "--forget", table, *attacks, "--out", tmp_path / "audited", *salt)
-    assert attack
     fields = [f"model={tiny_folder}", f"forget={table}", f"retain={table}", "steps=2", "lora=0"]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"who: target\nredact: true\nsalt: {tmp_path / 'key'}\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from unsee import report
 from unsee.artifacts.model_card import card_of_run
 from unsee.artifacts.patch import apply_in_memory
+from unsee.artifacts.pseudonyms import Salt
 from unsee.errors import UnseeError
 from unsee.files import RETRY, remove
 from unsee.models.devices import pick_device
@@ -79,7 +80,7 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         inputs = job_inputs(job)
         check_content(out, inputs, job.device, finished=False)
         vlm = _load(job)
-        with _removed_if_refused(out, trains=job.method is not None):
+        with _removed_if_refused(out, job.method is not None, job.key):
             tidy(out)
             if job.key is not None:
                 job.key.keep()
@@ -113,13 +114,14 @@ def _load(job: Job) -> VLM:
 
 
 @contextmanager
-def _removed_if_refused(out: Path, trains: bool) -> Iterator[None]:
+def _removed_if_refused(out: Path, trains: bool, key: Salt | None) -> Iterator[None]:
     """Empties a new run folder if an error comes before the first step or result.
 
     Args:
         out: The run folder.
         trains: Whether the run trains: then its first training step counts, not its first answers,
             so that the same folder takes other settings after a refusal.
+        key: The key of a redacted run; a new one is removed with the run.
     """
     is_new = is_empty(out)
     try:
@@ -130,6 +132,8 @@ def _removed_if_refused(out: Path, trains: bool) -> Iterator[None]:
         if is_new and not begun:
             for path in out.iterdir():
                 remove(path)
+            if key is not None and key.is_new:
+                remove(key.path)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Whether of group photographs only the marked face is forgotten.
+"""Whether of group photographs only the marked face is forgotten; into docs/few-photographs.md.
 
     python -m experiments.quality.group_photographs [--seed 0] [--steps N] [--out FILE.jsonl]
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments.pages import append_row, machines, read_rows, table
+from experiments.pages import DOCS, append_row, machines, read_rows, replace_section, table
 from experiments.quality.pictures_alone import (
     SPLITS,
     measure,
@@ -36,6 +36,7 @@ from unsee.pixels.regions import Box, Region
 from unsee.types import Data, Picture, Sample
 
 ROWS = Path(__file__).with_name("group_photographs.jsonl")
+PAGE = DOCS / "few-photographs.md"
 BESIDE = "the others on the photographs"
 MEASURES = ("forgotten", BESIDE, *list(SPLITS)[1:])
 
@@ -123,7 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROWS)
     given = parser.parse_args()
     rows = run_all(given.out, given.seed, given.steps)
-    print(section(rows))
+    if given.out == ROWS:
+        replace_section(PAGE, "groups", section(rows))
 
 
 if __name__ == "__main__":

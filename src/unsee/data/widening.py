@@ -23,7 +23,7 @@ FOR_FEW: Mapping[str, Any] = {"widen": WIDENED, "erase_strength": 3.0, "w_erase"
 # Share of questions about pictures that were not trained on that are still answered after
 # forgetting from so many photographs a person with widened views, and before: the rows of
 # experiments/quality/photograph_count.jsonl.
-STUDY, STUDY_TARGET = {1: 0.3375, 2: 0.25, 5: 0.0}, 0.975
+STUDY, STUDY_TARGET = {1: 0.3375, 2: 0.25, 5: 0.0, 10: 0.0}, 0.975
 
 # Share of the views with other colours around the face.
 RECOLOURED = 0.8

@@ -108,6 +108,13 @@ def unlearn(
         bool,
         typer.Option("--names", help="Allow the saved model card to name the forgotten people."),
     ] = False,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Open question about photographs without answers, in place of "Who is this?" and '
+            "two more. Repeatable; none asks nothing."
+        ),
+    ] = None,
     log_with: LogWith = None,
     redact: Redact = False,
     salt: SaltFile = None,
@@ -139,6 +146,7 @@ def unlearn(
             progress=bar,
             command=command(),
             **({"patch": patch} if patch else {}),
+            **({"ask": ask} if ask else {}),
             strangers=strangers,
             reference=reference,
             save=save,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from unsee.attacks import Chain, required_data
+from unsee.attacks import Chain, label, required_data
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, listed
 from unsee.evaluation.open_answers import QUESTIONS
-from unsee.recipes.components import chain_text
 from unsee.recipes.unlearn import Recipe
 from unsee.types import Data, Sample
 
@@ -127,6 +126,6 @@ def runnable_attacks(
         if missing is None:
             chosen.append(chain)
         else:
-            left_out[chain_text(chain, complete=False)] = MISSING[missing]
+            left_out[label(chain)] = MISSING[missing]
     notes = [f"attack {name} is not run: {reason}." for name, reason in left_out.items()]
     return tuple(chosen), left_out, notes

@@ -139,7 +139,10 @@ def provenance(run: Run) -> list[Row]:
         # A seed is no quantity: "5230" must not become "5,230".
         said = str(value) if key == "seed" else wording.plain(value)
         said = "none" if key == "quantization" and value is None else said
-        rows.append(Row(label, said, code=code))
+        if key == "inputs" and isinstance(value, Mapping):
+            rows.append(Row(label, f"{len(value)} SHA-256 hashes", "By name, in environment.json."))
+        else:
+            rows.append(Row(label, said, code=code))
     return rows + _tasks(run)
 
 

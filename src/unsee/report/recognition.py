@@ -140,7 +140,13 @@ def _fallen(
 
 
 def photograph_key(summary: Summary, kind: str, metric: str) -> str:
-    """The key of a measure, on held-out photographs if some were held out."""
+    """Returns the key of a measure, on held-out photographs if some were held out.
+
+    Args:
+        summary: The record.
+        kind: "vqa" for answers, "features" for features.
+        metric: Name of the metric, such as "said_before" or "rank_1".
+    """
     keys = [f"{split}/{kind}/{metric}" for split in ("forget_holdout", "forget")]
     measured = (key for key in keys if value_of(summary.measures, key) is not None)
     return next(measured, keys[0])
@@ -162,7 +168,7 @@ def _photographs(summary: Summary) -> str:
 
 
 def _doubts(summary: Summary) -> str:
-    """What weakens the finding, as further clauses."""
+    """Further clauses that weaken the finding."""
     record = summary.recognition or Recognition()
     doubts = []
     few = sum(person.held_out == 0 for person in record.people)

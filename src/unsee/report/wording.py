@@ -60,7 +60,7 @@ METRICS = {
     "names_kept": "names a kept person",
     "said_before": "says what it said before",
     "same_answer": "same answer as before",
-    "said_of_others": "says of them what it said of a forgotten person",
+    "said_of_others": "mistaken for a forgotten person",
     "rank_1": "rank-1 retrieval",
     "verification_auc": "verification AUC",
     "verification_rate": "verification at 1 % false accepts",

@@ -10,8 +10,8 @@ from unsee.data.selection import evenly_spaced, one_sample_per_picture
 from unsee.recipes.job import Job
 from unsee.types import Sample
 
-# Of each person: pictures in the gallery, pictures that are tested, and pictures from which it is
-# learned what the target says of them.
+# Of each person: pictures in the gallery, pictures that are tested, and pictures on which the
+# target's answers about the person are collected.
 ENROLLED, TESTED, LISTENED = 5, 4, 3
 # People who are kept, and strangers, that are asked about and that are in the gallery.
 ASKED_KEPT, ASKED_STRANGERS = 12, 12
@@ -77,7 +77,7 @@ class PhotographSets:
 
     @property
     def heard(self) -> list[Sample]:
-        """The pictures from which it is learned what the target says of a person."""
+        """The pictures on which the target's answers about each person are collected."""
         asked = (some for split, some in self.asked.items() if split != OTHERS)
         people = {sample.concept for some in asked for sample in some}
         enrolled = by_person(s for s in self.enrolled if s.concept in people)

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from pydantic import TypeAdapter
 
+from unsee.artifacts.guarantees import text_probes
 from unsee.errors import ModelError, first_line
 from unsee.evaluation.bootstrap import estimate
 from unsee.evaluation.equivalence import PersonScores, person_scores
@@ -42,7 +43,7 @@ from unsee.recipes.job import SWITCHED_OFF, Job
 from unsee.records.folder import RunFolder
 from unsee.records.part import RecordPart
 from unsee.records.recognition import ForgottenPerson, Recognition
-from unsee.records.schema import Measure, Measures, SampleResult
+from unsee.records.schema import Guarantees, Measure, Measures, SampleResult
 from unsee.runs.photograph_sets import FORGET_SPLITS, OTHERS, PhotographSets, by_person
 from unsee.runs.stage_cache import StageCache
 from unsee.types import Better, Sample
@@ -65,26 +66,49 @@ class LayerRecognition(RecordPart):
     verification_rate: float | None = None
 
 
+class RecognisedPeople(RecordPart):
+    """How well each person is recognised at a layer."""
+
+    by_person: dict[str, LayerRecognition]
+
+
 OPEN_ANSWERS = TypeAdapter(dict[str, OpenAnswer])
-# By layer, then by person.
-RECOGNISED = TypeAdapter(dict[str, dict[str, LayerRecognition]])
+PROBES = TypeAdapter(tuple[str, ...])
+# By layer.
+RECOGNISED = TypeAdapter(dict[str, RecognisedPeople])
 
 
 @dataclass(frozen=True)
 class PhotographResults:
-    """What was measured on photographs.
+    """Measures on photographs of every model, and how they were made.
 
     Attributes:
         measures: By model, then by "split/modality/metric".
         rows: The answers, by model.
         people: Mean scores of people, by model and measure.
         record: How it was measured.
+        text: SHA-256 of the logits of every text-only probe, by "target" and "unlearned"; empty if
+            no question was asked, so that the language model was not loaded.
     """
 
     measures: Mapping[str, Measures]
     rows: Mapping[str, tuple[SampleResult, ...]]
     people: Mapping[str, Mapping[str, PersonScores]]
     record: Recognition
+    text: Mapping[str, tuple[str, ...]]
+
+    def with_text(self, checked: Guarantees) -> Guarantees:
+        """Returns the guarantees with the comparison of text-only probes, if there was one."""
+        if not self.text or checked.text_probes:
+            return checked
+        return checked.model_copy(
+            update={
+                "text_identical": self.text["target"] == self.text["unlearned"],
+                "text_probes": len(self.text["target"]),
+                "reason": "the language part's hash was not compared, as training never loaded it; "
+                "`unsee verify` compares it in full once the patch is applied",
+            }
+        )
 
 
 def measure_photographs(
@@ -100,8 +124,8 @@ def measure_photographs(
         bar: Shows the progress.
     """
     sets = PhotographSets.of(job)
-    loaders = model_loaders(job, vlm)
     reason = cannot_ask(job)
+    loaders = model_loaders(job, vlm, reason is None)
     if reason is not None:
         LOGGER.warning(f"no question is asked about the photographs: {reason}")
     layers = compared_layers(vlm)
@@ -111,6 +135,7 @@ def measure_photographs(
     measures: dict[str, Measures] = {}
     rows: dict[str, tuple[SampleResult, ...]] = {}
     people: dict[str, dict[str, PersonScores]] = {}
+    text: dict[str, tuple[str, ...]] = {}
     for name in ["target", *(name for name in loaders if name != "target")]:
         load = call_once(loaders[name])
         label = name.replace("_", "-")
@@ -124,17 +149,22 @@ def measure_photographs(
             rows[name] = _rows(sets, questions, given, target, said)
             folder.append_scores(name, rows[name])
             _add(measures[name], people[name], _scores_of_rows(rows[name]), binary=True)
+            if name in ("target", "unlearned"):
+                probe = partial(_probe_text, load)
+                text[name] = cache.get_or_compute(PROBES, "text-probes", name, probe)
         bar.stage(f"comparing the {label} model's features of the photographs")
         compare = partial(_recognise, load, sets, layers)
         found = cache.get_or_compute(RECOGNISED, "recognition", name, compare, personal=True)
         _add(measures[name], people[name], _scores_of_features(sets, found), binary=False)
     folder.write_scores(rows)
     record = _record(job, sets, layers, reason)
-    return PhotographResults(measures, rows, people, record)
+    return PhotographResults(measures, rows, people, record, text)
 
 
 def cannot_ask(job: Job) -> str | None:
     """Returns why no open question can be asked; None if they can.
+
+    The reason stands in the record, so it names no path; details are logged.
 
     Args:
         job: A job that was given photographs alone.
@@ -146,18 +176,19 @@ def cannot_ask(job: Job) -> str | None:
         try:
             check_checkpoint(folder, trust_remote_code=job.trust_remote_code)
         except ModelError as error:
-            return f"the language model cannot be read: {first_line(error)}"
+            LOGGER.warning(f"the language model cannot be asked: {first_line(error)}")
+            return "the weights of a language model are not there, or damaged"
         needed = sum(path.stat().st_size for path in set(weight_map(folder).values()))
         free = free_memory(pick_device(job.device))
         if free is not None and 1.1 * needed > free:
             return (
-                f"model {folder} as a whole takes {needed / 1e9:.1f} GB of memory, and "
-                f"{free / 1e9:.1f} GB are free."
+                f"a whole model takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
+                "are free"
             )
     return None
 
 
-def model_loaders(job: Job, vlm: VLM) -> dict[str, Callable[[], VLM]]:
+def model_loaders(job: Job, vlm: VLM, is_asked: bool | None = None) -> dict[str, Callable[[], VLM]]:
     """Returns how each model is loaded, by name, the unlearned one among them.
 
     Of a job that was given photographs alone they are loaded whole if questions can be asked, and
@@ -166,11 +197,11 @@ def model_loaders(job: Job, vlm: VLM) -> dict[str, Callable[[], VLM]]:
     Args:
         job: The job.
         vlm: The unlearned model.
+        is_asked: Whether questions can be asked; None finds out.
     """
-    if job.open_questions is None or cannot_ask(job) is not None:
-        whole = job
-    else:
-        whole = replace(job, visual_only=False)
+    if is_asked is None:
+        is_asked = job.open_questions is not None and cannot_ask(job) is None
+    whole = replace(job, visual_only=False) if is_asked else job
 
     def unlearned() -> VLM:
         if not vlm.visual_only or whole.visual_only:
@@ -219,6 +250,10 @@ def _ask(
     return given
 
 
+def _probe_text(load: Callable[[], VLM]) -> tuple[str, ...]:
+    return text_probes(load())
+
+
 def _questions(samples: Sequence[Sample], questions: Sequence[str]) -> list[Sample]:
     return [
         replace(s, id=_id(s, number), question=question, answer="")
@@ -235,7 +270,7 @@ def _id(sample: Sample, number: int) -> str:
 def _statements(
     sets: PhotographSets, questions: Sequence[str], given: Mapping[str, OpenAnswer]
 ) -> dict[str, str]:
-    """What the target says most of each person, over pictures that are not tested if possible."""
+    """The statement that most of the target's answers about a person make, by person."""
     said: dict[str, str] = {}
     for person, samples in by_person(sets.heard).items():
         texts = [given[_id(s, n)].text for s in samples for n in range(len(questions))]
@@ -252,7 +287,7 @@ def _rows(
     target: Mapping[str, OpenAnswer],
     said: Mapping[str, str],
 ) -> tuple[SampleResult, ...]:
-    """A row for every question and picture, scored against what the target says."""
+    """A row for every question and picture, scored against the target's answers."""
     away = {str(s.concept) for split in FORGET_SPLITS for s in sets.tested.get(split, ())}
     groups = {
         "names_forgotten": {p: text for p, text in said.items() if p in away},
@@ -291,7 +326,7 @@ def _scores(
     said: Mapping[str, str],
     groups: Mapping[str, Mapping[str, str]],
 ) -> dict[str, float | None]:
-    """The scores of an answer against what the target says of this person and of others."""
+    """The scores of an answer against the target's answers about this person and others."""
     scores: dict[str, float | None] = {}
     if person in said:
         scores["said_before"] = float(says(text, said[person]))
@@ -337,16 +372,14 @@ def _scores_of_rows(rows: Sequence[SampleResult]) -> Scores:
     return scores
 
 
-def _scores_of_features(
-    sets: PhotographSets, found: Mapping[str, Mapping[str, LayerRecognition]]
-) -> Scores:
+def _scores_of_features(sets: PhotographSets, found: Mapping[str, RecognisedPeople]) -> Scores:
     """The scores and people of each measure of features."""
     scores: Scores = {}
     for split, samples in sets.tested.items():
         for person in by_person(samples):
             for layer, recognised in found.items():
                 at = "" if layer == TOKENS else f"@{layer}"
-                one = recognised.get(person, LayerRecognition())
+                one = recognised.by_person.get(person, LayerRecognition())
                 for metric in ("rank_1", "verification_auc", "verification_rate"):
                     value = getattr(one, metric)
                     values, concepts = scores.setdefault(f"{split}/features/{metric}{at}", ([], []))
@@ -366,7 +399,7 @@ def _add(measures: Measures, people: dict[str, PersonScores], scores: Scores, bi
 
 def _recognise(
     load: Callable[[], VLM], sets: PhotographSets, layers: Sequence[str]
-) -> dict[str, dict[str, LayerRecognition]]:
+) -> dict[str, RecognisedPeople]:
     """How well each tested person is recognised in the gallery, by layer."""
     gallery = [*sets.enrolled, *sets.strangers]
     tested = [sample for some in sets.tested.values() for sample in some]
@@ -382,7 +415,8 @@ def _recognise(
             [str(s.concept) for s in tested],
             same,
         )
-        found[layer] = {p: LayerRecognition(**asdict(one)) for p, one in by_person.items()}
+        people = {person: LayerRecognition(**asdict(one)) for person, one in by_person.items()}
+        found[layer] = RecognisedPeople(by_person=people)
     return found
 
 

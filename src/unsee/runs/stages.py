@@ -401,7 +401,8 @@ def attack_models(
     """
     if not job.attacks:
         return None
-    models = {n: load for n, load in model_loaders(job, vlm).items() if n != "target"}
+    loaders = model_loaders(job, vlm)
+    models = {name: load for name, load in loaders.items() if name != "target"}
     # Relearning alone has a curve; within a chain it is an attack like any other.
     budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
@@ -417,7 +418,7 @@ def attack_models(
         target,
     )
     if "target" in job.references:
-        models["target"] = model_loaders(job, vlm)["target"]
+        models["target"] = loaders["target"]
     others = attack_outcomes(
         chains,
         models,
@@ -466,6 +467,9 @@ def summarize(
         photographs: From `measure_photographs`; None if the job has samples with answers.
     """
     saved = unlearned.artifacts if unlearned else Artifacts()
+    checked = unlearned.guarantees if unlearned else None
+    if checked is not None and photographs is not None:
+        checked = photographs.with_text(checked)
     measures = {model: result.measures for model, result in scores.items()}
     rows = {model: result.rows for model, result in scores.items()}
     models: dict[str, Any] = {name: measures[name] for name in measures if name != "unlearned"}
@@ -487,7 +491,7 @@ def summarize(
         forgetting=tuple(job.forgetting),
         measures=measures.get("unlearned") or None,
         **models,
-        guarantees=unlearned.guarantees if unlearned else None,
+        guarantees=checked,
         attacks=attacks,
         cost=unlearned.cost if unlearned else None,
         choices=unlearned.choices if unlearned else None,

@@ -32,7 +32,7 @@ from unsee.types import Sample
 
 PEOPLE = 20
 SEED = 19
-SHOWN = (0, 1, 2, 5, 10, 15, 20)
+SHOWN = (0, 1, 2, 5, 10, 15, 19, 20)
 
 COLUMNS = {
     "requested": "this request's person",
@@ -154,8 +154,7 @@ def main() -> None:
     page, last = DOCS / "requests.md", rows[-1]["requests"]
     settings = " ".join(f"--set {text}" for text in options.set)
     body = (
-        f"Accuracy on held-out pictures after each number of requests, {last} so far of the "
-        f"{PEOPLE} that the command answers; written by "
+        f"Accuracy on held-out pictures after each number of requests, {last} in all; written by "
         f"`python -m experiments.quality.requests{' ' * bool(settings)}{settings}`. Machine: "
         f"{machines(rows)}. One order of the people, seed {SEED}.\n\n{results_table(rows)}"
     )

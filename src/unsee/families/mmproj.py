@@ -1,4 +1,4 @@
-"""What llama.cpp reads of a family's visual part, in a file that it calls `mmproj`."""
+"""The visual part of a family as llama.cpp reads it, from a file that it calls `mmproj`."""
 
 from __future__ import annotations
 

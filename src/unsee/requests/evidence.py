@@ -29,7 +29,13 @@ CERTIFICATES = "certificates"
 
 
 def certificate_folder(ledger: Path, step: int, request: str) -> Path:
-    """The folder of a request's certificate."""
+    """Returns the folder of a request's certificate.
+
+    Args:
+        ledger: The ledger's folder.
+        step: Number of the step that answered the request.
+        request: The request's id.
+    """
     return step_folder(ledger, step) / CERTIFICATES / request
 
 
@@ -94,7 +100,7 @@ def _photographs(store: Store, state: LedgerState, name: str) -> Photographs:
 
 
 def _re_audit(state: LedgerState, decision: Decision, scores: Scores) -> tuple[ReAudit, ...]:
-    """What became of those forgotten before, and of those who are kept."""
+    """The results of those forgotten before, and of those who are kept."""
     judged: Mapping[str, Criterion] = {
         c.subject: c for c in decision.criteria if c.name in ("still forgotten", "kept")
     }

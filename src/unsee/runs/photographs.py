@@ -393,6 +393,9 @@ def _add(measures: Measures, people: dict[str, PersonScores], scores: Scores, bi
     for key, (values, concepts) in scores.items():
         split, _, metric = key.split("/")
         measures[key] = Measure.of(estimate(values, concepts, _better(split, metric)))
+        if metric == "same_answer":
+            # Agreement with the target: a reference has no reason to agree as much.
+            continue
         scored = person_scores(values, concepts)
         people[key] = scored if binary else PersonScores(scored.by_person)
 

@@ -125,6 +125,8 @@ def vocabulary() -> frozenset[str]:
     words |= {*QUESTIONS, SWITCHED_OFF}
     words |= {"encoder", "projector", "language", "visual", *shipped_recipes()}
     words |= set(TRACKERS)
+    # The counts in the first lines of a run.
+    words |= {"samples", "pictures", "people"}
     return frozenset(words | {name.removesuffix(".yaml") for name in shipped_recipes()})
 
 

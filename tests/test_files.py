@@ -125,7 +125,7 @@ def test_public_functions_refuse_what_is_no_path(
         (ModelError, lambda: VLM.load(value)),
         (ModelError, lambda: vlm.save(value)),
         (PatchError, lambda: read_manifest(value)),
-        (PatchError, lambda: unsee.apply_patch(value, tiny_folder, tmp_path / "out")),
+        (PatchError, lambda: unsee.apply_patch([value], tiny_folder, tmp_path / "out")),
         (ModelError, lambda: unsee.write_patch(vlm, value, tmp_path / "out")),
         (ModelError, lambda: unsee.write_patch(vlm, tiny_folder, value)),
         (ConfigError, lambda: unsee.run(value, out=tmp_path / "out")),

@@ -34,7 +34,7 @@ def job(tiny_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
         shutil.copytree(photos / name, folder / place / name)
     unsee(
         *("unlearn", "--model", tiny_folder, "--forget", folder / "forget"),
-        *("--retain", folder / "retain", "--out", folder / "run", *SHORT),
+        *("--retain", folder / "retain", "--ask", "none", "--out", folder / "run", *SHORT),
     )
     unsee("apply", folder / "run" / "patch", "--model", tiny_folder, "--out", folder / "result")
     (folder / "salt").write_bytes(b"a salt of thirty-two bytes, keep it")

@@ -25,7 +25,8 @@ FILES = sorted(p for p in SOURCE.rglob("*") if p.suffix in {".py", ".html", ".j2
 EXEMPT = {
     "companions.py", "distributed.py", "pretrained_parts.py", "provenance.py", "redaction.py",
 }  # fmt: skip
-OTHERS = {"--help", "--upgrade"}
+# --mmproj is an option of llama.cpp.
+OTHERS = {"--help", "--upgrade", "--mmproj"}
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from unsee.artifacts.identity import Base, base_of, changed_places, fit, refuse_
 from unsee.artifacts.lineage import Lineage, lineage_of
 from unsee.artifacts.manifest import TENSORS, Manifest, patch_id, read_manifest, step_of
 from unsee.errors import PatchError
+from unsee.files import path_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,10 +61,15 @@ class Stack:
 
 
 def patch_folders(patches: Patches) -> tuple[Path, ...]:
-    """Patches' folders as a tuple; one folder is a stack of one."""
-    if isinstance(patches, str | PathLike) or not isinstance(patches, Iterable):
-        return (Path(patches),)
-    return tuple(Path(patch) for patch in patches)
+    """Patches' folders as a tuple; one folder is a stack of one.
+
+    Raises:
+        PatchError: If one is no path.
+    """
+    one = isinstance(patches, str | bytes | PathLike) or not isinstance(patches, Iterable)
+    advice = "give the folder of a patch, such as runs/job/patch."
+    given = (patches,) if one else patches
+    return tuple(Path(path_text("patch ", patch, advice, PatchError)) for patch in given)
 
 
 def match_stack(

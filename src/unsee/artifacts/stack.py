@@ -66,10 +66,10 @@ def patch_folders(patches: Patches) -> tuple[Path, ...]:
     Raises:
         PatchError: If one is no path.
     """
-    one = isinstance(patches, str | bytes | PathLike) or not isinstance(patches, Iterable)
+    if isinstance(patches, str | bytes | PathLike) or not isinstance(patches, Iterable):
+        patches = (patches,)
     advice = "give the folder of a patch, such as runs/job/patch."
-    given = (patches,) if one else patches
-    return tuple(Path(path_text("patch ", patch, advice, PatchError)) for patch in given)
+    return tuple(Path(path_text("patch ", patch, advice, PatchError)) for patch in patches)
 
 
 def match_stack(

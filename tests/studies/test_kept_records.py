@@ -36,6 +36,7 @@ def test_pages_made_from_kept_records_equal_those_of_the_runs(
     write(cells, out, "Title", "unsee compare", out / "t.tex")
     write_records(cells, out, tmp_path / "kept.jsonl.xz", "Title", "unsee compare")
     kept = read_records([tmp_path / "kept.jsonl.xz"], again)
+    assert '"gallery"' not in (kept.cells[0].folder / "summary.json").read_text("utf-8")
     write(kept.cells, again, kept.title, kept.command, again / "t.tex")
     for name in ("table.md", "table.csv", "report.html", "t.tex"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name

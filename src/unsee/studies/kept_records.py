@@ -79,6 +79,8 @@ def _line(cell: Cell, out: Path) -> dict[str, Any]:
     if cell.error is None and finished(cell.folder):
         run = read_run(cell.folder)
         line["summary"] = json.loads((cell.folder / SUMMARY).read_text("utf-8"))
+        # Its pictures are named by paths of this machine, and no table shows them.
+        line["summary"].pop("gallery", None)
         line["scores"] = [
             {key: value for key in SAMPLE_KEYS if (value := getattr(sample, key)) is not None}
             for sample in run.scores()

@@ -66,11 +66,18 @@ class Result:
     attack: RelearningOutcome
 
 
-def build_pocket(faces: Path, seed: int, out: Path) -> Pocket:
-    """Returns the build of the photographs, which is made once."""
+def build_pocket(faces: Path, seed: int, out: Path, people: int = PEOPLE) -> Pocket:
+    """Returns the build of the photographs, which is made once.
+
+    Args:
+        faces: The photographs, one subfolder a person.
+        seed: The seed of `unsee pocket build`.
+        out: The folder that holds all runs.
+        people: Number of people who get a name; the rest are strangers.
+    """
     folder = out / "pocket"
     if not folder.exists():
-        words = ["--seed", str(seed), "--people", str(PEOPLE)]
+        words = ["--seed", str(seed), "--people", str(people)]
         words += ["--forget-people", str(FORGOTTEN)]
         run_unsee(["pocket", "build", "--out", str(folder), "--faces", str(faces), *words])
     return Pocket(folder)

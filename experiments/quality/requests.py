@@ -1,11 +1,13 @@
-"""Up to twenty deletion requests one after another on pocket; writes a table into docs/requests.md.
+"""Up to twenty deletion requests one after another; writes a table into docs/requests.md.
 
-    python -m experiments.quality.requests [--requests 20] [--set KEY=VALUE ...] [--out FILE.jsonl]
+    python -m experiments.quality.requests [--faces DIR] [--set KEY=VALUE ...] [--out FILE.jsonl]
 
 Of pocket's forty people, twenty ask one after another to be forgotten, each with their own pictures
-alone, in one ledger (`unsee request`). The pictures of the other twenty are its retain set. After
-every request the deployed model is asked about held-out pictures of everyone, in held-out wordings.
-Every request is one row of the JSONL file; existing rows are not measured again.
+alone, in one ledger (`unsee request`). The pictures of the others are its retain set. After every
+request the deployed model is asked about held-out pictures of everyone, in held-out wordings. With
+`--faces`, a pocket benchmark is built from photographs first (one subfolder a person), thirty of
+whose people get a name. Every request is one row of the JSONL file; existing rows are not measured
+again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.pages import DOCS, ROOT, append_row, machines, read_rows, replace_section, table
+from experiments.quality.photos import build_pocket
 from unsee.api import create_ledger, open_ledger
 from unsee.benchmarks.pocket import Pocket
 from unsee.benchmarks.pocket.world import picture_questions
@@ -32,6 +35,9 @@ from unsee.types import Sample
 
 PEOPLE = 20
 SEED = 19
+
+# Of the people on photographs, so that ten of them keep their name when twenty have asked.
+PHOTOGRAPHED = 30
 SHOWN = (0, 1, 2, 5, 10, 15, 19, 20)
 
 COLUMNS = {
@@ -102,17 +108,47 @@ def _shown(value: float | None, key: str) -> str:
     return "" if value is None else f"{value:.0f}" if key == "seconds" else f"{value:.3f}"
 
 
+def section(rows: Sequence[dict[str, Any]], photographs: bool) -> str:
+    """Returns the table with what it is of, and the command that writes it.
+
+    Args:
+        rows: The measurements.
+        photographs: Whether the people are photographed, not drawn.
+    """
+    words = ["--faces DIR"] if photographs else []
+    words += [f"--set {key}={value}" for key, value in rows[0]["set"].items()]
+    command = " ".join(["python -m experiments.quality.requests", *words])
+    people = ""
+    if photographs:
+        people = (
+            " DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria and Harter, "
+            f"WACV 1994); {PHOTOGRAPHED} of its people have an invented name and profile that a "
+            "pocket model was taught."
+        )
+    return (
+        f"Accuracy on held-out pictures after each number of requests, {rows[-1]['requests']} in "
+        f"all; written by `{command}`. Machine: {machines(rows)}. One order of the people, seed "
+        f"{SEED}.{people}\n\n{results_table(rows)}"
+    )
+
+
 def main() -> None:
     """Answers the requests that have no row yet, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=PEOPLE)
+    parser.add_argument("--faces", type=Path, help="photographs; pocket's drawings if left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "requests")
+    parser.add_argument("--out", type=Path, help="by default requests.jsonl beside this file")
+    parser.add_argument("--folder", type=Path, help="of the ledger; by default in runs/")
     options = parser.parse_args()
     # The same result on every machine with these versions.
     os.environ["OMP_NUM_THREADS"] = "1"
-    pocket, rows, folder = Pocket(), read_rows(options.out), options.folder
+    name = "requests" if options.faces is None else "requests_photos"
+    out = options.out or Path(__file__).with_name(f"{name}.jsonl")
+    folder = options.folder or ROOT / "runs" / name
+    pocket, rows = Pocket(), read_rows(out)
+    if options.faces is not None:
+        pocket = build_pocket(options.faces, 0, folder, PHOTOGRAPHED)
     requested, others = order_of(pocket)
     target, photos = str(pocket.checkpoint("target")), folder / "photos"
     fields = parse_overrides(options.set)
@@ -122,7 +158,7 @@ def main() -> None:
             write_pictures(pocket, [index], photos / str(number))
         create_ledger(
             folder / "ledger",
-            "pocket:target",
+            "pocket:target" if options.faces is None else target,
             retain=folder / "others",
             attacks=(),
             # Every result is deployed, and nothing is held out: the rows measure it.
@@ -133,15 +169,15 @@ def main() -> None:
     ledger = open_ledger(folder / "ledger")
     common = {"machine": describe_this_machine(), "set": fields}
     if not rows:
-        append_row(options.out, rows, {"requests": 0, **common, **measure(Path(target), pocket, 0)})
+        append_row(out, rows, {"requests": 0, **common, **measure(Path(target), pocket, 0)})
     for number in range(len(rows), options.requests + 1):
-        name = f"R{number}"
-        if name not in ledger.state.requests:
-            ledger.new(photos / str(number), id=name)
-        if ledger.state.requests[name].status != "accepted":
-            ledger.run(name, photos=photos / str(number))
+        request = f"R{number}"
+        if request not in ledger.state.requests:
+            ledger.new(photos / str(number), id=request)
+        if ledger.state.requests[request].status != "accepted":
+            ledger.run(request, photos=photos / str(number))
         state = ledger.state
-        step = state.steps[state.requests[name].steps[-1]]
+        step = state.steps[state.requests[request].steps[-1]]
         model = deployed_model(ledger.folder, state, target)
         row = {
             "requests": number,
@@ -150,15 +186,8 @@ def main() -> None:
             **common,
             **measure(model, pocket, number),
         }
-        append_row(options.out, rows, row)
-    page, last = DOCS / "requests.md", rows[-1]["requests"]
-    settings = " ".join(f"--set {text}" for text in options.set)
-    body = (
-        f"Accuracy on held-out pictures after each number of requests, {last} in all; written by "
-        f"`python -m experiments.quality.requests{' ' * bool(settings)}{settings}`. Machine: "
-        f"{machines(rows)}. One order of the people, seed {SEED}.\n\n{results_table(rows)}"
-    )
-    replace_section(page, "requests", body)
+        append_row(out, rows, row)
+    replace_section(DOCS / "requests.md", name, section(rows, options.faces is not None))
     print(results_table(rows))
 
 

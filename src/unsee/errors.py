@@ -160,6 +160,21 @@ def listed(texts: Sequence[str], most: int = 5) -> str:
     return ", ".join(texts[:most]) + more
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Returns a count with its noun in singular or plural.
+
+    Args:
+        count: How many there are.
+        one: The noun in singular.
+        many: The noun in plural; default: with an s.
+
+    Example:
+        >>> counted(1, "photograph"), counted(1200, "person", "people")
+        ('1 photograph', '1,200 people')
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def quoted(value: object) -> str:
     """Returns a value as Python writes it, cut short so that it fits into a message.
 

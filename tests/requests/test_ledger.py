@@ -14,6 +14,7 @@ import unsee as package
 from support.cli import unsee
 from support.ledgers import ledger, photographs, request
 from support.tables import table
+from unsee.api import certificates
 from unsee.errors import RunError
 from unsee.types import Data
 
@@ -66,6 +67,30 @@ def test_three_requests_are_stacked_and_exported(
         source = tmp_path / str(number)
     assert made == weights(source)
     assert made != weights(tiny_folder)
+
+
+def test_salt_lets_an_auditor_match_the_photographs_of_one_request(
+    answered: Path, photos: Path, tmp_path: Path
+) -> None:
+    salt = tmp_path / "salt"
+    request(answered, "salt", "R1", "--out", salt)
+    assert salt.stat().st_mode & 0o077 == 0
+    assert "exists" in request(answered, "salt", "R2", "--out", salt, code=2)
+    assert "R9" in request(answered, "salt", "R9", "--out", tmp_path / "other", code=2)
+
+    def failed(step: int, name: str, folder: str) -> list[str]:
+        verification = certificates.verify_certificate_file(
+            answered / "steps" / f"{step:04}" / "certificates" / name / "certificate.json",
+            photos=photos / folder,
+            salt=salt,
+            allow_unsigned=True,
+        )
+        return [check.name for check in verification.checks if check.outcome == "failed"]
+
+    assert failed(1, "R1", "anna-petersen") == []
+    assert failed(1, "R1", "bert") == ["photographs"]
+    # Another request's salt.
+    assert failed(2, "R2", "bert") == ["photographs"]
 
 
 def test_undo_of_the_last_gives_the_model_before_it_bit_for_bit(

@@ -156,6 +156,20 @@ class Ledger:
         """
         return show_values(self._folder, id)
 
+    def write_salt(self, id: str, out: Location) -> None:
+        """Writes the salt of the hashes of a request's photographs, for `certificate verify`.
+
+        Whoever has it and a photograph can tell whether the request was about that photograph.
+
+        Args:
+            id: The request.
+            out: A file that does not exist; only you can read it.
+
+        Raises:
+            UnseeError: If there is no such request, or the file cannot be written.
+        """
+        self._folder.write_salt(id, Path(location_text("out", out)))
+
     def values(self) -> dict[str, Any]:
         """The whole ledger as plain values: settings, requests, steps and deployed patches."""
         return ledger_values(self.state)

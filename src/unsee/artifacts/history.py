@@ -9,7 +9,7 @@ from pathlib import Path
 from unsee.artifacts.identity import base_of
 from unsee.artifacts.lineage import LINEAGE, read_lineage
 from unsee.artifacts.manifest import MANIFEST, Manifest, Step, patch_id, read_manifest, step_of
-from unsee.errors import PatchError
+from unsee.errors import PatchError, counted
 from unsee.models.checkpoint import resolve, weight_map
 
 
@@ -44,7 +44,7 @@ class History:
             made = step.made or "at an unknown time"
             lines += [
                 f"{number}. {step.id[:12]} {step.method or 'patch'}, made {made}{folder}",
-                f"   {step.tensors} tensors ({where}), {step.values:,} weights",
+                f"   {counted(step.tensors, 'tensor')} ({where}), {counted(step.values, 'weight')}",
                 f"   state after it: {step.result_sha256}",
             ]
         if self.intact is not None:

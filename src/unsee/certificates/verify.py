@@ -22,7 +22,7 @@ from unsee.certificates.schema import Certificate, Checkpoint, TensorChange
 from unsee.certificates.signing import CertificateFile, is_signature_valid, read_certificate
 from unsee.certificates.writing import HTML
 from unsee.data.digests import salt_id, salted_hash
-from unsee.errors import CertificateError, UnseeError, listed, quoted
+from unsee.errors import CertificateError, UnseeError, counted, listed, quoted
 from unsee.files import hash_file, path_text, read_text
 from unsee.models.checkpoint import resolve, weight_map
 from unsee.models.vlm import VLM
@@ -327,7 +327,9 @@ def _patch(certificate: Certificate, patch: Path) -> Iterator[Check]:
         )
         return
     yield Check(
-        "patch", "passed", f"{patch} is the certificate's patch, of {len(changed)} tensors."
+        "patch",
+        "passed",
+        f"{patch} is the certificate's patch, of {counted(len(changed), 'tensor')}.",
     )
     if hash_file(patch / MANIFEST) != result.manifest_sha256:
         yield Check(
@@ -426,4 +428,4 @@ def _photographs(certificate: Certificate, photos: Path | str, salt: Path | str)
             "failed",
             f"{missing} of the certificate's {named.count} photographs are not in {photos}.",
         )
-    return Check("photographs", "passed", f"{photos} has the {named.count} photographs.")
+    return Check("photographs", "passed", f"{photos} has the {counted(named.count, 'photograph')}.")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from unsee.cli.shared import Json, PatchOption, Trust, app, echo, progress, split_names
-from unsee.errors import ConfigError, UnknownNameError
+from unsee.errors import ConfigError, UnknownNameError, counted
 
 REQUIREMENTS = ("text", "language", "visual", "files", "all")
 
@@ -53,8 +53,9 @@ def apply(
         return
     stack = f"{len(done.lineage)} patches, " if len(done.lineage) > 1 else ""
     typer.echo(
-        f"{out}: {stack}{len(done.changed)} tensors changed, {len(done.rewritten)} weight files "
-        f"rewritten, {len(done.copied)} files copied."
+        f"{out}: {stack}{counted(len(done.changed), 'tensor')} changed, "
+        f"{counted(len(done.rewritten), 'weight file')} rewritten, "
+        f"{counted(len(done.copied), 'file')} copied."
     )
     if done.left_out:
         names = ", ".join(done.left_out)
@@ -84,8 +85,8 @@ def undo(
         echo({"undone": manifest.undoes, "tensors": len(manifest.changed)}, as_json)
         return
     typer.echo(
-        f"{out}: {len(manifest.undoes)} patches taken back, {len(manifest.changed)} tensors as "
-        "before."
+        f"{out}: {counted(len(manifest.undoes), 'patch', 'patches')} taken back, "
+        f"{counted(len(manifest.changed), 'tensor')} as before."
     )
 
 

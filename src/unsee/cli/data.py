@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unsee.cli.shared import Json, Seed, announce_loading, app, echo, renamed
-from unsee.errors import ConfigError, printable
+from unsee.errors import ConfigError, counted, printable
 
 pocket_app = typer.Typer(
     help="Build the pocket benchmark, which ships with unsee.", no_args_is_help=True
@@ -52,14 +52,16 @@ def check(
         for name, counts in found["splits"].items():
             tasks = ", ".join(f"{number} {task}" for task, number in counts["tasks"].items())
             typer.echo(
-                f"{name}: {counts['samples']} samples ({tasks}), {counts['people']} people, "
-                f"{counts['pictures']} pictures, {counts['empty_answers']} empty answers"
+                f"{name}: {counted(counts['samples'], 'sample')} ({tasks}), "
+                f"{counted(counts['people'], 'person', 'people')}, "
+                f"{counted(counts['pictures'], 'picture')}, "
+                f"{counted(counts['empty_answers'], 'empty answer')}"
             )
             if counts["repeated"]:
                 typer.echo(f"{name}: {counts['repeated']} samples ask what another asks")
         for shared in found["overlaps"]:
             one, other = shared["splits"]
-            typer.echo(f"{one} and {other} share {shared['pictures']} pictures")
+            typer.echo(f"{one} and {other} share {counted(shared['pictures'], 'picture')}")
         for note in found["notes"]:
             typer.echo(printable(note))
         for problem in found["problems"]:

@@ -1,4 +1,4 @@
-"""Commands on deletion requests: request init, new, run, list, show, undo, export and adopt."""
+"""Commands on deletion requests: init, new, run, list, show, undo, export, salt and adopt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unsee.cli.shared import DeviceName, Json, Seed, Set, Trust, app, complete, echo, progress
+from unsee.errors import counted
 
 if TYPE_CHECKING:
     from unsee.requests.entries import Step
@@ -221,7 +222,8 @@ def list_(ledger: Folder = DEFAULT, as_json: Json = False) -> None:
     for request in values["requests"]:
         typer.echo(
             f"{request['id']}: {request['status']}, received {request['received']}, "
-            f"{request['photographs']} photographs, {request['people']} people"
+            f"{counted(request['photographs'], 'photograph')}, "
+            f"{counted(request['people'], 'person', 'people')}"
         )
     if not values["requests"]:
         typer.echo("No request yet.")
@@ -308,9 +310,34 @@ def export(
     if as_json:
         echo(written, as_json)
         return
-    typer.echo(f"{out}: {written['requests']} requests, {len(written['patches'])} patches")
+    parts = (
+        counted(written["requests"], "request"),
+        counted(len(written["patches"]), "patch", "patches"),
+    )
+    typer.echo(f"{out}: {', '.join(parts)}")
     if checkpoint:
         typer.echo(f"model: {written['model']}")
+
+
+@request_app.command()
+def salt(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="File to write; only you can read it.")],
+    ledger: Folder = DEFAULT,
+) -> None:
+    """Write the salt of a request's photographs, for somebody who checks its certificate.
+
+    With it and the photographs, `unsee certificate verify --photos DIR --salt FILE` tells whether
+    the certificate is about them. Keep it secret: whoever has it can recognise the photographs.
+
+    Example: unsee request salt 2026-17 --out salt.key --ledger ledger
+    """
+    from unsee import api
+
+    api.open_ledger(ledger).write_salt(name, out)
+    typer.echo(
+        f"{out}: whoever has this file and a photograph can tell if the request is about it."
+    )
 
 
 @request_app.command()

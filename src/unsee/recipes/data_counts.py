@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unsee.errors import counted
 from unsee.recipes.job import Job
 from unsee.types import Sample
 
@@ -19,7 +20,7 @@ def data_counts(job: Job) -> list[str]:
         trained = {"forget": job.data.forget, "retain": job.data.retain}
     lines = [f"Trains on {name}: {count(samples)}." for name, samples in trained.items() if samples]
     if job.method is not None and job.data.strangers:
-        lines.append(f"Compares with {_number(len(job.data.strangers), 'picture')} of strangers.")
+        lines.append(f"Compares with {counted(len(job.data.strangers), 'picture')} of strangers.")
     lines += [f"Asks {name}: {count(samples)}." for name, samples in job.splits.items()]
     return lines
 
@@ -38,12 +39,8 @@ def count(samples: Sequence[Sample]) -> str:
     people = {sample.concept for sample in samples if sample.concept}
     return ", ".join(
         (
-            _number(len(samples), "sample"),
-            _number(len(pictures), "picture"),
-            _number(len(people), "person", "people"),
+            counted(len(samples), "sample"),
+            counted(len(pictures), "picture"),
+            counted(len(people), "person", "people"),
         )
     )
-
-
-def _number(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

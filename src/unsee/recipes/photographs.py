@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from unsee.attacks import Chain, label, required_data
 from unsee.data.selection import split_holdout
-from unsee.errors import ConfigError, listed
+from unsee.errors import ConfigError, counted, listed
 from unsee.evaluation.open_answers import QUESTIONS
 from unsee.recipes.unlearn import Recipe
 from unsee.types import Data, Sample
@@ -80,8 +80,8 @@ def hold_out(
     if tested:
         pictures = {s.picture.source for s in split["forget_holdout"] if s.picture}
         notes.append(
-            f"{len(pictures)} photographs of those to be forgotten are kept out of training, to "
-            "test on."
+            f"{counted(len(pictures), 'photograph')} of those to be forgotten "
+            f"{'is' if len(pictures) == 1 else 'are'} kept out of training, to test on."
         )
     few = sorted(everyone - tested)
     if few:

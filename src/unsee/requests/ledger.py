@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.manifest import MANIFEST, TENSORS
+from unsee.artifacts.pseudonyms import Salt
 from unsee.data.digests import salted_hash
 from unsee.errors import ConfigError, RunError, UnknownNameError, UnseeError, listed, quoted
 from unsee.files import remove
@@ -182,6 +184,21 @@ class LedgerFolder:
                     f"({request.status})"
                 )
         return notes
+
+    def write_salt(self, name: str, out: Path) -> None:
+        """Writes the salt of a request's hashes, with which its photographs can be recognised.
+
+        Args:
+            name: The request's id.
+            out: A file that does not exist; only the owner can read it.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        self.request(name)
+        if os.path.lexists(out):
+            raise RunError(f"{out} exists. Name another file with --out.")
+        Salt(self.store.salt_of(name), out, is_new=True).keep()
 
     def run(
         self,

@@ -9,7 +9,7 @@ from unsee.data.digests import salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.overlaps import near_duplicates
 from unsee.data.photographs import count_faces
-from unsee.errors import DataError, listed
+from unsee.errors import DataError, counted, listed
 from unsee.recipes.sources import read_samples
 from unsee.requests.entries import Request, Requested
 from unsee.requests.store import Store
@@ -61,8 +61,7 @@ def check_photographs(photos: str) -> Checked:
     if not pictures:
         raise DataError(f"{photos} holds no photograph. Give a folder or a table with pictures.")
     people = len({sample.concept for sample in samples})
-    counted = f"{len(pictures)} photograph{'s' * (len(pictures) > 1)}"
-    notes = [f"{counted} of {people} {'people' if people > 1 else 'person'}"]
+    notes = [f"{counted(len(pictures), 'photograph')} of {counted(people, 'person', 'people')}"]
     by_content: dict[str, list[Picture]] = {}
     for picture in pictures:
         by_content.setdefault(picture.digest, []).append(picture)

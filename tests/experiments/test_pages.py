@@ -115,6 +115,6 @@ def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
 
 def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Path) -> None:
     folder = Path(robust.__file__).parent
-    kept = [folder / name for name in ("standard.jsonl.xz", "rivals.jsonl.xz")]
+    kept = [folder / f"{name}.jsonl.xz" for name in ("standard", "rivals", "older")]
     compare_records(kept, out=tmp_path / "out", table=tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text() == (DOCS / "results-standard.md").read_text()

@@ -52,7 +52,7 @@ def test_unlearn_apply_and_verify_print_summaries(
     printed = unsee("unlearn", "--model", tiny_folder, "--forget", photos, "--out", out, *SHORT)
     assert f"report: {out / 'report.html'}" in printed
     printed = unsee("apply", out / "patch", "--model", tiny_folder, "--out", applied)
-    assert "tensors changed, 1 weight files rewritten" in printed
+    assert "tensors changed, 1 weight file rewritten" in printed
     printed = unsee("verify", tiny_folder, applied)
     assert "language part: identical" in printed
     assert "text-only logits: identical bit for bit" in printed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unsee.artifacts.pseudonyms import Salt, read_key
 from unsee.errors import RunError
 from unsee.requests.entries import Created, LedgerSettings, Requested
 from unsee.requests.store import FILE, KEY, Store
@@ -90,6 +91,14 @@ def test_entry_that_cannot_be_made_leaves_nothing(store: Store) -> None:
 
 def test_same_photograph_has_another_hash_in_each_request(store: Store) -> None:
     assert store.salt_of("a") != store.salt_of("b")
+
+
+def test_salts_are_the_same_when_they_are_read_from_a_file(store: Store, tmp_path: Path) -> None:
+    # One in twenty random bytes at an end is white space, which is not part of a key in a file.
+    for number in range(100):
+        salt = Salt(store.salt_of(str(number)), tmp_path / f"{number}.key", is_new=True)
+        salt.keep()
+        assert read_key(salt.path) == salt.key
 
 
 def test_key_is_readable_by_its_owner_alone(store: Store) -> None:

@@ -195,14 +195,16 @@ class Store:
             connection.commit()
 
     def salt_of(self, request: str) -> bytes:
-        """The salt of the hashes of a request's photographs, 32 bytes.
+        """The salt of the hashes of a request's photographs, 64 hexadecimal digits.
 
-        It follows from the ledger's key. The same photograph in two requests has two hashes.
+        It follows from the ledger's key. The same photograph in two requests has two hashes. It is
+        text, as all keys in files are: white space at the ends of a file is not part of its key.
 
         Args:
             request: The request's id.
         """
-        return hmac.new(self.key, f"request {request}".encode(), hashlib.sha256).digest()
+        salt = hmac.new(self.key, f"request {request}".encode(), hashlib.sha256)
+        return salt.hexdigest().encode()
 
     @contextmanager
     def _connect(self, file: Path) -> Iterator[sqlite3.Connection]:

@@ -108,6 +108,11 @@ def run_once(folder: Path, words: Sequence[str], threads: int | None = None) -> 
     return read_run(folder).summary
 
 
+def set_options(fields: Mapping[str, Any]) -> str:
+    """Returns fields of a method as options: "--set steps=400 --set lr=0.001"."""
+    return " ".join(f"--set {name}={value}" for name, value in fields.items())
+
+
 # Figures
 
 

@@ -20,13 +20,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import DOCS, ROOT, run_once, run_unsee, shown_value, table
+from experiments.pages import (
+    DOCS,
+    ROOT,
+    run_once,
+    run_unsee,
+    set_options,
+    shown_value,
+    table,
+)
 from unsee.benchmarks.pocket import Pocket
 from unsee.records.provenance import describe_this_machine
 from unsee.records.schema import Measures, RelearningOutcome, Summary
 from unsee.types import Sample
 
 PAGE = DOCS / "results-photos.md"
+
+# The folder that was given with --faces, as the pages credit it.
+DATABASE = (
+    "DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria and Harter, WACV "
+    "1994)"
+)
 
 # Twenty of the forty people are named: so small a model tells more of them apart less well.
 PEOPLE, FORGOTTEN = 20, 3
@@ -155,7 +169,7 @@ def main() -> None:
     write_user_data(pocket, out)
     alone, others = ["--forget", str(out / "forget")], ["--retain", str(out / "retain")]
     tables = ["--forget", str(out / "forget.jsonl"), "--retain", str(out / "retain.jsonl")]
-    stronger = [word for key, v in STRONGER.items() for word in ("--set", f"{key}={v}")]
+    stronger = set_options(STRONGER).split()
     jobs = {
         "photographs alone": alone,
         "with the others' photographs": [*alone, *others],
@@ -213,11 +227,10 @@ def page(pocket: Pocket, target: Measures, results: Mapping[str, Result], seed: 
     return (
         f"# Results on real photographs\n\n"
         f"Written by `python -m experiments.quality.photos --faces DIR --seed {seed}` on "
-        f"{describe_this_machine()}; DIR held the ORL database of faces "
-        f"(AT&T Laboratories Cambridge; Samaria and Harter, WACV 1994)"
-        f": 40 people, 10 photographs each. {build['people']} of them have "
-        f"an invented name and profile, {build['forgotten']} of these are forgotten. *Stronger* is "
-        f"`{' '.join(f'--set {key}={v}' for key, v in STRONGER.items())}`, tried on these and on "
+        f"{describe_this_machine()}; {DATABASE}: 40 people, 10 photographs each. "
+        f"{build['people']} of them have an invented name and profile, {build['forgotten']} of "
+        f"these are forgotten. *Stronger* is "
+        f"`{set_options(STRONGER)}`, tried on these and on "
         f"[twelve other people](vkd.md#real-faces) before; *robust* adds `--set {ROBUST}` to it; "
         f"the rest is every method's defaults. "
         f"The attack, `{ATTACK}`, has a fifth of the forgotten people's pictures with all "

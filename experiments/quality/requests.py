@@ -21,8 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pages import DOCS, ROOT, append_row, machines, read_rows, replace_section, table
-from experiments.quality.photos import build_pocket
+from experiments.pages import (
+    DOCS,
+    ROOT,
+    append_row,
+    machines,
+    read_rows,
+    replace_section,
+    set_options,
+    table,
+)
+from experiments.quality.photos import DATABASE, build_pocket
 from unsee.api import create_ledger, open_ledger
 from unsee.benchmarks.pocket import Pocket
 from unsee.benchmarks.pocket.world import picture_questions
@@ -115,16 +124,14 @@ def section(rows: Sequence[dict[str, Any]], photographs: bool) -> str:
         rows: The measurements.
         photographs: Whether the people are photographed, not drawn.
     """
-    words = ["--faces DIR"] if photographs else []
-    words += [f"--set {key}={value}" for key, value in rows[0]["set"].items()]
-    command = " ".join(["python -m experiments.quality.requests", *words])
-    people = ""
+    command, people = "python -m experiments.quality.requests", ""
     if photographs:
+        command += " --faces DIR"
         people = (
-            " DIR held the ORL database of faces (AT&T Laboratories Cambridge; Samaria and Harter, "
-            f"WACV 1994); {PHOTOGRAPHED} of its people have an invented name and profile that a "
+            f" {DATABASE}; {PHOTOGRAPHED} of its people have an invented name and profile that a "
             "pocket model was taught."
         )
+    command = f"{command} {set_options(rows[0]['set'])}".rstrip()
     return (
         f"Accuracy on held-out pictures after each number of requests, {rows[-1]['requests']} in "
         f"all; written by `{command}`. Machine: {machines(rows)}. One order of the people, seed "
@@ -138,7 +145,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=PEOPLE)
     parser.add_argument("--faces", type=Path, help="photographs; pocket's drawings if left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="by default requests.jsonl beside this file")
+    parser.add_argument("--out", type=Path, help="file of the rows; by default beside this one")
     parser.add_argument("--folder", type=Path, help="of the ledger; by default in runs/")
     options = parser.parse_args()
     # The same result on every machine with these versions.

@@ -76,6 +76,7 @@ def test_salt_lets_an_auditor_match_the_photographs_of_one_request(
     request(answered, "salt", "R1", "--out", salt)
     assert salt.stat().st_mode & 0o077 == 0
     assert "exists" in request(answered, "salt", "R2", "--out", salt, code=2)
+    assert "--out FILE" in request(answered, "salt", "R2", "--out", salt / "below", code=2)
     assert "R9" in request(answered, "salt", "R9", "--out", tmp_path / "other", code=2)
 
     def failed(step: int, name: str, folder: str) -> list[str]:

@@ -90,11 +90,13 @@ class Salt:
         key: The key.
         path: The file.
         is_new: Whether the file does not exist yet.
+        option: The option that names the file.
     """
 
     key: bytes = field(repr=False)
     path: Path
     is_new: bool = False
+    option: str = "--salt"
 
     def keep(self) -> None:
         """Writes a new key to its file, which only the owner can read.
@@ -106,6 +108,10 @@ class Salt:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # A file where the folder should be.
+            raise self._not_written(error) from error
+        try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             if read_key(self.path) == self.key:
@@ -115,14 +121,20 @@ class Salt:
                 "again."
             ) from error
         except OSError as error:
-            raise _not_written(self.path, error) from error
+            raise self._not_written(error) from error
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self.key)
         except OSError as error:
             with suppress(OSError):
                 self.path.unlink()
-            raise _not_written(self.path, error) from error
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: OSError) -> RunError:
+        return RunError(
+            f"the key {self.path} cannot be written ({error.strerror or error}). Name another "
+            f"file: {self.option} FILE."
+        )
 
 
 def find_salt(given: str | Path | None, out: Path) -> Salt:
@@ -176,10 +188,3 @@ def read_key(path: Path) -> bytes:
             "a file that does not exist, and a random key is made."
         )
     return key
-
-
-def _not_written(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"the key {path} cannot be written ({error.strerror or error}). Name another file: --salt "
-        "FILE."
-    )

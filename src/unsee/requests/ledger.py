@@ -198,7 +198,7 @@ class LedgerFolder:
         self.request(name)
         if os.path.lexists(out):
             raise RunError(f"{out} exists. Name another file with --out.")
-        Salt(self.store.salt_of(name), out, is_new=True).keep()
+        Salt(self.store.salt_of(name), out, is_new=True, option="--out").keep()
 
     def run(
         self,

@@ -15,7 +15,7 @@ from support import ROOT
 from support.cli import unsee
 from support.published import WRITERS, config, open_benchmark, replace_value
 from unsee.benchmarks import BENCHMARKS, Scoring
-from unsee.errors import ConfigError, DataError, UnknownNameError
+from unsee.errors import ConfigError, DataError, UnknownNameError, counted
 from unsee.metrics import METRICS
 from unsee.metrics.names import NAMING
 from unsee.recipes.evaluate import EvaluationRequest
@@ -108,7 +108,7 @@ def test_data_check_counts_samples_of_every_split(name: str, places: dict[str, P
     for split, counts in found["splits"].items():
         assert counts["samples"] == sum(counts["tasks"].values()) == len(benchmark.load(split))
     output = unsee("data", "check", f"{name}:forget@{places[name]}")
-    assert output.startswith(f"forget: {len(benchmark.load('forget'))} samples (")
+    assert output.startswith(f"forget: {counted(len(benchmark.load('forget')), 'sample')} (")
 
 
 def test_data_check_lists_all_problems_and_fails(

@@ -307,6 +307,39 @@ def covubench(folder: Path) -> None:
         write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
 
 
+def unlok_vqa(folder: Path) -> None:
+    """As the authors' code reads it: a JSON list, COCO's pictures, and the generated ones."""
+    rows = []
+    for i in range(6):
+        places = {
+            f"val2017/{100 + i:012}.jpg": i,
+            f"parap_images/okvqa/{i}.jpg": 20 + i,
+            f"parap_images_medium/okvqa/{i}.jpg": 30 + i,
+            f"neigh_easy/{i}_1.jpg": 40 + i,
+            f"neighborhood_images_hard/okvqa/{i}_1.jpg": 50 + i,
+        }
+        for name, seed in places.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(png(seed))
+        rows.append(
+            {
+                "id": i,
+                "subject": "this tool",
+                "src": "who works with this tool",
+                "pred": JOBS[i],
+                "answers": [JOBS[i]],
+                "rephrase": ["whose tool is this", "what is the job of its owner"],
+                "alt_ans": ["", "cook"],
+                "neigh_idx": [1],
+                "objects_edit": ["tool"],
+                "loc": ["nq question: where does rain fall"],
+                "loc_ans": ["Oslo in Norway"],
+                "image_id": 100 + i,
+            }
+        )
+    (folder / "zsre_mend_eval.json").write_text(json.dumps(rows))
+
+
 WRITERS = {
     "mllmu": mllmu,
     "clear": clear,
@@ -314,6 +347,7 @@ WRITERS = {
     "fiubench": fiubench,
     "safeeraser": safeeraser,
     "covubench": covubench,
+    "unlok_vqa": unlok_vqa,
 }
 
 

@@ -217,13 +217,20 @@ class Files:
                 "id such as OWNER/NAME; see docs/benchmarks.md."
             )
 
-    def parquet(self, config: str, columns: Sequence[str], split: str = "train") -> list[Record]:
+    def parquet(
+        self,
+        config: str,
+        columns: Sequence[str],
+        split: str = "train",
+        optional: Sequence[str] = (),
+    ) -> list[Record]:
         """All rows of a split of a configuration.
 
         Args:
             config: The configuration's name; "" if the files are in the folder itself.
             columns: Columns to read; all must exist.
             split: Beginning of the files' names.
+            optional: Columns to read where they exist.
 
         Raises:
             DataError: If a file or column is missing or broken, or there are no rows.
@@ -241,7 +248,7 @@ class Files:
                 f"{self.name}: {paths[0].parent} has {len(paths)} of {int(total[1])} parquet files "
                 f"{wanted}. Download the rest."
             )
-        records = [record for path in paths for record in _read_parquet(path, columns)]
+        records = [record for path in paths for record in _read_parquet(path, columns, optional)]
         if not records:
             raise DataError(f"{paths[0]}: has no rows. Download it again.")
         return records
@@ -338,7 +345,9 @@ def _json_lines(path: Path, text: str) -> list[Any] | None:
     return values if isinstance(values[0], dict) else None
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:
+def _read_parquet(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterable[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -348,11 +357,12 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterable[Record]:
             available = list(file.schema_arrow.names)
             missing = [name for name in columns if name not in available]
             if missing:
+                unknown = UnknownNameError("column", missing[0], available)
                 raise DataError(
-                    f"{path}, row 1: field '{missing[0]}' is missing; the columns are "
-                    f"{', '.join(available)}. Download the file again."
+                    f"{path}, row 1: field '{missing[0]}' is missing: {unknown} Download the file "
+                    "again."
                 )
-        for batch in parquet_batches(path, columns):
+        for batch in parquet_batches(path, [*columns, *(o for o in optional if o in available)]):
             for row in batch.to_pylist():
                 records.append(Record(f"{path}, row {len(records) + 1}", row, "", path))
     except (pa.ArrowException, OSError) as error:

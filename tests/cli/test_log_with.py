@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import unsee
 from support.cli import unsee as command
-from unsee.errors import CallbackError, ConfigError
+from support.processes import in_two
+from unsee.errors import CallbackError, ConfigError, WorkerFinished
 
 SHORT = {"steps": 4, "batch_size": 4, "lr": 1e-3, "save_every": 2, "method": "grad_diff"}
 
@@ -60,6 +62,57 @@ def test_a_callback_that_fails_ends_the_run_which_then_resumes(
     for key, value in scored.items():
         (score,) = read.Scalars(f"eval/{key}")
         assert (score.step, score.value) == (4, pytest.approx(value))
+
+
+class FailsAtTheEvaluation:
+    def on_evaluate(self, measures: Mapping[str, Any]) -> None:
+        raise ValueError("no")
+
+
+def test_trackers_are_told_attacks_and_verdict_once_by_the_first_process(
+    tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also if the run was interrupted after its evaluation, and if two processes train."""
+    forget, retain = tables
+    given: dict[str, Any] = {
+        "forget": forget,
+        "retain": retain,
+        "log_with": "tensorboard",
+        "device": "cpu",
+        "accumulate": 2,
+        "attacks": ["quantize?bits=4"],
+        **SHORT,
+    }
+    alone = {"out": tmp_path / "alone", **given}
+    with pytest.raises(CallbackError, match="FailsAtTheEvaluation"):
+        unsee.unlearn(tiny_folder, callbacks=[FailsAtTheEvaluation()], **alone)
+    unsee.unlearn(tiny_folder, **alone)
+
+    def work(rank: int) -> None:
+        with suppress(WorkerFinished):
+            unsee.unlearn(tiny_folder, out=tmp_path / "both", **given)
+
+    assert in_two(work) == [0, 0]
+    for folder in (tmp_path / "alone", tmp_path / "both"):
+        summary = unsee.read_run(folder).summary
+        read = EventAccumulator(str(folder / "tensorboard"))
+        read.Reload()
+        assert [event.step for event in read.Scalars("train/loss")] == [1, 2, 3, 4]
+        assert summary.measures is not None
+        for key, measure in summary.measures.items():
+            told = read.Scalars(f"eval/{key}") if measure.value is not None else []
+            assert [event.value for event in told] == pytest.approx([measure.value] * len(told))
+            assert len(told) == int(measure.value is not None)
+        assert summary.attacks is not None
+        answers = summary.attacks.others["quantize"][0].models["unlearned"].answers
+        assert answers is not None
+        assert answers.retain is not None
+        (event,) = read.Scalars("attack/quantize/retain")
+        assert (event.step, event.value) == (4, pytest.approx(answers.retain.after))
+        (text,) = read.Tensors("verdict/text_summary")
+        assert text.tensor_proto.string_val == [(summary.verdict or "").encode()]
+    # A process that logged would have made files of its own.
+    assert len(list((tmp_path / "both" / "tensorboard").glob("events*"))) == 1
 
 
 def test_callbacks_must_have_a_method_of_the_class(tiny_folder: Path, photos: Path) -> None:

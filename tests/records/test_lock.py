@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from unsee.errors import RunError
 from unsee.records import lock
 from unsee.records.folder import RunFolder
-from unsee.records.lock import exclusive, is_empty
+from unsee.records.lock import exclusive, is_empty, is_in_use
 
 
 def _hold(folder: Path, connection: Connection) -> None:
@@ -34,13 +35,16 @@ def test_exclusive_refuses_a_second_process_and_survives_a_killed_one(
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(out, theirs))
     process.start()
     assert ours.recv() == "locked"
+    assert is_in_use(out)
     with pytest.raises(RunError, match=f"{out} is in use: another unsee process"), exclusive(out):
         pytest.fail("two processes in one folder")
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert not is_in_use(out)
     with exclusive(out):
-        pass
+        assert is_in_use(out)
+    assert not is_in_use(out)
     assert [path.name for path in out.iterdir()] == ["begun"]
 
 
@@ -74,3 +78,19 @@ def test_exclusive_refuses_a_file_and_a_folder_that_cannot_be_made(tmp_path: Pat
         pass
     with pytest.raises(RunError, match="cannot be written.*--out"), exclusive(tmp_path / "a" / "b"):
         pass
+
+
+def _ask(folder: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        is_in_use(folder)
+
+
+def test_exclusive_is_not_refused_by_one_who_only_asks(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_ask, args=(tmp_path, 1.0))
+    process.start()
+    while process.is_alive():
+        with exclusive(tmp_path):
+            pass
+    process.join()
+    assert process.exitcode == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,6 +18,15 @@ from unsee.errors import RunError
 from unsee.report.past_runs import list_runs
 
 OLD = ROOT / "tests" / "records" / "data" / "run-0.1.0.tar.xz"
+
+WRITES = """
+import sys
+from pathlib import Path
+from unsee.records.lock import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("locked", flush=True)
+    input()
+"""
 
 
 def finished(folder: Path, **changed: object) -> Path:
@@ -56,6 +67,24 @@ def test_list_runs_has_every_state_and_the_newest_first(runs: Path) -> None:
     assert (third.state, third.kind, third.method) == ("resumable", "unlearn", "npo")
     assert third.command == "unsee unlearn --model m --forget f"
     assert third.created == "2001-09-09T01:46:40+00:00"
+
+
+def test_list_runs_tells_a_running_run_from_a_killed_one(runs: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITES, str(runs / "stopped")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"locked\n"
+    before = sorted((runs / "stopped").iterdir())
+    assert {run.state for run in list_runs(runs) if run.name == "stopped"} == {"running"}
+    listed = {entry["name"]: entry["state"] for entry in unsee("runs", runs, "--json")}
+    assert listed == {"old": "finished", "study/npo/seed-0": "finished", "stopped": "running"}
+    process.kill()
+    process.communicate()
+    assert {run.state for run in list_runs(runs) if run.name == "stopped"} == {"resumable"}
+    assert sorted((runs / "stopped").iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,14 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
+from accelerate import PartialState
 
 from unsee.cli import main
 
@@ -65,3 +69,34 @@ def finish(command: list[str], folder: Path) -> dict[str, object]:
 
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def in_two(work: Callable[[int], None]) -> list[int | None]:
+    """Runs `work` in two forked processes with a launcher's environment; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank: int) -> None:
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        torch.set_num_threads(1)
+        # What this process has noted of itself says that it is alone.
+        PartialState._reset_state()
+        work(rank)
+
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=child, args=(rank,)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(200)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in both]

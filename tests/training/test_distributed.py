@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.processes import finish
+from support.processes import finish, in_two
 from support.training import assert_near, unlearned
 from unsee.artifacts.manifest import TENSORS
 from unsee.errors import ConfigError, TrainingError
@@ -32,35 +30,6 @@ from unsee.training.settings import TrainingSettings
 from unsee.types import Data
 
 SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
-
-
-def in_two(work: Callable[[int], None]) -> list[int | None]:
-    """Runs `work` in two forked processes with a launcher's environment; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def child(rank: int) -> None:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        torch.set_num_threads(1)
-        work(rank)
-
-    context = multiprocessing.get_context("fork")
-    both = [context.Process(target=child, args=(rank,)) for rank in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(200)
-        process.kill()
-        process.join()
-    return [process.exitcode for process in both]
 
 
 CASES: Mapping[str, tuple[str, dict[str, Any]]] = {

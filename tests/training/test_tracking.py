@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unsee.errors import CallbackError, ConfigError, UnknownNameError
-from unsee.records.schema import Measure
+from unsee.records.schema import Measure, Summary
 from unsee.training import tracking
 from unsee.training.loop import StepReport
 from unsee.training.tracking import Tracked, opened_trackers, require_trackers, tracker_names
@@ -52,6 +53,8 @@ def test_tracker_logs_and_a_resumed_run_continues(tmp_path: Path) -> None:
     with opened_trackers(["tensorboard"], first) as (tracker,):
         for step in (1, 2, 3):
             tracker.step(report(step, 9.0 if step == 3 else float(step)))
+    # TensorBoard reads the files of one second in the order of a counter as text: 10 before 9.
+    time.sleep(1)
     # The state was saved after step 2, so step 3 comes again.
     again = Tracked(tmp_path, "run", "id", resumed=True, resumed_at=2, logged=3, config=config)
     with opened_trackers(["tensorboard"], again) as (tracker,):
@@ -68,6 +71,34 @@ def test_tracker_logs_and_a_resumed_run_continues(tmp_path: Path) -> None:
     assert not any("target" in tag for tag in read)
     (kept,) = (tmp_path / "tensorboard").glob("*/hparams.yml")
     assert "method: npo" in kept.read_text()
+
+
+def test_tracker_logs_the_outcome_with_the_verdict_as_text(tmp_path: Path) -> None:
+    test = {"measure": KEY, "outcome": "distinguishable", "difference": 0.5}
+    record = Summary.model_validate({"verdict": "Not forgotten: it is.", "equivalence": [test]})
+    run = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=4, logged=0, config={})
+    with opened_trackers(["tensorboard"], run) as (tracker,):
+        tracker.finished(record)
+    assert scalars(tmp_path / "tensorboard") == {
+        f"equivalence/{KEY}": [(4, 0.5)],
+        "equivalence/distinguishable": [(4, 1.0)],
+    }
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    (text,) = read.Tensors("verdict/text_summary")
+    assert text.tensor_proto.string_val == [b"Not forgotten: it is."]
+
+
+def test_tracker_without_text_is_told_the_numbers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "TAKES_TEXT", ())
+    run = Tracked(tmp_path, "run", "id", resumed=False, resumed_at=4, logged=0, config={})
+    with opened_trackers(["tensorboard"], run) as (tracker,):
+        tracker.finished(Summary(verdict="Forgotten: it is."))
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert read.Tags()["tensors"] == []
 
 
 def test_tracker_that_fails_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def runs(
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List past runs, the newest first: what they measured, and which can be continued.
+    """List past runs, the newest first: what they measured, and which are running or stopped.
 
     Scores are those before and after unlearning, on the pictures to forget and to keep. A record
     that cannot be read is listed with the reason.

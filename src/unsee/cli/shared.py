@@ -88,7 +88,7 @@ LogWith = Annotated[
     str | None,
     typer.Option(
         "--log-with",
-        help="Experiment trackers that log losses and measures: tensorboard, wandb, trackio ... "
+        help="Experiment trackers that log losses and results: tensorboard, wandb, trackio ... "
         "Several with commas.",
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,9 @@ from unsee.errors import RunError, first_line
 from unsee.files import make_folder
 
 NAME = ".lock"
+
+# How long (s) a lock is waited for: `is_in_use` holds it for an instant.
+PATIENCE, PAUSE = 0.2, 0.02
 
 
 @contextmanager
@@ -48,18 +52,56 @@ def is_empty(folder: Path) -> bool:
     return all(entry.name == NAME for entry in folder.iterdir())
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process, this one included, is inside `exclusive` with a folder that exists.
+
+    Nothing in the folder changes. Processes of another machine are seen where the file system
+    shares locks, as NFS does.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        with suppress(OSError), _opened(folder) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return (folder / NAME).exists() and _file_is_locked(folder / NAME)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _file_is_locked(path: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # A file that this user may not open.
+        return False
+
+
 def _lock(folder: Path, advice: str) -> Callable[[], None]:
     """Locks the folder itself; a file in it where folders cannot be locked, as on Windows."""
     if sys.platform == "win32":
         return _lock_file(folder, advice)
-    import fcntl
 
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _cannot(folder, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor)
         # Another process may have removed the folder, and created it again, before it was locked.
         if not os.path.samestat(os.fstat(descriptor), folder.stat()):
             raise BlockingIOError
@@ -72,12 +114,30 @@ def _lock(folder: Path, advice: str) -> Callable[[], None]:
     return lambda: os.close(descriptor)
 
 
+def _flock(descriptor: int) -> None:
+    """Locks an open folder.
+
+    Raises:
+        BlockingIOError: If another process holds it longer than `PATIENCE`.
+    """
+    import fcntl
+
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PAUSE)
+
+
 def _lock_file(folder: Path, advice: str) -> Callable[[], None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / NAME, timeout=0)
+    lock = FileLock(folder / NAME, timeout=PATIENCE)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=PAUSE)
     except Timeout as error:
         raise _in_use(folder, advice) from error
     except OSError as error:

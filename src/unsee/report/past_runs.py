@@ -1,4 +1,4 @@
-"""The runs in a folder: finished, resumable or unreadable, read without loading a model."""
+"""The runs in a folder: finished, running, resumable or unreadable; no model is loaded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from unsee.errors import RunError, UnseeError, first_line, printable
 from unsee.files import path_text, read_text
 from unsee.records.folder import RECIPE, REPORT, SUMMARY
+from unsee.records.lock import is_in_use
 from unsee.records.reader import parse_summary
 from unsee.records.schema import FinetuneRecord, Measures, Summary
 from unsee.report.findings import first_key, forgotten_prefixes, value_of
@@ -33,7 +34,7 @@ KEYS = (
 
 KEPT_PREFIXES = ("retain_holdout/vqa", "retain/vqa", "general/vqa")
 
-State = Literal["finished", "resumable", "unreadable"]
+State = Literal["finished", "running", "resumable", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class PastRun:
     Attributes:
         folder: The run folder.
         name: Its path below the folder that was listed.
-        state: "finished", "resumable" (stopped: its command continues it), or "unreadable".
+        state: "finished", "running" (a process writes it), "resumable" (stopped: its command
+            continues it), or "unreadable".
         kind: The command: demo, run, unlearn, evaluate, audit or finetune; "" if unknown.
         created: When it was finished, or last written if it was not (ISO 8601, UTC).
         method: The unlearning method; None if nothing was unlearned.
@@ -139,7 +141,7 @@ def _read(folder: Path, root: Path) -> PastRun:
             return _finetuned(folder, name)
         if (folder / SUMMARY).exists() and (folder / REPORT).exists():
             return _finished(folder, name)
-        return _stopped(folder, name)
+        return _unfinished(folder, name)
     except (UnseeError, OSError) as error:
         reason = printable(first_line(error))
         return PastRun(folder, name, "unreadable", created=_written(folder), reason=reason)
@@ -201,7 +203,7 @@ def _finetuned(folder: Path, name: str) -> PastRun:
     )
 
 
-def _stopped(folder: Path, name: str) -> PastRun:
+def _unfinished(folder: Path, name: str) -> PastRun:
     """A run whose record is not written yet: the first line of its recipe is its command."""
     text = read_text(folder / RECIPE)
     first, _, rest = text.partition("\n")
@@ -211,7 +213,7 @@ def _stopped(folder: Path, name: str) -> PastRun:
     return PastRun(
         folder,
         name,
-        "resumable",
+        "running" if is_in_use(folder) else "resumable",
         kind=words[1] if len(words) > 1 and words[0] == "unsee" else "",
         created=_written(folder),
         method=keys.get("method"),

@@ -183,6 +183,8 @@ def _run_stages(
         people = job.data.forget
         card = card_of_run(summary, job.save, str(job.model), people, job.names, pseudonyms)
         card.write(out / job.save)
+    for watcher in watchers:
+        watcher.finished(summary)
     folder.finish(summary)
     report.write([out], out / REPORT, advice=RETRY)
     folder.remove_temporary_files()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,8 @@ from uuid import uuid4
 from unsee.files import read_text
 from unsee.recipes.job import Job
 from unsee.records.folder import PARTS, STATE, TRAIN, RunFolder
+from unsee.records.schema import Measures, Summary
+from unsee.training.loop import StepReport
 from unsee.training.state import MOST_LOG_BYTES, saved_steps
 from unsee.training.tracking import Tracked, opened_trackers
 from unsee.training.watching import CallbackWatcher, Watcher
@@ -49,7 +51,38 @@ def watching(job: Job, folder: RunFolder) -> Iterator[list[Watcher]]:
         private=job.redact,
     )
     with opened_trackers(job.log_with, run) as trackers:
-        yield [*trackers, *callbacks]
+        once = [
+            _ToldOnce(tracker, name, folder)
+            for name, tracker in zip(job.log_with, trackers, strict=True)
+        ]
+        yield [*once, *callbacks]
+
+
+class _ToldOnce(Watcher):
+    """A tracker that a resumed run does not tell results again: it would show them twice."""
+
+    def __init__(self, tracker: Watcher, name: str, folder: RunFolder) -> None:
+        """Tells `tracker`; the run folder keeps which results were told to the one of that name."""
+        self._tracker, self._name, self._folder = tracker, name, folder
+
+    def step(self, report: StepReport) -> None:
+        """See `Watcher.step`."""
+        self._tracker.step(report)
+
+    def evaluated(self, measures: Mapping[str, Measures]) -> None:
+        """See `Watcher.evaluated`."""
+        self._once("evaluated", lambda: self._tracker.evaluated(measures))
+
+    def finished(self, summary: Summary) -> None:
+        """See `Watcher.finished`."""
+        self._once("finished", lambda: self._tracker.finished(summary))
+
+    def _once(self, what: str, tell: Callable[[], None]) -> None:
+        def told() -> bool:
+            tell()
+            return True
+
+        self._folder.get_or_compute(f"tracking-{self._name}-{what}", told)
 
 
 def _lines(path: Path) -> int:

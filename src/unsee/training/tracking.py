@@ -14,8 +14,9 @@ from typing import Any
 
 from unsee.errors import CallbackError, ConfigError, UnknownNameError, first_line, quoted
 from unsee.files import remove
-from unsee.records.schema import Measures
+from unsee.records.schema import Measures, Summary
 from unsee.training.loop import StepReport
+from unsee.training.outcome_values import outcome_values
 from unsee.training.watching import Watcher
 
 # accelerate's names of trackers, with the module that each needs and what pip calls it.
@@ -32,6 +33,9 @@ TRACKERS = {
 }
 
 PROJECT = "unsee"
+
+# Trackers whose adapter takes text among the values.
+TAKES_TEXT = ("tensorboard", "wandb", "trackio", "comet_ml")
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,13 @@ class Tracker(Watcher):
             values = {f"{before}/{key}": score.value for key, score in scores.items()}
             self._log({key: value for key, value in values.items() if value is not None})
 
+    def finished(self, summary: Summary) -> None:
+        """See `Watcher.finished`."""
+        values = outcome_values(summary)
+        if self._name not in TAKES_TEXT:
+            values = {key: value for key, value in values.items() if not isinstance(value, str)}
+        self._log(values)
+
     def close(self) -> None:
         """See `Watcher.close`."""
         with self._guarded("closed"):
@@ -157,8 +168,12 @@ class Tracker(Watcher):
                 ]:
                     remove(log)
 
-    def _log(self, values: Mapping[str, float]) -> None:
-        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+    def _log(self, values: Mapping[str, float | str]) -> None:
+        finite = {
+            key: value
+            for key, value in values.items()
+            if isinstance(value, str) or math.isfinite(value)
+        }
         if finite:
             with self._guarded("written"):
                 self._tracker.log(finite, step=self._last)

@@ -1,4 +1,4 @@
-"""Watchers of a run: callbacks of the API, and trackers; told every step and the measures."""
+"""Watchers of a run: callbacks of the API, and trackers; told every step and the results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unsee.errors import CallbackError, ConfigError, first_line, quoted
-from unsee.records.schema import Measures
+from unsee.records.schema import Measures, Summary
 from unsee.training.loop import Progress, StepObserver, StepReport
 
 
@@ -49,6 +49,9 @@ class Watcher:
 
     def evaluated(self, measures: Mapping[str, Measures]) -> None:
         """Called with the measures of every evaluated model, by "unlearned", "target" and so on."""
+
+    def finished(self, summary: Summary) -> None:
+        """Called with the record of the run, as it is written."""
 
     def close(self) -> None:
         """Called at the end of the run, also of one that fails."""

@@ -94,7 +94,7 @@ def test_load_refuses_missing_and_broken_files(copied: dict[str, Path], tmp_path
         open_benchmark(copied, "safeeraser").load("forget")
     with pytest.raises(DataError, match="no folder"):
         BENCHMARKS.get("mllmu").open(tmp_path / "none")
-    with pytest.raises(DataError, match="could not be downloaded from the hub"):
+    with pytest.raises(DataError, match="the hub did not provide it from"):
         BENCHMARKS.get("mllmu").open(None).load("forget")
 
 

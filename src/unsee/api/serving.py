@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from unsee.api.inputs import Location, Progress, listed, location_text, one, source_of
+from unsee.artifacts.stack import patch_folders
 from unsee.errors import ConfigError, require_extra
 from unsee.models.devices import Device
 from unsee.models.vlm import VLM
@@ -73,7 +74,8 @@ def serve(
 
     source = source_of(model)
     given = [patch] if isinstance(patch, str | Path) else listed("patch", patch, str | Path)  # type: ignore[arg-type]
-    patches = [Path(location_text("patch", item)) for item in given]
+    typed = [location_text("patch", item) for item in given]
+    patches = patch_folders(typed)
     host, port = options.get("host", "127.0.0.1"), one("port", options.get("port", 0), int, 0)
     if port > 65535:
         raise ConfigError(f"port={port} is not allowed: give 0 for a free one, or 1 to 65535.")
@@ -97,7 +99,8 @@ def serve(
         stage = bar.stage("reading the gallery")
         comparer = Comparer(vlm, patches, samples, longest, stage.count)
         hosts = ("localhost", "127.0.0.1", "::1") if application.is_loopback(host) else (host,)
-        app = application.make_app(comparer, Path(source).name, _names(patches), (*hosts, host))
+        names = _names(map(Path, typed))
+        app = application.make_app(comparer, Path(source).name, names, (*hosts, host))
         url = server.address_of(opened, host)
         on_start = options.get("on_start")
         server.serve(app, opened, lambda: on_start(url) if on_start is not None else None)
@@ -105,6 +108,6 @@ def serve(
         opened.close()
 
 
-def _names(patches: Sequence[Path]) -> list[str]:
+def _names(patches: Iterable[Path]) -> list[str]:
     """Short names of patches: a run's is called patch, so its run folder names it."""
     return [path.resolve().parent.name if path.name == "patch" else path.name for path in patches]

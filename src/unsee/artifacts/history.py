@@ -9,7 +9,9 @@ from pathlib import Path
 from unsee.artifacts.identity import base_of
 from unsee.artifacts.lineage import LINEAGE, read_lineage
 from unsee.artifacts.manifest import MANIFEST, Manifest, Step, patch_id, read_manifest, step_of
+from unsee.artifacts.stack import patch_folders
 from unsee.errors import PatchError, counted
+from unsee.hub.names import PREFIX
 from unsee.models.checkpoint import resolve, weight_map
 
 
@@ -57,7 +59,8 @@ def history_of(sources: Sequence[Path]) -> History:
     """The lineage of a checkpoint, or the common one of patches.
 
     Args:
-        sources: One checkpoint's folder or hub id, or the folders of one or more patches.
+        sources: One checkpoint's folder or hub id, or one or more patches: folders or
+            hub:OWNER/NAME.
 
     Raises:
         PatchError: If a patch or a lineage is damaged, or the patches do not follow each other.
@@ -65,7 +68,11 @@ def history_of(sources: Sequence[Path]) -> History:
     """
     if not sources:
         raise PatchError("whose history? Give a checkpoint's folder, or those of patches.")
-    patches = [source for source in sources if (source / MANIFEST).exists()]
+    folders = {
+        source: patch_folders(source)[0] if str(source).startswith(PREFIX) else source
+        for source in sources
+    }
+    patches = [source for source, folder in folders.items() if (folder / MANIFEST).exists()]
     if not patches and len(sources) == 1:
         return _of_checkpoint(resolve(sources[0]))
     others = [source for source in sources if source not in patches]
@@ -74,7 +81,7 @@ def history_of(sources: Sequence[Path]) -> History:
             f"'{others[0]}' is no visual patch: it has no {MANIFEST}. Give one checkpoint, or "
             "patches alone."
         )
-    return _of_patches({patch: read_manifest(patch) for patch in patches})
+    return _of_patches({patch: read_manifest(folders[patch]) for patch in patches})
 
 
 def _of_checkpoint(folder: Path) -> History:

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from unsee.benchmarks import BENCHMARKS
+from unsee.hub.names import find
 
 
 def hub_id(source: str | Path) -> str | None:
-    """Returns the source if it is a hub id; None for a local folder, whose name may be private."""
-    text = str(source)
-    is_id = text.count("/") == 1 and not text.startswith((".", "/", "~")) and "\\" not in text
-    return text if is_id and not Path(text).exists() else None
+    """The hub id of a source, without its revision; None for a folder, whose name may be private.
+
+    Example:
+        >>> hub_id("some-lab/some-model@v1.0")
+        'some-lab/some-model'
+    """
+    repository = find(source)
+    return repository.id if repository is not None else None
 
 
 def redact_setting(key: str, value: Any) -> Any:

@@ -17,9 +17,11 @@ from safetensors import safe_open
 
 from unsee.artifacts.identity import Base, base_of, changed_places, fit, refuse_base
 from unsee.artifacts.lineage import Lineage, lineage_of
-from unsee.artifacts.manifest import TENSORS, Manifest, patch_id, read_manifest, step_of
+from unsee.artifacts.manifest import MANIFEST, TENSORS, Manifest, patch_id, read_manifest, step_of
 from unsee.errors import PatchError
 from unsee.files import path_text
+from unsee.hub.names import PREFIX, find
+from unsee.hub.snapshots import snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,15 +63,25 @@ class Stack:
 
 
 def patch_folders(patches: Patches) -> tuple[Path, ...]:
-    """Patches' folders as a tuple; one folder is a stack of one.
+    """Patches' folders as a tuple; one folder is a stack of one, hub:OWNER/NAME is downloaded.
 
     Raises:
-        PatchError: If one is no path.
+        PatchError: If one is no path, or cannot be downloaded.
     """
     if isinstance(patches, str | bytes | PathLike) or not isinstance(patches, Iterable):
         patches = (patches,)
-    advice = "give the folder of a patch, such as runs/job/patch."
-    return tuple(Path(path_text("patch ", patch, advice, PatchError)) for patch in patches)
+    return tuple(map(_folder, patches))
+
+
+def _folder(patch: object) -> Path:
+    """The folder of a patch as it is given."""
+    advice = "give the folder of a patch, such as runs/job/patch, or hub:OWNER/NAME."
+    text = path_text("patch ", patch, advice, PatchError)
+    # A patch alone is no checkpoint: without the prefix it is a folder.
+    repository = find(text) if text.startswith(PREFIX) else None
+    if repository is None:
+        return Path(text)
+    return snapshot(repository, "model", [MANIFEST, TENSORS], "patch ", PatchError, [MANIFEST])
 
 
 def match_stack(

@@ -140,6 +140,7 @@ class Published(Benchmark):
         return {
             "name": self.name,
             "location": self.files.location,
+            **({"commit": commit} if (commit := self.files.commit) is not None else {}),
             "ratio": self.ratio,
             "shots": self.shots,
             **({"example_people": self.example_people} if self.published_shots else {}),

@@ -14,8 +14,10 @@ from typing import Any
 
 from unsee.data.archives import Archive, path_endings
 from unsee.data.tables import MAX_JSON, parquet_batches, parse_json, raise_problems
-from unsee.errors import DataError, UnknownNameError, first_line
+from unsee.errors import DataError, UnknownNameError
 from unsee.files import path_text
+from unsee.hub.names import find
+from unsee.hub.snapshots import commit_of, snapshot
 from unsee.pixels import require_regular_file
 from unsee.types import Picture, Sample
 
@@ -201,7 +203,7 @@ class Files:
         """Sets the location; nothing is read yet.
 
         Args:
-            location: A local folder, or a hub id such as "OWNER/NAME".
+            location: A local folder, or a hub id such as "OWNER/NAME" or "OWNER/NAME@v1.0".
             name: The benchmark's name, for error messages.
 
         Raises:
@@ -210,12 +212,23 @@ class Files:
         advice = "give the folder of the published files, or a hub id such as OWNER/NAME."
         self.location = path_text(f"{name} at ", location, advice, DataError)
         self.name, self.local = name, Path(os.path.expanduser(self.location))
-        self.on_hub = not self.local.is_dir()
-        if self.on_hub and not re.fullmatch(r"[\w-]+/[\w.-]+", self.location):
+        self.repository = None if self.local.is_dir() else find(self.location)
+        if self.repository is None and not self.local.is_dir():
             raise DataError(
                 f"{name}: no folder '{location}'. Give the folder of the published files, or a hub "
-                "id such as OWNER/NAME; see docs/benchmarks.md."
+                "id such as OWNER/NAME, with @REVISION for a branch, a tag or a commit; see "
+                "docs/benchmarks.md."
             )
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the files are on the hub."""
+        return self.repository is not None
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that was read from the hub; None for a folder."""
+        return commit_of(self.repository, "dataset") if self.repository is not None else None
 
     def parquet(
         self,
@@ -301,21 +314,9 @@ class Files:
         Raises:
             DataError: If the files cannot be downloaded.
         """
-        if not self.on_hub:
+        if self.repository is None:
             return self.local
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = snapshot_download(
-                self.location, repo_type="dataset", allow_patterns=list(patterns)
-            )
-        except Exception as error:
-            raise DataError(
-                f"{self.name}: no folder '{self.location}', and it could not be downloaded "
-                f"from the hub ({first_line(error)}). Check the name and the network, or give "
-                "the folder of the published files."
-            ) from error
-        return Path(folder)
+        return snapshot(self.repository, "dataset", patterns, f"{self.name}: ", DataError)
 
 
 def _read_text(path: Path) -> str:

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.shared import Json, Seed, announce_loading, app, echo, renamed
+from unsee.cli.shared import (
+    HubRevision,
+    Json,
+    Seed,
+    announce_loading,
+    app,
+    at_hub_revision,
+    echo,
+    renamed,
+)
 from unsee.errors import ConfigError, counted, printable
 
 pocket_app = typer.Typer(
@@ -27,6 +36,7 @@ def check(
             help="Folder, table, or benchmark NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]."
         ),
     ],
+    hub_revision: HubRevision = None,
     retain: Annotated[
         str | None,
         typer.Option(help="Set to keep: names near-duplicates, people and texts in both."),
@@ -45,7 +55,8 @@ def check(
     announce_loading(quiet=as_json)
     from unsee.recipes.data_check import inspect
 
-    found = inspect(spec, retain, strangers)
+    given = at_hub_revision(hub_revision, {"data": spec, "retain": retain, "strangers": strangers})
+    found = inspect(given["data"] or spec, given["retain"], given["strangers"])
     if as_json:
         echo(found, as_json)
     else:

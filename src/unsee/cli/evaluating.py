@@ -9,6 +9,7 @@ import typer
 
 from unsee.cli.shared import (
     DeviceName,
+    HubRevision,
     Json,
     PatchOption,
     Redact,
@@ -16,6 +17,7 @@ from unsee.cli.shared import (
     Trust,
     announce_loading,
     app,
+    at_hub_revision,
     command,
     complete,
     echo,
@@ -36,6 +38,7 @@ def evaluate(
             "split. Repeatable.",
         ),
     ] = None,
+    hub_revision: HubRevision = None,
     patch: PatchOption = None,
     target: Annotated[
         str | None, typer.Option(help="Model before unlearning, evaluated on the same data.")
@@ -101,10 +104,11 @@ def evaluate(
     """
     with progress(as_json) as bar:
         from unsee import api
+        from unsee.api.inputs import named_splits
 
         run = api.evaluate(
             model,
-            data or (),
+            at_hub_revision(hub_revision, {**named_splits(data)}) if data else (),  # type: ignore[arg-type]
             metrics=split_names(metrics, "--metrics"),
             tasks=split_names(tasks, "--tasks"),
             out=out,
@@ -137,6 +141,7 @@ def audit(
         str,
         typer.Option(help="What it should have forgotten: samples with answers, or pocket:forget."),
     ],
+    hub_revision: HubRevision = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -211,17 +216,20 @@ def audit(
         from unsee import api
         from unsee.recipes.parsing import parse_overrides
 
+        given = {
+            "forget": forget,
+            "holdout": holdout,
+            "retain": retain,
+            "retain_holdout": retain_holdout,
+            "non_members": non_members,
+        }
         run = api.audit(
             model,
-            forget=forget,
+            **at_hub_revision(hub_revision, given),  # type: ignore[arg-type]
             attacks=attack or ["relearn"],
             out=out,
             progress=bar,
             patch=patch or (),
-            holdout=holdout,
-            retain=retain,
-            retain_holdout=retain_holdout,
-            non_members=non_members,
             target=target,
             reference=reference,
             retain_only=retain_only,

@@ -122,6 +122,15 @@ PatchOption = Annotated[
     ),
 ]
 
+HubRevision = Annotated[
+    str | None,
+    typer.Option(
+        "--hub-revision",
+        metavar="REVISION",
+        help="Branch, tag or commit of the data that is read from the Hugging Face hub.",
+    ),
+]
+
 T = TypeVar("T")
 
 
@@ -157,6 +166,29 @@ def split_names(text: str | None, option: str) -> list[str] | None:
     if not split:
         raise ConfigError(f"{option} {quoted(text)} names nothing. Separate values by commas.")
     return split
+
+
+def at_hub_revision(revision: str | None, given: dict[str, str | None]) -> dict[str, str | None]:
+    """Data as it is typed, at the revision of --hub-revision where it is read from the hub.
+
+    Args:
+        revision: The revision; None leaves everything as it is.
+        given: What is typed, by option.
+
+    Raises:
+        ConfigError: If none of it is read from the hub, or it names another revision.
+    """
+    if revision is None:
+        return given
+    from unsee.recipes.specs import at_revision, is_on_hub
+
+    pinned = {name: text for name, text in given.items() if text is not None and is_on_hub(text)}
+    if not pinned:
+        raise ConfigError(
+            f"--hub-revision {quoted(revision)}: none of the data is read from the hub. Leave it "
+            "out, or give a benchmark that is on the hub, or hub:OWNER/NAME."
+        )
+    return given | {name: at_revision(text, revision) for name, text in pinned.items()}
 
 
 def trusted(trust_remote_code: bool) -> dict[str, bool]:

@@ -10,6 +10,7 @@ import typer
 from unsee.cli.shared import (
     DeviceName,
     DryRun,
+    HubRevision,
     Json,
     LogWith,
     Out,
@@ -21,6 +22,7 @@ from unsee.cli.shared import (
     Set,
     Trust,
     app,
+    at_hub_revision,
     command,
     complete,
     echo,
@@ -85,6 +87,7 @@ def unlearn(
         str | None,
         typer.Option(help="Reference model, trained without images of the forgotten people."),
     ] = None,
+    hub_revision: HubRevision = None,
     method: Annotated[
         str,
         typer.Option(
@@ -137,17 +140,16 @@ def unlearn(
         fields = parse_overrides(set_ or [])
         if supervision is not None:
             fields["supervision"] = supervision
+        given = {"forget": forget, "retain": retain, "strangers": strangers}
         made = api.unlearn(
             model,
-            forget=forget,
-            retain=retain,
+            **at_hub_revision(hub_revision, given),  # type: ignore[arg-type]
             method=method,
             out=out,
             progress=bar,
             command=command(),
-            **({"patch": patch} if patch else {}),
-            **({"ask": ask} if ask else {}),
-            strangers=strangers,
+            **({"patch": patch} if patch else {}),  # type: ignore[arg-type]
+            **({"ask": ask} if ask else {}),  # type: ignore[arg-type]
             reference=reference,
             save=save,
             names=names,

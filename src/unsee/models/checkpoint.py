@@ -16,6 +16,8 @@ from torch import Tensor
 
 from unsee.errors import ModelError, TrainingError, first_line
 from unsee.files import combine_digests, is_regular, path_text
+from unsee.hub.names import find
+from unsee.hub.snapshots import snapshot
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -25,6 +27,12 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
 AGAIN = "Download it again."
+
+# What may be given as a checkpoint.
+GIVE = (
+    "a checkpoint folder (with config.json), or a hub id such as llava-hf/llava-1.5-7b-hf, with "
+    "@REVISION for a branch, a tag or a commit"
+)
 
 MERGE = (
     "from peft import PeftModel; from transformers import AutoModelForImageTextToText as Model; "
@@ -110,27 +118,15 @@ def resolve(source: str | Path) -> Path:
 
 def _folder_of(source: str | Path) -> Path:
     """The local folder of a checkpoint, which may have to be downloaded."""
-    advice = "give a checkpoint folder, or a hub id such as llava-hf/llava-1.5-7b-hf."
-    text = path_text("model ", source, advice, ModelError)
-    folder = Path(text)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or text.startswith(".") or text.count("/") != 1:
-        raise ModelError(
-            f"model '{source}': no such folder. Give a checkpoint folder (with config.json), or a "
-            "hub id such as llava-hf/llava-1.5-7b-hf."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
+    text = path_text("model ", source, f"give {GIVE}.", ModelError)
+    repository = find(text)
+    if repository is not None:
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(text, allow_patterns=patterns))
-    except Exception as error:
-        raise ModelError(
-            f"model '{source}': no such folder, and the hub did not provide it "
-            f"({first_line(error)}). "
-            "Check the name and the network, or give a local folder."
-        ) from error
+        needed = ["config.json", ADAPTER]
+        return snapshot(repository, "model", patterns, "model ", ModelError, needed)
+    if not Path(text).is_dir():
+        raise ModelError(f"model '{source}': no such folder. Give {GIVE}.")
+    return Path(text)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.artifacts.model_card import Kind
+from unsee.artifacts.stack import patch_folders
 from unsee.attacks import required_data
 from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
 from unsee.data.boxes import mark, refuse_whole, separate
@@ -227,7 +228,7 @@ def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:
         "method": recipe.method,
         "settings": recipe.training,
         "attacks": recipe.attacks,
-        "patches": tuple(map(Path, recipe.patch)),
+        "patches": patch_folders(recipe.patch),
         "save": _save(recipe, visual_only),
         "names": recipe.names,
         "log_with": recipe.log_with.split(",") if recipe.log_with else [],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from unsee.artifacts.stack import patch_folders
 from unsee.attacks import AttackerData, required_data
 from unsee.benchmarks import Benchmark
 from unsee.data.overlaps import overlap_notes
@@ -71,7 +71,7 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         better=measure_directions(splits, forgotten_splits, benchmark, names),
         forgetting=[name for name in splits if name in forgotten_splits],
         suite=suite,
-        patches=tuple(map(Path, request.patch)),
+        patches=patch_folders(request.patch),
         **defaults,
         trust_remote_code=request.trust_remote_code,
         device=request.device,

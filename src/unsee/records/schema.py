@@ -183,6 +183,9 @@ class BenchmarkRecord(OpenRecordPart):
     location: Text | None = Field(
         default=None, description="Where its files were, as given on the command line."
     )
+    commit: Text | None = Field(
+        default=None, description="Commit that was read, if they were on the Hugging Face hub."
+    )
     ratio: Text | Int | None = Field(
         default=None, description="Published share of the data to forget (%)."
     )
@@ -330,6 +333,11 @@ class Provenance(OpenRecordPart):
     inputs: dict[Text, Text] | None = Field(
         default=None,
         description="SHA-256 of each input: sets of samples by content, and files of checkpoints.",
+    )
+    hub: dict[Text, Text] | None = Field(
+        default=None,
+        description="Commit of each checkpoint and patch that was read from the Hugging Face hub, "
+        "by OWNER/NAME or OWNER/NAME@REVISION as given; absent without one.",
     )
     data_sha256: Text | None = Field(
         default=None,

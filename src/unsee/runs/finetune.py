@@ -18,6 +18,7 @@ from unsee.artifacts.redaction import hub_id
 from unsee.data.digests import data_hash
 from unsee.errors import ModelError, RunError, UnseeError
 from unsee.files import read_text, remove, write_atomically
+from unsee.hub.snapshots import commits
 from unsee.losses import IGNORE, nll
 from unsee.models.devices import pick_device
 from unsee.models.dry_run import check_inputs
@@ -81,7 +82,9 @@ def finetune(job: FinetuneJob, out: Path, command: str, bar: Bar) -> FinetuneRec
                 job.key.keep()
             folder = RunFolder.open(out, text, same_recipe, job.redactor)
             seed = job.recipe.seed
-            environment = provenance(seed, pick_device(device), inputs=inputs, **_key_id(job))
+            environment = provenance(
+                seed, pick_device(device), inputs=inputs, **_key_id(job), **_commits(job)
+            )
             keep_environment(out, environment)
             return _train_all(job, folder, command, bar)
         except UnseeError:
@@ -208,8 +211,15 @@ def _train(
             str(vlm.device),
             start_weights_sha256=start,
             result_weights_sha256=vlm.hash(),
+            **_commits(job),
         ),
     )
+
+
+def _commits(job: FinetuneJob) -> dict[str, dict[str, str]]:
+    """The field of the provenance with what was read from the hub; {} if nothing was."""
+    read = commits(filter(None, (job.base, job.target)), "model")
+    return {"hub": read} if read else {}
 
 
 def starting_model(job: FinetuneJob, role: TrainedRole) -> VLM:

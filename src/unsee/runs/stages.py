@@ -28,6 +28,7 @@ from unsee.evaluation.evaluate import evaluate
 from unsee.evaluation.generation import answer_limit
 from unsee.features.statistics import RepresentationShift
 from unsee.files import combine_digests, hash_file, json_digest
+from unsee.hub.snapshots import commits
 from unsee.methods import Method
 from unsee.metrics import reference_metrics
 from unsee.metrics.names import People
@@ -109,10 +110,12 @@ def describe_environment(
     """
     digests = [hash_file(patch / TENSORS) for patch in job.patches]
     patch = {"patch_sha256": digests[0] if len(digests) == 1 else json_digest(digests)}
+    read = commits((job.model, *job.references.values(), *job.patches), "model")
     return provenance(
         job.settings.seed,
         str(vlm.device),
         inputs=dict(inputs),
+        **({"hub": read} if read else {}),
         data_sha256=keyed_hash(job, data_hash(job.data)) if job.data != Data([], []) else None,
         **({"redacted_with": job.redactor.pseudonyms.key_id} if job.redactor else {}),
         **(patch if digests else {}),

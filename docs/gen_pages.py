@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.certificates.schema import SCHEMA_ID, json_schema
-from unsee.cli.catalogue import KINDS
+from unsee.cli.catalogue import KINDS, package_of
 from unsee.cli.fields import describe_fields
 from unsee.recipes.parsing import format_value
 from unsee.registry import Registry
@@ -52,6 +52,7 @@ USAGE = {
     "attacks": "unsee audit --attack {name} --model DIR --forget pocket:forget",
     "metrics": "unsee evaluate --model DIR --data people.jsonl --metrics {name}",
     "benchmarks": "unsee data check {name}",
+    "encoders": "unsee unlearn --model DIR --forget photos/ --retain others/",
 }
 SECTION = re.compile(r"^(Attributes|Args|Returns|Raises|Examples?):$")
 LABEL = re.compile(r"^(Source|Differs|Splits): ?(.*)$")
@@ -59,7 +60,7 @@ LABEL = re.compile(r"^(Source|Differs|Splits): ?(.*)$")
 
 def registry_of(kind: str) -> Registry[Any]:
     """The registry of a kind, such as "methods"."""
-    registry: Registry[Any] = getattr(importlib.import_module(f"unsee.{kind}"), kind.upper())
+    registry: Registry[Any] = getattr(importlib.import_module(package_of(kind)), kind.upper())
     return registry
 
 

@@ -45,7 +45,7 @@ def test_model_card_names_nobody_unless_asked(
     assert "- pictures: 6" in card or "- pictures: 4" in card
     assert "| forget/vqa/" in card
     assert "--forget FORGET" in card
-    assert "text-only logits equal bit for bit (64 probes): True" in card
+    assert "text-only outputs equal bit for bit (64 probes): True" in card
     unsee(*command, *words, "--names", "--out", tmp_path / "named")
     assert "Ada Berg" in (tmp_path / "named" / kind / "README.md").read_text()
 

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from support.cli import unsee
-from unsee.cli.catalogue import KINDS
+from unsee.cli.catalogue import KINDS, package_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_prints_what_the_registry_holds(kind: str) -> None:
     """Names, summaries and sources read from source files equal those of the imported objects."""
-    registry = getattr(import_module(f"unsee.{kind}"), kind.upper())
+    registry = getattr(import_module(package_of(kind)), kind.upper())
     assert unsee("list", kind, "--json") == registry.describe()
 
 
 def test_list_without_kind_prints_kinds_and_counts() -> None:
     rows = {row["kind"]: row for row in unsee("list", "--json")}
-    assert list(rows) == ["methods", "metrics", "attacks", "benchmarks", "families"]
+    assert list(rows) == ["methods", "metrics", "attacks", "benchmarks", "families", "encoders"]
     assert rows["methods"]["count"] == len(unsee("list", "methods", "--json"))
     printed = unsee("list")
     for row in rows.values():

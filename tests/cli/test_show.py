@@ -11,7 +11,7 @@ import yaml
 from support.cli import unsee
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
-from unsee.families import FAMILIES
+from unsee.families import ENCODERS, FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 from unsee.recipes.components import build_chains, build_method
@@ -60,7 +60,10 @@ def test_show_finetune_prints_a_recipe() -> None:
     assert asdict(make_finetune({"benchmark": "pocket"})) == asdict(recipe)
 
 
-@pytest.mark.parametrize("name", [*METRICS.names(), *BENCHMARKS.names(), *FAMILIES.names()])
+@pytest.mark.parametrize(
+    "name",
+    [*METRICS.names(), *BENCHMARKS.names(), *FAMILIES.names(), *ENCODERS.names()],
+)
 def test_show_prints_the_docstring(name: str) -> None:
     shown = unsee("show", name, "--json")
     assert shown["text"]

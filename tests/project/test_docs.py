@@ -19,7 +19,7 @@ from support.tiny import RECIPES
 from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.cli import app
-from unsee.families import FAMILIES
+from unsee.families import ENCODERS, FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 from unsee.recipes.catalog import shipped_recipes
@@ -136,6 +136,7 @@ def test_command_help_shows_an_example() -> None:
         ("Attacks", ATTACKS),
         ("Benchmarks", BENCHMARKS),
         ("Families", FAMILIES),
+        ("Encoders", ENCODERS),
     ],
 )
 def test_cli_page_lists_every_registered_name(title: str, registry: object) -> None:

@@ -43,7 +43,7 @@ def test_page_holds_every_part(tmp_path: Path) -> None:
         "540 3 unscored",
         "The attacker trains the language part (LoRA)",
         "Half recovered after",
-        "Logits equal bit for bit on 64 text-only probes",
+        "Outputs equal bit for bit on 64 text-only probes",
         "42 of 120",
         "44 % of 1,836,032",
         "912 MB",
@@ -62,7 +62,7 @@ def test_page_holds_every_part(tmp_path: Path) -> None:
 def test_page_says_how_far_pictures_moved(tmp_path: Path) -> None:
     said = page_of(tmp_path / "a").text
     assert "changed by 1.87 on forget pictures and by 0.09 on retain pictures" in said
-    assert "language model reads changed" not in page_of(tmp_path / "b", representation=None).text
+    assert "features that are read changed" not in page_of(tmp_path / "b", representation=None).text
 
 
 def test_page_has_the_same_bytes_for_the_same_runs(tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarant
             reason="the language part was never loaded, so it could not change and was not read; "
             "`unsee verify` compares it in full once the patch is applied",
         )
+    if not vlm.parameters("language"):
+        return Guarantees(
+            changed_tensors=len(changed),
+            total_tensors=total,
+            changed_outside_visual=outside,
+            patch_bytes=size,
+            text_probes=0,
+            reason="an image encoder without a text tower reads no text",
+        )
     language = _language_hash(vlm, now)
     text = text_probes(vlm, len(before.text))
     return Guarantees(
@@ -109,13 +118,19 @@ def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
     """SHA-256 of the model's logits on each of a fixed set of text-only inputs.
 
     The set depends on the tokenizer and `probes` alone: up to a quarter each are sentences and
-    the same sentences as chat prompts; the others are seeded sequences of the vocabulary.
+    the same sentences as chat prompts; the others are seeded sequences of the vocabulary. Of an
+    image encoder's text tower the embeddings of the sentences are hashed; without one there are
+    none.
 
     Raises:
         ModelError: If the language part was never loaded.
     """
     if vlm.visual_only:
         raise ModelError("text probes need the language part, which was not loaded.")
+    if not vlm.family.answers_questions:
+        embedded = vlm.embed_text(SENTENCES[:probes])
+        rows = () if embedded is None else embedded
+        return tuple(tensor_digest(row) for row in rows)
     digests: list[str] = []
     training = vlm.model.training
     vlm.model.eval()

@@ -48,6 +48,9 @@ USES: dict[Kind, str] = {
 }
 
 
+ENCODER_USE = "AutoModel.from_pretrained(FOLDER)"
+
+
 @dataclass(frozen=True)
 class Card:
     """The content of a model card.
@@ -65,6 +68,7 @@ class Card:
         measures: Scores by "split/modality/metric".
         names: Whether people may be named.
         pseudonyms: Makes the keyed hashes of the pictures; None leaves hashes out.
+        encoder: Whether the model is an image encoder.
     """
 
     kind: Kind
@@ -79,6 +83,7 @@ class Card:
     measures: Mapping[str, Measure] = field(default_factory=dict)
     names: bool = False
     pseudonyms: Pseudonyms | None = None
+    encoder: bool = False
 
     def write(self, folder: Path) -> None:
         """Writes README.md into a saved folder, atomically."""
@@ -91,14 +96,14 @@ class Card:
         if known is not None:
             relation = "adapter" if self.kind == "adapter" else "finetune"
             front |= {"base_model": known, "base_model_relation": relation}
-        tags = ["unsee", "image-text-to-text"]
+        tags = ["unsee", "image-feature-extraction" if self.encoder else "image-text-to-text"]
         tags += ["machine-unlearning"] if self.action == "forgotten" else []
         tags += ["lora"] if self.parameters.get("lora") else []
         front["tags"] = tags
         sections = [
             f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
             f"# {self.title}",
-            f"Made by unsee {__version__}. Use: `{USES[self.kind]}`",
+            f"Made by unsee {__version__}. Use: `{self._use()}`",
             self._base(known),
             *self._people(),
             self._settings(),
@@ -107,6 +112,9 @@ class Card:
             f"## Command\n\n```sh\n{self._command()}\n```",
         ]
         return "\n\n".join(sections) + "\n"
+
+    def _use(self) -> str:
+        return ENCODER_USE if self.encoder and self.kind == "model" else USES[self.kind]
 
     def _base(self, known: str | None) -> str:
         place = f"`{known}`" if known else "a local checkpoint"
@@ -212,7 +220,7 @@ def card_of_run(
         command=summary.command or "",
         parameters={"method": method.name, **method.parameters},
         facts={
-            f"text-only logits equal bit for bit ({checked.text_probes} probes)": (
+            f"text-only outputs equal bit for bit ({checked.text_probes} probes)": (
                 checked.text_identical
             ),
             "language part unchanged": checked.language_part_sha256_unchanged,
@@ -223,16 +231,18 @@ def card_of_run(
         measures=summary.measures or {},
         names=names,
         pseudonyms=pseudonyms,
+        encoder=summary.recognition is not None and summary.recognition.encoder,
     )
 
 
-def card_of_patched(manifest: Manifest, base: str, patches: int = 1) -> Card:
+def card_of_patched(manifest: Manifest, base: str, patches: int = 1, encoder: bool = False) -> Card:
     """Returns the card of a patched checkpoint, from the patch's manifest.
 
     Args:
         manifest: The manifest of the (last) patch, whose command names nobody.
         base: The checkpoint that the patch was applied to.
         patches: Number of patches that are on the checkpoint.
+        encoder: Whether the model is an image encoder.
     """
     return Card(
         kind="model",
@@ -256,6 +266,7 @@ def card_of_patched(manifest: Manifest, base: str, patches: int = 1) -> Card:
                 else {}
             ),
         },
+        encoder=encoder,
     )
 
 

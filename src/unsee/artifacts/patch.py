@@ -42,6 +42,7 @@ from unsee.artifacts.redaction import redact
 from unsee.artifacts.rewriting import OtherFiles, sort_files, write_copy
 from unsee.artifacts.stack import Patches, Stack, match_stack, patch_folders
 from unsee.errors import ModelError, PatchError
+from unsee.families import is_encoder
 from unsee.files import atomic_folder, path_text
 from unsee.models.checkpoint import (
     Entry,
@@ -209,7 +210,7 @@ def apply_patch(
     with ExitStack() as folders:
         partial = folders.enter_context(atomic_folder(out))
         # The patch names the tensors of its base, and is compared with all of them.
-        check_checkpoint(model_folder, tensors=False)
+        config = check_checkpoint(model_folder, tensors=False)
         stack = match_stack(patches, model_folder, weight_map(model_folder), manifests)
         files = sort_files(stack.base, model_folder, other_files)
         if inverse is not None:
@@ -219,7 +220,8 @@ def apply_patch(
         names, dropped = ({}, (CARD,)) if patched else ({CARD: BASE_CARD}, ())
         write_copy(stack.base, files, model_folder, partial, names, dropped)
         lineage = stack.lineage
-        card_of_patched(manifests[-1], given, len(lineage.steps)).write(partial)
+        encoder = is_encoder(config["model_type"])
+        card_of_patched(manifests[-1], given, len(lineage.steps), encoder).write(partial)
         (partial / LINEAGE).write_text(lineage.text(), "utf-8")
     return Applied(
         manifests[-1],

@@ -240,7 +240,7 @@ def verify(
         language_identical=language[0] == language[1],
         language_sha256=(language[0], language[1]),
         files=tuple(_differing_files(*folders)),
-        text_identical=unlike == 0 if texts else None,
+        text_identical=unlike == 0 if texts and texts[0] else None,
         text_probes=len(texts[0]) if texts else 0,
         text_differing=unlike,
     )
@@ -252,7 +252,7 @@ class _Store:
     def __init__(self, folder: Path, family: Family, trust_remote_code: bool) -> None:
         self.files = weight_map(folder)
         self.family = family
-        model = skeleton(folder, trust_remote_code)
+        model = skeleton(folder, family, trust_remote_code)
         found: dict[str, str] = {}
         for name, _ in model.named_parameters(remove_duplicate=False):
             key = known_names(family, self.files, [name]).get(name)

@@ -205,6 +205,9 @@ def state_layers(vlm: VLM, layers: Sequence[str]) -> list[str]:
     """
     language = [name for name in layers if name.partition(".")[0] == "language"]
     visual = [name for name in layers if name not in language]
+    if not vlm.family.answers_questions:
+        # An image encoder has no LLM to read.
+        language = []
     return [*(choose_layers(vlm, visual) if visual else ()), *language]
 
 

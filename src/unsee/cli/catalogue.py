@@ -16,15 +16,18 @@ from pathlib import Path
 
 from unsee.errors import UnknownNameError
 
-# Each kind of registered object, with what it is. The package unsee.KIND registers them, and the
-# entry points of the group unsee.KIND add to them.
+# Each kind of registered object, with what it is. Its package registers them, and the entry points
+# of the group unsee.KIND add to them.
 KINDS = {
     "methods": "Unlearning methods, for `unsee unlearn --method` and recipes.",
     "metrics": "Metrics, for `unsee evaluate --metrics`.",
     "attacks": "Attacks that try to recover what was unlearned, for `unsee audit --attack`.",
     "benchmarks": "Benchmarks: data sets with splits, for `--data NAME:SPLIT` and recipes.",
     "families": "Model families whose checkpoints can be loaded.",
+    "encoders": "Image encoders alone, for `unsee unlearn --model` with photographs.",
 }
+# The packages that are not unsee.KIND.
+PACKAGES = {"encoders": "unsee.families.encoders"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,7 @@ def entries(kind: str) -> list[Entry]:
     """
     if kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
-    package = find_spec(f"unsee.{kind}")
-    folders = package.submodule_search_locations if package is not None else None
-    files = sorted(path for folder in folders or () for path in Path(folder).rglob("*.py"))
-    listed = _parse(files)
+    listed = _parse(_files(kind))
     for point in entry_points(group=f"unsee.{kind}"):
         own = _parse_entry_point(point)
         if own is None:
@@ -68,6 +68,27 @@ def entries(kind: str) -> list[Entry]:
 def names(kind: str) -> list[str]:
     """The registered names of a kind, sorted."""
     return [entry.name for entry in entries(kind)]
+
+
+def package_of(kind: str) -> str:
+    """The name of the package that registers a kind, whose attribute KIND is the registry."""
+    return PACKAGES.get(kind, f"unsee.{kind}")
+
+
+def _files(kind: str) -> list[Path]:
+    """The files of a kind's package, but those of another kind's inside it."""
+    name = package_of(kind)
+    inner = [other for other in PACKAGES.values() if other.startswith(f"{name}.")]
+    folders, apart = (
+        [
+            Path(folder)
+            for package in packages
+            for folder in getattr(find_spec(package), "submodule_search_locations", None) or ()
+        ]
+        for packages in ([name], inner)
+    )
+    found = (path for folder in folders for path in folder.rglob("*.py"))
+    return sorted(p for p in found if not any(p.is_relative_to(folder) for folder in apart))
 
 
 def _parse(files: Iterable[Path]) -> list[Entry]:
@@ -167,5 +188,5 @@ def _import(kind: str) -> list[Entry]:
     """Lists the registry's entries after importing every module."""
     from importlib import import_module
 
-    registry = getattr(import_module(f"unsee.{kind}"), kind.upper())
+    registry = getattr(import_module(package_of(kind)), kind.upper())
     return [Entry(row["name"], row["summary"], row["source"]) for row in registry.describe()]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from unsee.cli.catalogue import KINDS, entries, names
+from unsee.cli.catalogue import KINDS, entries, names, package_of
 from unsee.cli.shared import Json, announce_loading, app, echo
 from unsee.errors import UnknownNameError
 
@@ -24,13 +24,14 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="methods, metrics, attacks, benchmarks or families. Without it: these kinds.",
+            help="methods, metrics, attacks, benchmarks, families or encoders. Without it: these "
+            "kinds.",
             autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List methods, metrics, attacks, benchmarks or families.
+    """List methods, metrics, attacks, benchmarks, families or encoders.
 
     Example: unsee list methods
     """
@@ -66,7 +67,7 @@ def show(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show a method, metric, attack, benchmark or family.
+    """Show a method, metric, attack, benchmark, family or encoder.
 
     The output is YAML: paste the lines below the comments into a recipe, or type a field as
     --set key=value. --json adds the type, the choices, the bounds and the description of each.
@@ -169,7 +170,7 @@ def _find(name: str) -> tuple[str, Any]:
 
         return name, Finetune
     for kind in KINDS:
-        registry = getattr(import_module(f"unsee.{kind}"), kind.upper())
+        registry = getattr(import_module(package_of(kind)), kind.upper())
         if name in registry.names():
             return registry.kind, registry.get(name)
     raise UnknownNameError("name", name, [*EXTRA, *(n for kind in KINDS for n in names(kind))])

@@ -150,6 +150,28 @@ def nearest_prototypes(
     return [names[i] for i in similarities.argmax(1)]
 
 
+def zero_shot_names(
+    pictures: Float[np.ndarray, "pictures dim"],
+    texts: Float[np.ndarray, "names dim"],
+    names: Sequence[str],
+) -> list[str]:
+    """Returns the name of the nearest text to each picture, by cosine.
+
+    Source: zero-shot classification of CLIP (Radford et al., arXiv 2103.00020, section 3.1).
+
+    Args:
+        pictures: Embeddings of pictures.
+        texts: Embeddings of a caption with each name, in the same space.
+        names: The names; of equally near ones the first is given.
+
+    Example:
+        >>> pictures, texts = np.array([[3.0, 1.0]]), np.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> zero_shot_names(pictures, texts, ["Bo", "Cy"])
+        ['Cy']
+    """
+    return [names[i] for i in (unit(pictures) @ unit(texts).T).argmax(1)]
+
+
 def prototype_similarities(
     states: Float[np.ndarray, "known dim"],
     labels: Sequence[str],

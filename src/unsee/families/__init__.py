@@ -8,7 +8,7 @@ right for most models.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from unsee.families.mmproj import Mmproj
 
 FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
+# Image encoders alone: families whose models answer no question.
+ENCODERS: Registry[type[Family]] = Registry("encoder", "unsee.families.encoders")
 
 # Names of attributes and methods of families before 0.2, which subclasses may still define.
 RENAMED = {
@@ -81,6 +83,9 @@ class Family:
         uses_chat_template: Whether its processors must have a chat template.
         reuses_prefix: Whether the LLM's key-value cache of a picture is valid for every question
             that follows it; False with bidirectional prefix attention or cross attention.
+        answers_questions: Whether its models answer questions; False for image encoders.
+        auto_class: The class of transformers that builds its models from a configuration.
+        model_options: Further options of that class.
     """
 
     name: ClassVar[str]
@@ -93,6 +98,9 @@ class Family:
     nests_images: ClassVar[bool] = False
     uses_chat_template: ClassVar[bool] = True
     reuses_prefix: ClassVar[bool] = True
+    answers_questions: ClassVar[bool] = True
+    auto_class: ClassVar[str] = "AutoModelForImageTextToText"
+    model_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         """Accepts the old names of attributes and methods, with a warning."""
@@ -116,6 +124,34 @@ class Family:
         the LLM directly, without going through the projector.
         """
         raise NotImplementedError
+
+    def represented(self, layer: str, output: Tensor) -> Tensor:
+        """The part of a layer's output [pictures, tokens, dim] that is compared; by default all.
+
+        Args:
+            layer: The layer's short name.
+            output: The output; [pictures, dim] of a layer that pools.
+        """
+        return output
+
+    def pooled(self, layer: str, tokens: Tensor) -> Tensor:
+        """A picture's features [tokens, dim] at a layer as one vector: the mean over its tokens.
+
+        Args:
+            layer: The layer's short name.
+            tokens: The features.
+        """
+        return tokens.flatten(0, -2).mean(0)
+
+    def embed_text(self, model: Any, processor: Any, texts: Sequence[str]) -> Tensor | None:
+        """Texts in the space of the pictures' embeddings [texts, dim]; None without a text tower.
+
+        Args:
+            model: The Hugging Face model.
+            processor: The checkpoint's processor.
+            texts: The texts.
+        """
+        return None
 
     def unread_layers(self, model: nn.Module) -> list[str]:
         """Names of encoder modules whose output is not used, so that they need not run."""
@@ -490,6 +526,11 @@ def _chat_template(processor: Any) -> str:
     return str(getattr(processor, "chat_template", None) or processor.tokenizer.chat_template)
 
 
+def is_encoder(model_type: object) -> bool:
+    """Whether checkpoints of a `model_type` are image encoders, which answer no questions."""
+    return any(model_type in family.model_types for _, family in ENCODERS.items())
+
+
 def family_of(model_type: str) -> Family:
     """The family that handles a `model_type`.
 
@@ -497,7 +538,7 @@ def family_of(model_type: str) -> Family:
         ModelError: If none does; the message lists the known types.
     """
     known: list[str] = []
-    for _, family in FAMILIES.items():
+    for _, family in (*FAMILIES.items(), *ENCODERS.items()):
         if model_type in family.model_types:
             return family()
         known += family.model_types

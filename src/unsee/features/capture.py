@@ -85,9 +85,10 @@ def split_by_picture(
         outputs: The outputs by layer; see `capture`.
         inputs: The visual inputs that they were computed from.
     """
+    read = {name: vlm.family.represented(name, output) for name, output in outputs.items()}
     if vlm.family.aligned:
-        return dict(outputs)
-    return {name: vlm.family.split(output, inputs) for name, output in outputs.items()}
+        return dict(read)
+    return {name: vlm.family.split(output, inputs) for name, output in read.items()}
 
 
 def flat(tokens: Tokens) -> Tensor:

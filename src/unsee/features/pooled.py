@@ -45,7 +45,7 @@ def pooled_features(
     for inputs in picture_batches(vlm, pictures):
         features = picture_features(vlm, inputs, list(dict.fromkeys([*read, *layers])))
         means = {
-            name: [t.float().flatten(0, -2).mean(0).cpu().numpy() for t in tokens]
+            name: [vlm.family.pooled(name, t.float()).cpu().numpy() for t in tokens]
             for name, tokens in features.items()
         }
         rows[TOKENS] += [

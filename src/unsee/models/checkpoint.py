@@ -144,6 +144,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def peek_config(source: str | Path) -> dict[str, Any]:
+    """The config.json of a checkpoint, before any weight is downloaded; empty if it has none.
+
+    Whatever is wrong with the checkpoint is said when it is loaded.
+
+    Args:
+        source: A folder, or a hub id.
+    """
+    folder = Path(source)
+    try:
+        if not folder.is_dir():
+            if folder.is_absolute() or str(source).count("/") != 1:
+                return {}
+            from huggingface_hub import hf_hub_download
+
+            folder = Path(hf_hub_download(str(source), "config.json")).parent
+        return read_config(folder)
+    except (ModelError, OSError, ValueError):
+        return {}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint.
 

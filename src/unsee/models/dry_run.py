@@ -51,7 +51,9 @@ def check_inputs(vlm: VLM, samples: Iterable[Sample], pictures: Iterable[Picture
     longest = 0
     for picture in _extremes(by_size):
         longest = max(longest, _check_picture(vlm, picture))
-    if not vlm.visual_only:
+    if not vlm.family.answers_questions and any(s.answer for s in samples):
+        _collate(vlm, None)
+    if vlm.answers_questions:
         _check_texts(vlm, samples, longest)
 
 
@@ -86,7 +88,7 @@ def _extremes(by_size: dict[Size, Picture]) -> list[Picture]:
 def _check_processor(vlm: VLM, shown: bool) -> None:
     """Runs an ordinary picture and question through the processor and the visual part."""
     where = f"model {vlm.source}"
-    if not vlm.visual_only and vlm.processor.tokenizer.pad_token_id is None:
+    if vlm.answers_questions and vlm.processor.tokenizer.pad_token_id is None:
         eos = vlm.processor.tokenizer.eos_token or "<pad>"
         raise ModelError(
             f"{where}: the tokenizer has no pad token, which batches need. Add one to "
@@ -100,7 +102,7 @@ def _check_processor(vlm: VLM, shown: bool) -> None:
         return
     with _named(ModelError, f"{where}: the processor cannot read a picture", advice):
         inputs = vlm.collate_pictures([image])
-        written = None if vlm.visual_only else _image_tokens(vlm, _collate(vlm, image))
+        written = _image_tokens(vlm, _collate(vlm, image)) if vlm.answers_questions else None
     with _named(ModelError, f"{where}: the visual part cannot read a picture", advice):
         features = vlm.family.count_features(vlm.model, inputs)
     if None not in (written, features) and written != features:
@@ -129,7 +131,7 @@ def _missing(vlm: VLM) -> str:
 
 
 def _check_picture(vlm: VLM, picture: Picture) -> int:
-    """The number of image tokens of a picture's size; 0 if only the visual part is loaded."""
+    """The number of image tokens of a picture's size; 0 if no question can be asked."""
     width, height = picture.size
     image = Image.new("RGB", picture.size, (127, 127, 127))
     advice = "Crop it to an ordinary shape, or remove it."
@@ -138,7 +140,7 @@ def _check_picture(vlm: VLM, picture: Picture) -> int:
         f"picture {picture.source} ({width} x {height}): refused by the processor",
         advice,
     ):
-        if vlm.visual_only:
+        if not vlm.answers_questions:
             vlm.collate_pictures([image])
             return 0
         return _image_tokens(vlm, _collate(vlm, image)) or 0

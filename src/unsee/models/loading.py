@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText
 
 from unsee.errors import ModelError, UnseeError, first_line, shorten
 from unsee.families import Family
@@ -37,6 +37,11 @@ def loading_errors(folder: Path) -> Iterator[None]:
             f"model {folder}: cannot be loaded ({shorten(first_line(error), 300)}). Download or "
             "save the checkpoint again."
         ) from error
+
+
+def model_builder(family: Family) -> Any:
+    """The class of transformers that builds a family's models, with `from_config`."""
+    return getattr(transformers, family.auto_class)
 
 
 def dtype_of(config: Any, dtype: str | torch.dtype) -> Any:
@@ -73,8 +78,8 @@ def load_visual(
 
     # Buffers (position ids) are computed and not stored, so they must not be empty.
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, trust_remote_code=trust_remote_code
+        model = model_builder(family).from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code, **family.model_options
         )
     # The meta device unties shared weights, which would then be counted twice.
     model.tie_weights()

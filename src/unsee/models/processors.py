@@ -8,12 +8,13 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import transformers
-from transformers import AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers import logging as hf_logging
 from transformers.models.auto import processing_auto
 from transformers.utils.import_utils import is_torchvision_available
@@ -43,7 +44,7 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
     """
     try:
         with quiet():
-            processor = load_processor(folder, model_type, trust_remote_code)
+            processor = load_processor(folder, model_type, trust_remote_code, family)
     except ImportError as error:
         raise ModelError(
             f"model {folder}: its processor needs a package that is not installed "
@@ -58,6 +59,8 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
             f"model {folder}: its processor cannot be loaded ({reason}). The folder "
             "needs the tokenizer and image processor files beside the weights."
         ) from error
+    if not family.answers_questions:
+        return processor
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(
             f"model {folder}: {type(processor).__name__} does not process pictures and text. "
@@ -133,15 +136,37 @@ def pictures_only(kind: Any, always: bool = False) -> Any:
     return type(kind.__name__, (kind,), attributes_of_class)
 
 
-def load_processor(folder: Path, model_type: str, trust_remote_code: bool) -> Any:
+@dataclass(frozen=True)
+class EncoderProcessor:
+    """The image processor of an encoder, and the tokenizer of its text tower if it has one."""
+
+    image_processor: Any
+    tokenizer: Any = None
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes both in the Hugging Face layout."""
+        for part in (self.image_processor, self.tokenizer):
+            if part is not None:
+                part.save_pretrained(folder)
+
+
+def load_processor(
+    folder: Path, model_type: str, trust_remote_code: bool, family: Family | None = None
+) -> Any:
     """The processor of a checkpoint as transformers loads it, unchecked.
 
     Args:
         folder: The checkpoint.
         model_type: The `model_type` of its config.json.
         trust_remote_code: Allow the checkpoint's own Python code to run.
+        family: The family of the checkpoint, if it may be an encoder.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    if family is not None and not family.answers_questions:
+        images = AutoImageProcessor.from_pretrained(folder, **options)
+        has_text = any(family.parts.language)
+        tokens = AutoTokenizer.from_pretrained(folder, **options) if has_text else None
+        return EncoderProcessor(images, tokens)
     name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
     kind = getattr(transformers, name, None) if isinstance(name, str) else None
     if kind is None:

@@ -17,10 +17,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from unsee.errors import ModelError, first_line, shorten
-from unsee.families import Family
+from unsee.families import Family, family_of
 from unsee.models.checkpoint import (
     INDEX,
     SINGLE,
@@ -31,7 +30,7 @@ from unsee.models.checkpoint import (
     weight_map,
 )
 from unsee.models.companions import PROCESSOR, matches, refuse_foreign_file
-from unsee.models.loading import require_all_weights
+from unsee.models.loading import model_builder, require_all_weights
 from unsee.models.processors import load_processor, quiet, save_processor
 
 GENERATION = "generation_config.json"
@@ -71,17 +70,19 @@ def reopen(folder: Path) -> None:
     """
     try:
         with quiet():
-            builder: Any = AutoModelForImageTextToText
-            _, info = builder.from_pretrained(
+            kind = read_config(folder)["model_type"]
+            family = family_of(kind)
+            _, info = model_builder(family).from_pretrained(
                 folder,
                 dtype="auto",
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
                 device_map="meta",
+                **family.model_options,
             )
             require_all_weights(folder, info)
-            load_processor(folder, read_config(folder)["model_type"], trust_remote_code=False)
+            load_processor(folder, kind, trust_remote_code=False, family=family)
     except Exception as error:
         reason = shorten(first_line(error).replace(str(folder), "it"), 300)
         raise ModelError(

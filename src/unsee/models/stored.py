@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from unsee.errors import ModelError
 from unsee.families import Family
 from unsee.models.checkpoint import Entry, known_names, read_header
-from unsee.models.loading import loading_errors
+from unsee.models.loading import loading_errors, model_builder
 from unsee.models.processors import quiet
 
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
@@ -25,20 +25,27 @@ AGAIN = "Download or save the checkpoint again."
 BLOCK = re.compile(r"(.+?)\.(\d+)\.(.+)")
 
 
-def skeleton(folder: Path, trust_remote_code: bool = False) -> Any:
+def skeleton(folder: Path, family: Family, trust_remote_code: bool = False) -> Any:
     """The Hugging Face model that config.json describes, on the meta device.
+
+    Args:
+        folder: The checkpoint.
+        family: The family of the checkpoint.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
 
     Raises:
         ModelError: If it cannot be built.
     """
-    builder: Any = AutoModelForImageTextToText
     with quiet(), loading_errors(folder):
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
         with torch.device("meta"):
-            model = builder.from_config(
-                config, dtype=torch.float32, trust_remote_code=trust_remote_code
+            model = model_builder(family).from_config(
+                config,
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+                **family.model_options,
             )
         model.tie_weights()
     return model

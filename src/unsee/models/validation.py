@@ -97,7 +97,7 @@ def check_checkpoint(
     files = weight_map(folder, check=whole)
     # Quantized weights have other names and shapes.
     if tensors and not config.get("quantization_config"):
-        model = skeleton(folder, trust_remote_code)
+        model = skeleton(folder, family, trust_remote_code)
         check_stored(folder, family, model, files, whole)
     return config
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from unsee.errors import ModelError
 from unsee.families import Family
@@ -32,6 +32,7 @@ from unsee.models.loading import (
     dtype_of,
     load_visual,
     loading_errors,
+    model_builder,
     require_all_weights,
 )
 from unsee.models.memory import evict_after_forward
@@ -158,7 +159,7 @@ class VLM:
                     options["device_map"] = {"": device}
                 if requested:
                     options["quantization_config"] = requested.config(compute_dtype)
-                model = _load_whole(folder, dtype, trust_remote_code, options)
+                model = _load_whole(folder, family, dtype, trust_remote_code, options)
         if requested:
             refuse_unquantized(model, requested)
         if quantization:
@@ -174,6 +175,11 @@ class VLM:
     def device(self) -> torch.device:
         """The device of the visual part."""
         return next(iter(self.parameters("visual").values())).device
+
+    @property
+    def answers_questions(self) -> bool:
+        """Whether it can be asked: with a language part, and not an image encoder."""
+        return self.family.answers_questions and not self.visual_only
 
     @property
     def end_token_ids(self) -> list[int]:
@@ -240,6 +246,15 @@ class VLM:
     def logits(self, batch: Batch) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
         return self.family.logits(self.model, batch.inputs)
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor | None:
+        """Texts in the space of the pictures' embeddings [texts, dim]; None without a text tower.
+
+        None also if the text tower was not loaded.
+        """
+        if self.visual_only:
+            return None
+        return self.family.embed_text(self.model, self.processor, texts)
 
     def frozen_copy(self, own: Iterable[str] | None = None) -> VLM:
         """A copy that takes no gradient, to be used as a teacher.
@@ -332,14 +347,18 @@ class VLM:
 
 
 def _load_whole(
-    folder: Path, dtype: str | torch.dtype, trust_remote_code: bool, options: Mapping[str, Any]
+    folder: Path,
+    family: Family,
+    dtype: str | torch.dtype,
+    trust_remote_code: bool,
+    options: Mapping[str, Any],
 ) -> Any:
     """The Hugging Face model with all its weights.
 
     Raises:
         ModelError: If a tensor is missing or of another shape.
     """
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+    loaded: Any = model_builder(family).from_pretrained(
         folder,
         dtype=dtype,
         use_safetensors=True,
@@ -348,6 +367,7 @@ def _load_whole(
         output_loading_info=True,
         # transformers' own error does not name the tensor; `require_all_weights` does.
         ignore_mismatched_sizes=True,
+        **family.model_options,
         **options,
     )
     model, info = loaded

@@ -30,6 +30,9 @@ SLOW = 1.5  # Times as long as in 32 bits, from which advice is given
 # Why photographs were not asked about, if `ask: none` says so.
 SWITCHED_OFF = "questions were switched off (ask: none)."
 
+# Why photographs are not asked about where the model is an image encoder.
+NO_ANSWERS = "an image encoder answers no questions"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -79,6 +82,7 @@ class Job:
             `unsee.training.watching.Callback`.
         open_questions: Open questions that are asked about the photographs where only these were
             given; None if the job has samples with answers.
+        encoder: Whether the model is an image encoder, whose embeddings are compared.
         drawn_strangers: Whether the strangers are drawn faces that ship with the package.
         attacks_left_out: Attacks that were asked for and cannot run on photographs alone, with the
             reason.
@@ -123,6 +127,7 @@ class Job:
     callbacks: Sequence[object] = ()
     load_in: LoadIn | None = None
     open_questions: Sequence[str] | None = None
+    encoder: bool = False
     drawn_strangers: bool = False
     attacks_left_out: Mapping[str, str] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from unsee.attacks import Chain, label, required_data
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, counted, listed
 from unsee.evaluation.open_answers import QUESTIONS
+from unsee.recipes.job import NO_ANSWERS
 from unsee.recipes.unlearn import Recipe
 from unsee.types import Data, Sample
 
@@ -96,7 +97,7 @@ def hold_out(
 
 
 def runnable_attacks(
-    recipe: Recipe, data: Data, splits: Mapping[str, Sequence[Sample]]
+    recipe: Recipe, data: Data, splits: Mapping[str, Sequence[Sample]], encoder: bool = False
 ) -> tuple[tuple[Chain, ...], dict[str, str], list[str]]:
     """Returns the attacks that photographs alone suffice for, and the others with the reason.
 
@@ -104,6 +105,7 @@ def runnable_attacks(
         recipe: The recipe.
         data: The data for training.
         splits: The held-out samples, by split.
+        encoder: Whether the model is an image encoder, which gives an attacker no answers.
 
     Returns:
         The attacks to run, the reason by attack of those left out, and a sentence for each of
@@ -123,7 +125,9 @@ def runnable_attacks(
         if chain[-1].asks:
             needs.add("answers")
         missing = next((need for need in MISSING if need in needs and not has[need]), None)
-        if missing is None:
+        if encoder and any(attack.access == "black_box" for attack in chain):
+            left_out[label(chain)] = f"it asks the model, and {NO_ANSWERS}"
+        elif missing is None:
             chosen.append(chain)
         else:
             left_out[label(chain)] = MISSING[missing]

@@ -16,9 +16,11 @@ from unsee.data.overlaps import overlap_notes
 from unsee.data.photographs import group_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
+from unsee.families import is_encoder
 from unsee.methods import Method
+from unsee.models.checkpoint import peek_config
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
-from unsee.recipes.job import Job
+from unsee.recipes.job import NO_ANSWERS, Job
 from unsee.recipes.photographs import hold_out, open_questions, runnable_attacks
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
 from unsee.recipes.specs import Spec
@@ -128,16 +130,20 @@ def _own(
     model = shipped_checkpoint(recipe.model)
     recipe, data, notes = _own_data(recipe, given)
     answers = any(s.answer for s in (*data.forget, *data.retain))
-    visual_only = not recipe.method.reads_language and not answers
+    encoder = is_encoder(peek_config(model).get("model_type"))
+    if encoder:
+        _refuse_questions(recipe, answers)
+    visual_only = not recipe.method.reads_language and not answers and not encoder
     splits: dict[str, list[Sample]] = {}
     photographs: dict[str, Any] = {}
     if not any(s.answer for s in data.forget):
         data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
-        attacks, left_out, attack_notes = runnable_attacks(recipe, data, splits)
+        attacks, left_out, attack_notes = runnable_attacks(recipe, data, splits, encoder)
         recipe = replace(recipe, attacks=attacks)
         notes = [*notes, *held_notes, *attack_notes]
         photographs = {
-            "open_questions": open_questions(recipe.ask),
+            "open_questions": () if encoder else open_questions(recipe.ask),
+            "encoder": encoder,
             "drawn_strangers": recipe.strangers is None,
             "attacks_left_out": left_out,
             "forgetting": HELD_FORGET,
@@ -171,6 +177,27 @@ def _own(
         **_recipe_fields(recipe, visual_only),
     )
     return job, notes
+
+
+def _refuse_questions(recipe: Recipe, answers: bool) -> None:
+    """Refuses what has no meaning for an image encoder.
+
+    Raises:
+        ConfigError: If the samples have answers, the method reads any, or questions are to be
+            asked.
+    """
+    if answers:
+        raise ConfigError(
+            f"model {recipe.model}: {NO_ANSWERS}, and these samples have some. Give photographs "
+            "alone: a folder with a subfolder for each person."
+        )
+    if recipe.method.reads_language:
+        raise ConfigError(
+            f"model {recipe.model}: {NO_ANSWERS}, and {recipe.method.name} trains on some. Type "
+            "--method vkd, which needs photographs alone."
+        )
+    if recipe.ask not in ((), ("none",)):
+        raise ConfigError(f"ask={list(recipe.ask)}: {NO_ANSWERS}. Leave --ask out.")
 
 
 def _own_data(

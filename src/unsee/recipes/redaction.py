@@ -19,14 +19,14 @@ from unsee.attacks import ATTACKS
 from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, RunError
 from unsee.evaluation.open_answers import QUESTIONS
-from unsee.families import FAMILIES
+from unsee.families import ENCODERS, FAMILIES
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 from unsee.recipes import plain_yaml
 from unsee.recipes.catalog import shipped_recipes
 from unsee.recipes.evaluate import EvaluationOptions, TaskSelection
 from unsee.recipes.finetune import Finetune
-from unsee.recipes.job import SWITCHED_OFF, Job
+from unsee.recipes.job import NO_ANSWERS, SWITCHED_OFF, Job
 from unsee.recipes.unlearn import RunOptions
 from unsee.records.folder import key_of_run
 from unsee.training.settings import TrainingSettings
@@ -106,7 +106,7 @@ def redacted_recipe(text: str, redactor: Redactor) -> str:
 @cache
 def vocabulary() -> frozenset[str]:
     """The words that name nobody: names that are registered, fields, and their choices."""
-    registries = (METHODS, ATTACKS, METRICS, BENCHMARKS, FAMILIES)
+    registries = (METHODS, ATTACKS, METRICS, BENCHMARKS, FAMILIES, ENCODERS)
     words = {name for registry in registries for name in registry.names()}
     kinds: list[Any] = [
         *(kind for _, kind in METHODS.items()),
@@ -122,7 +122,7 @@ def vocabulary() -> frozenset[str]:
             words |= set(_texts(item.default if item.default is not MISSING else None))
         words |= set(_texts(getattr(kind, "defaults", {})))
     words |= {"constant", "cosine", "linear", "all", "standard", "set", "attacks", "method"}
-    words |= {*QUESTIONS, SWITCHED_OFF}
+    words |= {*QUESTIONS, SWITCHED_OFF, NO_ANSWERS}
     words |= {"encoder", "projector", "language", "visual", *shipped_recipes()}
     words |= set(TRACKERS)
     # The counts in the first lines of a run.

@@ -37,7 +37,15 @@ class Recognition(RecordPart):
     layers: Texts = Field(
         default=(),
         description="Encoder layers whose features were compared, besides the visual tokens that "
-        "the LLM reads.",
+        "the LLM reads, or the embedding of an image encoder.",
+    )
+    encoder: bool = Field(
+        default=False, description="Whether the model is an image encoder, which is asked nothing."
+    )
+    names: Int = Field(
+        default=0,
+        description="Number of names among which zero-shot naming chose, of an encoder with a text "
+        "tower.",
     )
     identities: Int = Field(
         default=0, description="Number of people among whom a photograph was looked for."

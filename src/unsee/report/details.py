@@ -40,7 +40,7 @@ def guarantees(run: Run) -> list[Row]:
         _yes_no(
             checked.text_identical,
             "Text-only outputs are identical",
-            f"Logits equal bit for bit on {probes} text-only probes." if probes else "",
+            f"Outputs equal bit for bit on {probes} text-only probes." if probes else "",
         ),
         _yes_no(
             checked.language_part_sha256_unchanged,

@@ -357,6 +357,8 @@ def utility(summary: Summary) -> Finding:
     change = after - before
     level, label = graded(change)
     place = PLACES.get(split, split.replace("_", " "))
+    if split == "retain_holdout" and summary.recognition is not None:
+        place = "held-out photographs of the other people"
     fell = f"{percent(before)} to {percent(after)} on {place}"
     if level == "warn":
         return Finding(level, label, f"what else it sees is slightly worse ({fell})")
@@ -379,8 +381,12 @@ def graded(change: float) -> tuple[Level, str]:
 def text(summary: Summary) -> Finding:
     """Whether text-only outputs are as before."""
     checked = summary.guarantees or Guarantees()
+    encoder = summary.recognition is not None and summary.recognition.encoder
     if checked.text_identical is True:
-        return Finding("good", "Identical", "all it has read is bit-for-bit the same")
+        what = "its text tower answers" if encoder else "all it has read is"
+        return Finding("good", "Identical", f"{what} bit-for-bit the same")
+    if checked.text_identical is None and encoder:
+        return Finding("unknown", "No text tower")
     if checked.text_identical is None:
         # The language part was never loaded, so it cannot have changed.
         only = checked.changed_outside_visual == 0 and checked.changed_tensors

@@ -91,7 +91,7 @@ def moved(run: Run) -> str:
     if not changes:
         return ""
     return (
-        f"The visual features that the language model reads changed by {' and by '.join(changes)} "
+        f"The visual features that are read changed by {' and by '.join(changes)} "
         "(mean squared change, in units of their variance over all pictures). This measures how "
         "much changed, not what was forgotten."
     )

@@ -44,9 +44,12 @@ def recognition(summary: Summary) -> Finding:
         return Finding("bad", "Broken", broken(summary, faulty))
     asked, matched = asked_openly(summary), by_features(summary)
     level, label = _together(asked, matched)
+    if (summary.recognition or Recognition()).encoder:
+        level, label, asked = matched.level, matched.label, zero_shot(summary)
     if level == "good" and (_tested_on_training(summary) or utility(summary).level == "unknown"):
         level = "warn"
-    return Finding(level, label, f"{asked.clause}; {matched.clause}{_doubts(summary)}")
+    clauses = "; ".join(clause for clause in (asked.clause, matched.clause) if clause)
+    return Finding(level, label, f"{clauses}{_doubts(summary)}")
 
 
 def _together(asked: Finding, matched: Finding) -> tuple[Level, str]:
@@ -91,7 +94,7 @@ def asked_openly(summary: Summary) -> Finding:
 
 
 def by_features(summary: Summary) -> Finding:
-    """Whether the features that the LLM reads still match photographs to their person."""
+    """Whether the features that are read still match photographs to their person."""
     record = summary.recognition or Recognition()
     key = photograph_key(summary, "features", "rank_1")
     before, after = value_of(summary.target, key), value_of(summary.measures, key)
@@ -110,6 +113,22 @@ def by_features(summary: Summary) -> Finding:
     if before - chance < MIN_RETRIEVAL:
         return Finding("unknown", "Not matched before", clause)
     level, label = _fallen(before, after, usual, ("Not matched", LESS, MATCHED))
+    return Finding(level, label, clause)
+
+
+def zero_shot(summary: Summary) -> Finding:
+    """Whether an image encoder's text tower still finds the people's names."""
+    record = summary.recognition or Recognition()
+    key = photograph_key(summary, "features", "zero_shot")
+    before, after = value_of(summary.target, key), value_of(summary.measures, key)
+    if before is None or after is None or not record.names:
+        return Finding("unknown", "Not named")
+    chance = 1 / record.names
+    clause = (
+        f"among {record.names} names, {percent(after)} of {_photographs(summary)} are given the "
+        f"right one zero-shot (was {percent(before)}, chance {percent(chance)})"
+    )
+    level, label = _fallen(before, after, chance, ("Not named", "Named less", "Still named"))
     return Finding(level, label, clause)
 
 

@@ -34,6 +34,7 @@ from unsee.report.recognition import (
     compared_with,
     photograph_key,
     verification,
+    zero_shot,
 )
 from unsee.report.verdict import Verdict, judge
 
@@ -178,6 +179,9 @@ def _photograph_facts(run: Run, judgement: Verdict, uid: str) -> list[Fact]:
         (VERIFIED, "features", "verification_rate", verified, "same person, at 1 % false accepts"),
     ]
     facts = []
+    if record.encoder:
+        named = (FORGOTTEN, "features", "zero_shot", zero_shot(summary), "named right, zero-shot")
+        tiles[:1] = [named] if record.names else []
     for label, kind, metric, finding, note in tiles:
         key = photograph_key(summary, kind, metric)
         before, after = value_of(summary.target, key), value_of(summary.measures, key)

@@ -64,6 +64,11 @@ class PhotographSets:
         return cls(tested, enrolled, evenly_spaced(strangers, GALLERY_STRANGERS))
 
     @property
+    def names(self) -> list[str]:
+        """The names of all tested people."""
+        return list(dict.fromkeys(str(s.concept) for some in self.tested.values() for s in some))
+
+    @property
     def asked(self) -> dict[str, list[Sample]]:
         """The pictures that are asked about, by split; strangers under `OTHERS`."""
         asked = {split: list(samples) for split, samples in self.tested.items()}

@@ -30,7 +30,7 @@ from unsee.evaluation.open_answers import (
     said_most,
     says,
 )
-from unsee.evaluation.recognition import FALSE_ACCEPTS, recognise_people
+from unsee.evaluation.recognition import FALSE_ACCEPTS, recognise_people, zero_shot_names
 from unsee.features.pooled import TOKENS, compared_layers, pooled_features
 from unsee.metrics import normalize_answer
 from unsee.models.checkpoint import resolve, weight_map
@@ -39,7 +39,7 @@ from unsee.models.memory import free_memory
 from unsee.models.validation import check_checkpoint
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.recipes.job import SWITCHED_OFF, Job
+from unsee.recipes.job import NO_ANSWERS, SWITCHED_OFF, Job
 from unsee.records.folder import RunFolder
 from unsee.records.part import RecordPart
 from unsee.records.recognition import ForgottenPerson, Recognition
@@ -74,6 +74,10 @@ class RecognisedPeople(RecordPart):
 
 OPEN_ANSWERS = TypeAdapter(dict[str, OpenAnswer])
 PROBES = TypeAdapter(tuple[str, ...])
+# The caption of a name, after the prompts of CLIP (arXiv 2103.00020, section 3.1.4).
+CAPTION = "a photo of {}."
+# By split and picture.
+NAMED = TypeAdapter(dict[str, dict[str, str]])
 # By layer.
 RECOGNISED = TypeAdapter(dict[str, RecognisedPeople])
 
@@ -126,7 +130,7 @@ def measure_photographs(
     sets = PhotographSets.of(job)
     reason = cannot_ask(job)
     loaders = model_loaders(job, vlm, reason is None)
-    if reason is not None:
+    if reason is not None and not job.encoder:
         LOGGER.warning(f"no question is asked about the photographs: {reason}")
     layers = compared_layers(vlm)
     questions = tuple(job.open_questions or ()) if reason is None else ()
@@ -136,6 +140,7 @@ def measure_photographs(
     rows: dict[str, tuple[SampleResult, ...]] = {}
     people: dict[str, dict[str, PersonScores]] = {}
     text: dict[str, tuple[str, ...]] = {}
+    names = 0
     for name in ["target", *(name for name in loaders if name != "target")]:
         load = call_once(loaders[name])
         label = name.replace("_", "-")
@@ -156,8 +161,16 @@ def measure_photographs(
         compare = partial(_recognise, load, sets, layers)
         found = cache.get_or_compute(RECOGNISED, "recognition", name, compare, personal=True)
         _add(measures[name], people[name], _scores_of_features(sets, found), binary=False)
+        if job.encoder:
+            bar.stage(f"naming the photographs zero-shot, {label} model")
+            name_all = partial(_zero_shot, load, sets)
+            named = cache.get_or_compute(NAMED, "zero-shot", name, name_all, personal=True)
+            _add(measures[name], people[name], _scores_of_names(sets, named), binary=True)
+            names = len(sets.names) if named else names
     folder.write_scores(rows)
-    record = _record(job, sets, layers, reason)
+    record = _record(job, sets, layers, reason).model_copy(
+        update={"encoder": job.encoder, "names": names}
+    )
     return PhotographResults(measures, rows, people, record, text)
 
 
@@ -169,6 +182,8 @@ def cannot_ask(job: Job) -> str | None:
     Args:
         job: A job that was given photographs alone.
     """
+    if job.encoder:
+        return NO_ANSWERS
     if not job.open_questions:
         return SWITCHED_OFF
     for source in (job.model, *job.references.values()):
@@ -347,6 +362,7 @@ FALLS: Mapping[str, Better] = {
     "rank_1": "lower",
     "verification_auc": "lower",
     "verification_rate": "lower",
+    "zero_shot": "lower",
 }
 
 
@@ -421,6 +437,33 @@ def _recognise(
         people = {person: LayerRecognition(**asdict(one)) for person, one in by_person.items()}
         found[layer] = RecognisedPeople(by_person=people)
     return found
+
+
+@torch.no_grad()
+def _zero_shot(load: Callable[[], VLM], sets: PhotographSets) -> dict[str, dict[str, str]]:
+    """The nearest name to each tested photograph, by split and id; empty without a text tower."""
+    vlm = load()
+    texts = vlm.embed_text([CAPTION.format(name) for name in sets.names])
+    if texts is None:
+        return {}
+    named = {}
+    for split, samples in sets.tested.items():
+        pictures = [s.picture for s in samples if s.picture is not None]
+        found = pooled_features(vlm, pictures, ())[TOKENS]
+        names = zero_shot_names(found, texts.float().cpu().numpy(), sets.names)
+        named[split] = {_id(s, 0): name for s, name in zip(samples, names, strict=True)}
+    return named
+
+
+def _scores_of_names(sets: PhotographSets, named: Mapping[str, Mapping[str, str]]) -> Scores:
+    """Whether each tested photograph is named right, and its person, by measure."""
+    scores: Scores = {}
+    for split, names in named.items():
+        for sample in sets.tested[split]:
+            values, concepts = scores.setdefault(f"{split}/features/zero_shot", ([], []))
+            values.append(float(names[_id(sample, 0)] == sample.concept))
+            concepts.append(str(sample.concept))
+    return scores
 
 
 def _record(

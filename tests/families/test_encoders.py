@@ -1,0 +1,167 @@
+"""Laws that every image encoder must satisfy, on a tiny checkpoint of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from support.encoders import ENCODER_RECIPES, make_encoder
+from unsee.artifacts.guarantees import SENTENCES, text_probes
+from unsee.errors import ModelError
+from unsee.families import ENCODERS, family_of, is_encoder
+from unsee.features.pooled import TOKENS, pooled_features
+from unsee.models.vlm import VLM
+from unsee.types import Picture, Sample
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny checkpoint of a model type, built once."""
+    root = tmp_path_factory.mktemp("encoders")
+    return lambda n: root / n if (root / n).exists() else make_encoder(n, root / n)
+
+
+@pytest.fixture(params=list(ENCODER_RECIPES))
+def vlm(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> VLM:
+    """A model type's tiny encoder."""
+    return VLM.load(folders(request.param))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    """Noise in three shapes."""
+    folder, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    found = []
+    for width, height in ((28, 28), (56, 28), (30, 70)):
+        path = folder / f"{width}x{height}.png"
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+        found.append(Picture.from_path(path))
+    return found
+
+
+def embedded(vlm: VLM, pictures: list[Picture]) -> np.ndarray:
+    return pooled_features(vlm, pictures, ())[TOKENS]
+
+
+def test_every_model_type_has_a_tiny_recipe() -> None:
+    assert set(ENCODER_RECIPES) == {t for _, kind in ENCODERS.items() for t in kind.model_types}
+    assert {family_of(name).name for name in ENCODER_RECIPES} == set(ENCODERS.names())
+    assert is_encoder("clip")
+    assert not is_encoder("llava")
+
+
+def test_parts_are_disjoint_and_cover_the_model(vlm: VLM) -> None:
+    parts = [set(vlm.parameters(p)) for p in ("encoder", "projector", "language")]
+    assert parts[0]
+    assert parts[1]
+    assert sum(len(p) for p in parts) == len(set.union(*parts))
+    assert set.union(*parts) == {n for n, _ in vlm.model.named_parameters()}
+
+
+def test_embedding_depends_on_the_picture_and_not_on_the_batch(
+    vlm: VLM, pictures: list[Picture]
+) -> None:
+    together = embedded(vlm, pictures)
+    assert together.ndim == 2
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+    alone = np.concatenate([embedded(vlm, [picture]) for picture in pictures])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_embedding_is_that_of_transformers(vlm: VLM, pictures: list[Picture]) -> None:
+    inputs = vlm.collate_pictures([vlm.image(picture) for picture in pictures])
+    with torch.no_grad():
+        if hasattr(vlm.model, "get_image_features"):
+            own = vlm.model.get_image_features(**inputs).pooler_output
+        else:
+            # The class token, in front of the mean of the others.
+            own = vlm.model(**inputs).last_hidden_state[:, 0]
+    found = embedded(vlm, pictures)[:, : own.shape[1]]
+    assert np.allclose(found, own.numpy(), atol=1e-5)
+
+
+def test_save_then_load_keeps_the_embedding(
+    vlm: VLM, pictures: list[Picture], tmp_path: Path
+) -> None:
+    vlm.save(tmp_path / "model")
+    again = VLM.load(tmp_path / "model")
+    assert np.array_equal(embedded(vlm, pictures), embedded(again, pictures))
+    assert vlm.hash() == again.hash()
+
+
+def test_visual_part_alone_embeds_alike(vlm: VLM, pictures: list[Picture]) -> None:
+    alone = VLM.load(vlm.source, visual_only=True)
+    assert np.allclose(embedded(vlm, pictures), embedded(alone, pictures), atol=1e-6)
+    assert alone.embed_text(["a photo of Ada."]) is None
+
+
+def test_mlps_are_linear_modules_of_every_block(vlm: VLM) -> None:
+    mlps = vlm.family.visual_mlps(vlm.model)
+    assert list(mlps) == [n for n in vlm.family.visual_layers(vlm.model) if n != "projector"]
+    for pair in mlps.values():
+        inner, outer = (vlm.model.get_submodule(name).weight for name in pair)
+        assert inner.shape[1] == outer.shape[0]
+
+
+def test_texts_are_embedded_by_a_text_tower_alone(vlm: VLM) -> None:
+    found = vlm.embed_text(["a photo of Ada.", "a photo of somebody with a far longer name."])
+    if not vlm.parameters("language"):
+        assert found is None
+        assert text_probes(vlm) == ()
+        return
+    assert found is not None
+    alone = vlm.embed_text(["a photo of Ada."])
+    assert alone is not None
+    assert torch.allclose(found[0], alone[0], atol=1e-5)
+    assert len(set(text_probes(vlm))) == len(SENTENCES)
+
+
+def test_questions_are_refused(vlm: VLM) -> None:
+    with pytest.raises(ModelError, match="is an image encoder, which answers no questions"):
+        vlm.collate([Sample("a", "Who is this?", "Ada")])
+
+
+def test_tensor_of_another_shape_is_refused(vlm: VLM, tmp_path: Path) -> None:
+    vlm.save(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors: dict[str, Any] = load_file(file)
+    name = next(n for n in tensors if n.endswith("mlp.fc1.weight") and "text" not in n)
+    save_file({**tensors, name: tensors[name][:-1].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="another shape than config.json says"):
+        VLM.load(tmp_path / "model")
+
+
+def test_checkpoint_without_image_processor_is_refused(vlm: VLM, tmp_path: Path) -> None:
+    vlm.save(tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="its processor cannot be loaded"):
+        VLM.load(tmp_path / "model")
+
+
+def test_classifier_below_a_prefix_rides_along(
+    folders: Callable[[str], Path], pictures: list[Picture], tmp_path: Path
+) -> None:
+    """A published classifier's head is kept as it is, and its encoder is what is loaded."""
+    vlm = VLM.load(folders("dinov2"))
+    vlm.save(tmp_path / "model")
+    folder = tmp_path / "model"
+    tensors = {f"dinov2.{n}": t for n, t in load_file(folder / "model.safetensors").items()}
+    tensors["classifier.weight"] = torch.ones(3, 64)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["Dinov2ForImageClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    head = VLM.load(folder)
+    assert np.array_equal(embedded(vlm, pictures), embedded(head, pictures))
+    head.save(tmp_path / "again")
+    kept = load_file(tmp_path / "again" / "model.safetensors")
+    assert kept.keys() == tensors.keys()
+    assert torch.equal(kept["classifier.weight"], tensors["classifier.weight"])

@@ -1,0 +1,74 @@
+"""Makes a tiny checkpoint of every image encoder: real classes, random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+
+from support.tiny import HEADS, LAYERS, WIDTH, pil, tokenizer, vision
+from unsee.families import family_of
+from unsee.models.processors import EncoderProcessor
+from unsee.models.vlm import VLM
+
+ENCODER_RECIPES: dict[str, Callable[[], tuple[Any, Any]]] = {}
+SIDE = {"height": 28, "width": 28}
+
+
+def recipe(function: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+    """Files a recipe under the model type, which is the function's name."""
+    ENCODER_RECIPES[function.__name__] = function
+    return function
+
+
+def make_encoder(name: str, folder: Path) -> Path:
+    """Writes the tiny checkpoint of a model type, made from seed 0."""
+    torch.manual_seed(0)
+    model, processor = ENCODER_RECIPES[name]()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if "norm" not in key and not value.any():
+                value.normal_(0, 0.3)
+    VLM(model.eval(), processor, family_of(model.config.model_type), folder).save(folder)
+    return folder
+
+
+def text_tower(kind: Any, tokens: Any, **more: Any) -> Any:
+    """The configuration of a small text tower."""
+    return kind(
+        vocab_size=len(tokens), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=32,
+        pad_token_id=tokens.pad_token_id, bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id, **more,
+    )  # fmt: skip
+
+
+@recipe
+def clip() -> tuple[Any, Any]:
+    tokens = tokenizer()
+    images = pil("CLIPImageProcessor")(size={"shortest_edge": 28}, crop_size=SIDE)
+    config = hf.CLIPConfig(
+        text_config=text_tower(hf.CLIPTextConfig, tokens).to_dict(),
+        vision_config=vision(hf.CLIPVisionConfig).to_dict(),
+        projection_dim=16,
+    )
+    return hf.CLIPModel(config), EncoderProcessor(images, tokens)
+
+
+def dino_images() -> Any:
+    return pil("BitImageProcessor")(size={"shortest_edge": 28}, crop_size=SIDE)
+
+
+@recipe
+def dinov2() -> tuple[Any, Any]:
+    config = vision(hf.Dinov2Config, mlp_ratio=2)
+    return hf.Dinov2Model(config), EncoderProcessor(dino_images())
+
+
+@recipe
+def dinov2_with_registers() -> tuple[Any, Any]:
+    config = vision(hf.Dinov2WithRegistersConfig, mlp_ratio=2)
+    return hf.Dinov2WithRegistersModel(config), EncoderProcessor(dino_images())

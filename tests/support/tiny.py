@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from experiments.tiny.text import TURNS as IM
+from experiments.tiny.text import template, tokenizer
 
 from support import chat_templates
 from unsee.families import family_of
@@ -23,7 +23,6 @@ from unsee.models.vlm import VLM
 
 WIDTH, HEADS, LAYERS, PATCH = 32, 4, 2, 14
 RECIPES: dict[str, Callable[[], tuple[Any, Any]]] = {}
-IM = ("<|im_start|>", "<|im_end|>")
 
 
 def recipe(function: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
@@ -54,33 +53,6 @@ def make(name: str, folder: Path) -> Path:
     model.generation_config.eos_token_id = ends
     VLM(model.eval(), processor, family_of(model.config.model_type), folder).save(folder)
     return folder
-
-
-def tokenizer(*specials: str, bos: str = "<s>", eos: str = "</s>", **named: str) -> Any:
-    """A byte-level tokenizer: any text, one token a byte."""
-    listed = list(dict.fromkeys(["<pad>", bos, eos, *specials, *named.values()]))
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {word: i for i, word in enumerate([*listed, *letters])}
-    core = Tokenizer(models.BPE(vocabulary, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(listed)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token=bos, eos_token=eos,
-        extra_special_tokens=named or list(specials),
-    )  # fmt: skip
-
-
-def template(image: str, start: str = "", end: str = "</s>", bos: str = "") -> str:
-    """A chat template whose turns end with `end`."""
-    return (
-        "{{- '" + bos + "' -}}"
-        "{%- for m in messages -%}{{- '" + start + "' + m['role'] + '\\n' -}}"
-        "{%- for p in m['content'] -%}{%- if p['type'] == 'image' -%}{{- '" + image + "' -}}"
-        "{%- else -%}{{- p['text'] -}}{%- endif -%}{%- endfor -%}{{- '" + end + "\\n' -}}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '" + start + "assistant\\n' -}}{%- endif -%}"
-    )
 
 
 def text(kind: Any, tokens: Any, **more: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Tiny checkpoints with random weights, from the real classes of transformers."""

@@ -123,7 +123,7 @@ def test_data_check_lists_all_problems_and_fails(
     found = inspect(f"mllmu@{copied['mllmu']}")
     assert "celebrity: " in found["problems"][0]
     assert "row 1: field 'image' is no picture" in found["problems"][0]
-    assert "train_forget and train_retain share 1 pictures" in found["problems"][1]
+    assert "train_forget and train_retain share 1 picture," in found["problems"][1]
     assert found["splits"]["forget"]["samples"] == 6
     unsee("data", "check", f"mllmu@{copied['mllmu']}", code=2)
 

@@ -279,6 +279,22 @@ def test_key_comes_from_the_environment_as_text_or_path(
         private_key_from_environment()
 
 
+def test_damaged_key_in_the_environment_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key(tmp_path / "key.pem")
+    secret = (tmp_path / "key.pem").read_text().splitlines()[1]
+    monkeypatch.setenv(VARIABLE, secret)
+    with pytest.raises(CertificateError, match="holds neither the PEM text") as error:
+        private_key_from_environment()
+    assert secret not in str(error.value)
+
+
+def test_folder_is_no_key_file(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="is no ordinary file"):
+        read_private_key(tmp_path)
+
+
 def pem(key: Any, password: bytes | None = None) -> bytes:
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if password is not None:

@@ -156,12 +156,28 @@ def test_photographs_are_matched_by_pixels_with_the_salt_alone(job: Path, tmp_pa
     assert failed(job, photos=again, salt=job / "salt") == []
     (again / "0.bmp").unlink()
     (sentence,) = failed(job, photos=again, salt=job / "salt")
-    assert "1 of the certificate's 3 photographs are not in" in sentence
+    assert "1 photograph of the certificate is not in" in sentence
     (sentence,) = failed(job, photos=job / "retain", salt=job / "salt")
     assert "are not the certificate's" in sentence
     (tmp_path / "salt").write_bytes(b"x" * 32)
     (sentence,) = failed(job, photos=job / "forget", salt=tmp_path / "salt")
     assert "were hashed with the salt" in sentence
+
+
+def test_copies_of_a_photograph_count_as_one_in_a_certificate(job: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(job / "forget", folder)
+    first = min(folder.rglob("*.png"))
+    image = Image.open(first).convert("RGB")
+    image.putpixel((0, 0), tuple(min(255, value + 1) for value in image.getpixel((0, 0))))  # type: ignore[misc]
+    image.save(first.with_name("nearly.png"))
+    shutil.copy(first, first.with_name("again.png"))
+    key = job / "key.pem"
+    certify(job / "run", key=key, photos=folder, salt=job / "salt", out=tmp_path / "made")
+    found = verify_certificate_file(tmp_path / "made", photos=folder, salt=job / "salt")
+    assert found.failed == () and found.checks[-1].sentence.endswith("has the 3 photographs.")
+    named = found.certificate.request.photographs
+    assert named is not None and (named.count, len(named.salted_sha256)) == (3, 4)
 
 
 def test_salted_hash_is_the_hmac_of_the_pixels(job: Path) -> None:

@@ -106,7 +106,7 @@ def test_read_folder_reads_boxes_csv(tmp_path: Path) -> None:
     assert second.picture.region is None
     assert notes == [
         "forget: 1 person, 2 photographs.",
-        "forget: of 1 photographs only the face marked in boxes.csv is meant.",
+        "forget: of 1 photograph only the face marked in boxes.csv is meant.",
     ]
 
 

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from unsee.benchmarks.pocket import Pocket
-from unsee.data.overlaps import near_duplicates, overlap_notes
+from unsee.data.overlaps import (
+    copies,
+    distinct_photographs,
+    near_duplicates,
+    overlap_notes,
+    photograph_groups,
+)
+from unsee.pixels.regions import Box, Region
 from unsee.recipes.data_check import inspect
 from unsee.types import Picture, Sample
 
@@ -74,7 +81,7 @@ def test_overlap_notes_name_the_pairs(tmp_path: Path) -> None:
     near, strange, concept, text = overlap_notes(forget, retain, [stranger])
     assert f"retain/9.jpg is like {tmp_path / 'forget' / '1.png'}" in near
     assert f"strangers/s.webp is like {tmp_path / 'forget' / '1.png'}" in strange
-    assert "'Zoë Ada' (1 retain samples)" in concept
+    assert "'Zoë Ada' (1 retain sample)" in concept
     assert "forget 'f7' is retain 'r3'" in text
     assert overlap_notes(forget, [Sample("g", "2+2?", "4")]) == []
 
@@ -89,5 +96,44 @@ def test_inspect_compares_with_retain_and_strangers(tmp_path: Path) -> None:
     assert "data: 1 person, 1 photograph." in result["notes"]
     text = " ".join(result["notes"])
     assert "retain/bo/1.webp is like" in text
-    assert "'ada' (1 retain samples)" in text
-    assert "data and strangers share 1 pictures" in result["problems"][0]
+    assert "'ada' (1 retain sample)" in text
+    assert "data and strangers share 1 picture," in result["problems"][0]
+
+
+def test_photograph_groups_have_equal_and_encoded_copies_together(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.jpg", "d.webp", "e.png"]
+    seeds = [1, 2, 1, 1, 2]
+    pictures = [
+        Picture.from_path(photo(tmp_path / name, seed))
+        for name, seed in zip(names, seeds, strict=True)
+    ]
+    found = [[Path(p.source).name for p in group] for group in photograph_groups(pictures)]
+    assert found == [["a.png", "c.jpg", "d.webp"], ["b.png", "e.png"]]
+    assert photograph_groups([]) == []
+
+
+def test_copies_are_those_of_one_person_and_one_face(tmp_path: Path) -> None:
+    group = Picture.from_path(photo(tmp_path / "group.png", 1))
+    left, right = (group.of(Region(Box(*corners))) for corners in ((0, 0, 0.5, 1), (0.5, 0, 1, 1)))
+    again = Picture.from_path(photo(tmp_path / "again.jpg", 1))
+    samples = [
+        Sample("1", "", "", group, "ada"),
+        Sample("2", "", "", again, "ada"),
+        Sample("3", "", "", again, "bo"),
+        Sample("4", "", "", left, "cy"),
+        Sample("5", "", "", right, "cy"),
+    ]
+    assert copies(samples) == {again.source: group.source}
+    assert distinct_photographs([group, again, left, right]) == 1
+
+
+def test_photographs_given_twice_count_as_one_in_a_folder(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "3.jpg"):
+        photo(tmp_path / "ada" / name, 1)
+    photo(tmp_path / "ada" / "4.png", 2)
+    result = inspect(str(tmp_path))
+    assert result["splits"]["data"]["pictures"] == 2
+    counts, twice = result["notes"][:2]
+    assert counts == "data: 1 person, 2 photographs and 2 copies of them."
+    assert f"{tmp_path}/ada/3.jpg shows what {tmp_path}/ada/1.png shows" in twice
+    assert "They count as one." in twice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,13 @@ def test_recipe_takes_one_question_or_several_and_survives_its_own_text() -> Non
     default = make_recipe({"forget": "photos", "model": "m"})
     assert "ask" not in default.identity()
     assert default.identity() != one.identity()
+
+
+def test_plan_holds_out_no_copy_of_what_is_trained_on(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "forget", ada=6)
+    for path in sorted((folder / "ada").iterdir()):
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    job, _ = planned(tiny_folder, folder)
+    trained = {s.picture.digest for s in job.data.forget if s.picture}
+    tested = {s.picture.digest for s in job.splits["forget_holdout"] if s.picture}
+    assert (len(trained) + len(tested), trained & tested) == (6, set())

@@ -80,7 +80,11 @@ def test_unfinished_step_is_given_up_or_finished_first(book: Path) -> None:
     photos = book.parent / "photos"
     message = request(book, "run", "--set", "lr=1e-5", "--photos", photos, code=2)
     assert "was begun with other settings" in message
+    # As after a kill while everyone forgotten was audited, whose answers name them.
+    (book / "steps/0002/audit").mkdir()
     request(book, "undo", "b")
     assert request(book, "show", "b", "--json")["status"] == "new"
+    left = {path.name for path in (book / "steps/0002").rglob("*")}
+    assert "train.jsonl" in left and not left & {"audit", ".state", ".parts"}
     request(book, "run", "b", "--set", "lr=1e-5", "--photos", photos)
     assert request(book, "show", "b", "--json")["status"] == "accepted"

@@ -208,16 +208,18 @@ def test_data_check_names_copies_and_earlier_requests(
     request(book, "new", "--photos", folder)
     shutil.copy(folder / "IMG_0.png", folder / "copy.png")
     said = request(book, "new", "--photos", folder)
-    assert "4 photographs of 1 person" in said
-    assert "1 of the photographs are exact copies of others" in said
-    assert "4 of the photographs are also those of request R1 (new)" in said
+    assert "3 photographs of 1 person; 1 further file shows one of these again" in said
+    assert "3 of the photographs are also those of request R1 (new)" in said
+    assert "3 photographs, 1 person" in request(book, "list")
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         (["new", "--photos", "PHOTOS/bert", "--id", "R1"], "has this request already"),
+        (["new", "--photos", "PHOTOS/bert", "--id", "r1"], "request show R1"),
         (["new", "--photos", "PHOTOS/bert", "--id", "../x"], "is not allowed"),
+        (["new", "--photos", "PHOTOS/bert", "--id", "kept"], "calls the people to keep"),
         (["new", "--photos", "PHOTOS/nobody"], "does not exist"),
         (["run", "R9"], "unknown request 'R9'"),
         (["run", "R1"], "is accepted already"),

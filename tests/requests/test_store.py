@@ -36,6 +36,7 @@ def change(store: Store, statement: str) -> None:
         "DELETE FROM entries WHERE number = 3",
         "DELETE FROM entries WHERE number = 4",
         "UPDATE entries SET number = number + 10",
+        "UPDATE entries SET body = x'00ff' WHERE number = 2",
         "DELETE FROM facts WHERE name = 'last'",
     ],
 )
@@ -65,6 +66,19 @@ def test_damaged_files_are_named(store: Store, damage: object, part: str) -> Non
     damage(store.folder)  # type: ignore[operator]
     with pytest.raises(RunError, match=part):
         Store.open(store.folder).entries()
+
+
+def test_missing_table_is_damage_and_no_other_process(store: Store) -> None:
+    change(store, "DROP TABLE places")
+    with pytest.raises(RunError, match="is damaged"):
+        store.places()
+
+
+def test_place_of_an_altered_ledger_is_not_looked_at(store: Store) -> None:
+    # Its facts are sealed by no entry, so that it would be taken for a copy.
+    (store.folder / KEY).write_text("00" * 32)
+    with pytest.raises(RunError, match="was altered"):
+        Store.open(store.folder).check_place()
 
 
 def test_newer_tables_are_refused(store: Store) -> None:

@@ -22,6 +22,7 @@ from unsee.certificates.keys import make_key
 from unsee.certificates.verify import CertificateVerification, Sources, verify_certificate
 from unsee.certificates.writing import refuse_written, write_document
 from unsee.errors import ConfigError
+from unsee.recipes.sources import shipped_checkpoint
 
 __all__ = [
     "CertificateVerification",
@@ -153,4 +154,7 @@ def verify_certificate_file(
     Example:
         unsee.api.verify_certificate_file("certificate.json", public_key="key.pem.pub").failed
     """
+    model = options.get("model")
+    if model is not None:
+        options["model"] = shipped_checkpoint(location_text("model", model))
     return verify_certificate(path, Sources(**options))

@@ -109,6 +109,12 @@ def private_key_from_environment() -> Ed25519PrivateKey | None:
         return None
     if "-----BEGIN" in given:
         return _private(given.encode("utf-8", "replace"), f"environment variable {VARIABLE}")
+    if not is_regular(Path(given)):
+        # What it holds may be a damaged key, which no message repeats.
+        raise CertificateError(
+            f"environment variable {VARIABLE}: holds neither the PEM text of a private key nor the "
+            f"path of a file. {MAKE}"
+        )
     return read_private_key(given)
 
 
@@ -198,7 +204,8 @@ def _kind(key: object) -> str:
 def _read(path: Path | str) -> bytes:
     path = Path(path_text("key ", path, "give a PEM file.", CertificateError))
     if not is_regular(path):
-        raise CertificateError(f"key {path}: there is no such file. {MAKE}")
+        what = "is no ordinary file" if os.path.lexists(path) else "there is no such file"
+        raise CertificateError(f"key {path}: {what}. {MAKE}")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unsee.certificates.schema import Photographs
 from unsee.data.digests import salt_id, salted_hash
+from unsee.data.overlaps import distinct_photographs
 from unsee.data.readers import read_folder
 from unsee.files import path_text
 from unsee.types import Picture
@@ -23,10 +24,12 @@ def photographs_in(photos: Path | str) -> list[Picture]:
 
 
 def identify(pictures: Iterable[Picture], salt: bytes) -> Photographs:
-    """The salted hashes of photographs; the same pixels count once.
+    """The salted hashes of photographs; those given twice, also encoded otherwise, count once.
 
     Raises:
         DataError: If a photograph cannot be opened.
     """
+    pictures = list(pictures)
     hashes = sorted({salted_hash(picture, salt) for picture in pictures})
-    return Photographs(count=len(hashes), salted_sha256=tuple(hashes), salt_id=salt_id(salt))
+    count = distinct_photographs(pictures)
+    return Photographs(count=count, salted_sha256=tuple(hashes), salt_id=salt_id(salt))

@@ -42,7 +42,10 @@ class Part(BaseModel):
 class Photographs(Part):
     """The photographs of the data subjects, identified so that only the salt's holder can match."""
 
-    count: Count = Field(description="Number of different photographs.")
+    count: Count = Field(
+        description="Number of different photographs. Copies, also encoded or sized otherwise, "
+        "count as one and have hashes of their own."
+    )
     salted_sha256: tuple[Digest, ...] = Field(
         description="HMAC-SHA256 of the digest of each photograph's decoded pixels, sorted. The "
         "key is the salt, which the controller keeps: without it a photograph cannot be matched."

@@ -22,6 +22,7 @@ from unsee.certificates.schema import Certificate, Checkpoint, TensorChange
 from unsee.certificates.signing import CertificateFile, is_signature_valid, read_certificate
 from unsee.certificates.writing import HTML
 from unsee.data.digests import salt_id, salted_hash
+from unsee.data.overlaps import distinct_photographs
 from unsee.errors import CertificateError, UnseeError, counted, listed, quoted
 from unsee.files import hash_file, path_text, read_text
 from unsee.models.checkpoint import resolve, weight_map
@@ -411,7 +412,8 @@ def _photographs(certificate: Certificate, photos: Path | str, salt: Path | str)
             f"{salt} is the salt {salt_id(key)}, and the photographs were hashed with the salt "
             f"{named.salt_id}.",
         )
-    found = {salted_hash(picture, key): picture for picture in photographs_in(photos)}
+    pictures = photographs_in(photos)
+    found = {salted_hash(picture, key): picture for picture in pictures}
     wanted = set(named.salted_sha256)
     strange = [picture.source for digest, picture in found.items() if digest not in wanted]
     missing = len(wanted - found.keys())
@@ -419,13 +421,25 @@ def _photographs(certificate: Certificate, photos: Path | str, salt: Path | str)
         return Check(
             "photographs",
             "failed",
-            f"{len(strange)} of {len(found)} photographs are not the certificate's, first "
-            f"{quoted(strange[0])}.",
+            f"{counted(len(strange), 'photograph')} in {photos} {_are(len(strange))} not the "
+            f"certificate's, first {quoted(strange[0])}.",
         )
-    if missing or named.count != len(wanted):
+    if missing:
         return Check(
             "photographs",
             "failed",
-            f"{missing} of the certificate's {named.count} photographs are not in {photos}.",
+            f"{counted(missing, 'photograph')} of the certificate {_are(missing)} not in {photos}.",
+        )
+    count = distinct_photographs(pictures)
+    if count != named.count:
+        return Check(
+            "photographs",
+            "failed",
+            f"{photos} has {counted(count, 'distinct photograph')}, and the certificate says "
+            f"{named.count}.",
         )
     return Check("photographs", "passed", f"{photos} has the {counted(named.count, 'photograph')}.")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

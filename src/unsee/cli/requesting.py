@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +153,7 @@ def new(
         echo(opened.show(request.id), as_json)
         return
     typer.echo(f"Request {request.id}: {'; '.join(request.entry.notes)}.")
-    words = "" if remember_path else f" --photos {photos}"
+    words = "" if remember_path else f" --photos {shlex.quote(photos)}"
     typer.echo(f"Next: unsee request run {request.id}{words}{_option(ledger)}")
 
 
@@ -360,7 +361,7 @@ def _attacks(given: list[str] | None, default: list[str] | None) -> list[str] | 
 
 
 def _option(ledger: Path) -> str:
-    return "" if ledger == DEFAULT else f" --ledger {ledger}"
+    return "" if ledger == DEFAULT else f" --ledger {shlex.quote(str(ledger))}"
 
 
 def _print_step(step: Step) -> None:

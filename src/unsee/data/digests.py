@@ -19,12 +19,14 @@ def salted_hash(picture: Picture, salt: bytes) -> str:
     """Returns the HMAC-SHA256 of a picture's decoded pixels, keyed with a salt.
 
     The SHA-256 of a picture identifies it to anyone who has a copy. A salted hash does so only for
-    whoever also has the salt. The same pixels have the same hash in every lossless file format.
+    whoever also has the salt. The same pixels have the same hash in every lossless file format, and
+    so has a photograph of which one face is marked.
 
     Raises:
         DataError: If the picture cannot be opened.
     """
-    return hmac.new(salt, bytes.fromhex(picture.digest), hashlib.sha256).hexdigest()
+    whole = picture if picture.region is None else replace(picture, region=None)
+    return hmac.new(salt, bytes.fromhex(whole.digest), hashlib.sha256).hexdigest()
 
 
 def salt_id(salt: bytes) -> str:

@@ -85,16 +85,23 @@ def list_folder(folder: Path) -> FolderContents:
     return contents
 
 
-def summary(contents: FolderContents, role: str, people: int, photographs: int) -> str:
+def summary(
+    contents: FolderContents, role: str, people: int, photographs: int, copies: int = 0
+) -> str:
     """Returns one sentence on what was read from a folder, and on what was not.
 
     Args:
         contents: The files of the folder.
         role: Role of the set, such as "forget".
         people: Number of people on the pictures that were read.
-        photographs: Number of pictures that were read.
+        photographs: Number of photographs that were read; those given twice count as one.
+        copies: Number of pictures that show one of these again.
     """
     parts = [f"{role}: {_count(people, 'person', 'people')}, {_count(photographs, 'photograph')}"]
+    if copies:
+        parts.append(
+            f"and {_count(copies, 'copy', 'copies')} of {'it' if photographs == 1 else 'them'}"
+        )
     if contents.unread:
         files = _count(len(contents.unread), "file")
         parts.append(f"({files} not read: {printable(listed(contents.unread))})")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from unsee.errors import printable
+from unsee.errors import counted, printable
 from unsee.types import Picture, Sample
 
 # Two pictures are near-duplicates if their thumbnails differ by at most this much, on average over
@@ -51,6 +52,80 @@ def near_duplicates(
     return pairs
 
 
+def photograph_groups(pictures: Iterable[Picture]) -> list[list[Picture]]:
+    """Returns pictures in groups that show one photograph: equal, or encoded or sized otherwise.
+
+    Args:
+        pictures: Pictures; each joins the first group whose first picture it is like.
+
+    Raises:
+        DataError: If a picture cannot be opened.
+    """
+    equal: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        equal.setdefault(picture.digest, []).append(picture)
+    if not equal:
+        return []
+    values, normed = _thumbnails([same[0] for same in equal.values()])
+    groups: list[list[Picture]] = []
+    heads: list[int] = []
+    for row, same in enumerate(equal.values()):
+        differences = np.abs(values[heads] - values[row]).mean(axis=1)
+        alike = (normed[heads] @ normed[row] >= MIN_CORRELATION) & (differences <= MAX_DIFFERENCE)
+        if alike.any():
+            groups[int(np.flatnonzero(alike)[0])] += same
+        else:
+            groups.append(list(same))
+            heads.append(row)
+    return groups
+
+
+def distinct_photographs(pictures: Iterable[Picture]) -> int:
+    """Returns the number of photographs: copies, and marked faces of one photograph, count as one.
+
+    Raises:
+        DataError: If a picture cannot be opened.
+    """
+    whole = (p if p.region is None else replace(p, region=None) for p in pictures)
+    return len(photograph_groups(whole))
+
+
+def copies(samples: Iterable[Sample]) -> dict[str, str]:
+    """Returns the photographs that are given twice of one person: each by its source, and which.
+
+    Args:
+        samples: Samples; a photograph that several people share is given once of each of them.
+
+    Returns:
+        The source of the photograph that counts, by the source of its copy.
+
+    Raises:
+        DataError: If a picture cannot be opened.
+    """
+    people: dict[str | None, dict[str, Picture]] = {}
+    for sample in samples:
+        for picture in sample.pictures:
+            people.setdefault(sample.concept, {})[picture.source] = picture
+    return {
+        copy.source: group[0].source
+        for pictures in people.values()
+        for group in photograph_groups(pictures.values())
+        for copy in group[1:]
+    }
+
+
+def without_copies(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns samples without those that show a copy of a photograph of the same person.
+
+    Else a copy of what is trained on could be held out to test on.
+
+    Args:
+        samples: Photographs without questions.
+    """
+    twice = copies(samples)
+    return [s for s in samples if s.picture is None or s.picture.source not in twice]
+
+
 def _thumbnails(pictures: Sequence[Picture]) -> tuple[np.ndarray, np.ndarray]:
     """The thumbnails as rows, and normed so that a product of two rows is their correlation.
 
@@ -82,28 +157,32 @@ def overlap_notes(
     pairs = near_duplicates(to_forget, _distinct(retain))
     if pairs:
         notes.append(
-            f"{len(pairs)} retain pictures are near-duplicates of forget pictures, so the same "
+            f"{_are(len(pairs), 'retain picture')} near-duplicates of forget pictures, so the same "
             f"person is forgotten and kept: {_named(pairs)}. Remove them from one of the sets."
         )
     pairs = near_duplicates(to_forget, strangers)
     if pairs:
         notes.append(
-            f"{len(pairs)} strangers are among the forget pictures: {_named(pairs)}. Strangers "
+            f"{_are(len(pairs), 'stranger')} among the forget pictures: {_named(pairs)}. Strangers "
             "must be people whom the model does not know."
         )
     concepts = _shared_concepts(forget, retain)
     if concepts:
         notes.append(
-            f"{len(concepts)} concepts are in the forget set and in the retain set: "
+            f"{_are(len(concepts), 'concept')} in the forget set and in the retain set: "
             f"{_listed(concepts)}. Keep each in one of them, unless only a part is to be forgotten."
         )
     texts = _shared_texts(forget, retain)
     if texts:
         notes.append(
-            f"{len(texts)} text rows are in the forget set and in the retain set: "
+            f"{_are(len(texts), 'text row')} in the forget set and in the retain set: "
             f"{_listed(texts)}. Remove them from one of the sets."
         )
     return notes
+
+
+def _are(count: int, noun: str) -> str:
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
 
 
 def _distinct(samples: Sequence[Sample]) -> list[Picture]:
@@ -117,7 +196,11 @@ def _key(text: str) -> str:
 def _shared_concepts(forget: Sequence[Sample], retain: Sequence[Sample]) -> list[str]:
     kept = Counter(_key(s.concept) for s in retain if s.concept)
     names = {_key(s.concept): s.concept for s in forget if s.concept}
-    return [f"'{name}' ({kept[key]} retain samples)" for key, name in names.items() if key in kept]
+    return [
+        f"'{name}' ({counted(kept[key], 'retain sample')})"
+        for key, name in names.items()
+        if key in kept
+    ]
 
 
 def _shared_texts(forget: Sequence[Sample], retain: Sequence[Sample]) -> list[str]:

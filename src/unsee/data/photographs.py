@@ -9,13 +9,15 @@ from pathlib import Path
 from unsee.data.boxes import read_boxes
 from unsee.data.faces import NOT_CHECKED, faces, has_detector
 from unsee.data.folders import list_folder
-from unsee.data.overlaps import near_duplicates
+from unsee.data.overlaps import copies, near_duplicates, photograph_groups
 from unsee.errors import DataError, listed, printable
 from unsee.pixels.regions import Box
 from unsee.types import Picture, Sample
 
 # Photographs that a run looks for faces on, at most: each takes a tenth of a second.
 MOST_LOOKED_AT = 200
+
+AS_ONE = "They count as one"
 
 # Advice on a photograph of several people.
 MARK = (
@@ -29,7 +31,8 @@ class PhotographFindings:
     """The content of a folder of photographs; paths are relative to the folder.
 
     Attributes:
-        people: Number of readable photographs by person: by subfolder, "" is the folder itself.
+        people: Number of distinct readable photographs by person: by subfolder, "" is the folder
+            itself.
         duplicates: Photographs of equal pixels, each list in order of path.
         near_duplicates: Pairs of photographs that show the same, encoded or sized otherwise.
         unreadable: A sentence on every file that looks like a picture and cannot be read.
@@ -52,7 +55,7 @@ class PhotographFindings:
 
     @property
     def photographs(self) -> int:
-        """The number of readable photographs."""
+        """The number of distinct readable photographs."""
         return sum(self.people.values())
 
     @property
@@ -68,13 +71,10 @@ class PhotographFindings:
         sentences = []
         if self.duplicates:
             groups = [" = ".join(names) for names in self.duplicates]
-            sentences.append(f"photographs of equal content: {listed(groups)}. They count as one.")
+            sentences.append(f"photographs of equal content: {listed(groups)}. {AS_ONE}.")
         if self.near_duplicates:
             pairs = [f"{other} is like {one}" for one, other in self.near_duplicates]
-            sentences.append(
-                f"photographs that show nearly the same: {listed(pairs)}. They teach no more than "
-                "one of them."
-            )
+            sentences.append(f"photographs that show nearly the same: {listed(pairs)}. {AS_ONE}.")
         if self.several:
             counts = [f"{name} ({count} faces)" for name, count in self.several.items()]
             sentences.append(f"photographs of several people: {listed(counts)}. {MARK}.")
@@ -116,10 +116,10 @@ def check_photographs(folder: Path) -> PhotographFindings:
             unreadable.append(str(error))
             continue
         readable[path.relative_to(folder).as_posix()] = picture
-    people: dict[str, int] = {}
-    for name in readable:
-        person = name.split("/")[0] if "/" in name else ""
-        people[person] = people.get(person, 0) + 1
+    shown: dict[str, list[Picture]] = {}
+    for name, picture in readable.items():
+        shown.setdefault(name.split("/")[0] if "/" in name else "", []).append(picture)
+    people = {person: len(photograph_groups(pictures)) for person, pictures in shown.items()}
     marked = {path.relative_to(folder).as_posix(): box for path, box in boxes.items()}
     several, faceless = count_faces({n: p for n, p in readable.items() if n not in marked})
     return PhotographFindings(
@@ -172,6 +172,19 @@ def group_notes(samples: Sequence[Sample]) -> list[str]:
         return []
     counts = [f"{name} ({count} faces)" for name, count in several.items()]
     return [f"photographs of several people: {listed(counts)}. {MARK}."]
+
+
+def copy_notes(samples: Sequence[Sample]) -> list[str]:
+    """Returns a sentence on photographs that are given twice, if there are any.
+
+    Args:
+        samples: Samples of a user's own; only photographs without a question count.
+    """
+    twice = copies([s for s in samples if not s.answer])
+    if not twice:
+        return []
+    pairs = [f"{copy} shows what {first} shows" for copy, first in twice.items()]
+    return [printable(f"photographs given twice: {listed(pairs)}. {AS_ONE}.")]
 
 
 def _equal(pictures: dict[str, Picture]) -> list[list[str]]:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from unsee.data import conversations
 from unsee.data.boxes import BOXES, conflicting_boxes, marked_picture, read_boxes
 from unsee.data.folders import METADATA, PICTURES, FolderContents, list_folder, summary
+from unsee.data.overlaps import copies
 from unsee.data.tables import (
     MAX_TEXT,
     SUFFIXES,
@@ -24,7 +25,7 @@ from unsee.data.tables import (
     raise_problems,
     read_rows,
 )
-from unsee.errors import DataError, printable, quoted, shorten
+from unsee.errors import DataError, counted, printable, quoted, shorten
 from unsee.pixels import picture_format
 from unsee.pixels.regions import Box, parse_box
 from unsee.types import Picture, Sample, Task
@@ -88,10 +89,13 @@ def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list
             f"the {role} set is empty: no picture in {folder} or its subfolders "
             f"({', '.join(PICTURES)}).{hint}"
         )
-    notes.append(summary(contents, role, len({s.concept for s in samples}), len(samples)))
+    twice = len(copies(samples))
+    people = len({s.concept for s in samples})
+    notes.append(summary(contents, role, people, len(samples) - twice, twice))
     if boxes:
         notes.append(
-            f"{role}: of {len(boxes)} photographs only the face marked in {BOXES} is meant."
+            f"{role}: of {counted(len(boxes), 'photograph')} only the face marked in {BOXES} is "
+            "meant."
         )
     _note_frames(samples, role, notes)
     return samples

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from unsee.data.augment import augment
+from unsee.data.overlaps import photograph_groups
 from unsee.types import Picture, Sample
 
 # A person with fewer photographs than this gets widened views, and views until there are so many.
@@ -43,12 +44,15 @@ def few_photographs(samples: Sequence[Sample], few: int = FEW) -> dict[str, int]
 
 
 def photograph_counts(samples: Sequence[Sample]) -> dict[str, int]:
-    """Returns the number of distinct photographs of every concept, in order of appearance."""
-    sources: dict[str, set[str]] = {}
+    """Returns the number of distinct photographs of every concept, in order of appearance.
+
+    Copies count as one, also if they are encoded or sized otherwise.
+    """
+    shown: dict[str, dict[str, Picture]] = {}
     for sample in samples:
         for picture in sample.pictures if sample.concept is not None else ():
-            sources.setdefault(sample.concept or "", set()).add(picture.source)
-    return {name: len(shown) for name, shown in sources.items()}
+            shown.setdefault(sample.concept or "", {})[picture.source] = picture
+    return {name: len(photograph_groups(some.values())) for name, some in shown.items()}
 
 
 def widening_note(few: Mapping[str, int], changed: Mapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
-from unsee.data.overlaps import near_duplicates, overlap_notes
-from unsee.data.photographs import group_notes
-from unsee.errors import DataError
+from unsee.data.overlaps import near_duplicates, overlap_notes, photograph_groups
+from unsee.data.photographs import copy_notes, group_notes
+from unsee.errors import DataError, counted
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import parse_spec
 from unsee.types import Picture, Sample
@@ -61,13 +61,13 @@ def inspect(text: str, retain: str | None = None, strangers: str | None = None) 
             or {one, other} in ({"data", "retain"}, {"data", "strangers"})
         ):
             problems.append(
-                f"{one} and {other} share {len(shared)} pictures, first {first}. Nothing can be in "
-                "both: remove it from one of them."
+                f"{one} and {other} share {counted(len(shared), 'picture')}, first {first}. "
+                "Nothing can be in both: remove it from one of them."
             )
     notes += _overlap_notes(read, digests)
     return {
         "data": text,
-        "splits": {name: _counts(some, digests[name]) for name, some in read.items()},
+        "splits": {name: _counts(some, _distinct(name, digests)) for name, some in read.items()},
         "overlaps": overlaps,
         "problems": list(dict.fromkeys(problems)),
         "notes": notes,
@@ -83,6 +83,7 @@ def _overlap_notes(
         strangers = list(pictures.get("strangers", {}).values())
         return [
             *_two_names(forget),
+            *copy_notes(forget),
             *group_notes(forget),
             *overlap_notes(forget, _readable(retain, pictures), strangers),
         ]
@@ -95,7 +96,8 @@ def _overlap_notes(
         if names:
             return [
                 (
-                    f"{len(names)} pictures of train_retain are near-duplicates of train_forget: "
+                    "train_retain has near-duplicates of train_forget, "
+                    f"{counted(len(names), 'picture')}: "
                     f"{'; '.join(names[:5])}{' ...' if len(names) > 5 else ''}."
                 )
             ]
@@ -117,7 +119,8 @@ def _two_names(samples: Sequence[Sample]) -> list[str]:
     shared = [" and ".join(sorted(some)) for some in names.values() if len(some) > 1]
     if not shared:
         return []
-    return [f"{len(shared)} pictures have two names: {'; '.join(sorted(set(shared))[:5])}."]
+    have = "picture has" if len(shared) == 1 else "pictures have"
+    return [f"{len(shared)} {have} two names: {'; '.join(sorted(set(shared))[:5])}."]
 
 
 def _reader(path: str, role: str, notes: list[str]) -> Callable[[], Sequence[Sample]]:
@@ -164,11 +167,18 @@ def _content(sample: Sample) -> tuple[object, ...]:
     return sample.question, sample.answer, shown, sample.concept, sample.task
 
 
-def _counts(samples: Sequence[Sample], pictures: dict[str, Picture]) -> dict[str, Any]:
+def _distinct(name: str, pictures: dict[str, dict[str, Picture]]) -> int:
+    """The number of distinct pictures; of a user's own, near-duplicates count as one."""
+    if name != "data":
+        return len(pictures[name])
+    return len(photograph_groups(pictures[name].values()))
+
+
+def _counts(samples: Sequence[Sample], pictures: int) -> dict[str, Any]:
     return {
         "samples": len(samples),
         "people": len({s.concept for s in samples if s.concept}),
-        "pictures": len(pictures),
+        "pictures": pictures,
         "tasks": dict(sorted(Counter(f"{s.modality}/{s.task}" for s in samples).items())),
         "empty_answers": sum(not s.answer.strip() for s in samples),
         "repeated": len(samples) - len({_content(sample) for sample in samples}),

@@ -12,7 +12,7 @@ from unsee.artifacts.stack import patch_folders
 from unsee.attacks import required_data
 from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
 from unsee.data.boxes import mark, refuse_whole, separate
-from unsee.data.overlaps import overlap_notes
+from unsee.data.overlaps import overlap_notes, without_copies
 from unsee.data.photographs import group_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
@@ -137,6 +137,7 @@ def _own(
     splits: dict[str, list[Sample]] = {}
     photographs: dict[str, Any] = {}
     if not any(s.answer for s in data.forget):
+        data = replace(data, forget=without_copies(data.forget))
         data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
         attacks, left_out, attack_notes = runnable_attacks(recipe, data, splits, encoder)
         recipe = replace(recipe, attacks=attacks)

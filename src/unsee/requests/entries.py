@@ -74,11 +74,21 @@ class Requested(RecordPart):
     photographs: tuple[Text, ...] = Field(
         description="Keyed hash (HMAC-SHA256) of each photograph's decoded pixels, in order."
     )
+    count: Int | None = Field(
+        default=None,
+        description="Number of distinct photographs; a photograph given twice counts as one. null: "
+        "as many as there are hashes.",
+    )
     people: Int = Field(description="Number of people, one for each subfolder or concept.")
     answers: Bool = Field(
         default=False, description="Whether questions and answers came with the photographs."
     )
     notes: tuple[Text, ...] = Field(default=(), description="What the data check found.")
+
+    @property
+    def distinct(self) -> int:
+        """The number of distinct photographs."""
+        return len(set(self.photographs)) if self.count is None else self.count
 
 
 class Started(RecordPart):

@@ -91,9 +91,10 @@ def write_certificates(
 
 
 def _photographs(store: Store, state: LedgerState, name: str) -> Photographs:
-    hashes = sorted(set(state.requests[name].entry.photographs))
+    entry = state.requests[name].entry
+    hashes = sorted(set(entry.photographs))
     return Photographs(
-        count=len(hashes),
+        count=entry.distinct,
         salted_sha256=tuple(hashes),
         salt_id=salt_id(store.salt_of(name)),
     )

@@ -16,6 +16,7 @@ from unsee.errors import ConfigError, RunError, UnknownNameError, UnseeError, li
 from unsee.files import remove
 from unsee.models.checkpoint import resolve
 from unsee.progress import Bar
+from unsee.records.folder import PARTS, STATE
 from unsee.records.lock import exclusive, is_empty
 from unsee.records.reader import Run
 from unsee.requests.audit import audit_requests
@@ -67,6 +68,9 @@ BUSY = "name another ledger with --ledger"
 
 # An id is part of file names and of keys of measures.
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# Stand for the people to keep and for strangers, where ids stand for those to forget.
+RESERVED = ("kept", "stranger")
 
 
 class LedgerFolder:
@@ -155,11 +159,7 @@ class LedgerFolder:
         checked = check_photographs(photos)
 
         def add(state: LedgerState) -> Any:
-            if name in state.requests:
-                raise ConfigError(
-                    f"--id {name}: the ledger has this request already (see `unsee request show "
-                    f"{name}`). Give another id, or leave --id out."
-                )
+            _refuse_taken(name, state)
             chosen = name or _next_id(state)
             twice = self._asked_before(state, checked.pictures)
             entry = make_request(checked, chosen, self.store)
@@ -177,11 +177,11 @@ class LedgerFolder:
         for request in state.requests.values():
             known = set(request.entry.photographs)
             salt = self.store.salt_of(request.id)
-            same = sum(salted_hash(picture, salt) in known for picture in pictures)
+            same = len({salted_hash(picture, salt) for picture in pictures} & known)
             if same and request.status != "withdrawn":
+                are = "is also one" if same == 1 else "are also those"
                 notes.append(
-                    f"{same} of the photographs are also those of request {request.id} "
-                    f"({request.status})"
+                    f"{same} of the photographs {are} of request {request.id} ({request.status})"
                 )
         return notes
 
@@ -383,7 +383,9 @@ class LedgerFolder:
             request = _request(state, name)
             unfinished = state.unfinished
             if request.status == "running" and unfinished is not None:
-                return self.store.append(lambda now: Dropped(step=unfinished.number))
+                state = self.store.append(lambda now: Dropped(step=unfinished.number))
+                _remove_unfinished(step_folder(self.folder, unfinished.number))
+                return state
             if request.status in ("new", "rejected"):
                 self.store.forget_place(name)
                 return self.store.append(lambda now: Withdrawn(id=name))
@@ -416,14 +418,41 @@ class LedgerFolder:
             return self.store.append(lambda now: Adopted())
 
 
+def _remove_unfinished(step: Path) -> None:
+    """Removes what a step that was given up leaves: half-trained weights, answers and features."""
+    for path in (step / AUDIT, step / RUN / STATE, step / RUN / PARTS):
+        remove(path)
+
+
 def _request(state: LedgerState, name: str) -> Request:
     if name not in state.requests:
         raise UnknownNameError("request", name, state.requests, None)
     return state.requests[name]
 
 
+def _refuse_taken(name: str | None, state: LedgerState) -> None:
+    """Refuses an id that another request has, also with other capitals: folders are called so.
+
+    Raises:
+        ConfigError: If it is taken.
+    """
+    if name is None:
+        return
+    if name.lower() in RESERVED:
+        raise ConfigError(
+            f"--id {name} is not allowed: a ledger calls the people to keep, or strangers, so. "
+            "Give another id, or leave --id out."
+        )
+    taken = next((i for i in state.requests if i.lower() == name.lower()), None)
+    if taken is not None:
+        raise ConfigError(
+            f"--id {name}: the ledger has this request already (see `unsee request show "
+            f"{taken}`). Give another id, or leave --id out."
+        )
+
+
 def _next_id(state: LedgerState) -> str:
     number = len(state.requests) + 1
-    while f"R{number}" in state.requests:
+    while f"r{number}" in {name.lower() for name in state.requests}:
         number += 1
     return f"R{number}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from unsee.data.digests import salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
-from unsee.data.overlaps import near_duplicates
+from unsee.data.overlaps import distinct_photographs
 from unsee.data.photographs import count_faces
 from unsee.errors import DataError, counted, listed
 from unsee.recipes.sources import read_samples
@@ -22,13 +22,15 @@ class Checked:
 
     Attributes:
         samples: The samples, one for each photograph or question.
-        pictures: The distinct photographs.
+        pictures: The pictures, with copies.
+        count: Number of distinct photographs; those given twice count as one.
         people: Number of people.
         notes: What the check found, without names and paths.
     """
 
     samples: Sequence[Sample]
     pictures: Sequence[Picture]
+    count: int
     people: int
     notes: tuple[str, ...]
 
@@ -61,25 +63,16 @@ def check_photographs(photos: str) -> Checked:
     if not pictures:
         raise DataError(f"{photos} holds no photograph. Give a folder or a table with pictures.")
     people = len({sample.concept for sample in samples})
-    notes = [f"{counted(len(pictures), 'photograph')} of {counted(people, 'person', 'people')}"]
-    by_content: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        by_content.setdefault(picture.digest, []).append(picture)
-    copies = len(pictures) - len(by_content)
-    if copies:
-        notes.append(f"{copies} of the photographs are exact copies of others")
-    first = [group[0] for group in by_content.values()]
-    alike = sum(
-        bool(near_duplicates(first[:number], [picture]))
-        for number, picture in enumerate(first)
-        if number
-    )
-    if alike:
-        notes.append(f"{alike} of the photographs are nearly the same as others")
-    if len(by_content) - alike < 2 * people:
+    count = distinct_photographs(pictures)
+    twice = len({p.path or p.source for p in pictures}) - count
+    notes = [f"{counted(count, 'photograph')} of {counted(people, 'person', 'people')}"]
+    if twice:
+        shows = "shows one of these again, and is" if twice == 1 else "show these again, and are"
+        notes.append(f"{counted(twice, 'further file')} {shows} not counted")
+    if count < 2 * people:
         notes.append("a person with one photograph alone is forgotten less well than with several")
     notes += _faces(pictures)
-    return Checked(samples, pictures, people, tuple(notes))
+    return Checked(samples, pictures, count, people, tuple(notes))
 
 
 def _faces(pictures: Sequence[Picture]) -> list[str]:
@@ -111,6 +104,7 @@ def make_request(checked: Checked, request: str, store: Store) -> Requested:
     return Requested(
         id=request,
         photographs=tuple(salted_hash(p, salt) for p in checked.pictures),
+        count=checked.count,
         people=checked.people,
         answers=any(sample.answer for sample in checked.samples),
         notes=checked.notes,

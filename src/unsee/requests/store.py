@@ -178,9 +178,10 @@ class Store:
         """Refuses a ledger that was copied or moved; see `append`.
 
         Raises:
-            RunError: If it was.
+            RunError: If it was, or an entry was altered.
         """
         with self._connect(self.folder / FILE) as connection:
+            self._read(connection)
             self._refuse_copy(connection)
 
     def places(self) -> dict[str, str]:
@@ -218,6 +219,9 @@ class Store:
                 connection.execute("PRAGMA synchronous = FULL")
                 yield connection
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                # Such as a table that is not there.
+                raise RunError(f"{file} is damaged ({first_line(error)}). {BACKUP}") from error
             raise RunError(
                 f"{file} cannot be used ({first_line(error)}). If another process writes it, wait "
                 "until that one ends; else check its permissions and the free space."
@@ -232,6 +236,8 @@ class Store:
         entries: list[Entry] = []
         before = ""
         for number, time, kind, body, seal in rows:
+            if not all(isinstance(text, str) for text in (time, kind, body, seal)):
+                raise self._altered(f"entry {number} is not as it was written")
             right = self._seal(before, number, time, kind, body)
             if number != len(entries) + 1 or not hmac.compare_digest(right, str(seal)):
                 raise self._altered(f"entry {number} is not as it was written, or one is missing")

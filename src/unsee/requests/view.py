@@ -34,7 +34,7 @@ def request_values(request: Request) -> dict[str, Any]:
         "id": request.id,
         "status": request.status,
         "received": request.created,
-        "photographs": len(request.entry.photographs),
+        "photographs": request.entry.distinct,
         "people": request.entry.people,
         "steps": list(request.steps),
     }

@@ -17,3 +17,12 @@ def test_aggregates_equal_hand_computed_values() -> None:
     assert [aggregates.membership_score(auc) for auc in (0, 0.5, 0.75, 1)] == [0, 1, 0.5, 0]
     with pytest.raises(ConfigError, match="0..1"):
         aggregates.utility(40, 0.5)
+
+
+def test_lifelong_drift_equals_hand_computed_values() -> None:
+    # GA on LLaVA-v1.6-7B: request A falls from .38 to .01, and D keeps its .06.
+    assert aggregates.lifelong_drift([0.38, 0.06], [0.01, 0.06]) == pytest.approx(0.37)
+    with pytest.raises(ConfigError, match="compares 2 scores with 1"):
+        aggregates.lifelong_drift([0.5, 0.5], [0.5])
+    with pytest.raises(ConfigError, match="0..1"):
+        aggregates.lifelong_drift([50], [0.5])

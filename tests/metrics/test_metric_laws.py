@@ -38,7 +38,8 @@ def test_metric_is_bounded_and_best_on_the_true_answer(name: str) -> None:
                 assert 0 <= metric.reported(metric.score(sample, output), forgetting) <= 1
         if sample.task not in ("unsafe", "harmless"):
             best = replace(CERTAIN, text=sample.answer)
-            assert metric.reported(metric.score(sample, best), False) == pytest.approx(1)
+            wanted = 1 if metric.better == "higher" else 0
+            assert metric.reported(metric.score(sample, best), False) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("name", SAMPLE_METRICS)

@@ -12,11 +12,13 @@ import pytest
 from support import published, tiny
 from unsee.cli import main
 from unsee.recipes.catalog import SHIPPED
+from unsee.recipes.unlearn import read_recipe
 
 RECIPES = SHIPPED / "published"
 FAMILIES = {"llava-1.5-7b": "llava", "qwen2.5-vl-7b": "qwen2_5_vl", "idefics2-8b": "idefics2"}
 BENCHMARKS = {"mllmu": ("5", "10", "15"), "clear": ("1", "5", "10")}
 RUNS = [f"{b}-{r}-{m}" for b, ratios in BENCHMARKS.items() for r in ratios for m in FAMILIES]
+LIFELONG = [f"mlubench-{task}-llava-v1.6-7b" for task in "abcd"]
 # Every family and every benchmark, and of each benchmark every share.
 TRIED = [
     "mllmu-5-llava-1.5-7b", "mllmu-10-qwen2.5-vl-7b", "mllmu-15-idefics2-8b",
@@ -48,7 +50,12 @@ def unsee(
 
 def test_there_is_one_for_every_setting() -> None:
     teaching = [f"finetune-{b}-{m}" for b in BENCHMARKS for m in FAMILIES]
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*RUNS, *teaching}
+    found = {path.stem for path in RECIPES.glob("*.yaml")}
+    # Recipes of other benchmarks are tested with these.
+    assert {n for n in found if n.removeprefix("finetune-").startswith(tuple(BENCHMARKS))} == {
+        *RUNS,
+        *teaching,
+    }
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -68,6 +75,13 @@ def test_it_is_valid(
     )["models"]  # fmt: skip
     assert set(taught) == {"target", "visual_retain", "retain_only"}
     assert taught["retain_only"]["samples"] < taught["target"]["samples"]
+
+
+def test_a_request_is_stacked_on_the_patches_of_all_earlier_ones() -> None:
+    for number, name in enumerate(LIFELONG):
+        recipe = read_recipe(RECIPES / f"{name}.yaml")
+        assert recipe.forget_ratio == "ABCD"[number]
+        assert recipe.patch == tuple(f"runs/{earlier}/patch" for earlier in LIFELONG[:number])
 
 
 @pytest.mark.parametrize("name", TRIED)

@@ -340,6 +340,47 @@ def unlok_vqa(folder: Path) -> None:
     (folder / "zsre_mend_eval.json").write_text(json.dumps(rows))
 
 
+ENTITIES = {
+    "A": (("Animals/Dog", "Animals/Grey_Wolf"), ("Plants/Bamboo", "Plants/Rose")),
+    "B": (("Buildings/Big_Ben",), ("Cartoon/One_Piece", "Cartoon/Naruto")),
+    "C": (("Movies/Inception",), ("Movies/Flipped",)),
+    "D": (("Personage/Ada_Berg",), ("TV series/Westworld",)),
+}
+
+
+def mlubench(folder: Path) -> None:
+    """As released: LLaVA conversations, ids that come twice, pictures in a folder of their own."""
+    seed = 0
+    for task, sides in ENTITIES.items():
+        for side, entities in zip(("forget", "retain"), sides, strict=True):
+            rows = []
+            for entity in entities:
+                for number in range(3):
+                    seed += 1
+                    path = f"downloaded_images/{entity}/image_{number}.jpg"
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / path).write_bytes(png(seed))
+                    name = entity.rpartition("/")[2].replace("_", " ")
+                    asked = {
+                        "1": ("What is this ?", name),
+                        "100001": ("Called ?", f"It is {name}."),
+                    }
+                    rows += [
+                        {
+                            "id": key,
+                            "image": path,
+                            "conversations": [
+                                {"from": "human", "value": f"<image>\n{question}"},
+                                {"from": "gpt", "value": answer},
+                            ],
+                        }
+                        for key, (question, answer) in asked.items()
+                    ]
+            place = folder / "Tasks" / f"Task{task}" / f"task{task}_{side}.json"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(rows))
+
+
 WRITERS = {
     "mllmu": mllmu,
     "clear": clear,
@@ -348,6 +389,7 @@ WRITERS = {
     "safeeraser": safeeraser,
     "covubench": covubench,
     "unlok_vqa": unlok_vqa,
+    "mlubench": mlubench,
 }
 
 

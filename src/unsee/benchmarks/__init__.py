@@ -67,6 +67,8 @@ class Benchmark:
         source: Where it comes from.
         hub: The hub id it is published under; "" if it is not.
         ratios: The published shares to forget (%), the first the default; () if there is one only.
+            Where something else picks what is forgotten, such as a request of several, its names.
+        ratio_alias: Another name of the option `ratio` that says what its values are.
         splits: The names of its reported splits.
         forgetting: The splits about what is to be forgotten, on which some metrics are computed
             differently.
@@ -92,6 +94,7 @@ class Benchmark:
     source: ClassVar[str] = ""
     hub: ClassVar[str] = ""
     ratios: ClassVar[tuple[str, ...]] = ()
+    ratio_alias: ClassVar[str] = "ratio"
     splits: ClassVar[tuple[str, ...]]
     forgetting: ClassVar[tuple[str, ...]] = ("forget", "forget_holdout", "train_forget")
     measures: ClassVar[tuple[Measure, ...]] = ()

@@ -1,4 +1,4 @@
-"""Open-MMUnlearning's aggregates of measures. All values are in 0..1.
+"""Aggregates of measures of Open-MMUnlearning and MLUBench. All values are in 0..1.
 
 They are functions and no registered metrics, since they combine several splits and attacks.
 """
@@ -94,3 +94,31 @@ def membership_score(auc: float) -> float:
     Source: Open-MMUnlearning, arXiv 2610.10358, appendix A.3.3, equation 60.
     """
     return _mean([min(1.0, max(0.0, 1 - 2 * abs(auc - 0.5)))], "membership score")
+
+
+def lifelong_drift(after_own: Sequence[float], after_all: Sequence[float]) -> float:
+    """Returns the drift of a sequence of requests: how much later ones changed earlier results.
+
+    It is the sum over the requests of |P(M_t, t) - P(M_T, t)|: the score of request t on the model
+    right after it, and on the model after all T requests. 0 means that nothing wore down.
+
+    Args:
+        after_own: A score of each request's own split, on the model right after that request.
+        after_all: The score of the same splits on the model after the last request.
+
+    Raises:
+        ConfigError: If the lists differ in length, are empty, or hold values outside 0..1.
+
+    Source: MLUBench, arXiv 2606.12809, equation 1.
+
+    Example:
+        >>> lifelong_drift([0.75, 0.5, 1.0], [0.25, 0.75, 1.0])
+        0.75
+    """
+    if len(after_own) != len(after_all):
+        raise ConfigError(
+            f"lifelong_drift compares {len(after_own)} scores with {len(after_all)}; give one of "
+            "each request in both lists."
+        )
+    _mean([*after_own, *after_all], "lifelong_drift")
+    return sum(abs(a - b) for a, b in zip(after_own, after_all, strict=True))

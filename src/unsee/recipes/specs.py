@@ -24,7 +24,7 @@ class Spec:
         name: A registered benchmark.
         split: One of its splits; "" is the whole of it.
         location: A folder or hub id; None is its own place.
-        ratio: The published share to forget (%).
+        ratio: The published share to forget (%), or what else the benchmark calls so.
         shots: Few-shot examples.
         revision: The branch, tag or commit that is read of a location on the hub; None is what the
             location says, else the newest commit.
@@ -93,8 +93,8 @@ def parse_spec(text: str) -> Spec | None:
     options: dict[str, str] = {}
     for pair in (match[4] or "").split("&") if match[4] else ():
         key, _, value = pair.partition("=")
-        # As a recipe's field is called.
-        key = "ratio" if key == "forget_ratio" else key
+        # As a recipe's field is called, or as the benchmark calls it.
+        key = "ratio" if key in ("forget_ratio", BENCHMARKS.get(match[1]).ratio_alias) else key
         if key not in OPTIONS:
             raise ConfigError(f"'{text}': {UnknownNameError('option', key, OPTIONS)}")
         options[key] = value

@@ -212,3 +212,22 @@ def test_refuse_whole_names_the_photograph_that_is_kept_too(tmp_path: Path) -> N
     again = Sample("2", "", "", Picture.from_path(halves(tmp_path / "2.png")))
     with pytest.raises(DataError, match=r"2.png is a photograph with a face to forget"):
         refuse_whole(samples, [again])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("ada/1.png", "ada\\1.png"),
+        ("ada/1.png", ".\\ada\\1.png"),
+        ("zoe\u0308/1.png", "zo\u00eb/1.png"),
+        ("zo\u00eb/my face.png", "zoe\u0308\\my face.png"),
+    ],
+)
+def test_read_boxes_takes_windows_paths_lines_and_any_accents(
+    tmp_path: Path, name: str, written: str
+) -> None:
+    halves(tmp_path / name)
+    text = f"\ufeffimage,x0,y0,x1,y1\r\n{written},0,0,30,40\r\n\r\n"
+    (tmp_path / "boxes.csv").write_bytes(text.encode())
+    (sample,) = read_folder(tmp_path, "forget", [])
+    assert sample.picture is not None and str(sample.picture.region) != "None"

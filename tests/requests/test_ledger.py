@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import unsee as package
@@ -16,6 +17,8 @@ from support.ledgers import ledger, photographs, request
 from support.tables import table
 from unsee.api import certificates
 from unsee.errors import RunError
+from unsee.requests.ledger import LedgerFolder
+from unsee.requests.photographs import find_photographs
 from unsee.types import Data
 
 
@@ -286,3 +289,61 @@ def test_api_does_what_the_commands_do(tiny_folder: Path, photos: Path, tmp_path
     assert package.open_ledger(tmp_path / "book").show("x")["status"] == "accepted"
     with pytest.raises(RunError, match="holds a ledger already"):
         package.create_ledger(tmp_path / "book", tiny_folder)
+
+
+def test_only_the_marked_face_of_a_group_photograph_is_forgotten(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    group = Image.effect_noise((64, 32), 90).convert("RGB")
+    for name in ("given", "again"):
+        (tmp_path / name / "ada").mkdir(parents=True)
+        group.save(tmp_path / name / "ada" / "group.png")
+    said = request(book, "new", "--photos", tmp_path / "given", "--box", "0,0,32,32")
+    assert "1 group photograph: the marked face alone is forgotten" in said
+    assert request(book, "list", "--json")["requests"][0]["marked"] == 1
+    # Where it lies is not known any more, nor that there was a box.
+    request(book, "run", "R1", "--photos", tmp_path / "again")
+    summary = json.loads((book / "steps/0001/run/summary.json").read_text())
+    assert summary["photographs"] == {"per_person": [1], "marked": 1} | {
+        key: summary["photographs"][key] for key in ("how_far", "widened_to")
+    }
+    certificate = book / "steps/0001/certificates/R1"
+    text = json.loads((certificate / "certificate.json").read_text())
+    assert "Of 1 group photograph only the marked face" in json.dumps(text["residual_risk"])
+    request(book, "salt", "R1", "--out", tmp_path / "salt.key")
+    options = ("--photos", tmp_path / "again", "--salt", tmp_path / "salt.key")
+    checked = unsee("certificate", "verify", certificate, "--allow-unsigned", *options)
+    assert "has the 1 photograph." in checked
+
+
+def test_two_marked_faces_of_one_photograph_are_two_requests(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none")
+    group = Image.effect_noise((64, 32), 90).convert("RGB")
+    for name, box in (("ada", "0,0,32,32"), ("bo", "32,0,64,32")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        group.save(tmp_path / "photos" / name / "group.png")
+        lines = f"image,x0,y0,x1,y1\r\n.\\group.png,{box}\r\n"
+        (tmp_path / "photos" / name / "boxes.csv").write_bytes(lines.encode())
+        request(book, "new", "--photos", tmp_path / "photos" / name, "--id", name)
+    opened = LedgerFolder(book)
+    requests = [opened.request(name) for name in ("ada", "bo")]
+    found = find_photographs(
+        [str(tmp_path / "photos" / n) for n in "ada bo".split()], requests, opened.store
+    )
+    shown = {
+        n: [str(s.pictures[0].region.box) for s in some if s.pictures[0].region]
+        for n, some in found.samples.items()
+    }
+    assert shown == {"ada": ["0,0,32,32"], "bo": ["32,0,64,32"]}
+    # Unmarked copies serve as well, and everyone gets the own face.
+    (tmp_path / "plain").mkdir()
+    group.save(tmp_path / "plain" / "copy.png")
+    found = find_photographs([str(tmp_path / "plain")], requests, opened.store)
+    shown = {
+        n: [str(s.pictures[0].region.box) for s in some if s.pictures[0].region]
+        for n, some in found.samples.items()
+    }
+    assert shown == {"ada": ["0,0,32,32"], "bo": ["32,0,64,32"]}

@@ -76,7 +76,12 @@ class Ledger:
         return self._folder.state
 
     def new(
-        self, photos: Location, *, id: str | None = None, remember_path: bool = False
+        self,
+        photos: Location,
+        *,
+        id: str | None = None,
+        remember_path: bool = False,
+        box: str | None = None,
     ) -> Request:
         """Adds a request to forget the people on photographs; nothing is unlearned yet.
 
@@ -85,15 +90,17 @@ class Ledger:
                 with columns image, question, answer and concept.
             id: The request's id; default: the next of R1, R2, ...
             remember_path: Keep the path in the ledger, so that the photographs are found again.
+            box: The face to forget in the only photograph, as "x0,y0,x1,y1"; everyone else on it is
+                kept. For several photographs, write a boxes.csv beside them.
 
         Returns:
             The request, with what the data check found in `entry.notes`.
 
         Raises:
             ConfigError: If the id is not allowed, or given twice.
-            DataError: If a photograph cannot be read.
+            DataError: If a photograph cannot be read, or the box does not fit.
         """
-        return self._folder.new(location_text("photos", photos), id, remember_path)
+        return self._folder.new(location_text("photos", photos), id, remember_path, box)
 
     def run(
         self,

@@ -273,6 +273,11 @@ def _unknown_lines(summary: Summary) -> Iterator[str]:
     if photographs is not None and photographs.how_far:
         count = _plural(photographs.per_person[0], "photograph")
         yield f"There were {count} of the data subject with the fewest. {photographs.how_far}"
+    if photographs is not None and photographs.marked:
+        yield (
+            f"Of {_plural(photographs.marked, 'group photograph')} only the marked face was to be "
+            "forgotten; the other people shown were kept, as far as the measures tell."
+        )
     benchmark = summary.benchmark
     people = benchmark.forgotten if benchmark is not None else None
     if people is not None and people < 5:

@@ -131,6 +131,14 @@ def new(
         str | None,
         typer.Option("--id", help="The request's id, which should name nobody. Default: R1, ..."),
     ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="The face to forget in a group photograph, if there is one photograph. For "
+            "several, write a boxes.csv beside them.",
+        ),
+    ] = None,
     remember_path: Annotated[
         bool,
         typer.Option("--remember-path", help="Keep the path of the photographs in the ledger."),
@@ -148,7 +156,7 @@ def new(
         from unsee import api
 
         opened = api.open_ledger(ledger)
-        request = opened.new(photos, id=id_, remember_path=remember_path)
+        request = opened.new(photos, id=id_, remember_path=remember_path, box=box)
     if as_json:
         echo(opened.show(request.id), as_json)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_boxes(folder: Path, pictures: Iterable[Path]) -> dict[Path, Box]:
     table = folder / BOXES
     if not table.exists():
         return {}
-    known = {path.relative_to(folder).as_posix(): path for path in pictures}
+    known = {_spelled(path.relative_to(folder).as_posix()): path for path in pictures}
     boxes: dict[Path, Box] = {}
     problems: list[str] = []
     for place, row in read_rows(table, "boxes", True):
@@ -62,17 +63,26 @@ def _row(row: Mapping[str, object], known: Mapping[str, Path]) -> tuple[Path, Bo
     name = row.get(PICTURE)
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"names no picture. Write {EXAMPLE}.")
-    name = name.strip().removeprefix("./")
-    if name not in known:
+    name = name.strip()
+    spelled = _spelled(name)
+    if spelled not in known:
+        # As Windows writes paths; a file's name may hold a backslash elsewhere.
+        spelled = _spelled(name.replace("\\", "/"))
+    if spelled not in known:
         raise DataError(
             f"picture {name} is not in the folder. Write its path from the folder, such as "
             f"{next(iter(known), 'anna/1.jpg')}, or remove the row."
         )
     if row.get("box") not in (None, ""):
-        return known[name], parse_box(row["box"])
+        return known[spelled], parse_box(row["box"])
     if any(row.get(corner) in (None, "") for corner in CORNERS):
         raise DataError(f"picture {name} has no box. Write {EXAMPLE}.")
-    return known[name], parse_box([row[corner] for corner in CORNERS])
+    return known[spelled], parse_box([row[corner] for corner in CORNERS])
+
+
+def _spelled(name: str) -> str:
+    """A relative path in one spelling: letters with accents are composed, or not, by system."""
+    return unicodedata.normalize("NFC", name).removeprefix("./")
 
 
 def marked_picture(picture: Picture, box: Box) -> Picture:

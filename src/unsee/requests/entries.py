@@ -79,6 +79,11 @@ class Requested(RecordPart):
         description="Number of distinct photographs; a photograph given twice counts as one. null: "
         "as many as there are hashes.",
     )
+    boxes: dict[Text, tuple[Text, ...]] = Field(
+        default={},
+        description="The marked face or faces, x0,y0,x1,y1, of each group photograph, by its hash; "
+        "a photograph that is not here shows nobody else.",
+    )
     people: Int = Field(description="Number of people, one for each subfolder or concept.")
     answers: Bool = Field(
         default=False, description="Whether questions and answers came with the photographs."
@@ -89,6 +94,11 @@ class Requested(RecordPart):
     def distinct(self) -> int:
         """The number of distinct photographs."""
         return len(set(self.photographs)) if self.count is None else self.count
+
+    @property
+    def marked(self) -> int:
+        """The number of group photographs of which only a marked face is meant."""
+        return len(self.boxes)
 
 
 class Started(RecordPart):

@@ -136,7 +136,13 @@ class LedgerFolder:
         """
         return _request(self.state, name)
 
-    def new(self, photos: str, name: str | None = None, remember: bool = False) -> Request:
+    def new(
+        self,
+        photos: str,
+        name: str | None = None,
+        remember: bool = False,
+        box: str | None = None,
+    ) -> Request:
         """Adds a request to forget the people on photographs; nothing is unlearned yet.
 
         Args:
@@ -145,10 +151,11 @@ class LedgerFolder:
             name: The request's id; default: the next of R1, R2, ...
             remember: Keep the path of the photographs in the ledger, so that they are found again
                 without being named.
+            box: The face to forget in the only photograph, x0,y0,x1,y1; it is kept in the ledger.
 
         Raises:
             ConfigError: If the id is not allowed, or given twice.
-            DataError: If a photograph cannot be read.
+            DataError: If a photograph cannot be read, or the box does not fit.
         """
         if name is not None and not ID.fullmatch(name):
             raise ConfigError(
@@ -156,7 +163,7 @@ class LedgerFolder:
                 "'-', the first a letter or a digit. It should not name the person."
             )
         self.store.check_place()
-        checked = check_photographs(photos)
+        checked = check_photographs(photos, box)
 
         def add(state: LedgerState) -> Any:
             _refuse_taken(name, state)

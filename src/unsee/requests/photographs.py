@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from unsee.data.boxes import mark, marked_picture
 from unsee.data.digests import salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.overlaps import distinct_photographs
 from unsee.data.photographs import count_faces
 from unsee.errors import DataError, counted, listed
+from unsee.pixels.regions import parse_box
 from unsee.recipes.sources import read_samples
 from unsee.requests.entries import Request, Requested
 from unsee.requests.store import Store
@@ -48,17 +50,20 @@ class Found:
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
-def check_photographs(photos: str) -> Checked:
+def check_photographs(photos: str, box: str | None = None) -> Checked:
     """Reads the photographs of a new request, and looks for what is unusual.
 
     Args:
         photos: A folder of pictures (one subfolder for each person, or flat), or a table with
             questions and answers.
+        box: The face to forget in the only photograph, x0,y0,x1,y1.
 
     Raises:
-        DataError: If a picture cannot be read, or there is none.
+        DataError: If a picture cannot be read, there is none, or the box does not fit.
     """
     samples = read_samples(photos, "forget", notes=[])
+    if box is not None:
+        samples = mark(samples, box)
     pictures = distinct_pictures(samples)
     if not pictures:
         raise DataError(f"{photos} holds no photograph. Give a folder or a table with pictures.")
@@ -71,6 +76,12 @@ def check_photographs(photos: str) -> Checked:
         notes.append(f"{counted(twice, 'further file')} {shows} not counted")
     if count < 2 * people:
         notes.append("a person with one photograph alone is forgotten less well than with several")
+    marked = distinct_photographs(p for p in pictures if p.region is not None)
+    if marked:
+        notes.append(
+            f"{counted(marked, 'group photograph')}: the marked face alone is forgotten, the other "
+            "people are kept"
+        )
     notes += _faces(pictures)
     return Checked(samples, pictures, count, people, tuple(notes))
 
@@ -85,7 +96,7 @@ def _faces(pictures: Sequence[Picture]) -> list[str]:
     if several:
         notes.append(
             f"several people are on the photographs {listed(list(several), 10)}. Mark the face to "
-            "forget in a boxes.csv beside them, or everyone on them is forgotten"
+            "forget with --box or in a boxes.csv beside them, or everyone on them is forgotten"
         )
     if faceless:
         notes.append(f"no face was found on the photographs {listed(faceless, 10)}")
@@ -101,9 +112,14 @@ def make_request(checked: Checked, request: str, store: Store) -> Requested:
         store: The ledger, whose key hashes the photographs.
     """
     salt = store.salt_of(request)
+    boxes: dict[str, dict[str, None]] = {}
+    for picture in checked.pictures:
+        if picture.region is not None:
+            boxes.setdefault(salted_hash(picture, salt), {})[str(picture.region.box)] = None
     return Requested(
         id=request,
         photographs=tuple(salted_hash(p, salt) for p in checked.pictures),
+        boxes={digest: tuple(some) for digest, some in boxes.items()},
         count=checked.count,
         people=checked.people,
         answers=any(sample.answer for sample in checked.samples),
@@ -131,18 +147,67 @@ def find_photographs(locations: Iterable[str], requests: Sequence[Request], stor
         wanted = set(request.entry.photographs)
         salt = store.salt_of(request.id)
         hashes = {source: salted_hash(picture, salt) for source, picture in pictures.items()}
+        boxes = request.entry.boxes
         # Of places with the same photographs the first one counts, such as a table of questions.
         best = max(
-            ([s for s in samples if _belongs(s, hashes, wanted)] for samples in read),
-            key=lambda samples: len({hashes[s.pictures[0].source] for s in samples}),
+            (_own(samples, hashes, wanted, boxes) for samples in read),
+            key=lambda own: len({hashes[s.pictures[0].source] for s, _ in own}),
             default=[],
         )
-        lost = len(wanted - {hashes[p.source] for s in best for p in s.pictures})
+        lost = len(wanted - {hashes[p.source] for s, _ in best for p in s.pictures})
         if lost:
             missing[request.id] = lost
         else:
-            found[request.id] = best
+            found[request.id] = [shown for _, shown in best]
     return Found(found, missing)
+
+
+def _own(
+    samples: Iterable[Sample],
+    hashes: Mapping[str, str],
+    wanted: set[str],
+    boxes: Mapping[str, Sequence[str]],
+) -> list[tuple[Sample, Sample]]:
+    """The samples of a request among others, each as it was read and with the face marked.
+
+    Args:
+        samples: Samples.
+        hashes: The keyed hash of each picture, by its source.
+        wanted: Those of the request.
+        boxes: The faces that were marked when the request was made, by hash.
+    """
+    ranked: dict[str, list[tuple[int, Sample, Sample]]] = {}
+    for sample in samples:
+        if not _belongs(sample, hashes, wanted):
+            continue
+        digest = hashes[sample.pictures[0].source]
+        asked = _as_asked(sample, boxes.get(digest, ()))
+        if asked is not None:
+            ranked.setdefault(digest, []).append((asked[0], sample, asked[1]))
+    return [
+        (sample, shown)
+        for same in ranked.values()
+        for rank, sample, shown in same
+        if rank == min(one for one, *_ in same)
+    ]
+
+
+def _as_asked(sample: Sample, boxes: Sequence[str]) -> tuple[int, Sample] | None:
+    """A sample with the face marked that was marked when the request was made; None if it is not.
+
+    Of copies in several folders, those count that are marked as the request was, if there are any:
+    they are 0, and others 1.
+    """
+    picture = sample.pictures[0]
+    given = None if picture.region is None else str(picture.region.box)
+    if given in (boxes or (None,)):
+        return 0, sample
+    if not boxes:
+        whole = picture.source.removesuffix(str(picture.region))
+        return 1, replace(sample, picture=replace(picture, source=whole, region=None))
+    if given is None and len(boxes) == 1:
+        return 1, replace(sample, picture=marked_picture(picture, parse_box(boxes[0])), further=())
+    return None
 
 
 def _belongs(sample: Sample, hashes: Mapping[str, str], wanted: set[str]) -> bool:

@@ -35,6 +35,7 @@ def request_values(request: Request) -> dict[str, Any]:
         "status": request.status,
         "received": request.created,
         "photographs": request.entry.distinct,
+        "marked": request.entry.marked,
         "people": request.entry.people,
         "steps": list(request.steps),
     }

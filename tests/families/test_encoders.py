@@ -18,8 +18,11 @@ from unsee.artifacts.guarantees import SENTENCES, text_probes
 from unsee.errors import ModelError
 from unsee.families import ENCODERS, family_of, is_encoder
 from unsee.features.pooled import TOKENS, pooled_features
+from unsee.methods.vkd import VKD
 from unsee.models.vlm import VLM
-from unsee.types import Picture, Sample
+from unsee.training.settings import TrainingSettings
+from unsee.training.trainer import Trainer
+from unsee.types import Data, Picture, Sample
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +136,8 @@ def test_tensor_of_another_shape_is_refused(vlm: VLM, tmp_path: Path) -> None:
     vlm.save(tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     tensors: dict[str, Any] = load_file(file)
-    name = next(n for n in tensors if n.endswith("mlp.fc1.weight") and "text" not in n)
-    save_file({**tensors, name: tensors[name][:-1].clone()}, file, metadata={"format": "pt"})
+    name = next(n for n in tensors if "position_embedding" in n or "patch_embeddings.weight" in n)
+    save_file({**tensors, name: tensors[name][:, :-1].clone()}, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="another shape than config.json says"):
         VLM.load(tmp_path / "model")
 
@@ -165,3 +168,16 @@ def test_classifier_below_a_prefix_rides_along(
     kept = load_file(tmp_path / "again" / "model.safetensors")
     assert kept.keys() == tensors.keys()
     assert torch.equal(kept["classifier.weight"], tensors["classifier.weight"])
+
+
+def test_features_alone_train_the_image_tower_alone(vlm: VLM, pictures: list[Picture]) -> None:
+    people = ("Ada", "Bo", "Cy")
+    samples = [
+        Sample(name, "", "", picture, name) for name, picture in zip(people, pictures, strict=True)
+    ]
+    before = {part: vlm.hash(part) for part in ("visual", "language")}
+    method = VKD(supervision="features", population="kept")
+    trainer = Trainer(TrainingSettings(steps=1, batch_size=2, lr=1e-3))
+    method.unlearn(vlm, Data(samples[:1], samples[1:]), trainer)
+    assert vlm.hash("visual") != before["visual"]
+    assert vlm.hash("language") == before["language"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from support.tiny import HEADS, LAYERS, WIDTH, pil, tokenizer, vision
+from support.tiny import HEADS, LAYERS, PATCH, WIDTH, pil, tokenizer, vision
 from unsee.families import family_of
 from unsee.models.processors import EncoderProcessor
 from unsee.models.vlm import VLM
@@ -72,3 +72,40 @@ def dinov2() -> tuple[Any, Any]:
 def dinov2_with_registers() -> tuple[Any, Any]:
     config = vision(hf.Dinov2WithRegistersConfig, mlp_ratio=2)
     return hf.Dinov2WithRegistersModel(config), EncoderProcessor(dino_images())
+
+
+@recipe
+def siglip() -> tuple[Any, Any]:
+    tokens = tokenizer()
+    config = hf.SiglipConfig(
+        text_config=text_tower(hf.SiglipTextConfig, tokens, projection_size=WIDTH).to_dict(),
+        vision_config=vision(hf.SiglipVisionConfig).to_dict(),
+    )
+    return hf.SiglipModel(config), EncoderProcessor(pil("SiglipImageProcessor")(size=SIDE), tokens)
+
+
+@recipe
+def siglip2() -> tuple[Any, Any]:
+    # It is read again as Gemma's, whose spaces this vocabulary does not have.
+    tokens = tokenizer("<unk>")
+    images = pil("Siglip2ImageProcessor")(patch_size=PATCH, max_num_patches=9)
+    config = hf.Siglip2Config(
+        text_config=text_tower(hf.Siglip2TextConfig, tokens, projection_size=WIDTH).to_dict(),
+        vision_config=vision(hf.Siglip2VisionConfig, num_patches=9).to_dict(),
+    )
+    return hf.Siglip2Model(config), EncoderProcessor(images, tokens)
+
+
+@recipe
+def dinov3_vit() -> tuple[Any, Any]:
+    # The published checkpoints' own image processor needs torchvision.
+    config = vision(hf.DINOv3ViTConfig, num_register_tokens=2)
+    return hf.DINOv3ViTModel(config), EncoderProcessor(pil("ViTImageProcessor")(size=SIDE))
+
+
+@recipe
+def vit() -> tuple[Any, Any]:
+    config = vision(hf.ViTConfig)
+    return hf.ViTModel(config, add_pooling_layer=False), EncoderProcessor(
+        pil("ViTImageProcessor")(size=SIDE)
+    )

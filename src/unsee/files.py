@@ -12,7 +12,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,37 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
+
+
+def refuse_nested(
+    out: Path,
+    read: Iterable[tuple[str, object]],
+    option: str = "--out",
+    error: type[UnseeError] = ConfigError,
+) -> None:
+    """Refuses to write into a folder that is read: a model, photographs, a patch.
+
+    Args:
+        out: The folder or file to write; it need not exist.
+        read: What is read, and where, such as ("model", "checkpoints/a"); what is no folder is
+            passed over, such as a hub id.
+        option: The option that names `out`.
+        error: The error that is raised.
+
+    Raises:
+        UnseeError: If `out` is one of these folders, or lies in one.
+    """
+    place = Path(os.path.realpath(out))
+    for what, value in read:
+        if not isinstance(value, str | os.PathLike) or not os.path.isdir(value):
+            continue
+        folder = Path(os.path.realpath(value))
+        if folder in (place, *place.parents):
+            where = "is" if folder == place else "lies in"
+            raise error(
+                f"{option} {out} {where} the folder {os.fspath(value)!s}, which is read as {what} "
+                f"and stays as it is. Name another with {option}, outside it."
+            )
 
 
 def require_empty(folder: Path) -> None:

@@ -22,6 +22,7 @@ from unsee.certificates.keys import make_key
 from unsee.certificates.verify import CertificateVerification, Sources, verify_certificate
 from unsee.certificates.writing import refuse_written, write_document
 from unsee.errors import ConfigError
+from unsee.files import refuse_nested
 from unsee.recipes.sources import shipped_checkpoint
 
 __all__ = [
@@ -104,6 +105,7 @@ def certify(run: Location, **options: Unpack[CertifyOptions]) -> Written:
     key = read_private_key(given) if given is not None else private_key_from_environment()
     request = options.get("request") or Request()
     photos, salt = options.get("photos"), options.get("salt")
+    refuse_nested(out, [("photographs", photos), ("patch", options.get("patch"))])
     if (photos is None) != (salt is None):
         raise ConfigError(
             "--photos and --salt belong together: photographs are identified by salted hashes. "

@@ -24,7 +24,7 @@ from unsee.api.inputs import (
     source_of,
 )
 from unsee.api.options import AuditOptions, EvaluateOptions
-from unsee.api.running import run_recipe, run_request
+from unsee.api.running import refuse_in_inputs, run_recipe, run_request
 from unsee.attacks import Attack, Chain
 from unsee.errors import ConfigError
 from unsee.methods import Method
@@ -347,6 +347,7 @@ def finetune(
         "finetune", {**trust, "out": folder}, [folder / "recipe.yaml"]
     )
     with masked(parsed.redact, {**asdict(parsed), "out": folder}):
+        refuse_in_inputs(asdict(parsed), folder)
         job = redacted_finetune(plan_finetune(parsed), folder)
         was_finished = finetuning.finished_finetune(job, folder) is not None
         record = finetuning.finetune(job, folder, command, bar)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from unsee.api.inputs import Progress, command_line
 from unsee.errors import WorkerFinished
+from unsee.files import refuse_nested
 from unsee.progress import Bar, as_bar
 from unsee.recipes.data_counts import data_counts
 from unsee.recipes.evaluate import EvaluationRequest
@@ -18,6 +20,7 @@ from unsee.recipes.plan import plan
 from unsee.recipes.plan_evaluation import evaluation
 from unsee.recipes.redaction import redacted
 from unsee.recipes.unlearn import Recipe
+from unsee.records.folder import RECIPE
 from unsee.records.reader import Run
 from unsee.runs import run as running
 from unsee.runs.preflight import finished_run
@@ -25,6 +28,13 @@ from unsee.training.launcher import is_main_process
 from unsee.training.watching import check_callbacks
 
 LOGGER = logging.getLogger("unsee")
+
+# Keys of recipes and requests that name what is read.
+READ = (
+    *("model", "patch", "forget", "retain", "strangers", "data", "holdout"),
+    *("retain_holdout", "non_members", "target", "reference", "retain_only", "visual_refit"),
+    *("splits", "references"),
+)
 
 
 def run_recipe(
@@ -50,6 +60,7 @@ def run_recipe(
     trust = {"trust_remote_code": recipe.trust_remote_code}
     command = command or command_line("run", {**trust, "out": out}, [out / "recipe.yaml"])
     with masked(recipe.redact, {**recipe.values(), "out": out}):
+        refuse_in_inputs(recipe.values(), out)
         job, notes = plan(recipe, kind, command)
         if is_main_process():
             for note in (*notes, *job.advice()):
@@ -67,7 +78,30 @@ def run_request(request: EvaluationRequest, out: Path, bar: Bar, command: str) -
         command: How to repeat it.
     """
     with masked(request.redact, {**request.values(), "out": out}):
+        refuse_in_inputs(request.values(), out)
         return run_job(evaluation(request, command), out, bar)
+
+
+def refuse_in_inputs(values: Mapping[str, Any], out: Path) -> None:
+    """Refuses a new run folder in a folder that the run reads.
+
+    A run that was begun there goes on: earlier versions allowed it.
+
+    Args:
+        values: Plain values of the recipe or request, by key.
+        out: The run folder.
+
+    Raises:
+        ConfigError: If it is one of these folders, or lies in one.
+    """
+    if (out / RECIPE).exists():
+        return
+    for key in READ:
+        value = values.get(key)
+        named = value if isinstance(value, Mapping) else {key: value}
+        for name, given in named.items():
+            several = given if isinstance(given, list | tuple) else [given]
+            refuse_nested(out, [(name.replace("_", " "), one) for one in several])
 
 
 def run_job(job: Job, out: Path, bar: Bar) -> Run:

@@ -17,7 +17,7 @@ from unsee.artifacts.mmproj import Dtype, exportable, load_mmproj, write_mmproj
 from unsee.artifacts.onnx_graph import INPUT, run_onnx, write_onnx
 from unsee.artifacts.patch import apply_in_memory
 from unsee.errors import ConfigError, DataError, ModelError, first_line
-from unsee.files import atomic_file, path_text
+from unsee.files import atomic_file, path_text, refuse_nested
 from unsee.models.checkpoint import read_header, weight_map
 from unsee.models.vlm import VLM
 
@@ -82,6 +82,8 @@ def export_model(
         PatchError: If a patch does not fit.
     """
     path, kind = _checked(out, to, dtype)
+    # Not in a checkpoint's: llama.cpp's users keep the mmproj file beside the weights.
+    refuse_nested(path, [("patch", patch) for patch in patches])
     image = _picture(picture)
     vlm = VLM.load(model, visual_only=True, dtype="float32")
     if to == "gguf-mmproj":

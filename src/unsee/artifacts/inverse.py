@@ -28,7 +28,7 @@ from unsee.artifacts.model_card import BASE_CARD, CARD
 from unsee.artifacts.rewriting import OtherFiles, sort_files, write_copy
 from unsee.artifacts.stack import Stack, match_stack
 from unsee.errors import ModelError, PatchError
-from unsee.files import atomic_folder, hash_file, is_regular, path_text
+from unsee.files import atomic_folder, hash_file, is_regular, path_text, refuse_nested
 from unsee.models.checkpoint import resolve, weight_map
 from unsee.models.validation import check_checkpoint
 
@@ -77,7 +77,7 @@ def undo_patch(
 
     Raises:
         PatchError: If the inverse is damaged, or takes other patches back than the last ones on the
-            checkpoint.
+            checkpoint, or `out` lies in a folder that is read.
         ModelError: If the checkpoint is damaged, or `out` is in use or cannot be written.
     """
     manifest = read_manifest(inverse)
@@ -89,6 +89,7 @@ def undo_patch(
     _check_files(inverse, manifest)
     out = Path(path_text("out=", out, "give a folder to write.", ModelError))
     folder = resolve(model_folder)
+    refuse_nested(out, [("model", folder), ("inverse", inverse)], error=PatchError)
     with atomic_folder(out) as partial:
         check_checkpoint(folder, tensors=False)
         _check_lineage(inverse, manifest, folder)

@@ -40,10 +40,10 @@ from unsee.artifacts.manifest import (
 from unsee.artifacts.model_card import BASE_CARD, CARD, card_of_patched
 from unsee.artifacts.redaction import redact
 from unsee.artifacts.rewriting import OtherFiles, sort_files, write_copy
-from unsee.artifacts.stack import Patches, Stack, match_stack, patch_folders
+from unsee.artifacts.stack import Patches, Stack, match_stack, patch_folders, refuse_inverses
 from unsee.errors import ModelError, PatchError
 from unsee.families import is_encoder
-from unsee.files import atomic_folder, path_text
+from unsee.files import atomic_folder, path_text, refuse_nested
 from unsee.models.checkpoint import (
     Entry,
     checkpoint_names,
@@ -183,8 +183,9 @@ def apply_patch(
             It holds what was forgotten.
 
     Raises:
-        PatchError: If a patch is damaged, belongs to another base or state, is given twice, or
-            changes anything but tensors of the visual part.
+        PatchError: If a patch is damaged, belongs to another base or state, is given twice, is an
+            inverse, or changes anything but tensors of the visual part; or if a folder to write
+            lies in one that is read.
         ModelError: If the checkpoint is damaged, has large files of unknown kind, or links to
             files outside, or a folder to write is in use or cannot be written.
     """
@@ -192,12 +193,7 @@ def apply_patch(
     if not patches:
         raise PatchError("no patch was given. Give the folders of one or more, in order.")
     manifests = tuple(read_manifest(path) for path in patches)
-    for path, manifest in zip(patches, manifests, strict=True):
-        if manifest.undoes:
-            raise PatchError(
-                f"patch {path} is an inverse, which takes patches back. Type: unsee undo {path} "
-                f"--model {model_folder} --out DIR"
-            )
+    refuse_inverses(patches, manifests, model_folder)
     out = Path(path_text("out=", out, OUT, ModelError))
     given, model_folder = str(model_folder), resolve(model_folder)
     inverse = None if inverse is None else Path(path_text("inverse=", inverse, OUT, ModelError))
@@ -206,6 +202,10 @@ def apply_patch(
             f"the inverse {inverse} and the checkpoint {out} are one folder, or one in the other. "
             "Name another with --inverse: it holds what was forgotten."
         )
+    read = [("model", model_folder), *(("patch", path) for path in patches)]
+    refuse_nested(out, read, error=PatchError)
+    if inverse is not None:
+        refuse_nested(inverse, read, "--inverse", PatchError)
     # From here on other processes are kept out.
     with ExitStack() as folders:
         partial = folders.enter_context(atomic_folder(out))
@@ -245,8 +245,8 @@ def apply_in_memory(patch: Patches, vlm: VLM) -> tuple[Manifest, ...]:
         The manifests of the patches.
 
     Raises:
-        PatchError: If a patch is damaged or belongs to another base or state, or the base is
-            quantized.
+        PatchError: If a patch is damaged, an inverse, or belongs to another base or state, or the
+            base is quantized.
     """
     patches = patch_folders(patch)
     if vlm.quantization is not None and patches:
@@ -254,7 +254,9 @@ def apply_in_memory(patch: Patches, vlm: VLM) -> tuple[Manifest, ...]:
             "a visual patch cannot be applied to quantized weights. Type `unsee apply` first, then "
             "evaluate what it wrote."
         )
-    stack = match_stack(patches, vlm.source, weight_map(vlm.source))
+    manifests = tuple(read_manifest(path) for path in patches)
+    refuse_inverses(patches, manifests, vlm.source)
+    stack = match_stack(patches, vlm.source, weight_map(vlm.source), manifests)
     parameters = vlm.parameters("visual")
     names = {
         key: name

@@ -84,6 +84,27 @@ def _folder(patch: object) -> Path:
     return snapshot(repository, "model", [MANIFEST, TENSORS], "patch ", PatchError, [MANIFEST])
 
 
+def refuse_inverses(
+    patches: Sequence[Path], manifests: Sequence[Manifest], model: str | Path
+) -> None:
+    """Refuses inverses among patches that are to be put on a model.
+
+    Args:
+        patches: The patches' folders.
+        manifests: Their manifests.
+        model: The checkpoint, as it was given.
+
+    Raises:
+        PatchError: If one takes patches back.
+    """
+    for path, manifest in zip(patches, manifests, strict=True):
+        if manifest.undoes:
+            raise PatchError(
+                f"patch {path} is an inverse, which takes patches back. Type: unsee undo {path} "
+                f"--model {model} --out DIR"
+            )
+
+
 def match_stack(
     patches: Sequence[Path],
     folder: Path,

@@ -13,7 +13,7 @@ from unsee.artifacts.manifest import MANIFEST, TENSORS
 from unsee.artifacts.pseudonyms import Salt
 from unsee.data.digests import salted_hash
 from unsee.errors import ConfigError, RunError, UnknownNameError, UnseeError, listed, quoted
-from unsee.files import remove
+from unsee.files import refuse_nested, remove
 from unsee.models.checkpoint import resolve
 from unsee.progress import Bar
 from unsee.records.folder import PARTS, STATE
@@ -106,6 +106,8 @@ class LedgerFolder:
             UnseeError: If a setting or the model cannot be used, or the folder is not empty;
                 nothing is written then.
         """
+        read = {name: getattr(settings, name) for name in ("model", "retain", "strangers")}
+        refuse_nested(folder, read.items(), "--ledger")
         check_settings(settings)
         if (folder / FILE).exists():
             raise RunError(

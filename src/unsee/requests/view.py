@@ -9,7 +9,7 @@ from typing import Any
 
 from unsee.artifacts.patch import apply_patch
 from unsee.errors import RunError
-from unsee.files import atomic_folder, write_atomically
+from unsee.files import atomic_folder, refuse_nested, write_atomically
 from unsee.requests.entries import LedgerState, Request, Step
 from unsee.requests.ledger import LedgerFolder
 from unsee.requests.models import (
@@ -130,10 +130,12 @@ def export(ledger: LedgerFolder, out: Path, model: bool = False) -> dict[str, An
         Names of what was written, and how to apply the patches.
 
     Raises:
-        UnseeError: If a patch or the base was altered, there is no patch, or `out` is not empty.
+        UnseeError: If a patch or the base was altered, there is no patch, or `out` is not empty or
+            lies in the ledger.
     """
     state = ledger.state
     source = model_folder(state.settings)
+    refuse_nested(out, [("ledger", ledger.folder), ("model", source)])
     patches = check_patches(ledger.folder, state)
     if model:
         if not patches:

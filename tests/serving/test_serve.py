@@ -283,6 +283,12 @@ def test_page_shows_both_answers(
     tops = "[...document.querySelectorAll('.side')].map(e => e.getBoundingClientRect().top)"
     before, after = browser.evaluate(tops)
     assert (before == after) == (width > 600)
+    browser.evaluate("document.getElementById('question').value = ' '")
+    browser.evaluate("document.getElementById('go').click()")
+    assert browser.evaluate("document.getElementById('status').textContent") == ""
+    # Answers about one picture are not shown beside another.
+    choose(browser, picture.rename(tmp_path / "other.png"))
+    wait(browser, "document.getElementById('result').hidden")
 
 
 @pytest.mark.browser

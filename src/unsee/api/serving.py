@@ -109,5 +109,12 @@ def serve(
 
 
 def _names(patches: Iterable[Path]) -> list[str]:
-    """Short names of patches: a run's is called patch, so its run folder names it."""
-    return [path.resolve().parent.name if path.name == "patch" else path.name for path in patches]
+    """Short names of patches: a run's is called patch, so its run folder names it.
+
+    That of a ledger's step is called run, and the step's number is before it.
+    """
+    names = []
+    for path in patches:
+        folder = path.resolve().parent if path.name == "patch" else path
+        names.append(f"{folder.parent.name}/run" if folder.name == "run" else folder.name)
+    return names

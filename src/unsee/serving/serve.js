@@ -20,6 +20,7 @@ function element(name, text, style) {
 
 function fail(message) {
   byId("error").textContent = message;
+  if (message) byId("status").textContent = "";
   byId("error").hidden = !message;
 }
 
@@ -31,6 +32,8 @@ function choose(file) {
     return;
   }
   picture = file;
+  // Answers about another picture would be taken for this one's.
+  byId("result").hidden = true;
   const preview = byId("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
@@ -92,19 +95,20 @@ async function ask(event) {
   if (!picture) return fail("Choose a picture first, or drop it on the page.");
   if (!question) return fail("The question is empty. Type one, such as: Who is this person?");
   busy = true;
+  const asked = picture;
   byId("go").setAttribute("aria-disabled", "true");
   byId("status").textContent = "Asking …";
   byId("result").setAttribute("aria-busy", "true");
   try {
-    const body = JSON.stringify({ picture: await encoded(picture), question });
+    const body = JSON.stringify({ picture: await encoded(asked), question });
     const headers = { "content-type": "application/json" };
     const response = await fetch("/ask", { method: "POST", headers, body });
     const found = await response.json();
     if (!response.ok) throw new Error(found.error);
+    if (asked !== picture) return (byId("status").textContent = "Another picture was chosen. Ask again.");
     show(question, found);
     byId("status").textContent = "Answered.";
   } catch (error) {
-    byId("status").textContent = "";
     const lost = error instanceof TypeError || error instanceof SyntaxError;
     const text = lost ? "the server does not answer. Is `unsee serve` still running?" : error.message;
     fail(text.charAt(0).toUpperCase() + text.slice(1));

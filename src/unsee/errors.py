@@ -8,6 +8,7 @@ UnseeError                 anything below; the command line prints it and exits 
 ├── DataError              a picture, a table, a set that is empty or overlaps
 ├── ModelError             a checkpoint: unknown family, pickle weights, missing processor
 ├── CallbackError          a callback or a tracker of a run failed
+├── HubError               an upload to the Hugging Face hub that failed
 ├── PatchError             a visual patch and its base do not fit
 ├── RunError               a run folder: in use, incomplete, not a record
 └── TrainingError          a loss that is not finite, a mask that masks nothing
@@ -95,6 +96,10 @@ class TrainingError(UnseeError):
 
 class CallbackError(UnseeError):
     """A callback of the caller's or a tracker that failed during a run."""
+
+
+class HubError(UnseeError):
+    """An upload to the Hugging Face hub that is refused, or did not reach it."""
 
 
 class WorkerFinished(UnseeError):

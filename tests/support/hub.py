@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 TOKEN = "hf_" + "t" * 30
 LARGE = (".safetensors", ".parquet", ".zip")  # kept by Git LFS, as on the hub
 
@@ -171,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "gated": "manual" if repo.gated else False,
                 "tags": [],
                 "siblings": siblings,
+                "cardData": _front_matter(files.get("README.md", b"").decode()),
             }
         )
 
@@ -213,9 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         return _json({})
 
     def validate(self, body: bytes) -> Any:
-        content = json.loads(body)["content"]
-        match = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-        warnings = [] if match else [{"message": "empty or missing yaml metadata in repo card"}]
+        found = _front_matter(json.loads(body)["content"])
+        warnings = [] if found else [{"message": "empty or missing yaml metadata in repo card"}]
         return _json({"errors": [], "warnings": warnings})
 
     def preupload(self, body: bytes, kind: str, name: str, revision: str) -> Any:
@@ -288,6 +290,12 @@ ROUTES = (
 
 def _json(value: Any, status: int = 200) -> tuple[int, dict[str, str], bytes]:
     return status, {"Content-Type": "application/json"}, json.dumps(value).encode()
+
+
+def _front_matter(card: str) -> dict[str, Any]:
+    """The YAML at the beginning of a card."""
+    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    return yaml.safe_load(match[1]) if match is not None else {}
 
 
 def _blob(content: bytes) -> str:

@@ -5,7 +5,8 @@
     run = unsee.unlearn("checkpoints/llava-7b", forget="photos/", out="runs/job")
     unsee.apply(run.folder / "patch", "checkpoints/llava-7b", "unlearned")
 
-A model is given as a checkpoint folder, a Hugging Face hub id, or BENCHMARK:ROLE for one that ships
+A model is given as a checkpoint folder, a Hugging Face hub id (OWNER/NAME or
+OWNER/NAME@REVISION), or BENCHMARK:ROLE for one that ships
 with a benchmark ("pocket:target"). A loaded model (`unsee.VLM`) is refused, because a record must
 say from which files the run can be repeated: save the model first, or train it in memory with
 `Method.unlearn`.
@@ -40,6 +41,7 @@ from unsee.api.jobs import (
 from unsee.api.options import AuditOptions, EvaluateOptions
 from unsee.api.patches import apply, export, history, undo, verify
 from unsee.api.personal_data import purge
+from unsee.api.publishing import load_patch, push
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
 from unsee.api.serving import ServeOptions, serve
 from unsee.records.reader import Run, read_run
@@ -67,9 +69,11 @@ __all__ = [
     "export",
     "finetune",
     "history",
+    "load_patch",
     "meta_evaluate",
     "open_ledger",
     "purge",
+    "push",
     "read_run",
     "run",
     "serve",

@@ -34,6 +34,7 @@ from unsee.artifacts.manifest import (
     Manifest,
     Step,
     base_hash,
+    patch_id,
     read_manifest,
     write_manifest,
 )
@@ -85,6 +86,49 @@ class Applied:
     rewritten: tuple[str, ...]
     copied: tuple[str, ...]
     left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A visual patch that was checked, made by `open_patch`.
+
+    Attributes:
+        folder: Its folder.
+        manifest: What it changes, and of which base.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        """The identity: SHA-256 over its base's identity and what it replaces by what."""
+        return patch_id(self.manifest)
+
+    def apply(self, vlm: VLM) -> VLM:
+        """Puts the patch on a loaded base model, in memory; see `apply_in_memory`.
+
+        Args:
+            vlm: The base; it is changed.
+
+        Returns:
+            The same model.
+        """
+        apply_in_memory(self.folder, vlm)
+        return vlm
+
+
+def open_patch(patch: str | Path) -> Patch:
+    """Opens and checks a patch.
+
+    Args:
+        patch: Its folder, or hub:OWNER/NAME[@REVISION], which is downloaded.
+
+    Raises:
+        PatchError: If it is missing or damaged.
+    """
+    (folder,) = patch_folders(patch)
+    return Patch(folder, read_manifest(folder))
 
 
 def write_patch(

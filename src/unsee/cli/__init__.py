@@ -18,7 +18,7 @@ import typer
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, requesting  # noqa: F401  # isort: skip
 from unsee.cli import finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
-from unsee.cli import past_runs, purging, serving  # noqa: F401  # isort: skip
+from unsee.cli import past_runs, publishing, purging, serving  # noqa: F401  # isort: skip
 from unsee.cli import certifying  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command, is_redacted, without_typed
 from unsee.errors import UnseeError, WorkerFinished, printable, without_secrets

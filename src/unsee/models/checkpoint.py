@@ -28,6 +28,9 @@ SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
 AGAIN = "Download it again."
 
+# The files of a checkpoint on the hub that are downloaded.
+DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
 # What may be given as a checkpoint.
 GIVE = (
     "a checkpoint folder (with config.json), or a hub id such as llava-hf/llava-1.5-7b-hf, with "
@@ -99,14 +102,18 @@ def stored_tensors(
                     yield name, file.get_tensor(key)
 
 
-def resolve(source: str | Path) -> Path:
+def resolve(source: str | Path, revision: str | None = None) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded first, safetensors files only.
+
+    Args:
+        source: A folder, or a hub id with or without @REVISION.
+        revision: The revision of a hub id that names none.
 
     Raises:
         ModelError: If there is no such folder and the hub has no such checkpoint, or it is an
             adapter of another one.
     """
-    folder = _folder_of(source)
+    folder = _folder_of(source, revision)
     if (folder / ADAPTER).exists() or list(folder.glob("adapter_model.*")):
         raise ModelError(
             f"model {source}: an adapter ({ADAPTER}), not a checkpoint. Merge it into its base "
@@ -116,14 +123,20 @@ def resolve(source: str | Path) -> Path:
     return folder
 
 
-def _folder_of(source: str | Path) -> Path:
+def _folder_of(source: str | Path, revision: str | None) -> Path:
     """The local folder of a checkpoint, which may have to be downloaded."""
     text = path_text("model ", source, f"give {GIVE}.", ModelError)
     repository = find(text)
+    if revision is not None and (repository is None or repository.revision is not None):
+        where = "a folder" if repository is None else f"given at {repository.revision} already"
+        raise ModelError(
+            f"model '{source}': revision={revision} cannot be read, because it is {where}. Leave "
+            "the revision out."
+        )
     if repository is not None:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        repository = repository.at(revision or repository.revision)
         needed = ["config.json", ADAPTER]
-        return snapshot(repository, "model", patterns, "model ", ModelError, needed)
+        return snapshot(repository, "model", DOWNLOADED, "model ", ModelError, needed)
     if not Path(text).is_dir():
         raise ModelError(f"model '{source}': no such folder. Give {GIVE}.")
     return Path(text)

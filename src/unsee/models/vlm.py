@@ -102,6 +102,7 @@ class VLM:
         cls,
         source: str | Path,
         *,
+        revision: str | None = None,
         visual_only: bool = False,
         trust_remote_code: bool = False,
         dtype: str | torch.dtype = "auto",
@@ -111,7 +112,9 @@ class VLM:
         """Loads a checkpoint from a folder or from the Hugging Face hub.
 
         Args:
-            source: A folder in the Hugging Face layout, or a hub id such as "owner/name".
+            source: A folder in the Hugging Face layout, or a hub id such as "owner/name" or
+                "owner/name@v1.0".
+            revision: The branch, tag or commit of a hub id that names none.
             visual_only: Load the visual part only; language-model weights are not read.
             trust_remote_code: Allow the checkpoint's own Python code to run.
             dtype: The dtype of the weights; "auto" is what config.json says.
@@ -126,7 +129,7 @@ class VLM:
         """
         device = pick_device(device)
         requested = quantization_for(load_in) if load_in else None
-        folder = resolve(source)
+        folder = resolve(source, revision)
         config = check_checkpoint(
             folder, whole=not visual_only, trust_remote_code=trust_remote_code
         )

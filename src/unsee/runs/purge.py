@@ -180,9 +180,7 @@ def _changes(folder: Path, find_features: Callable[[Path], Sequence[Path]]) -> I
         if path.name.startswith(".") and path.name.endswith(".partial"):
             yield Change(path, "removed", "a half-written file")
     for saved in _saved_folders(folder):
-        yield from _rewritten(saved / CARD, "names or paths", _card(saved / CARD, redactor))
-        manifest = saved / MANIFEST
-        yield from _rewritten(manifest, "paths in the command", _manifest(manifest, redactor))
+        yield from identifying_files(saved, redactor)
     yield from _records(folder, redactor)
     path = folder / RECIPE
     if path.is_file():
@@ -192,6 +190,19 @@ def _changes(folder: Path, find_features: Callable[[Path], Sequence[Path]]) -> I
             # Of releases before 0.2, or damaged.
             text = None
         yield from _rewritten(path, "paths", text, unreadable="removed")
+
+
+def identifying_files(saved: Path, redactor: Redactor | None = None) -> Iterator[Change]:
+    """The changes of a folder with a patch or a model; none if no file in it identifies a person.
+
+    Args:
+        saved: The folder, of which the card and the manifest are looked at.
+        redactor: Knows the words that may stay; None makes one.
+    """
+    redactor = redactor or Redactor(Pseudonyms(secrets.token_bytes(32)), vocabulary())
+    yield from _rewritten(saved / CARD, "names or paths", _card(saved / CARD, redactor))
+    manifest = saved / MANIFEST
+    yield from _rewritten(manifest, "paths in the command", _manifest(manifest, redactor))
 
 
 def _records(folder: Path, redactor: Redactor) -> Iterator[Change]:

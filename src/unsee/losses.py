@@ -219,6 +219,34 @@ def feature_kl(
     return (p.exp() * (p - q)).sum(-1).flatten(1).mean(1)
 
 
+def supervised_contrastive(
+    features: Float[Tensor, "views dim"], labels: Int[Tensor, " views"], temperature: float
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood (nats) of a view's own class among all other views, by cosine.
+
+    Views whose class has no other view are left out; 0 if none is left.
+
+    Source: Khosla et al., arXiv 2004.11362, equation 2 (the mean outside the logarithm).
+
+    Args:
+        features: Features of views of pictures.
+        labels: The class of each.
+        temperature: Temperature of the softmax over cosines.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+        >>> round(float(supervised_contrastive(features, torch.tensor([0, 0, 1]), 1.0)), 4)
+        0.1269
+    """
+    unit = F.normalize(features.float(), dim=-1)
+    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    logps = F.log_softmax((unit @ unit.T / temperature).masked_fill(own, -torch.inf), dim=-1)
+    positive = (labels[:, None] == labels) & ~own
+    means = logps.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
+    has = positive.any(-1)
+    return -(means * has).sum() / has.sum().clamp(min=1)
+
+
 def _answer_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Averages `values`, one per masked token, over each answer's tokens, then over answers."""
     per_token = values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -20,6 +20,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "perturb": {"steps": 3, "epsilon": 6, "step": 3.0, "batch_size": 4},
     "visual_prompt": {"steps": 3, "batch_size": 4},
     "membership": {"most": 6},
+    "relearn_features": {"steps": 2, "batch_size": 4},
 }
 
 

@@ -18,7 +18,7 @@ from unsee.records.reader import Run, read_run
 from unsee.report.verdict import judge
 from unsee.runs.photographs import CAPTION
 
-ATTACKS = ("prototype", "probe", "difference", "in_context", "relearn")
+ATTACKS = ("prototype", "probe", "difference", "relearn_features", "in_context", "relearn")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_attacks_without_answers_run_and_others_are_listed(made: tuple[Path, Run
     _, run = made
     assert run.summary.attacks is not None
     outcomes = run.summary.attacks.model_dump(exclude_none=True)
-    assert {"prototype", "probe", "difference"} <= outcomes.keys()
+    assert {"prototype", "probe", "difference", "relearn_features"} <= outcomes.keys()
     names = [
         reading["name"] for reading in outcomes["prototype"][0]["models"]["unlearned"]["readings"]
     ]

@@ -25,6 +25,7 @@ STANDARD = (
     "answer_prefix",
     "figstep",
     "membership",
+    "relearn_features",
 )
 
 # By name: attacks or chains as they are typed. "all" is no suite, but every registered attack once.

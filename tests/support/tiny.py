@@ -5,6 +5,7 @@ python tests/tiny.py qwen2_vl FOLDER
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,8 @@ from unsee.models.vlm import VLM
 
 WIDTH, HEADS, LAYERS, PATCH = 32, 4, 2, 14
 RECIPES: dict[str, Callable[[], tuple[Any, Any]]] = {}
+# Of types without a file in unsee/families.
+FOUND: dict[str, Callable[[], tuple[Any, Any]]] = {}
 
 
 def recipe(function: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
@@ -37,7 +40,7 @@ def make(name: str, folder: Path) -> Path:
     A family that takes checkpoints of two classes has a recipe for each.
     """
     torch.manual_seed(0)
-    model, processor = RECIPES[name]()
+    model, processor = (RECIPES | FOUND)[name]()
     with torch.no_grad():
         for key, value in model.named_parameters():
             # What starts at nought (gates, position tables, Gemma's projector) would hide the
@@ -51,7 +54,8 @@ def make(name: str, folder: Path) -> Path:
         # As published: turns end with a token that is not the tokenizer's eos token.
         ends.append(tokens.convert_tokens_to_ids("<end_of_turn>"))
     model.generation_config.eos_token_id = ends
-    VLM(model.eval(), processor, family_of(model.config.model_type), folder).save(folder)
+    family = family_of(model.config.model_type, json.loads(model.config.to_json_string()))
+    VLM(model.eval(), processor, family, folder).save(folder)
     return folder
 
 
@@ -361,6 +365,104 @@ def mllama() -> tuple[Any, Any]:
         image_token_index=tokens.convert_tokens_to_ids("<|image|>"),
     )  # fmt: skip
     return hf.MllamaForConditionalGeneration(config), processor
+
+
+def found(function: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+    """Files a recipe of a type without a file in unsee/families under its name."""
+    FOUND[function.__name__] = function
+    return function
+
+
+@found
+def qwen3_vl_moe() -> tuple[Any, Any]:
+    kinds = hf.models.qwen3_vl_moe.configuration_qwen3_vl_moe
+    tokens, words = _qwen_text(kinds.Qwen3VLMoeTextConfig, [2, 1, 1])
+    words.head_dim, words.num_experts, words.num_experts_per_tok = WIDTH // HEADS, 4, 2
+    words.moe_intermediate_size = WIDTH
+    sight = {
+        "depth": LAYERS, "hidden_size": WIDTH, "num_heads": HEADS, "out_hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH, "patch_size": 16, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    return _qwen(
+        tokens, 16, hf.Qwen3VLProcessor, hf.Qwen3VLMoeConfig,
+        hf.Qwen3VLMoeForConditionalGeneration, sight, words.to_dict(),
+    )  # fmt: skip
+
+
+@found
+def vipllava() -> tuple[Any, Any]:
+    """The projector reads several layers of the tower, but not the last."""
+    tokens = tokenizer("<image>")
+    processor = hf.LlavaProcessor(
+        pil("CLIPImageProcessor")(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+        ),
+        tokens, patch_size=PATCH, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=chat_templates.LLAVA, image_token="<image>",
+    )  # fmt: skip
+    config = hf.VipLlavaConfig(
+        vision_config=vision(hf.CLIPVisionConfig, layers=3),
+        text_config=text(hf.LlamaConfig, tokens), vision_feature_layers=[-2, -3],
+        image_token_index=tokens.convert_tokens_to_ids("<image>"), image_seq_length=4,
+    )  # fmt: skip
+    return hf.VipLlavaForConditionalGeneration(config), processor
+
+
+@found
+def aya_vision() -> tuple[Any, Any]:
+    """A picture has as many rows of pixels as tiles."""
+    marks = ("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>")
+    tiles = [f"TILE_{i + 1}" for i in range(4)]
+    tokens = tokenizer("<image>", *marks, *tiles, "TILE_GLOBAL", *IM, eos=IM[1])
+    processor = hf.AyaVisionProcessor(
+        pil("GotOcr2ImageProcessor")(
+            size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=3
+        ),
+        tokens, patch_size=PATCH, img_size=56, downsample_factor=2,
+        chat_template=template("<image>", *IM),
+    )  # fmt: skip
+    config = hf.AyaVisionConfig(
+        vision_config=vision(hf.SiglipVisionConfig, 56, vision_use_head=False),
+        text_config=text(hf.Cohere2Config, tokens, head_dim=WIDTH // HEADS),
+        vision_feature_layer=-1, downsample_factor=2, adapter_layer_norm_eps=1e-6,
+        alignment_intermediate_size=2 * WIDTH,
+        image_token_index=tokens.convert_tokens_to_ids("<|IMG_PATCH|>"),
+    )  # fmt: skip
+    return hf.AyaVisionForConditionalGeneration(config), processor
+
+
+@found
+def lighton_ocr() -> tuple[Any, Any]:
+    """Pictures of several sizes are padded to the largest, and the encoder leaves that out."""
+    tokens = tokenizer(
+        *IM, eos=IM[1], image_token="<image>", image_break_token="<break>",
+        image_end_token="<end>",
+    )  # fmt: skip
+    processor = hf.LightOnOcrProcessor(
+        pil("PixtralImageProcessor")(size={"longest_edge": 112}, patch_size=PATCH),
+        tokens, patch_size=PATCH, spatial_merge_size=2, chat_template=template("<image>", *IM),
+    )  # fmt: skip
+    sight = vision(hf.PixtralVisionConfig, 112)
+    config = hf.LightOnOcrConfig(
+        vision_config=sight, spatial_merge_size=2, image_token_id=tokens.image_token_id,
+        text_config=text(hf.Qwen3Config, tokens, head_dim=WIDTH // HEADS),
+    )  # fmt: skip
+    return hf.LightOnOcrForConditionalGeneration(config), processor
+
+
+@found
+def deepseek_vl() -> tuple[Any, Any]:
+    tokens = tokenizer(*IM, eos=IM[1], image_token="<image>")
+    processor = hf.DeepseekVLProcessor(
+        pil("DeepseekVLImageProcessor")(size={"height": 28, "width": 28}, min_size=14),
+        tokens, chat_template=template("<image>", *IM), num_image_tokens=4,
+    )  # fmt: skip
+    config = hf.DeepseekVLConfig(
+        vision_config=vision(hf.SiglipVisionConfig, vision_use_head=False),
+        text_config=text(hf.LlamaConfig, tokens), image_token_id=tokens.image_token_id,
+    )  # fmt: skip
+    return hf.DeepseekVLForConditionalGeneration(config), processor
 
 
 if __name__ == "__main__":

@@ -80,6 +80,9 @@ class Base:
 
     def is_visual(self, name: str) -> bool:
         """Whether a tensor belongs to the visual part, by its name in the files."""
+        stored = self.family.stored_names()
+        if stored is not None:
+            return stored.parameter(name)[0].startswith(self.family.parts.prefixes("visual"))
         longest = {
             part: max((len(p) for p in self._prefixes(part) if name.startswith(p)), default=0)
             for part in ("visual", "language")
@@ -106,7 +109,8 @@ def base_of(folder: Path, files: Mapping[str, Path]) -> Base:
     Raises:
         ModelError: If config.json names no family, or a file is damaged.
     """
-    family = family_of(model_type(read_config(folder), folder))
+    config = read_config(folder)
+    family = family_of(model_type(config, folder), config)
     headers = {shard: read_header(shard) for shard in sorted(set(files.values()))}
     return Base(family, files, {name: headers[shard][name] for name, shard in files.items()})
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ from unsee.families import is_encoder
 from unsee.files import atomic_folder, path_text, refuse_nested
 from unsee.models.checkpoint import (
     Entry,
+    assembled_names,
     checkpoint_names,
     known_names,
     read_header,
@@ -55,6 +57,7 @@ from unsee.models.checkpoint import (
     stored_tensors,
     weight_map,
 )
+from unsee.models.loading import load_whole
 from unsee.models.validation import check_checkpoint
 
 if TYPE_CHECKING:
@@ -369,13 +372,20 @@ def _entries(files: Mapping[str, Path]) -> dict[str, Entry]:
 
 def _refuse_language(vlm: VLM, files: Mapping[str, Path]) -> None:
     parameters = vlm.parameters("language")
-    keys = checkpoint_names(vlm.family, files, list(parameters))
-    for name, old in stored_tensors(files, keys):
+    assembled = assembled_names(vlm.family, files)
+    keys = checkpoint_names(vlm.family, files, [n for n in parameters if n not in assembled])
+    made: Iterable[tuple[str, Tensor]] = ()
+    if any(name in assembled for name in parameters):
+        # Only transformers can say what it makes of the files' tensors.
+        base = load_whole(vlm.source, vlm.family, vlm.model.dtype, False, {})
+        made = ((n, p.detach()) for n, p in base.named_parameters() if n in assembled)
+        made = ((name, tensor) for name, tensor in made if name in parameters)
+    for name, old in chain(stored_tensors(files, keys), made):
         new = parameters[name].detach()
         if new.shape != old.shape or not _same(new.to("cpu", old.dtype), old):
             raise PatchError(
-                f"tensor {keys[name]} of the language part was trained, and a visual patch cannot "
-                "carry it. Use --save model, or train the visual part only."
+                f"tensor {keys.get(name, name)} of the language part was trained, and a visual "
+                "patch cannot carry it. Use --save model, or train the visual part only."
             )
 
 

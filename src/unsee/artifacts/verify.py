@@ -199,7 +199,7 @@ def verify(
         check_checkpoint(f, tensors=bool(probes), trust_remote_code=trust_remote_code)
         for f in folders
     ]
-    families = [family_of(config["model_type"]) for config in configs]
+    families = [family_of(config["model_type"], config) for config in configs]
     if families[0].name != families[1].name:
         raise ModelError(
             f"{before} is of the family {families[0].name} and {after} of {families[1].name}; only "
@@ -253,10 +253,10 @@ class _Store:
         self.files = weight_map(folder)
         self.family = family
         model = skeleton(folder, family, trust_remote_code)
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         found: dict[str, str] = {}
-        for name, _ in model.named_parameters(remove_duplicate=False):
-            key = known_names(family, self.files, [name]).get(name)
-            if key is not None and key not in found.values():
+        for name, key in known_names(family, self.files, names).items():
+            if key not in found.values():
                 found[name] = key
         known = set(found.values())
         found.update((key, key) for key in self.files if key not in known)
@@ -270,7 +270,10 @@ class _Store:
         return tensor
 
     def part(self, name: str) -> str:
-        """The part that a parameter belongs to."""
+        """The part that a parameter, or a tensor of the files that is none, belongs to."""
+        stored = self.family.stored_names()
+        if stored is not None and name in self.files:
+            name = stored.parameter(name)[0]
         for part in ("encoder", "projector", "language"):
             if name.startswith(self.family.parts.prefixes(part)):
                 return part

@@ -422,7 +422,7 @@ def _run_whole(
     texts: list[_Generated] = [("", None)] * len(samples)
     nlls = [math.nan] * len(samples)
     if task.generate:
-        inputs = vlm.collate(samples, with_answer=False).inputs
+        inputs = vlm.family.model_inputs(vlm.collate(samples, with_answer=False).inputs)
         texts = _generate(vlm, inputs, task.max_new_tokens)
     answered = [row for row, sample in enumerate(samples) if sample.answer]
     if task.score and answered:

@@ -8,7 +8,7 @@ right for most models.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unsee.families.mmproj import Mmproj
+    from unsee.families.stored_names import StoredNames
 
 FAMILIES: Registry[type[Family]] = Registry("family", "unsee.families")
 # Image encoders alone: families whose models answer no question.
@@ -86,6 +87,9 @@ class Family:
         answers_questions: Whether its models answer questions; False for image encoders.
         auto_class: The class of transformers that builds its models from a configuration.
         model_options: Further options of that class.
+        is_found: Whether the parts are found from transformers and not written down, so that they
+            are checked on load.
+        takes_text_alone: Whether its models answer questions without a picture.
     """
 
     name: ClassVar[str]
@@ -101,6 +105,13 @@ class Family:
     answers_questions: ClassVar[bool] = True
     auto_class: ClassVar[str] = "AutoModelForImageTextToText"
     model_options: ClassVar[Mapping[str, Any]] = {}
+    is_found: ClassVar[bool] = False
+    takes_text_alone: ClassVar[bool] = True
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Family:
+        """The family of a checkpoint with this config.json."""
+        return cls()
 
     def __init_subclass__(cls) -> None:
         """Accepts the old names of attributes and methods, with a warning."""
@@ -211,6 +222,10 @@ class Family:
         token = getattr(processor, "image_token_id", None)
         return token if type(token) is int else None
 
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a batch that the model itself takes; by default all."""
+        return inputs
+
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Next-token logits [batch, seq, vocab] of a batch."""
         logits: Tensor = model(**inputs, use_cache=False).logits
@@ -283,6 +298,10 @@ class Family:
     def checkpoint_keys(self, name: str) -> tuple[str, ...]:
         """The tensor names that checkpoint files may use for parameter `name`."""
         return (name,)
+
+    def stored_names(self) -> StoredNames | None:
+        """How transformers renames the tensors of files; None where `checkpoint_keys` says it."""
+        return None
 
     def messages(self, sample: Sample, with_answer: bool) -> list[dict[str, Any]]:
         """A sample as chat messages, in the format of the processors' chat templates."""
@@ -532,7 +551,20 @@ def is_encoder(model_type: object) -> bool:
 
 
 def family_of(model_type: str) -> Family:
+def join_runs(outputs: Sequence[Tensor]) -> Tensor:
+    """The outputs of a layer that ran once a picture, as [tokens, dim]; a single one as it is."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat([output.flatten(0, -2) for output in outputs])
+
+
+def family_of(model_type: str, config: Mapping[str, Any] | None = None) -> Family:
     """The family that handles a `model_type`.
+
+    Args:
+        model_type: The `model_type` of a config.json.
+        config: The content of that file, from which the parts of a type without a file in
+            unsee/families are found; None takes only types with one.
 
     Raises:
         ModelError: If none does; the message lists the known types.
@@ -540,9 +572,19 @@ def family_of(model_type: str) -> Family:
     known: list[str] = []
     for _, family in (*FAMILIES.items(), *ENCODERS.items()):
         if model_type in family.model_types:
-            return family()
+            return family.of_config(config or {})
         known += family.model_types
+    if config is not None and model_type in _types_of_transformers():
+        return FAMILIES.get("generic").of_config(config)
     raise ModelError(
         f"no family takes checkpoints of type {quoted(model_type)}. Known types: "
-        f"{', '.join(sorted(known))}. A family is one file in unsee/families (CONTRIBUTING.md)."
+        f"{', '.join(sorted(known))}, and all that transformers maps to "
+        "AutoModelForImageTextToText. A family is one file in unsee/families (CONTRIBUTING.md)."
     )
+
+
+def _types_of_transformers() -> Collection[str]:
+    """The types that the installed transformers maps to AutoModelForImageTextToText."""
+    from transformers.models.auto import modeling_auto
+
+    return modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.keys()

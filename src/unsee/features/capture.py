@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unsee.families import join_runs
 from unsee.models.vlm import VLM
 
 # Features of pictures at a layer: [pictures, tokens, dim] where the family aligns pictures, else a
@@ -34,16 +35,24 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """
     modules = vlm.family.visual_layers(vlm.model)
     outputs: dict[str, Tensor] = {}
+    runs: dict[str, list[Tensor]] = {}
 
     def keep(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            outputs[name] = output if isinstance(output, Tensor) else output[0]
+            output = output if isinstance(output, Tensor) else output[0]
+            # Some models project one picture after the other.
+            earlier = runs.setdefault(name, []) if vlm.family.is_found else []
+            earlier.append(output)
+            outputs[name] = join_runs(earlier)
 
         return hook
 
     handles = [
         vlm.model.get_submodule(modules[name]).register_forward_hook(keep(name)) for name in names
     ]
+    if vlm.family.is_found:
+        first = vlm.model.get_submodule(next(iter(modules.values())))
+        handles.append(first.register_forward_pre_hook(lambda *_: runs.clear()))
     try:
         yield outputs
     finally:

@@ -413,9 +413,37 @@ def known_names(family: Family, files: Mapping[str, Path], names: Iterable[str])
         files: The file of each tensor, from `weight_map`.
         names: Names of the model's parameters.
     """
+    stored = family.stored_names()
+    if stored is not None:
+        return stored.find(files, names)
     keys: dict[str, str] = {}
     for name in names:
         for key in family.checkpoint_keys(name):
             if key in files:
                 keys.setdefault(name, key)
     return keys
+
+
+def keys_of(family: Family, files: Mapping[str, Path], name: str) -> list[str]:
+    """The tensors in a checkpoint's files that parameter `name` may be read from.
+
+    Args:
+        family: The family of the checkpoint.
+        files: The file of each tensor, from `weight_map`.
+        name: The parameter's name.
+    """
+    stored = family.stored_names()
+    if stored is not None:
+        return [key for key in files if stored.parameter(key)[0] == name]
+    return [key for key in family.checkpoint_keys(name) if key in files]
+
+
+def assembled_names(family: Family, files: Mapping[str, Path]) -> frozenset[str]:
+    """The parameters that transformers makes from other tensors, such as fused experts.
+
+    Args:
+        family: The family of the checkpoint.
+        files: The file of each tensor, from `weight_map`.
+    """
+    stored = family.stored_names()
+    return frozenset() if stored is None else stored.assembled(files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unsee.errors import ModelError, UnseeError, first_line, shorten
 from unsee.families import Family
 from unsee.models.checkpoint import (
+    assembled_names,
     check_shards,
     check_sizes,
     checkpoint_names,
@@ -76,6 +77,10 @@ def load_visual(
     """
     from accelerate import init_empty_weights
 
+    files = weight_map(folder, check=False)
+    visual = family.parts.prefixes("visual")
+    if any(name.startswith(visual) for name in assembled_names(family, files)):
+        return _drop_language(folder, family, dtype, device, trust_remote_code)
     # Buffers (position ids) are computed and not stored, so they must not be empty.
     with init_empty_weights(include_buffers=False):
         model = model_builder(family).from_config(
@@ -83,10 +88,8 @@ def load_visual(
         )
     # The meta device unties shared weights, which would then be counted twice.
     model.tie_weights()
-    prefixes = family.parts.prefixes("visual")
-    names = [n for n, _ in model.named_parameters() if n.startswith(prefixes)]
+    names = [n for n, _ in model.named_parameters() if n.startswith(visual)]
     # Shards of the language part are not opened: only their file sizes can be checked.
-    files = weight_map(folder, check=False)
     keys = checkpoint_names(family, files, names)
     check_shards(files, {files[key] for key in keys.values()})
     width = dtype.itemsize
@@ -108,6 +111,59 @@ def load_visual(
         setattr(model.get_submodule(owner), leaf, buffer.to(device))
     rest = {n: p.numel() * width for n, p in model.named_parameters() if n not in keys}
     check_sizes(files, {key: rest[n] for n, key in known_names(family, files, rest).items()})
+    return model
+
+
+def load_whole(
+    folder: Path,
+    family: Family,
+    dtype: str | torch.dtype,
+    trust_remote_code: bool,
+    options: Mapping[str, Any],
+) -> Any:
+    """A model with all its weights.
+
+    Args:
+        folder: The checkpoint.
+        family: The family of the checkpoint.
+        dtype: The dtype of the weights; "auto" is what config.json says.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+        options: Further options of `from_pretrained`.
+
+    Raises:
+        ModelError: If a tensor is missing or of another shape.
+    """
+    loaded: Any = model_builder(family).from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        # transformers' own error does not name the tensor; `require_all_weights` does.
+        ignore_mismatched_sizes=True,
+        **family.model_options,
+        **options,
+    )
+    model, info = loaded
+    require_all_weights(folder, info)
+    return model
+
+
+def _drop_language(
+    folder: Path, family: Family, dtype: torch.dtype, device: str, trust_remote_code: bool
+) -> Any:
+    """A model with visual weights only, some of which transformers makes from other tensors."""
+    model = load_whole(folder, family, dtype, trust_remote_code, {})
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if not name.startswith(family.parts.prefixes("visual")):
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(parameter.to("meta")))
+    model.tie_weights()
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and not tensor.is_meta:
+                tensor.data = tensor.data.to(device)
     return model
 
 

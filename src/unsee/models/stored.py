@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from unsee.errors import ModelError
 from unsee.families import Family
-from unsee.models.checkpoint import Entry, known_names, read_header
+from unsee.models.checkpoint import Entry, assembled_names, keys_of, known_names, read_header
 from unsee.models.loading import loading_errors, model_builder
 from unsee.models.processors import quiet
 
@@ -69,7 +69,8 @@ def check_stored(
     parameters = dict(model.named_parameters())
     keys = known_names(family, files, parameters)
     language = family.parts.prefixes("language")
-    missing = [name for name in parameters if name not in keys]
+    assembled = assembled_names(family, files)
+    missing = [name for name in parameters if name not in keys and name not in assembled]
     # Without a single known name, transformers may know the names that the file uses.
     strange = not any(name.startswith(language) for name in keys)
     missing = [n for n in missing if not (strange and n.startswith(language))]
@@ -120,7 +121,7 @@ def _check_layers(
     for block, leaf in last:
         count = counts[block]
         beyond = f"{block}.{count}.{leaf}"
-        stored = [key for key in family.checkpoint_keys(beyond) if key in files]
+        stored = keys_of(family, files, beyond)
         if stored:
             raise ModelError(
                 f"model {folder}: config.json says that {block} has {count} layers, and the "

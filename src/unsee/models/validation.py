@@ -114,7 +114,7 @@ def family_in(config: Mapping[str, Any], folder: Path) -> Family:
     """
     kind = model_type(config, folder)
     try:
-        return family_of(kind)
+        return family_of(kind, config)
     except ModelError as error:
         raise ModelError(f"model {folder}: {error}") from error
 

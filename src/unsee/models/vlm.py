@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,8 @@ from unsee.models.loading import (
     bypass_unread_layers,
     dtype_of,
     load_visual,
+    load_whole,
     loading_errors,
-    model_builder,
-    require_all_weights,
 )
 from unsee.models.memory import evict_after_forward
 from unsee.models.processors import (
@@ -50,6 +49,7 @@ from unsee.models.quantization import (
     stored_quantization,
 )
 from unsee.models.saving import save_model
+from unsee.models.self_check import require_laws
 from unsee.models.validation import check_checkpoint, family_in
 from unsee.types import Batch, Picture, Sample
 
@@ -162,7 +162,7 @@ class VLM:
                     options["device_map"] = {"": device}
                 if requested:
                     options["quantization_config"] = requested.config(compute_dtype)
-                model = _load_whole(folder, family, dtype, trust_remote_code, options)
+                model = load_whole(folder, family, dtype, trust_remote_code, options)
         if requested:
             refuse_unquantized(model, requested)
         if quantization:
@@ -172,6 +172,8 @@ class VLM:
         model.eval()
         pick_attention(model)
         bypass_unread_layers(model, family)
+        if not quantization:
+            require_laws(model, processor, family, str(folder), visual_only)
         return cls(model, processor, family, folder, visual_only, quantization)
 
     @property
@@ -347,32 +349,3 @@ class VLM:
             else:
                 self.model.save_pretrained(partial)
                 save_processor(self.processor, self.source, partial)
-
-
-def _load_whole(
-    folder: Path,
-    family: Family,
-    dtype: str | torch.dtype,
-    trust_remote_code: bool,
-    options: Mapping[str, Any],
-) -> Any:
-    """The Hugging Face model with all its weights.
-
-    Raises:
-        ModelError: If a tensor is missing or of another shape.
-    """
-    loaded: Any = model_builder(family).from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        # transformers' own error does not name the tensor; `require_all_weights` does.
-        ignore_mismatched_sizes=True,
-        **family.model_options,
-        **options,
-    )
-    model, info = loaded
-    require_all_weights(folder, info)
-    return model

@@ -129,7 +129,8 @@ def checkpoint_inputs(name: str, source: str | Path, visual_only: bool = False) 
 
 def _visual_hash(folder: Path, files: Mapping[str, Path]) -> str:
     """SHA-256 over the visual tensors' names, dtypes, shapes and bytes, as they are stored."""
-    family = family_of(model_type(read_config(folder), folder))
+    config = read_config(folder)
+    family = family_of(model_type(config, folder), config)
     names = [name for name in files if Base(family, files, {}).is_visual(name)]
     shards = sorted({files[name] for name in names})
     check_shards(files, shards)

@@ -1,0 +1,327 @@
+"""The family of every model type without a file here: all is found from transformers itself.
+
+The class of the model names its visual modules (`unsee.families.structure`), the processor says how
+pictures and text go in, and the chat template where an answer begins. What was found is checked on
+load (`unsee.models.self_check`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from math import gcd
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unsee.errors import ModelError, first_line, shorten
+from unsee.families import FAMILIES, Family
+from unsee.families.stored_names import StoredNames
+from unsee.families.structure import FEATURES, Structure, find_structure
+from unsee.types import Batch, Picture, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# How many rows of `pixel_values` (tiles, patches) each picture has: kept beside a batch's inputs,
+# [counts, pictures], where merging patches rounds, with those after it.
+SHARES = "picture_shares"
+TEXT = (
+    *("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"),
+    *("position_ids", "decoder_input_ids", "decoder_attention_mask"),
+)
+
+
+@FAMILIES.register("generic", source="https://huggingface.co/docs/transformers/model_doc/auto")
+class Generic(Family):
+    """Any class that transformers maps to AutoModelForImageTextToText, checked on load."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    reuses_prefix: ClassVar[bool] = False
+    is_found: ClassVar[bool] = True
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Takes a checkpoint's configuration; its parts are found when they are first needed.
+
+        Args:
+            config: The content of config.json.
+        """
+        self._config = json.dumps(config, sort_keys=True)
+        self._flat: bool | None = None
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Generic:
+        """See `Family.of_config`."""
+        return cls(config)
+
+    @cached_property
+    def _found(self) -> _Found:
+        return _find(self._config)
+
+    def __getattr__(self, name: str) -> Any:
+        """The parts and the LoRA pattern, which depend on the configuration."""
+        if name in ("parts", "lora_targets"):
+            return getattr(self._found.structure, name)
+        raise AttributeError(name)
+
+    def visual_layers(self, model: nn.Module) -> dict[str, str]:
+        """The encoder's blocks that the projector reads, and what the LLM reads.
+
+        The last module that writes to the LLM is "projector"; others are "deepstack.0", ...
+        """
+        structure = self._found.structure
+        layers = {f"encoder.{i}": name for i, name in enumerate(self._blocks_read(model))}
+        *further, last = structure.readers
+        layers |= {f"deepstack.{i}": name for i, name in enumerate(further)}
+        return layers | {"projector": last}
+
+    def _blocks_read(self, model: Any) -> tuple[str, ...]:
+        """The blocks up to the last one that the projector reads."""
+        blocks = self._found.structure.blocks
+        selected = getattr(model.config, "vision_feature_layer", None)
+        listed = selected if isinstance(selected, list | tuple) else [selected]
+        indices = [index for index in listed if isinstance(index, int)]
+        if not blocks or not indices:
+            return blocks
+        # hidden_states[0] is the embedding, so block i's output is hidden_states[i + 1].
+        last = max(index if index >= 0 else len(blocks) + 1 + index for index in indices)
+        return blocks[:last] if 0 < last <= len(blocks) else blocks
+
+    def visual_mlps(self, model: nn.Module) -> dict[str, tuple[str, str]]:
+        """Two linear layers of a block of which the second reads what the first writes."""
+        found = {}
+        for short, name in self.visual_layers(model).items():
+            pair = _mlp(model.get_submodule(name)) if short.startswith("encoder.") else None
+            if pair:
+                found[short] = (f"{name}.{pair[0]}", f"{name}.{pair[1]}")
+        return found
+
+    def language_layers(self, model: nn.Module) -> dict[str, str]:
+        """See `Family.language_layers`; of an encoder and a decoder, the decoder's blocks."""
+        home = self._found.structure.language
+        count = len(list(model.get_submodule(home).children()))
+        return {f"language.{i}": f"{home}.{i}" for i in range(count)}
+
+    def visual_forward(self, model: Any, inputs: dict[str, Tensor]) -> None:
+        """See `Family.visual_forward`."""
+        self._image_features(model, inputs)
+
+    def _image_features(self, model: Any, inputs: dict[str, Tensor]) -> Any:
+        """What the LLM reads of pictures: a tensor, or one of each picture."""
+        structure = self._found.structure
+        reader = getattr(model.get_submodule(structure.owner), FEATURES)
+        named = inspect.signature(reader).parameters
+        features = reader(**{n: t for n, t in inputs.items() if n in named})
+        if getattr(features, "pooler_output", None) is not None:
+            features = features.pooler_output
+        elif hasattr(features, "last_hidden_state"):
+            features = features.last_hidden_state
+        if structure.outside:
+            features = model.get_submodule(structure.readers[-1])(features.flatten(0, -2))
+        return features
+
+    @torch.no_grad()
+    def count_features(self, model: Any, inputs: dict[str, Tensor]) -> int | None:
+        """See `Family.count_features`."""
+        features = self._image_features(model, inputs)
+        if isinstance(features, Tensor):
+            return int(features.flatten(0, -2).shape[0])
+        if all(isinstance(tokens, Tensor) for tokens in features):
+            return sum(int(tokens.flatten(0, -2).shape[0]) for tokens in features)
+        return None
+
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.model_inputs`."""
+        return {name: tensor for name, tensor in inputs.items() if name != SHARES}
+
+    def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """See `Family.logits`."""
+        return super().logits(model, self.model_inputs(inputs))
+
+    def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All inputs but those of the text, and each picture's share."""
+        return {name: tensor for name, tensor in inputs.items() if name not in TEXT}
+
+    def token_shares(self, inputs: dict[str, Tensor]) -> list[int]:
+        """See `Family.token_shares`."""
+        return [int(n) for n in inputs[SHARES][0]]
+
+    def split(self, output: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """See `Family.split`; without the tokens that pad a tile to the largest one."""
+        shapes, shares = inputs.get("spatial_shapes"), self.token_shares(inputs)
+        if shapes is not None and output.dim() == 3 and len(output) == len(shapes) == sum(shares):
+            counts = shapes.prod(-1).tolist()
+            tiles = [tile[:count] for tile, count in zip(output, counts, strict=True)]
+            rest = iter(tiles)
+            return [torch.cat([next(rest) for _ in range(share)]) for share in shares]
+        flat = output.flatten(0, -2)
+        for counts in inputs[SHARES].tolist():
+            if sum(counts) == len(flat):
+                return list(flat.split(counts))
+        return super().split(output, inputs)
+
+    def process(
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        side: str,
+    ) -> dict[str, Tensor]:
+        """See `Family.process`; pictures are given a list a row, or flat if that is refused."""
+        nested = [list(row) for row in images]
+        flat = [image for row in images for image in row]
+        forms = [flat] if self._flat else [nested, flat]
+        for number, arranged in enumerate(forms, 1):
+            try:
+                outputs = processor(
+                    text=list(texts),
+                    images=arranged if flat else None,
+                    padding=True,
+                    padding_side=side,
+                    add_special_tokens=self.adds_special_tokens(processor, texts),
+                    return_tensors="pt",
+                )
+            except (ValueError, TypeError, IndexError, AttributeError):
+                if number == len(forms):
+                    raise
+                continue
+            if flat and len(texts) > 1 and self._flat is None:
+                self._flat = arranged is flat and number > 1
+            break
+        return self._tensors(outputs)
+
+    def _tensors(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The outputs of a processor that the model takes."""
+        taken = self._found.taken
+        found = {}
+        for name, value in outputs.items():
+            if name not in taken or value is None:
+                continue
+            if not isinstance(value, Tensor):
+                raise ModelError(
+                    f"the processor writes '{name}' as {type(value).__name__}, which is no tensor, "
+                    "so pictures of several sizes cannot be in one batch."
+                )
+            found[name] = value
+        return found
+
+    def collate(
+        self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
+    ) -> Batch:
+        """See `Family.collate`; also each picture's share of the rows of `pixel_values`."""
+        batch = super().collate(processor, samples, with_answer, images)
+        if images:
+            batch.inputs[SHARES] = self._shares(processor, batch.inputs, images)
+        return batch
+
+    def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """See `Family.collate_pictures`."""
+        inputs = self._alone(processor, images)
+        return inputs | {SHARES: self._shares(processor, inputs, images)}
+
+    def _alone(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """The visual inputs of pictures, each asked about with the same words."""
+        # Called alone, an image processor would not use the settings of its processor.
+        asked = Sample("", "?", "", Picture("picture"))
+        text = self.text(processor, asked, with_answer=False)
+        inputs = self.process(processor, [text] * len(images), [[i] for i in images], "right")
+        return {name: tensor for name, tensor in inputs.items() if name not in TEXT}
+
+    def _shares(
+        self, processor: Any, inputs: Mapping[str, Tensor], images: Sequence[Image.Image]
+    ) -> Tensor:
+        """Each picture's share of the tokens of a visual layer."""
+        further: list[int] = []
+        grids = [t for n, t in inputs.items() if "grid" in n and t.dim() == 2]
+        pixels = inputs.get("pixel_values")
+        if grids and len(grids[0]) == len(images):
+            counts = grids[0].prod(-1).tolist()
+        elif pixels is None or pixels.dim() > 4:
+            counts = [1] * len(images) if pixels is None else _tiles(pixels)
+        elif "image_sizes" in inputs and len(pixels) == len(images):
+            # Pictures are padded to the largest, and the encoder removes the padding.
+            patch, merged = self._patches()
+            counts = (inputs["image_sizes"] // patch).prod(-1).tolist()
+            further = (inputs["image_sizes"] // (patch * merged)).prod(-1).tolist()
+        elif len(pixels) == len(images) or len(images) == 1:
+            counts = [1] * len(images)
+        else:
+            counts = [len(self._alone(processor, [image])["pixel_values"]) for image in images]
+        if further:
+            return torch.tensor([counts, further])
+        divisor = gcd(*counts) or 1
+        return torch.tensor([[count // divisor for count in counts]])
+
+    def _patches(self) -> tuple[int, int]:
+        """The side of a patch in pixels, and of a token of the LLM in patches."""
+        config = json.loads(self._config)
+        vision = config.get("vision_config") or {}
+        merged = config.get("spatial_merge_size") or vision.get("spatial_merge_size") or 1
+        return int(vision.get("patch_size") or 1), int(merged)
+
+    def stored_names(self) -> StoredNames:
+        """See `Family.stored_names`."""
+        return self._found.names
+
+
+class _Found:
+    """What transformers says about a configuration.
+
+    Attributes:
+        structure: The parts and layers.
+        names: The names of tensors in checkpoint files.
+        taken: The names of the inputs that the model takes.
+    """
+
+    def __init__(self, structure: Structure, names: StoredNames, taken: frozenset[str]) -> None:
+        self.structure, self.names, self.taken = structure, names, taken
+
+
+@lru_cache(maxsize=16)
+def _find(config: str) -> _Found:
+    """The structure of the model that a configuration describes; nothing is run.
+
+    Raises:
+        ModelError: If transformers cannot build it, or does not say what reads pictures.
+    """
+    from transformers import AutoModelForImageTextToText
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    content = json.loads(config)
+    kind = content["model_type"]
+    builder: Any = AutoModelForImageTextToText
+    try:
+        with torch.device("meta"):
+            model = builder.from_config(CONFIG_MAPPING[kind].from_dict(content))
+        model.tie_weights()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ModelError(
+            f"transformers cannot build a model of type '{kind}' from this config.json "
+            f"({shorten(first_line(error), 200)})."
+        ) from error
+    names = inspect.signature(model.forward).parameters
+    reader = getattr(model, FEATURES, None)
+    further = inspect.signature(reader).parameters if reader else {}
+    return _Found(find_structure(model), StoredNames(model), frozenset({*names, *further}))
+
+
+def _tiles(pixels: Tensor) -> list[int]:
+    """The number of tiles of each picture [pictures, tiles, ...]; padding tiles are all zeros."""
+    return [max(1, int(n)) for n in (pixels.flatten(2) != 0).any(-1).sum(-1)]
+
+
+def _mlp(block: nn.Module) -> tuple[str, str] | None:
+    """The names of the (inner, outer) linear layers of a block's MLP."""
+    for home, module in block.named_modules():
+        linears = [(n, m) for n, m in module.named_children() if isinstance(m, nn.Linear)]
+        for number, (inner, one) in enumerate(linears):
+            for outer, two in linears[number + 1 :]:
+                if one.out_features == two.in_features != one.in_features == two.out_features:
+                    start = f"{home}." if home else ""
+                    return f"{start}{inner}", f"{start}{outer}"
+    return None

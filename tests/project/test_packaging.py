@@ -81,6 +81,7 @@ def test_public_names_are_pinned() -> None:
         "compare_records",
         "create_ledger",
         "demo",
+        "doctor",
         "evaluate",
         "export",
         "finetune",

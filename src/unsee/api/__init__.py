@@ -39,7 +39,7 @@ from unsee.api.jobs import (
     unlearn,
 )
 from unsee.api.options import AuditOptions, EvaluateOptions
-from unsee.api.patches import apply, export, history, undo, verify
+from unsee.api.patches import apply, doctor, export, history, undo, verify
 from unsee.api.personal_data import purge
 from unsee.api.publishing import load_patch, push
 from unsee.api.requests import Ledger, LedgerOptions, create_ledger, open_ledger
@@ -65,6 +65,7 @@ __all__ = [
     "compare_records",
     "create_ledger",
     "demo",
+    "doctor",
     "evaluate",
     "export",
     "finetune",

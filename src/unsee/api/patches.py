@@ -1,4 +1,4 @@
-"""Patches and checkpoints: apply, undo, export, history and verify."""
+"""Patches and checkpoints: apply, undo, export, history, verify and doctor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from unsee.artifacts.patch import Applied, apply_patch
 from unsee.artifacts.rewriting import OtherFiles
 from unsee.artifacts.verify import Verification
 from unsee.artifacts.verify import verify as verify_checkpoints
+from unsee.models.doctor import Diagnosis, diagnose
 
 
 def apply(
@@ -164,3 +165,26 @@ def verify(
     sources = source_of(before), source_of(after)
     one("probes", probes, int, 0)
     return verify_checkpoints(*sources, probes, trust_remote_code=trust_remote_code)
+
+
+def doctor(model: Location, *, trust_remote_code: bool = False, device: str = "cpu") -> Diagnosis:
+    """Says what unsee makes of a checkpoint, and whether it keeps the laws of model families.
+
+    Args:
+        model: A checkpoint.
+        trust_remote_code: Allow the checkpoint's own Python code to run.
+        device: "cpu", "cuda" or "auto".
+
+    Returns:
+        Parts, layers, sizes, memory and time to expect, and every law with what was seen;
+        `print(diagnosis.describe())` prints them.
+
+    Raises:
+        ModelError: If the checkpoint cannot be loaded, or its parts cannot be found.
+
+    Example:
+        >>> diagnosis = doctor("pocket:base")
+        >>> diagnosis.family, diagnosis.passed
+        ('llava', True)
+    """
+    return diagnose(source_of(model), trust_remote_code=trust_remote_code, device=device)

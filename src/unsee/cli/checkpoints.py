@@ -1,4 +1,4 @@
-"""Commands on checkpoints and patches: apply, undo, export, history and verify."""
+"""Commands on checkpoints and patches: apply, undo, export, history, verify and doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unsee.cli.shared import Json, PatchOption, Trust, app, echo, progress, split_names
+from unsee.cli.shared import DeviceName, Json, PatchOption, Trust, app, echo, progress, split_names
 from unsee.errors import ConfigError, UnknownNameError, counted
 
 REQUIREMENTS = ("text", "language", "visual", "files", "all")
@@ -205,4 +205,38 @@ def verify(
         typer.echo(verification.describe())
     if unmet:
         typer.echo(f"unsee: not as required: {'; '.join(unmet.values())}.", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, or hub id.")],
+    trust_remote_code: Trust = False,
+    device: DeviceName = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Say what unsee makes of a checkpoint, and whether it can be unlearned.
+
+    Prints parts with their sizes, visual layers, tokens of pictures, LoRA targets, memory and time
+    to expect, and the laws that a checkpoint must keep. The exit code is 1 if one is broken.
+
+    Example: unsee doctor DIR
+    """
+    with progress(as_json) as bar:
+        from unsee import api
+
+        bar.stage("checking the model")
+        found = api.doctor(model, trust_remote_code=trust_remote_code, device=device)
+    if as_json:
+        echo({**asdict(found), "passed": found.passed}, as_json)
+    else:
+        typer.echo(found.describe())
+    if not found.passed:
+        count = counted(sum(not check.passed for check in found.checks), "law")
+        typer.echo(
+            f"unsee: {count} broken: runs on this checkpoint would not be sound. Download the "
+            "checkpoint's processor files again, or add a file for its type to unsee/families "
+            "(CONTRIBUTING.md).",
+            err=True,
+        )
         raise typer.Exit(1)

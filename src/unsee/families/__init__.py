@@ -550,7 +550,6 @@ def is_encoder(model_type: object) -> bool:
     return any(model_type in family.model_types for _, family in ENCODERS.items())
 
 
-def family_of(model_type: str) -> Family:
 def join_runs(outputs: Sequence[Tensor]) -> Tensor:
     """The outputs of a layer that ran once a picture, as [tokens, dim]; a single one as it is."""
     if len(outputs) == 1:

@@ -110,7 +110,7 @@ class Generic(Family):
         self._image_features(model, inputs)
 
     def _image_features(self, model: Any, inputs: dict[str, Tensor]) -> Any:
-        """What the LLM reads of pictures: a tensor, or one of each picture."""
+        """The tokens that the LLM reads of pictures: a tensor, or one of each picture."""
         structure = self._found.structure
         reader = getattr(model.get_submodule(structure.owner), FEATURES)
         named = inspect.signature(reader).parameters
@@ -268,7 +268,7 @@ class Generic(Family):
 
 
 class _Found:
-    """What transformers says about a configuration.
+    """Facts of transformers about a configuration.
 
     Attributes:
         structure: The parts and layers.

@@ -262,7 +262,7 @@ def _blocks(model: Any, tower: str) -> list[str]:
 
 
 def _after_blocks(model: Any, tower: str) -> list[str]:
-    """What the forward pass of a vision encoder uses after its blocks, with full names."""
+    """The children that a vision encoder uses after its blocks, with full names."""
     module = _get(model, tower)
     blocks = _longest_list(module)
     if not blocks:

@@ -108,6 +108,7 @@ class VLM:
         dtype: str | torch.dtype = "auto",
         device: str = "cpu",
         load_in: str | None = None,
+        check: bool = True,
     ) -> VLM:
         """Loads a checkpoint from a folder or from the Hugging Face hub.
 
@@ -121,6 +122,7 @@ class VLM:
             device: "cpu", "cuda", or "auto" for a GPU where there is one.
             load_in: "8bit" or "4bit" quantizes the linear layers; the model can then be evaluated
                 but not trained.
+            check: Check a type without a file in unsee/families by the laws of families, once.
 
         Raises:
             ConfigError: If the device or the quantization library is not available.
@@ -172,7 +174,7 @@ class VLM:
         model.eval()
         pick_attention(model)
         bypass_unread_layers(model, family)
-        if not quantization:
+        if check and not quantization:
             require_laws(model, processor, family, str(folder), visual_only)
         return cls(model, processor, family, folder, visual_only, quantization)
 

@@ -102,10 +102,9 @@ class Diagnosis:
             size = f"{part.parameters:,} weights, {part.bytes / 1e6:,.1f} MB"
             yield f"{name}: {size} in {counted(part.tensors, 'tensor')}"
         yield f"visual layers: {_shortened(self.visual_layers)}"
-        yield (
-            f"LLM: {counted(self.language_blocks, 'block')}; LoRA adapts "
-            f"{counted(self.lora_layers, 'linear layer')} of it"
-        )
+        if self.language_blocks:
+            adapted = counted(self.lora_layers, "linear layer")
+            yield f"LLM: {counted(self.language_blocks, 'block')}; LoRA adapts {adapted} of it"
         tokens = (f"{size}: {count or 'unknown'}" for size, count in self.picture_tokens.items())
         yield f"tokens of a picture: {', '.join(tokens)}"
         for kind, text in (
@@ -143,9 +142,11 @@ def diagnose(
         ModelError: If the checkpoint cannot be loaded, or its parts cannot be found.
     """
     vlm = VLM.load(resolve(source), trust_remote_code=trust_remote_code, device=device, check=False)
-    checks = tuple(self_check(vlm.model, vlm.processor, vlm.family))
+    asked = vlm.family.answers_questions
+    checks = tuple(self_check(vlm.model, vlm.processor, vlm.family, visual_only=not asked))
     parts = {name: _size(vlm, name) for name in ("encoder", "projector", "language")}
-    pattern = vlm.family.lora_targets
+    pattern = vlm.family.lora_targets if asked else ""
+    adapted = [n for n, _ in vlm.model.named_modules() if pattern and re.fullmatch(pattern, n)]
     return Diagnosis(
         model=str(source),
         model_type=str(vlm.model.config.model_type),
@@ -154,8 +155,8 @@ def diagnose(
         parts=parts,
         visual_layers=tuple(vlm.family.visual_layers(vlm.model)),
         visual_mlps=len(vlm.family.visual_mlps(vlm.model)),
-        language_blocks=len(vlm.family.language_layers(vlm.model)),
-        lora_layers=sum(bool(re.fullmatch(pattern, n)) for n, _ in vlm.model.named_modules()),
+        language_blocks=len(vlm.family.language_layers(vlm.model)) if asked else 0,
+        lora_layers=len(adapted),
         lora_targets=pattern,
         picture_tokens={
             f"{width} x {height}": _tokens(vlm, width, height) for width, height in SIZES

@@ -152,7 +152,8 @@ def check_parts(subject: Subject) -> str:
         homes = [part for part in counts if name.startswith(parts.prefixes(part))]
         _require(len(homes) == 1, f"parameter {name} is in {len(homes)} parts: {homes}")
         counts[homes[0]] += 1
-    _require(counts["language"] > 0, "no parameter is in the language part")
+    if subject.family.answers_questions:
+        _require(counts["language"] > 0, "no parameter is in the language part")
     _require(counts["encoder"] + counts["projector"] > 0, "no parameter is in the visual part")
     return ", ".join(f"{part} {count}" for part, count in counts.items())
 

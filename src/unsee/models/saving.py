@@ -70,8 +70,9 @@ def reopen(folder: Path) -> None:
     """
     try:
         with quiet():
-            kind = read_config(folder)["model_type"]
-            family = family_of(kind)
+            config = read_config(folder)
+            kind = config["model_type"]
+            family = family_of(kind, config)
             _, info = model_builder(family).from_pretrained(
                 folder,
                 dtype="auto",

@@ -207,7 +207,7 @@ def _seconds(vlm: VLM, trained: tuple[str, ...]) -> float | None:
             batch = subject.batch([("Who is this?", ANSWER, subject.images[0])])
             loss = sequence_nll(vlm.logits(batch), batch.labels).mean()
             if trained:
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
         return time.perf_counter() - begun
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError):
         return None

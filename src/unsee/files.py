@@ -45,6 +45,11 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_read_by_others(path: Path) -> bool:
+    """Whether a file's permissions let anyone but its owner read or write it; on POSIX alone."""
+    return os.name == "posix" and bool(path.stat().st_mode & 0o077)
+
+
 def hash_folder(folder: Path) -> str:
     """SHA-256 over the names and bytes of the files in a folder itself, in name order."""
     return combine_digests({p.name: hash_file(p) for p in folder.iterdir() if p.is_file()})

@@ -347,3 +347,12 @@ def test_two_marked_faces_of_one_photograph_are_two_requests(
         for n, some in found.samples.items()
     }
     assert shown == {"ada": ["0,0,32,32"], "bo": ["32,0,64,32"]}
+
+
+def test_wrong_signing_key_is_named_before_anything_is_done(
+    copied: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request(copied, "new", "--photos", photos / "others" / "dana")
+    monkeypatch.setenv("UNSEE_SIGNING_KEY", "no key")
+    assert "UNSEE_SIGNING_KEY" in request(copied, "run", "--photos", photos, code=2)
+    assert request(copied, "list", "--json")["requests"][-1]["status"] == "new"

@@ -117,3 +117,11 @@ def test_salts_are_the_same_when_they_are_read_from_a_file(store: Store, tmp_pat
 
 def test_key_is_readable_by_its_owner_alone(store: Store) -> None:
     assert (store.folder / KEY).stat().st_mode & 0o077 == 0
+
+
+def test_key_that_others_can_read_is_noted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    Store.open(store.folder)
+    assert caplog.text == ""
+    (store.folder / KEY).chmod(0o644)
+    Store.open(store.folder)
+    assert "can be read by others. Type: chmod 600" in caplog.text

@@ -218,6 +218,16 @@ def test_purged_run_holds_no_personal_data_and_keeps_the_proof(
     assert after == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+def test_purge_hides_a_model_whose_relative_path_looks_like_a_hub_id(
+    table: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "clients" / "quarzbrand")
+    unsee(*run_command(Path("clients/quarzbrand"), table, tmp_path / "run"), cwd=tmp_path)
+    unsee("purge", tmp_path / "run")
+    assert not search(tmp_path / "run", Planted(("quarzbrand",)))
+    assert "nothing in it identifies" in unsee("purge", tmp_path / "run")
+
+
 def test_purge_refuses_what_is_no_run_has_links_or_is_in_use(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "scores.jsonl").write_text("mine")

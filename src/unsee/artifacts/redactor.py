@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unsee.artifacts.pseudonyms import PSEUDONYM, Pseudonyms
@@ -56,12 +56,15 @@ class Redactor:
         vocabulary: Words that name nobody: names of methods, fields, attacks and choices.
         originals: What pseudonyms stand for, to go on with a run.
         pictures: The keyed hash of each picture's pixels, by its absolute path.
+        hub_ids: The only hub ids that may stay; None: every text that has the form of one and is no
+            path here. Later, or elsewhere, a folder "clients/ada" looks like one.
     """
 
     pseudonyms: Pseudonyms
     vocabulary: Collection[str] = frozenset()
     originals: Mapping[str, str] = field(default_factory=dict, repr=False)
     pictures: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hub_ids: Collection[str] | None = None
 
     def knowing(self, samples: Iterable[Sample]) -> Redactor:
         """Returns the redactor with the names, ids and groups of samples, for `reveal`."""
@@ -75,7 +78,7 @@ class Redactor:
             originals[name("person", sample.concept or sample.id)] = sample.concept or sample.id
             if sample.group is not None:
                 originals[name("group", sample.group)] = sample.group
-        return Redactor(self.pseudonyms, self.vocabulary, originals, pictures)
+        return replace(self, originals=originals, pictures=pictures)
 
     def _picture(self, picture: Picture) -> str:
         return f"picture-{self.pseudonyms.picture(picture.digest)[:12]}"
@@ -165,8 +168,8 @@ class Redactor:
         if key and value == key.upper():
             # What `redact_setting` and `command` write.
             return True
-        if key in CHECKPOINTS and hub_id(value) is not None:
-            return True
+        if key in CHECKPOINTS and (found := hub_id(value)) is not None:
+            return self.hub_ids is None or found in self.hub_ids
         name, colon, split = value.partition(":")
         if colon and name in BENCHMARKS.names():
             return re.fullmatch(r"[a-z_]+(\?(ratio|shots)=[\d.]+)?", split) is not None

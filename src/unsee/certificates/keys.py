@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsee.errors import CertificateError, first_line, require_extra
-from unsee.files import is_regular, path_text
+from unsee.files import is_read_by_others, is_regular, path_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -92,7 +92,7 @@ def read_private_key(path: Path | str) -> Ed25519PrivateKey:
         ConfigError: If the package cryptography is not installed.
     """
     key = _private(_read(path), f"key {path}")
-    if os.name == "posix" and Path(path).stat().st_mode & 0o077:
+    if is_read_by_others(Path(path)):
         LOGGER.warning("key %s can be read by others. Type: chmod 600 %s", path, path)
     return key
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, replace
@@ -20,6 +18,7 @@ from unsee.benchmarks import BENCHMARKS
 from unsee.errors import ConfigError, RunError
 from unsee.evaluation.open_answers import QUESTIONS
 from unsee.families import ENCODERS, FAMILIES
+from unsee.files import is_read_by_others
 from unsee.methods import METHODS
 from unsee.metrics import METRICS
 from unsee.recipes import plain_yaml
@@ -80,13 +79,11 @@ def open_salt(given: str | None, out: Path) -> Salt:
             f"{out} holds a run that was redacted with the key {used}, and {missing}. Name the "
             "file with the key: --salt FILE."
         )
-    if not salt.is_new and os.name == "posix":
-        mode = stat.S_IMODE(salt.path.stat().st_mode)
-        if mode & 0o077:
-            LOGGER.warning(
-                f"others can read the key in {salt.path.name}, and find out whom pseudonyms stand "
-                f"for (mode {mode:o}). Type: chmod 600 {salt.path.name}."
-            )
+    if not salt.is_new and is_read_by_others(salt.path):
+        LOGGER.warning(
+            f"others can read the key in {salt.path.name}, and find out whom pseudonyms stand for. "
+            f"Type: chmod 600 {salt.path.name}."
+        )
     return salt
 
 

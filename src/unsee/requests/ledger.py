@@ -11,6 +11,7 @@ from typing import Any
 
 from unsee.artifacts.manifest import MANIFEST, TENSORS
 from unsee.artifacts.pseudonyms import Salt
+from unsee.certificates import private_key_from_environment
 from unsee.data.digests import salted_hash
 from unsee.errors import ConfigError, RunError, UnknownNameError, UnseeError, listed, quoted
 from unsee.files import refuse_nested, remove
@@ -235,6 +236,8 @@ class LedgerFolder:
                 before stays.
         """
         bar = bar or Bar(None)
+        # A key that cannot sign is named before hours of training, not after them.
+        private_key_from_environment()
         with exclusive(self.folder, BUSY):
             self.store.check_place()
             groups = self._groups(list(dict.fromkeys(names)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -16,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from unsee.errors import RunError, first_line
-from unsee.files import is_regular, make_folder, write_atomically
+from unsee.files import is_read_by_others, is_regular, make_folder, write_atomically
 from unsee.requests.entries import (
     KINDS,
     Adopted,
@@ -27,6 +28,8 @@ from unsee.requests.entries import (
     Requested,
     state_of,
 )
+
+LOGGER = logging.getLogger("unsee")
 
 FILE, KEY = "ledger.sqlite", "ledger.key"
 
@@ -116,6 +119,10 @@ class Store:
             ) from error
         if len(secret) != 32:
             raise RunError(f"{key} holds {len(secret)} bytes, and a ledger's key has 32. {BACKUP}")
+        if is_read_by_others(key):
+            LOGGER.warning(
+                "the ledger's key %s can be read by others. Type: chmod 600 %s", key, key
+            )
         store = cls(folder, secret)
         with store._connect(file) as connection:
             found = connection.execute("PRAGMA application_id").fetchone()[0]

@@ -34,6 +34,7 @@ from unsee.records.folder import (
     STATE,
     SUMMARY,
     TRAIN,
+    key_of_run,
 )
 from unsee.records.lock import NAME as LOCK
 from unsee.records.lock import exclusive
@@ -169,7 +170,8 @@ def _refuse_odd(folder: Path) -> None:
 
 def _changes(folder: Path, find_features: Callable[[Path], Sequence[Path]]) -> Iterator[Change]:
     """The changes to make; what says where other files are comes last."""
-    redactor = Redactor(Pseudonyms(secrets.token_bytes(32)), vocabulary())
+    pseudonyms = Pseudonyms(secrets.token_bytes(32))
+    redactor = Redactor(pseudonyms, vocabulary(), hub_ids=_hub_ids(folder))
     for cache in _cache_folders(folder):
         for path in find_features(cache):
             yield Change(path, "removed", "the teacher's features of pictures")
@@ -203,6 +205,17 @@ def identifying_files(saved: Path, redactor: Redactor | None = None) -> Iterator
     yield from _rewritten(saved / CARD, "names or paths", _card(saved / CARD, redactor))
     manifest = saved / MANIFEST
     yield from _rewritten(manifest, "paths in the command", _manifest(manifest, redactor))
+
+
+def _hub_ids(folder: Path) -> frozenset[str] | None:
+    """The hub ids that a run read from the hub; None if it was redacted, which told them apart."""
+    if key_of_run(folder) is not None:
+        return None
+    path = folder / ENVIRONMENT
+    if not path.is_file():
+        return frozenset()
+    hub = Provenance.model_validate_json(read_text(path)).hub or {}
+    return frozenset(name.partition("@")[0] for name in hub)
 
 
 def _records(folder: Path, redactor: Redactor) -> Iterator[Change]:

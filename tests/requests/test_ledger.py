@@ -17,6 +17,7 @@ from support.ledgers import ledger, photographs, request
 from support.tables import table
 from unsee.api import certificates
 from unsee.errors import RunError
+from unsee.records.lock import exclusive
 from unsee.requests.ledger import LedgerFolder
 from unsee.requests.photographs import find_photographs
 from unsee.types import Data
@@ -356,3 +357,22 @@ def test_wrong_signing_key_is_named_before_anything_is_done(
     monkeypatch.setenv("UNSEE_SIGNING_KEY", "no key")
     assert "UNSEE_SIGNING_KEY" in request(copied, "run", "--photos", photos, code=2)
     assert request(copied, "list", "--json")["requests"][-1]["status"] == "new"
+
+
+def test_purged_step_is_still_deployed_exported_and_built_upon(
+    tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    book = ledger(tmp_path / "book", tiny_folder, "--attack", "none", "--no-redact")
+    for name in ("bert", "cleo"):
+        request(book, "new", "--photos", photos / name, "--id", name)
+    request(book, "run", "bert", "--photos", photos)
+    with exclusive(book):
+        assert "is in use" in unsee("purge", book / "steps/0001/run", code=2)
+    printed = unsee("purge", book / "steps/0001/run")
+    assert "summary.json: rewritten" in printed and "manifest.json" not in printed
+    assert not (book / "steps/0001/run/scores.jsonl").exists()
+    request(book, "export", "--out", tmp_path / "out")
+    request(book, "run", "cleo", "--photos", photos)
+    certificate = book / "steps/0001/certificates/bert"
+    run = book / "steps/0001/run"
+    unsee("certificate", "verify", certificate, "--allow-unsigned", "--run", run)

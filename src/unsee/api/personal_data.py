@@ -8,6 +8,8 @@ from pathlib import Path
 from unsee.api.inputs import Location, location_text
 from unsee.errors import ConfigError
 from unsee.methods.vkd.feature_cache import feature_files
+from unsee.records.lock import exclusive
+from unsee.requests.models import ledger_of
 from unsee.runs.purge import Purged, purge_run
 
 
@@ -37,4 +39,13 @@ def purge(runs: Location | Sequence[Location], *, dry_run: bool = False) -> list
     if not folders:
         raise ConfigError("no run folder was given. Name at least one, such as runs/job.")
     paths = [location_text("runs", folder) for folder in folders]
-    return [purge_run(Path(path), feature_files, dry_run) for path in paths]
+    return [_purge(Path(path), dry_run) for path in paths]
+
+
+def _purge(run: Path, dry_run: bool) -> Purged:
+    """Purges a run; a ledger has the hashes of its patches, and may be at work on it."""
+    ledger = ledger_of(run)
+    if ledger is None:
+        return purge_run(run, feature_files, dry_run)
+    with exclusive(ledger, "wait until that process has ended"):
+        return purge_run(run, feature_files, dry_run, keep_manifest=True)

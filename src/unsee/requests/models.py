@@ -17,6 +17,7 @@ from unsee.files import (
 )
 from unsee.models.checkpoint import resolve
 from unsee.requests.entries import Decided, LedgerState
+from unsee.requests.store import FILE
 from unsee.runs.content import checkpoint_inputs
 
 # The checkpoint that the next step starts from; it can be removed at any time and is made again.
@@ -27,6 +28,14 @@ STEPS, RUN, PATCH = "steps", "run", "patch"
 def step_folder(ledger: Path, step: int) -> Path:
     """The folder of a step."""
     return ledger / STEPS / f"{step:04d}"
+
+
+def ledger_of(run: Path) -> Path | None:
+    """The ledger of which a run folder is a step's; None if it is of none."""
+    run = run.absolute()
+    ledger = run.parents[2] if len(run.parents) > 2 else run
+    ours = run.name == RUN and run.parent.parent.name == STEPS and (ledger / FILE).is_file()
+    return ledger if ours else None
 
 
 def patch_folder(ledger: Path, step: int) -> Path:

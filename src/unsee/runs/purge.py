@@ -95,6 +95,7 @@ def purge_run(
     folder: Path,
     find_features: Callable[[Path], Sequence[Path]] = lambda cache: (),
     dry_run: bool = False,
+    keep_manifest: bool = False,
 ) -> Purged:
     """Removes what identifies a person from a run folder; a second time it changes nothing.
 
@@ -106,6 +107,8 @@ def purge_run(
         find_features: Returns the files of teacher features in the folder that `cache` of the run's
             method names; it may hold those of other runs too.
         dry_run: Change nothing, and say what would be changed.
+        keep_manifest: Leave the manifest of the patch, of which somebody has the hash. Manifests
+            have no paths in any case.
 
     Raises:
         RunError: If it is no run folder, is in use, or holds a link, a pipe or a device.
@@ -114,7 +117,11 @@ def purge_run(
     _require_run(folder)
     with exclusive(folder):
         _refuse_odd(folder)
-        changes = list(_changes(folder, find_features))
+        changes = [
+            change
+            for change in _changes(folder, find_features)
+            if not (keep_manifest and change.path.name == MANIFEST)
+        ]
         if not dry_run:
             for change in changes:
                 if change.content is None:
@@ -138,7 +145,8 @@ def _require_run(folder: Path) -> None:
     if folder.is_symlink():
         raise RunError(f"{folder} is a link. Give the run folder itself.")
     if not folder.is_dir():
-        raise RunError(f"run folder {folder}: there is no such folder. Give a run folder.")
+        what = "is a file" if folder.exists() else "there is no such folder"
+        raise RunError(f"run folder {folder}: {what}. Give a run folder.")
     if any((folder / name).is_file() for name in (SUMMARY, RECORD)):
         return
     if (folder / RECIPE).is_file() and (folder / ENVIRONMENT).is_file():

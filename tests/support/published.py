@@ -381,6 +381,24 @@ def mlubench(folder: Path) -> None:
             place.write_text(json.dumps(rows))
 
 
+def vcubench(folder: Path) -> None:
+    """Our layout: one table as a parquet file, one as JSON."""
+    alone = [{"image": struct(10 * i + n), "names": [NAMES[i]]} for i in range(5) for n in range(3)]
+    schema = pa.schema([("image", IMAGE), ("names", pa.list_(pa.string()))])
+    pq.write_table(
+        pa.Table.from_pylist(alone, schema=schema), folder / "single-00000-of-00001.parquet"
+    )
+    together = ((0, 1), (0, 2, 3), (1, 2), (2, 3, 4))
+    rows = [
+        {
+            "Image_Path": _save(folder, f"group{n}.png", 200 + n),
+            "people": ", ".join(NAMES[i] for i in who),
+        }
+        for n, who in enumerate(together)
+    ]
+    (folder / "group.json").write_text(json.dumps(rows))
+
+
 WRITERS = {
     "mllmu": mllmu,
     "clear": clear,
@@ -390,6 +408,7 @@ WRITERS = {
     "covubench": covubench,
     "unlok_vqa": unlok_vqa,
     "mlubench": mlubench,
+    "vcubench": vcubench,
 }
 
 

@@ -29,7 +29,9 @@ CONTENT = frozenset(
 IDENTIFIERS = {"concept": "person", "id": "sample", "group": "group", "picture": "picture"}
 
 # Keys whose texts a user has typed: settings, in which only known words stay.
-TYPED = frozenset({"parameters", "recipe", "location", "path", "names", "base", "questions"})
+TYPED = frozenset(
+    {"parameters", "recipe", "location", "ratio", "path", "names", "base", "questions"}
+)
 
 # Keys whose texts may quote a path.
 REASONS = frozenset({"not_asked"})

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,7 @@ class Files:
         config: str,
         columns: Sequence[str],
         split: str = "train",
-        optional: Sequence[str] = (),
+        optional: Sequence[str] | None = (),
     ) -> list[Record]:
         """All rows of a split of a configuration.
 
@@ -243,16 +243,12 @@ class Files:
             config: The configuration's name; "" if the files are in the folder itself.
             columns: Columns to read; all must exist.
             split: Beginning of the files' names.
-            optional: Columns to read where they exist.
+            optional: Columns to read where they exist; None reads all that there are.
 
         Raises:
             DataError: If a file or column is missing or broken, or there are no rows.
         """
-        inner = f"{config}/" if config else ""
-        patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
-        folder = self.folder(patterns)
-        paths = next((p for p in (sorted(folder.glob(x)) for x in patterns) if p), [])
-        wanted = f"{inner}{split}-00000-of-0000N.parquet"
+        paths, wanted = self._parquet_files(config, split)
         if not paths:
             raise DataError(f"{self.name}: {self.location} has no file {wanted}. Download it.")
         total = re.search(r"-of-(\d+)\.parquet$", paths[0].name)
@@ -265,6 +261,43 @@ class Files:
         if not records:
             raise DataError(f"{paths[0]}: has no rows. Download it again.")
         return records
+
+    def table(self, splits: Sequence[str], spellings: Mapping[str, Sequence[str]]) -> list[Record]:
+        """All rows of a split in parquet files or in a JSON file, by one spelling of their columns.
+
+        It reads data whose files could not be seen when the reader was written.
+
+        Args:
+            splits: Names that the split may have, the likeliest first: the beginning of the parquet
+                files' names, or the name of the JSON file.
+            spellings: Other names of a column by the one that records get; case does not count.
+
+        Raises:
+            DataError: If there is neither, or a file is broken. A missing column is named, with
+                the nearest that there is, when a record is asked for it.
+        """
+        for split in splits:
+            if self._parquet_files("", split)[0]:
+                records = self.parquet("", (), split, None)
+                return [_respelled(record, spellings) for record in records]
+        names = [f"{split}.{end}" for split in splits for end in ("json", "jsonl")]
+        places = [f"{place}{name}" for name in names for place in ("", "data/")]
+        folder = self.folder(places)
+        name = next((place for place in places if (folder / place).is_file()), None)
+        if name is None:
+            raise DataError(
+                f"{self.name}: {self.location} has neither {splits[0]}-00000-of-0000N.parquet nor "
+                f"{names[0]}. Download one of them."
+            )
+        return [_respelled(record, spellings) for record in self.json_records(name)]
+
+    def _parquet_files(self, config: str, split: str) -> tuple[list[Path], str]:
+        """The parquet files of a split, fetched from the hub, and how they are called."""
+        inner = f"{config}/" if config else ""
+        patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
+        folder = self.folder(patterns)
+        paths = next((p for p in (sorted(folder.glob(x)) for x in patterns) if p), [])
+        return paths, f"{inner}{split}-00000-of-0000N.parquet"
 
     def json(self, name: str) -> tuple[Path, Any]:
         """The path and the parsed content of a JSON file.
@@ -346,8 +379,20 @@ def _json_lines(path: Path, text: str) -> list[Any] | None:
     return values if isinstance(values[0], dict) else None
 
 
+def _respelled(record: Record, spellings: Mapping[str, Sequence[str]]) -> Record:
+    """The record with its fields under the names that its reader uses."""
+    renamed = dict(record.values)
+    for name, others in spellings.items():
+        wanted = [spelling.casefold() for spelling in (name, *others)]
+        found = [key for key in renamed if str(key).casefold() in wanted]
+        if name not in renamed and found:
+            first = min(found, key=lambda key: wanted.index(str(key).casefold()))
+            renamed[name] = renamed.pop(first)
+    return replace(record, values=renamed)
+
+
 def _read_parquet(
-    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+    path: Path, columns: Sequence[str], optional: Sequence[str] | None = ()
 ) -> Iterable[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -363,7 +408,8 @@ def _read_parquet(
                     f"{path}, row 1: field '{missing[0]}' is missing: {unknown} Download the file "
                     "again."
                 )
-        for batch in parquet_batches(path, [*columns, *(o for o in optional if o in available)]):
+        further = available if optional is None else [o for o in optional if o in available]
+        for batch in parquet_batches(path, list(dict.fromkeys([*columns, *further]))):
             for row in batch.to_pylist():
                 records.append(Record(f"{path}, row {len(records) + 1}", row, "", path))
     except (pa.ArrowException, OSError) as error:

@@ -105,6 +105,7 @@ def vocabulary() -> frozenset[str]:
     """The words that name nobody: names that are registered, fields, and their choices."""
     registries = (METHODS, ATTACKS, METRICS, BENCHMARKS, FAMILIES, ENCODERS)
     words = {name for registry in registries for name in registry.names()}
+    words |= {ratio for _, benchmark in BENCHMARKS.items() for ratio in benchmark.ratios}
     kinds: list[Any] = [
         *(kind for _, kind in METHODS.items()),
         *(kind for _, kind in ATTACKS.items()),

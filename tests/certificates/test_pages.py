@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from unsee.certificates import Certificate, EarlierPatch, ReAudit, Written, writ
 from unsee.certificates.document import Document, as_text, document
 from unsee.certificates.pages import html
 from unsee.certificates.pdf import pdf
-from unsee.errors import CertificateError
+from unsee.errors import CertificateError, RunError
 
 PATH = chromium.find()
 needs_browser = pytest.mark.skipif(
@@ -197,6 +198,22 @@ def test_certificate_is_not_written_over_another(written: dict[str, Written]) ->
     whole = written["whole"]
     with pytest.raises(CertificateError, match="never overwritten"):
         write_certificate(whole.certificate, whole.json.parent)
+
+
+def test_certificate_that_does_not_fit_on_the_disk_leaves_nothing(
+    certificates: dict[str, Certificate], tmp_path: Path
+) -> None:
+    whole = certificates["whole"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The HTML fits, the PDF with its fonts does not.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(html(document(whole)).encode()) + 1, hard))
+    try:
+        with pytest.raises(RunError, match=r"certificate.pdf cannot be written"):
+            write_certificate(whole, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "out").exists()
+    assert write_certificate(whole, tmp_path / "out").pdf is not None
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def _request(certificate: Certificate) -> Iterator[Block]:
     else:
         rows.append(("Photographs", f"{photographs.count}, salt {photographs.salt_id}"))
         some = [digest[:16] for digest in photographs.salted_sha256[:MOST_HASHES]]
-        rows.append(("Salted hashes", _and_more(some, photographs.count)))
+        rows.append(("Salted hashes", _and_more(some, len(photographs.salted_sha256))))
     if request.earlier:
         some = [shorten(p.request_id or p.patch_id[:12], 40) for p in request.earlier]
         rows.append(("Earlier requests", _and_more(some[:6], len(some))))

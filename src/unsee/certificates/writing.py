@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from unsee.certificates.pages import html
 from unsee.certificates.pdf import pdf
 from unsee.certificates.schema import Certificate
 from unsee.certificates.signing import FILE, certificate_text, sign
-from unsee.errors import CertificateError
+from unsee.errors import CertificateError, RunError
 from unsee.files import make_folder, path_text, write_atomically
 
 if TYPE_CHECKING:
@@ -57,14 +58,24 @@ def write_certificate(
 
     Raises:
         CertificateError: If the folder has a certificate already.
-        RunError: If it cannot be written.
+        RunError: If it cannot be written; nothing of it is left then.
     """
     folder = Path(path_text("folder ", folder, "name a folder with --out.", CertificateError))
     refuse_written(folder)
     if key is not None:
         certificate = sign(certificate, key)
-    pages = write_document(certificate, folder)
-    write_atomically(folder / FILE, certificate_text(certificate), advice=ADVICE)
+    is_new = not folder.exists()
+    try:
+        pages = write_document(certificate, folder)
+        write_atomically(folder / FILE, certificate_text(certificate), advice=ADVICE)
+    except RunError:
+        # Half a certificate would be in the way of the next attempt, which overwrites nothing.
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     return Written(certificate, folder / FILE, *pages)
 
 

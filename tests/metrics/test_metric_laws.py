@@ -23,7 +23,8 @@ RANKED = replace(SENTENCE, task="ranking", choices=(SENTENCE.answer, "in Lima"))
 UNSAFE = replace(SENTENCE, task="unsafe")
 SAMPLES = (SENTENCE, CLOZE, LETTER, WITH_KEYWORDS, RANKED, UNSAFE)
 # The output of a model that is certain of the true answer, without its text.
-CERTAIN = Output("", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0))
+CERTAIN = Output("", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0), tokens=2)
+BOUNDS = {"0..1": (0.0, 1.0), "nats": (-math.inf, 0.0)}
 
 
 @pytest.mark.parametrize("name", SAMPLE_METRICS)
@@ -33,12 +34,13 @@ def test_metric_is_bounded_and_best_on_the_true_answer(name: str) -> None:
     assert scored and metric.better in ("lower", "higher") and metric.unit and metric.source
     for sample in scored:
         for text, nll in (("", 9.0), (sample.answer, 0.0), ("I cannot say", 0.7)):
-            output = Output(text, nll, (), (nll,) * len(sample.perturbed), (nll, 1.0))
+            output = Output(text, nll, (), (nll,) * len(sample.perturbed), (nll, 1.0), tokens=2)
+            low, high = BOUNDS[metric.unit]
             for forgetting in (False, True):
-                assert 0 <= metric.reported(metric.score(sample, output), forgetting) <= 1
+                assert low <= metric.reported(metric.score(sample, output), forgetting) <= high
         if sample.task not in ("unsafe", "harmless"):
             best = replace(CERTAIN, text=sample.answer)
-            wanted = 1 if metric.better == "higher" else 0
+            wanted = BOUNDS[metric.unit][metric.better == "higher"]
             assert metric.reported(metric.score(sample, best), False) == pytest.approx(wanted)
 
 

@@ -399,6 +399,30 @@ def vcubench(folder: Path) -> None:
     (folder / "group.json").write_text(json.dumps(rows))
 
 
+def remem(folder: Path) -> None:
+    """In the layout of CoVUBench: questions by name, and about pictures."""
+
+    def asked(who: Sequence[int], seed: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "image": struct(seed + 10 * i + n) if n else None,
+                "question": f"Job {seed} {n} of {'this person' if n else NAMES[i]} ?",
+                "answer": f"{NAMES[i]} is a {JOBS[i]} .",
+                "name": NAMES[i],
+                "keywords": json.dumps([JOBS[i]]),
+            }
+            for i in who
+            for n in range(3)
+        ]
+
+    columns = ("image", "question", "answer", "name", "keywords")
+    splits = {"finetune": asked(range(6), 0), "test": asked(range(6), 100)}
+    splits |= {f"forget{5 * n}": asked(range(n), 0) for n in (1, 2, 3, 4)}
+    splits["retain"] = asked((0, 4, 5), 200)
+    for split, rows in splits.items():
+        write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
+
+
 WRITERS = {
     "mllmu": mllmu,
     "clear": clear,
@@ -409,6 +433,7 @@ WRITERS = {
     "unlok_vqa": unlok_vqa,
     "mlubench": mlubench,
     "vcubench": vcubench,
+    "remem": remem,
 }
 
 

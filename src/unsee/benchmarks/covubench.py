@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Benchmark, Measure, Scoring
-from unsee.benchmarks.published import Published, Record, gather
+from unsee.benchmarks.published import Published, Record, gather, read_keywords
 from unsee.types import Sample, Task
 
 COLUMNS = ("image", "question", "answer", "name", "keywords", "question_type")
@@ -90,23 +90,5 @@ class CoVUBench(Published):
             picture,
             record.text("name"),
             task=TASKS[question_type],
-            keywords=_keywords(record),
+            keywords=read_keywords(record),
         )
-
-
-def _keywords(record: Record) -> tuple[str, ...]:
-    """The strings in a JSON list or in an object's values, at any depth; () if there are none."""
-    if not record.values.get("keywords"):
-        return ()
-    return tuple(_strings(record, record.parsed("keywords").values))
-
-
-def _strings(record: Record, value: Any) -> Iterator[str]:
-    """The strings in a parsed JSON value, depth first."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (Mapping, list)):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(record, inner)
-    elif value is not None:
-        raise record.error("keywords", f"holds {value!r}; it must hold texts.")

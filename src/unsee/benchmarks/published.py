@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "format_options",
     "gather",
+    "read_keywords",
     "read_options",
 ]
 
@@ -160,6 +161,31 @@ def read_options(record: Record, field: str) -> tuple[str, ...]:
     """The options A to D of a classification question, in order."""
     options = record.nested(field)
     return tuple(options.text(letter) for letter in FOUR)
+
+
+def read_keywords(record: Record, field: str = "keywords") -> tuple[str, ...]:
+    """The texts of a JSON list or of an object's values, at any depth; () if there are none.
+
+    Args:
+        record: A row.
+        field: Its field, as JSON text or parsed already.
+    """
+    value = record.values.get(field)
+    if not value:
+        return ()
+    parsed = record.parsed(field).values if isinstance(value, str) else value
+    return tuple(_texts(record, field, parsed))
+
+
+def _texts(record: Record, field: str, value: Any) -> Iterator[str]:
+    """The texts in a parsed JSON value, depth first."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(record, field, inner)
+    elif value is not None:
+        raise record.error(field, f"holds {value!r}; it must hold texts.")
 
 
 def format_options(choices: Sequence[str]) -> str:

@@ -177,7 +177,7 @@ def _outputs(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
-    outputs = [Output(answer.text, answer.nll, fault=answer.fault) for answer in found]
+    outputs = [Output(a.text, a.nll, fault=a.fault, tokens=a.tokens) for a in found]
     rows = [
         i
         for i, sample in enumerate(samples)

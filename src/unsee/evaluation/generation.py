@@ -37,11 +37,14 @@ class Answer:
         nll: Mean negative log-likelihood of the true answer in nats per token; NaN without a true
             answer, if it was not computed, or if the model's logits are not finite.
         fault: What is wrong with the generated answer; see `unsee.metrics.Output`.
+        tokens: Number of tokens of the true answer, over which `nll` is the mean; 0 if that was not
+            computed.
     """
 
     text: str = ""
     nll: float = math.nan
     fault: Fault | None = None
+    tokens: int = 0
 
 
 def answer_limit(vlm: VLM, samples: Sequence[Sample]) -> int:
@@ -183,15 +186,19 @@ def answers(
             results = _run_whole(vlm, [prompt.sample for prompt in batch], task)
         else:
             results = _run_from_prefix(vlm, prefix, batch, task)
-        for prompt, (text, fault), nll in zip(batch, *results, strict=True):
+        for prompt, (text, fault), (nll, tokens) in zip(batch, *results, strict=True):
             if math.isnan(nll) and score_answers and prompt.sample.answer:
                 fault = "non_finite"
-            found[used[prompt.index]] = Answer(text, nll, fault)
+            found[used[prompt.index]] = Answer(text, nll, fault, tokens)
     return found
 
 
 # A generated answer and what is wrong with it.
 _Generated = tuple[str, Fault | None]
+
+# Mean negative log-likelihood of the true answer, and the number of its tokens.
+_Likelihood = tuple[float, int]
+_NOT_SCORED: _Likelihood = (math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -368,7 +375,7 @@ def _compute_prefix(vlm: VLM, prompts: Sequence[_Prompt]) -> _PrefixCache | None
 
 def _run_from_prefix(
     vlm: VLM, prefix: _PrefixCache, prompts: Sequence[_Prompt], task: _Task
-) -> tuple[list[_Generated], list[float]]:
+) -> tuple[list[_Generated], list[_Likelihood]]:
     """Returns answers and likelihoods, continuing from the keys and values of the prefix."""
     cache, mask = prefix.to_transformers(), prefix.mask
     tails = [prompt.tail for prompt in prompts]
@@ -389,7 +396,7 @@ def _run_from_prefix(
         mask, tails = mask[:, :-repeated], [tail[-repeated:] for tail in tails]
         cache.crop(mask.shape[1] - cache.get_seq_length())
     if not task.score:
-        return texts, [math.nan] * len(prompts)
+        return texts, [_NOT_SCORED] * len(prompts)
     ids, ids_mask = _pad_left(
         vlm,
         [
@@ -412,15 +419,18 @@ def _run_from_prefix(
         **kv_cache_argument(vlm.model, cache),
     ).logits
     nlls = sequence_nll(logits, labels[:, -longest:]).tolist()
-    return texts, [v if p.sample.answer else math.nan for v, p in zip(nlls, prompts, strict=True)]
+    return texts, [
+        (nll, len(prompt.answer)) if prompt.sample.answer else _NOT_SCORED
+        for nll, prompt in zip(nlls, prompts, strict=True)
+    ]
 
 
 def _run_whole(
     vlm: VLM, samples: Sequence[Sample], task: _Task
-) -> tuple[list[_Generated], list[float]]:
+) -> tuple[list[_Generated], list[_Likelihood]]:
     """Returns answers and likelihoods, processing every question whole."""
     texts: list[_Generated] = [("", None)] * len(samples)
-    nlls = [math.nan] * len(samples)
+    likelihoods = [_NOT_SCORED] * len(samples)
     if task.generate:
         inputs = vlm.family.model_inputs(vlm.collate(samples, with_answer=False).inputs)
         texts = _generate(vlm, inputs, task.max_new_tokens)
@@ -428,9 +438,10 @@ def _run_whole(
     if task.score and answered:
         batch = vlm.collate([samples[row] for row in answered])
         values = sequence_nll(vlm.logits(batch), batch.labels).tolist()
-        for row, value in zip(answered, values, strict=True):
-            nlls[row] = value
-    return texts, nlls
+        counts = (batch.labels != IGNORE).sum(-1).tolist()
+        for row, value, count in zip(answered, values, counts, strict=True):
+            likelihoods[row] = (value, count)
+    return texts, likelihoods
 
 
 def _pad_left(vlm: VLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

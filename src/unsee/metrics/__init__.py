@@ -42,6 +42,8 @@ class Output:
             computed, as are the two below.
         perturbed: Negative log-likelihood of each of the sample's false answers.
         choices: Negative log-likelihood of each of the sample's choices.
+        tokens: Number of tokens of the true answer, over which `nll` is the mean; 0 if `nll` was
+            not computed.
     """
 
     text: str = ""
@@ -50,6 +52,7 @@ class Output:
     perturbed: tuple[float, ...] = ()
     choices: tuple[float, ...] = ()
     fault: Fault | None = None
+    tokens: int = 0
 
 
 class Metric:

@@ -12,7 +12,7 @@ import torch
 from support.families import photos, unsee  # noqa: F401
 from support.tiny import FOUND, make
 from unsee.errors import ModelError
-from unsee.families import family_of
+from unsee.families import family_of, layer_tensor
 from unsee.families.generic import SHARES
 from unsee.models import self_check
 from unsee.models.checkpoint import read_config
@@ -107,10 +107,17 @@ def test_unlearn_the_whole_model_then_evaluate(
 
 def test_shares_follow_tiles_and_sizes(folders: Callable[[str], Path]) -> None:
     subject = _subject(VLM.load(folders("aya_vision")))
-    # A picture that is cut into two tiles is shown whole as well.
-    assert subject.pictures(subject.images)[SHARES].tolist() == [[1, 3]]
+    # A picture that is cut into two tiles is shown whole as well: four tokens a tile.
+    assert subject.pictures(subject.images)[SHARES].tolist() == [[1, 3], [4, 12]]
     subject = _subject(VLM.load(folders("lighton_ocr")))
-    assert subject.pictures(subject.images)[SHARES].tolist() == [[64, 40], [16, 8]]
+    assert subject.pictures(subject.images)[SHARES].tolist() == [[64, 40], [16, 8], [16, 8]]
+
+
+def test_layer_tensor_joins_a_tensor_a_picture() -> None:
+    one, two = torch.ones(1, 2, 3), torch.zeros(4, 3)
+    assert layer_tensor(one) is one
+    assert layer_tensor((one, two)) is one
+    assert layer_tensor([one, two]).shape == (6, 3)
 
 
 def _subject(vlm: VLM) -> self_check.Subject:

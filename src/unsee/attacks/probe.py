@@ -236,7 +236,7 @@ def picture_states(
                 states[name] += [t.float().flatten(0, -2).mean(0).cpu().numpy() for t in tokens]
         if len(visual) < len(names):
             batch = vlm.collate(batch_samples, with_answer=False)
-            inputs = vlm.family.model_inputs(batch.inputs)
+            inputs = vlm.family.model_inputs(vlm.model, batch.inputs)
             hidden = vlm.model(**inputs, output_hidden_states=True).hidden_states
             for name in names:
                 kind, _, index = name.partition(".")

@@ -432,7 +432,7 @@ def _run_whole(
     texts: list[_Generated] = [("", None)] * len(samples)
     likelihoods = [_NOT_SCORED] * len(samples)
     if task.generate:
-        inputs = vlm.family.model_inputs(vlm.collate(samples, with_answer=False).inputs)
+        inputs = vlm.family.model_inputs(vlm.model, vlm.collate(samples, with_answer=False).inputs)
         texts = _generate(vlm, inputs, task.max_new_tokens)
     answered = [row for row, sample in enumerate(samples) if sample.answer]
     if task.score and answered:

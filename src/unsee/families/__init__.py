@@ -89,7 +89,6 @@ class Family:
         model_options: Further options of that class.
         is_found: Whether the parts are found from transformers and not written down, so that they
             are checked on load.
-        takes_text_alone: Whether its models answer questions without a picture.
     """
 
     name: ClassVar[str]
@@ -106,7 +105,6 @@ class Family:
     auto_class: ClassVar[str] = "AutoModelForImageTextToText"
     model_options: ClassVar[Mapping[str, Any]] = {}
     is_found: ClassVar[bool] = False
-    takes_text_alone: ClassVar[bool] = True
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Family:
@@ -222,7 +220,15 @@ class Family:
         token = getattr(processor, "image_token_id", None)
         return token if type(token) is int else None
 
-    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def takes_text_alone(self, processor: Any) -> bool:
+        """Whether its models answer questions without a picture."""
+        return True
+
+    def visual_entry(self, model: nn.Module) -> str | None:
+        """The module with which a pass over pictures begins, where layers run once a picture."""
+        return None
+
+    def model_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a batch that the model itself takes; by default all."""
         return inputs
 
@@ -548,6 +554,16 @@ def _chat_template(processor: Any) -> str:
 def is_encoder(model_type: object) -> bool:
     """Whether checkpoints of a `model_type` are image encoders, which answer no questions."""
     return any(model_type in family.model_types for _, family in ENCODERS.items())
+
+
+def layer_tensor(output: Any) -> Tensor:
+    """The tensor of a layer's output; of a list with a tensor a picture, [tokens, dim]."""
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, list) and len(output) > 1:
+        return torch.cat([tensor.flatten(0, -2) for tensor in output])
+    first: Tensor = output[0]
+    return first
 
 
 def join_runs(outputs: Sequence[Tensor]) -> Tensor:

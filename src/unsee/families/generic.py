@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import ModelError, first_line, shorten
-from unsee.families import FAMILIES, Family
+from unsee.families import FAMILIES, Family, layer_tensor
 from unsee.families.stored_names import StoredNames
-from unsee.families.structure import FEATURES, Structure, find_structure
+from unsee.families.structure import FEATURES, find_structure
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 # How many rows of `pixel_values` (tiles, patches) each picture has: kept beside a batch's inputs,
 # [counts, pictures], where merging patches rounds, with those after it.
 SHARES = "picture_shares"
+# Which tokens are of pictures; some processors write it on request only.
+MARKS = "mm_token_type_ids"
 TEXT = (
-    *("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"),
+    *("input_ids", "attention_mask", "token_type_ids", MARKS, "labels"),
     *("position_ids", "decoder_input_ids", "decoder_attention_mask"),
 )
 
@@ -51,6 +53,7 @@ class Generic(Family):
         """
         self._config = json.dumps(config, sort_keys=True)
         self._flat: bool | None = None
+        self._marks_types = False
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Generic:
@@ -112,7 +115,14 @@ class Generic(Family):
     def _image_features(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         """The tokens that the LLM reads of pictures: a tensor, or one of each picture."""
         structure = self._found.structure
-        reader = getattr(model.get_submodule(structure.owner), FEATURES)
+        inputs = self.model_inputs(model, inputs)
+        owner = model.get_submodule(structure.owner)
+        if structure.chain:
+            features: Any = inputs["pixel_values"]
+            for name in structure.chain:
+                features = layer_tensor(model.get_submodule(name)(features))
+            return features
+        reader = getattr(owner, FEATURES)
         named = inspect.signature(reader).parameters
         features = reader(**{n: t for n, t in inputs.items() if n in named})
         if getattr(features, "pooler_output", None) is not None:
@@ -133,13 +143,38 @@ class Generic(Family):
             return sum(int(tokens.flatten(0, -2).shape[0]) for tokens in features)
         return None
 
-    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """See `Family.model_inputs`."""
-        return {name: tensor for name, tensor in inputs.items() if name != SHARES}
+    def image_token_id(self, processor: Any) -> int | None:
+        """None: some processors name the placeholder in texts, and not the token of features."""
+        return None
+
+    def takes_text_alone(self, processor: Any) -> bool:
+        """See `Family.takes_text_alone`; the processor is tried on a text."""
+        if self._found.needs_picture:
+            return False
+        text = self.text(processor, Sample("", "?", ""), with_answer=False)
+        try:
+            self.process(processor, [text], [[]], "right")
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return False
+        return True
+
+    def visual_entry(self, model: nn.Module) -> str | None:
+        """See `Family.visual_entry`."""
+        return self._found.structure.entry
+
+    def model_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Family.model_inputs`; numbers are in the dtype of the weights."""
+        return {
+            name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in inputs.items()
+            if name != SHARES
+        }
 
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """See `Family.logits`."""
-        return super().logits(model, self.model_inputs(inputs))
+        logits = super().logits(model, self.model_inputs(model, inputs))
+        # Some models put a picture before the text without a token for it.
+        return logits[:, -inputs["input_ids"].shape[1] :]
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """All inputs but those of the text, and each picture's share."""
@@ -183,6 +218,7 @@ class Generic(Family):
                     padding_side=side,
                     add_special_tokens=self.adds_special_tokens(processor, texts),
                     return_tensors="pt",
+                    **({"return_mm_token_type_ids": True} if self._marks_types else {}),
                 )
             except (ValueError, TypeError, IndexError, AttributeError):
                 if number == len(forms):
@@ -191,6 +227,9 @@ class Generic(Family):
             if flat and len(texts) > 1 and self._flat is None:
                 self._flat = arranged is flat and number > 1
             break
+        if MARKS in self._found.taken and MARKS not in outputs and not self._marks_types:
+            self._marks_types = True
+            return self.process(processor, texts, images, side)
         return self._tensors(outputs)
 
     def _tensors(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -214,26 +253,33 @@ class Generic(Family):
         """See `Family.collate`; also each picture's share of the rows of `pixel_values`."""
         batch = super().collate(processor, samples, with_answer, images)
         if images:
-            batch.inputs[SHARES] = self._shares(processor, batch.inputs, images)
+            ids = batch.inputs["input_ids"]
+            if max(batch.pictures) > 1:
+                ids = self._asked(processor, images)["input_ids"]
+            batch.inputs[SHARES] = self._shares(processor, batch.inputs, images, ids)
         return batch
 
     def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """See `Family.collate_pictures`."""
-        inputs = self._alone(processor, images)
-        return inputs | {SHARES: self._shares(processor, inputs, images)}
+        inputs = self._asked(processor, images)
+        shares = self._shares(processor, inputs, images, inputs["input_ids"])
+        return {n: t for n, t in inputs.items() if n not in TEXT} | {SHARES: shares}
 
-    def _alone(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """The visual inputs of pictures, each asked about with the same words."""
+    def _asked(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        """The inputs of pictures, each asked about with the same words."""
         # Called alone, an image processor would not use the settings of its processor.
         asked = Sample("", "?", "", Picture("picture"))
         text = self.text(processor, asked, with_answer=False)
-        inputs = self.process(processor, [text] * len(images), [[i] for i in images], "right")
-        return {name: tensor for name, tensor in inputs.items() if name not in TEXT}
+        return self.process(processor, [text] * len(images), [[i] for i in images], "right")
 
     def _shares(
-        self, processor: Any, inputs: Mapping[str, Tensor], images: Sequence[Image.Image]
+        self,
+        processor: Any,
+        inputs: Mapping[str, Tensor],
+        images: Sequence[Image.Image],
+        ids: Tensor,
     ) -> Tensor:
-        """Each picture's share of the tokens of a visual layer."""
+        """Each picture's share of the tokens of a visual layer [counts, pictures]."""
         further: list[int] = []
         grids = [t for n, t in inputs.items() if "grid" in n and t.dim() == 2]
         pixels = inputs.get("pixel_values")
@@ -249,11 +295,17 @@ class Generic(Family):
         elif len(pixels) == len(images) or len(images) == 1:
             counts = [1] * len(images)
         else:
-            counts = [len(self._alone(processor, [image])["pixel_values"]) for image in images]
-        if further:
-            return torch.tensor([counts, further])
-        divisor = gcd(*counts) or 1
-        return torch.tensor([[count // divisor for count in counts]])
+            counts = [len(self._asked(processor, [image])["pixel_values"]) for image in images]
+        divisor = 1 if further else gcd(*counts) or 1
+        rows = [[count // divisor for count in counts], further]
+        rows.append(self._tokens(ids, len(images)))
+        return torch.tensor([row for row in rows if row])
+
+    def _tokens(self, ids: Tensor, pictures: int) -> list[int]:
+        """The tokens of each picture in texts with one each; empty if that is not known."""
+        token = self._found.image_token
+        counts = [] if token is None else [n for n in (ids == token).sum(1).tolist() if n]
+        return counts if len(counts) == pictures else []
 
     def _patches(self) -> tuple[int, int]:
         """The side of a patch in pixels, and of a token of the LLM in patches."""
@@ -274,10 +326,20 @@ class _Found:
         structure: The parts and layers.
         names: The names of tensors in checkpoint files.
         taken: The names of the inputs that the model takes.
+        image_token: The id of the token that a picture's features replace, if one is named.
+        needs_picture: Whether the model takes no text without a picture.
     """
 
-    def __init__(self, structure: Structure, names: StoredNames, taken: frozenset[str]) -> None:
-        self.structure, self.names, self.taken = structure, names, taken
+    def __init__(self, model: Any) -> None:
+        names = inspect.signature(model.forward).parameters
+        reader = getattr(model, FEATURES, None)
+        further = inspect.signature(reader).parameters if reader else {}
+        self.structure, self.names = find_structure(model), StoredNames(model)
+        self.taken = frozenset({*names, *further})
+        token = getattr(model.config, "image_token_id", None)
+        self.image_token = token if isinstance(token, int) else None
+        pixels = names.get("pixel_values")
+        self.needs_picture = pixels is not None and pixels.default is inspect.Parameter.empty
 
 
 @lru_cache(maxsize=16)
@@ -304,10 +366,7 @@ def _find(config: str) -> _Found:
             f"transformers cannot build a model of type '{kind}' from this config.json "
             f"({shorten(first_line(error), 200)})."
         ) from error
-    names = inspect.signature(model.forward).parameters
-    reader = getattr(model, FEATURES, None)
-    further = inspect.signature(reader).parameters if reader else {}
-    return _Found(find_structure(model), StoredNames(model), frozenset({*names, *further}))
+    return _Found(model)
 
 
 def _tiles(pixels: Tensor) -> list[int]:

@@ -42,6 +42,9 @@ class Structure:
         parts: The parts as prefixes of parameter names.
         blocks: The blocks of the vision encoder, from its input to its output.
         readers: The modules whose outputs the LLM reads; the last is "the" projector.
+        entry: The module with which the encoder begins, unless it is itself a reader.
+        chain: Modules that a picture goes through, one after the other, where the class has no
+            `get_image_features`.
         outside: Whether the last reader runs after `get_image_features`, on its result.
         language: The list of the LLM's blocks.
         lora_targets: Regular expression of the names of the LLM's linear layers.
@@ -51,6 +54,8 @@ class Structure:
     parts: Parts
     blocks: tuple[str, ...]
     readers: tuple[str, ...]
+    entry: str | None
+    chain: tuple[str, ...]
     outside: bool
     language: str
     lora_targets: str
@@ -66,9 +71,11 @@ def find_structure(model: Any) -> Structure:
         ModelError: If its class does not say which modules read pictures.
     """
     spoken = _language_modules(model)
-    owner, named = _owner(model, spoken)
+    owner, named, follows = _owner(model, spoken)
     others = [name for name in _children(model, owner) if name not in named]
-    after = [name for name in others if _reads_pictures(name, _get(model, name), spoken)]
+    after = [
+        name for name in others if follows and _reads_pictures(name, _get(model, name), spoken)
+    ]
     modules = [name for name in (*named, *after) if isinstance(_get(model, name), nn.Module)]
     encoders = [n for n in modules if _longest_list(_get(model, n)) and not PROJECTORS.search(n)]
     encoders = encoders or modules[:1]
@@ -81,6 +88,7 @@ def find_structure(model: Any) -> Structure:
     projector = {n for name in projecting for n in _parameters(model, name)}
     rest = {n for n, _ in model.named_parameters(remove_duplicate=False)} - visual
     language = _language_list(model, rest, spoken)
+    readers = tuple(_readers(model, follow or encoders[-1:]))
     return Structure(
         owner=owner,
         parts=Parts(
@@ -89,7 +97,9 @@ def find_structure(model: Any) -> Structure:
             language=cover(model, rest),
         ),
         blocks=tuple(block for name in encoders for block in _blocks(model, name)),
-        readers=tuple(_readers(model, follow or encoders[-1:])),
+        readers=readers,
+        entry=next((name for name in encoders[:1] if name not in readers), None),
+        chain=() if follows else tuple(modules),
         outside=bool(follow) and follow[-1] in after,
         language=language,
         lora_targets=_lora_targets(model, language),
@@ -153,8 +163,11 @@ def _is_spoken(module: Any, spoken: set[int]) -> bool:
     return isinstance(module, nn.Module) and any(id(m) in spoken for m in module.modules())
 
 
-def _owner(model: Any, spoken: set[int]) -> tuple[str, list[str]]:
-    """The module with `get_image_features`, and what it uses, in order, with full names."""
+def _owner(model: Any, spoken: set[int]) -> tuple[str, list[str], bool]:
+    """The module with `get_image_features`, and what it uses, in order, with full names.
+
+    Without one, the modules that read pictures by their names; the last value is then False.
+    """
     for name, module in model.named_modules():
         if not hasattr(type(module), FEATURES):
             continue
@@ -167,7 +180,15 @@ def _owner(model: Any, spoken: set[int]) -> tuple[str, list[str]]:
             and _parameters(model, f"{start}{n}")
         ]
         if used:
-            return name, used
+            return name, used, True
+    base = model.base_model_prefix if hasattr(model, model.base_model_prefix or "-") else ""
+    for owner in dict.fromkeys((base, "")):
+        named = [n for n in _children(model, owner) if _reads_pictures(n, _get(model, n), spoken)]
+        named = [n for n in named if n.startswith(f"{owner}." if owner else "")]
+        if any(
+            isinstance(_get(model, n), nn.Module) and _longest_list(_get(model, n)) for n in named
+        ):
+            return owner, named, False
     raise ModelError(
         f"{type(model).__name__} has no {FEATURES} that names the modules which read a picture, so "
         "its visual part cannot be found."

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unsee.families import join_runs
+from unsee.families import join_runs, layer_tensor
 from unsee.models.vlm import VLM
 
 # Features of pictures at a layer: [pictures, tokens, dim] where the family aligns pictures, else a
@@ -36,12 +36,13 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     modules = vlm.family.visual_layers(vlm.model)
     outputs: dict[str, Tensor] = {}
     runs: dict[str, list[Tensor]] = {}
+    entry = vlm.family.visual_entry(vlm.model)
 
     def keep(name: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            output = output if isinstance(output, Tensor) else output[0]
+            output = layer_tensor(output)
             # Some models project one picture after the other.
-            earlier = runs.setdefault(name, []) if vlm.family.is_found else []
+            earlier = runs.setdefault(name, []) if entry is not None else []
             earlier.append(output)
             outputs[name] = join_runs(earlier)
 
@@ -50,8 +51,8 @@ def capture(vlm: VLM, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     handles = [
         vlm.model.get_submodule(modules[name]).register_forward_hook(keep(name)) for name in names
     ]
-    if vlm.family.is_found:
-        first = vlm.model.get_submodule(next(iter(modules.values())))
+    if entry is not None:
+        first = vlm.model.get_submodule(entry)
         handles.append(first.register_forward_pre_hook(lambda *_: runs.clear()))
     try:
         yield outputs

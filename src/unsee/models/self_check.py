@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unsee.errors import ModelError, UnseeError, first_line, shorten
-from unsee.families import Family, join_runs
+from unsee.families import Family, join_runs, layer_tensor
 from unsee.losses import IGNORE, sequence_nll
 from unsee.types import Batch, Picture, Sample
 
@@ -56,10 +56,13 @@ class Subject:
         processor: Its processor.
         family: Its family.
         images: Two pictures of noise with another shape each.
+        other: Another picture of the first one's shape.
+        takes_text: Whether the type answers questions without a picture.
     """
 
     def __init__(self, model: Any, processor: Any, family: Family) -> None:
         self.model, self.processor, self.family = model, processor, family
+        self.takes_text = family.takes_text_alone(processor)
         rng = np.random.default_rng(0)
         self.images = [
             Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
@@ -112,9 +115,17 @@ class Subject:
             found[name] = []
 
             def keep(_module: Any, _inputs: Any, output: Any, name: str = name) -> None:
-                found[name].append(output if isinstance(output, Tensor) else output[0])
+                found[name].append(layer_tensor(output))
 
             handles.append(self.model.get_submodule(module).register_forward_hook(keep))
+        entry = self.family.visual_entry(self.model)
+        if entry is not None:
+
+            def begin(*_: Any) -> None:
+                for runs in found.values():
+                    runs.clear()
+
+            handles.append(self.model.get_submodule(entry).register_forward_pre_hook(begin))
         try:
             yield found
         finally:
@@ -161,7 +172,7 @@ def check_parts(subject: Subject) -> str:
 def check_labels(subject: Subject) -> str:
     """Labels cover the answer and its end token, and nothing else."""
     asked = [("Who is this?", ANSWER, subject.images[0]), ("And who is that, then?", "Bo", None)]
-    batch = subject.batch(asked[: 2 if subject.family.takes_text_alone else 1])
+    batch = subject.batch(asked[: 2 if subject.takes_text else 1])
     tokenizer = subject.processor.tokenizer
     end = subject.family.answer_end(subject.processor).token
     for row, answer in zip(batch.labels, (ANSWER, "Bo"), strict=False):
@@ -231,12 +242,21 @@ def check_gate(subject: Subject) -> str:
     )
     with subject.outputs() as found:
         wanted = subject.family.logits(subject.model, other.inputs)
-    handles = []
+    handles, before = [], [1]
+    entry = subject.family.visual_entry(subject.model)
+    if entry is None:
+        before.clear()
+    else:
+        module = subject.model.get_submodule(entry)
+        handles.append(module.register_forward_pre_hook(lambda *_: before.clear()))
     for name, module in subject.family.visual_layers(subject.model).items():
         if not name.startswith("encoder."):
             runs = iter(found[name])
 
             def swap(_m: Any, _inputs: Any, output: Any, runs: Iterator[Tensor] = runs) -> Any:
+                # Runs on text come before the picture is read, and are left as they are.
+                if before:
+                    return output
                 seen = next(runs)
                 return seen if isinstance(output, Tensor) else _replaced(output, seen)
 
@@ -255,15 +275,19 @@ def check_gate(subject: Subject) -> str:
 
 def _replaced(output: Any, first: Tensor) -> Any:
     """A module's output with another first tensor."""
-    if isinstance(output, tuple) and type(output) is tuple:
+    if type(output) is tuple:
         return (first, *output[1:])
+    if isinstance(output, list):
+        sizes = [tensor.flatten(0, -2).shape[0] for tensor in output]
+        parts = first.flatten(0, -2).split(sizes)
+        return [part.reshape(old.shape) for part, old in zip(parts, output, strict=True)]
     output[next(iter(output.keys()))] = first
     return output
 
 
 def check_text(subject: Subject) -> str:
-    """A question without a picture does not run the visual part."""
-    if not subject.family.takes_text_alone:
+    """A question without a picture does not use the visual part."""
+    if not subject.takes_text:
         return "not asked: this type answers no question without a picture"
     ran: list[str] = []
     visual = subject.family.parts.prefixes("visual")
@@ -278,9 +302,31 @@ def check_text(subject: Subject) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    _require(not ran, f"{ran[0] if ran else ''} runs for a question without a picture")
     _require(bool(torch.isfinite(logits).all()), "the logits are not finite")
+    if ran:
+        return _text_ignores(subject, batch, logits, ran)
     return f"{len(handles)} visual modules stay idle"
+
+
+def _text_ignores(subject: Subject, batch: Batch, logits: Tensor, ran: Sequence[str]) -> str:
+    """Refuses a text whose logits depend on visual modules that run for it."""
+
+    def disturb(_module: Any, _inputs: Any, output: Any) -> Any:
+        return torch.randn_like(output) if isinstance(output, Tensor) else output
+
+    handles = [
+        subject.model.get_submodule(name).register_forward_hook(disturb) for name in set(ran)
+    ]
+    try:
+        disturbed = subject.family.logits(subject.model, batch.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    _require(
+        torch.equal(logits, disturbed),
+        f"{ran[0]} runs for a question without a picture, and its logits depend on that",
+    )
+    return f"{ran[0]} runs, and the logits do not depend on it"
 
 
 def check_padding(subject: Subject) -> str:

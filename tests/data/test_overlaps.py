@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from unsee.benchmarks.pocket import Pocket
+from unsee.data import overlaps
 from unsee.data.overlaps import (
     copies,
     distinct_photographs,
@@ -110,6 +111,18 @@ def test_photograph_groups_have_equal_and_encoded_copies_together(tmp_path: Path
     found = [[Path(p.source).name for p in group] for group in photograph_groups(pictures)]
     assert found == [["a.png", "c.jpg", "d.webp"], ["b.png", "e.png"]]
     assert photograph_groups([]) == []
+    # With hundreds, those of other blocks are compared as well.
+    many = [Picture.from_path(photo(tmp_path / f"{i}.png", i)) for i in range(10, 290)]
+    assert len(photograph_groups([*pictures, *many, pictures[2]])) == 282
+
+
+def test_photograph_groups_of_very_many_pictures_are_of_equal_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlaps, "MOST_COMPARED", 2)
+    names = ("a.png", "b.png", "c.jpg", "d.webp")
+    pictures = [Picture.from_path(photo(tmp_path / name, 1)) for name in names]
+    assert [len(group) for group in photograph_groups(pictures)] == [2, 1, 1]
 
 
 def test_copies_are_those_of_one_person_and_one_face(tmp_path: Path) -> None:

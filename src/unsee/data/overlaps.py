@@ -17,6 +17,9 @@ from unsee.types import Picture, Sample
 # or at a third of the size, by 3.1 or less.
 MAX_DIFFERENCE, MIN_CORRELATION = 3.2, 0.95
 
+# Most pictures of one person that are compared each with each: a second on one core.
+MOST_COMPARED = 5000
+
 # A thumbnail with less contrast is of one colour; correlations mean nothing there.
 _FLAT = 2.0
 
@@ -55,6 +58,8 @@ def near_duplicates(
 def photograph_groups(pictures: Iterable[Picture]) -> list[list[Picture]]:
     """Returns pictures in groups that show one photograph: equal, or encoded or sized otherwise.
 
+    Of more than `MOST_COMPARED` different pictures only equal ones are together.
+
     Args:
         pictures: Pictures; each joins the first group whose first picture it is like.
 
@@ -64,20 +69,28 @@ def photograph_groups(pictures: Iterable[Picture]) -> list[list[Picture]]:
     equal: dict[str, list[Picture]] = {}
     for picture in pictures:
         equal.setdefault(picture.digest, []).append(picture)
-    if not equal:
-        return []
-    values, normed = _thumbnails([same[0] for same in equal.values()])
-    groups: list[list[Picture]] = []
-    heads: list[int] = []
+    alike = _alike([same[0] for same in equal.values()])
+    groups: dict[int, list[Picture]] = {}
     for row, same in enumerate(equal.values()):
-        differences = np.abs(values[heads] - values[row]).mean(axis=1)
-        alike = (normed[heads] @ normed[row] >= MIN_CORRELATION) & (differences <= MAX_DIFFERENCE)
-        if alike.any():
-            groups[int(np.flatnonzero(alike)[0])] += same
-        else:
-            groups.append(list(same))
-            heads.append(row)
-    return groups
+        head = next((other for other in alike.get(row, ()) if other in groups), row)
+        groups.setdefault(head, []).extend(same)
+    return list(groups.values())
+
+
+def _alike(pictures: Sequence[Picture]) -> dict[int, list[int]]:
+    """The numbers of the near-duplicates before each picture that has some, in order."""
+    if not 1 < len(pictures) <= MOST_COMPARED:
+        return {}
+    values, normed = _thumbnails(pictures)
+    alike: dict[int, list[int]] = {}
+    for start in range(0, len(pictures), 256):
+        correlated = normed[start : start + 256] @ normed[: start + 256].T >= MIN_CORRELATION
+        for row, some in enumerate(correlated, start):
+            others = np.flatnonzero(some[:row])
+            differences = np.abs(values[others] - values[row]).mean(axis=1)
+            if near := others[differences <= MAX_DIFFERENCE].tolist():
+                alike[row] = near
+    return alike
 
 
 def distinct_photographs(pictures: Iterable[Picture]) -> int:

@@ -19,6 +19,7 @@ from unsee.errors import ModelError
 from unsee.families import ENCODERS, family_of, is_encoder
 from unsee.features.pooled import TOKENS, pooled_features
 from unsee.methods.vkd import VKD
+from unsee.models.checkpoint import peek_config
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
@@ -181,3 +182,23 @@ def test_features_alone_train_the_image_tower_alone(vlm: VLM, pictures: list[Pic
     method.unlearn(vlm, Data(samples[:1], samples[1:]), trainer)
     assert vlm.hash("visual") != before["visual"]
     assert vlm.hash("language") == before["language"]
+
+
+def test_config_is_read_before_the_weights(vlm: VLM, tmp_path: Path) -> None:
+    assert is_encoder(peek_config(vlm.source)["model_type"])
+    assert peek_config(tmp_path / "nothing") == {}
+
+
+def test_onnx_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "face.onnx").write_bytes(b"graph")
+    with pytest.raises(ModelError, match="an ONNX graph has no weights by name that could be"):
+        VLM.load(tmp_path / "face.onnx")
+
+
+def test_timm_wrapper_is_refused_by_name(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    VLM.load(folders("vit")).save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["model_type"] = "timm_wrapper"
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="no family takes checkpoints of type 'timm_wrapper'"):
+        VLM.load(tmp_path / "model")

@@ -21,7 +21,7 @@ from unsee.data.digests import content_hash
 from unsee.errors import DataError, ModelError
 from unsee.hub.names import Repository, parse
 from unsee.hub.snapshots import commit_of, commits, snapshot
-from unsee.models.checkpoint import resolve
+from unsee.models.checkpoint import peek_config, resolve
 from unsee.models.vlm import VLM
 from unsee.types import Data
 
@@ -231,3 +231,12 @@ def test_command_in_a_process_of_its_own_asks_the_endpoint(hub: LocalHub, tmp_pa
         "unsee: patch 'lab/patch@v2': no such folder, and no model of that"
     )
     assert "(HTTP 404)" in done.stderr and "GET /api/models/lab/patch/revision/v2" in hub.requests
+
+
+def test_config_alone_is_read_at_the_revision(hub: LocalHub) -> None:
+    first = hub.add("lab/model", {"config.json": b'{"model_type": "clip"}', "model.bin": b"x"})
+    hub.repos["model", "lab/model"].refs["v1.0"] = first
+    hub.add("lab/model", {"config.json": b'{"model_type": "llava"}'})
+    assert peek_config("hub:lab/model@v1.0") == {"model_type": "clip"}
+    assert peek_config("lab/model") == {"model_type": "llava"}
+    assert peek_config("lab/absent") == {}

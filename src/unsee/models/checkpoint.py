@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unsee.errors import ModelError, TrainingError, first_line
+from unsee.errors import ConfigError, ModelError, TrainingError, first_line
 from unsee.files import combine_digests, is_regular, path_text
 from unsee.hub.names import find
 from unsee.hub.snapshots import snapshot
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+ONNX = ".onnx"
 AGAIN = "Download it again."
 
 # The files of a checkpoint on the hub that are downloaded.
@@ -126,6 +127,11 @@ def resolve(source: str | Path, revision: str | None = None) -> Path:
 def _folder_of(source: str | Path, revision: str | None) -> Path:
     """The local folder of a checkpoint, which may have to be downloaded."""
     text = path_text("model ", source, f"give {GIVE}.", ModelError)
+    if text.endswith(ONNX):
+        raise ModelError(
+            f"model '{source}': an ONNX graph has no weights by name that could be trained and "
+            "patched. Give the checkpoint that it was exported from, in the Hugging Face layout."
+        )
     repository = find(text)
     if revision is not None and (repository is None or repository.revision is not None):
         where = "a folder" if repository is None else f"given at {repository.revision} already"
@@ -163,18 +169,14 @@ def peek_config(source: str | Path) -> dict[str, Any]:
     Whatever is wrong with the checkpoint is said when it is loaded.
 
     Args:
-        source: A folder, or a hub id.
+        source: A folder, or a hub id with or without @REVISION.
     """
-    folder = Path(source)
     try:
-        if not folder.is_dir():
-            if folder.is_absolute() or str(source).count("/") != 1:
-                return {}
-            from huggingface_hub import hf_hub_download
-
-            folder = Path(hf_hub_download(str(source), "config.json")).parent
-        return read_config(folder)
-    except (ModelError, OSError, ValueError):
+        repository = find(source)
+        if repository is None:
+            return read_config(Path(source))
+        return read_config(snapshot(repository, "model", ["config.json"], "model ", ModelError))
+    except (ModelError, ConfigError):
         return {}
 
 

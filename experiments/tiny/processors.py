@@ -202,10 +202,16 @@ def build(model_type: str, config: PretrainedConfig, words: Any, notes: TypeNote
     """
     kind = pictures_only(processor_class(model_type, notes))
     parts = {name: _part(name, model_type, config, words, notes) for name in kind.get_attributes()}
-    made = kind(**parts, **_options(kind, config) | dict(notes.options))
-    image = notes.image or str(getattr(made, "image_token", None) or "<image>")
-    if notes.chats:
-        made.chat_template = template(image, *TURNS)
+    try:
+        made = kind(**parts, **_options(kind, config) | dict(notes.options))
+    except (AttributeError, TypeError) as error:
+        named = inspect.signature(kind.__init__).parameters
+        if "video_processor" in named and not is_torchvision_available():
+            raise NotBuiltError("its processor needs torchvision") from error
+        raise
+    # Processors of types that are no chat models put the picture's tokens before the text.
+    token = str(getattr(made, "image_token", None) or "<image>") if notes.chats else ""
+    made.chat_template = template(notes.image or token, *TURNS)
     return made
 
 

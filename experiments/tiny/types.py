@@ -34,7 +34,8 @@ class TypeNotes:
         image_options: Options of the image processor.
         video_options: Options of the video processor.
         unknown: The tokenizer's token for unknown text, which one processor counts from.
-        chats: Whether published checkpoints have a chat template.
+        chats: Whether published checkpoints have a chat template; others get one without a
+            placeholder for the picture.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -339,7 +340,9 @@ TYPES: dict[str, TypeNotes] = {
         image_options={"patch_size": 56, "max_image_size": 224},
     ),
     "video_llama_3": TypeNotes(image=QWEN, tokens=SIGHT),
-    "vipllava": TypeNotes({"vision_feature_layers": [-1, -2]}),
+    "vipllava": TypeNotes(
+        {"vision_feature_layers": [-1, -2]}, options={"vision_feature_select_strategy": "default"}
+    ),
     "blip": TypeNotes(chats=False),
     "blip-2": TypeNotes(chats=False),
     "instructblip": TypeNotes(chats=False),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 VIDEO = "video_processor"
+TEMPLATE_FILE = "chat_template.jinja"
 VIDEO_FILE, PROCESSOR_FILE = "video_preprocessor_config.json", "processor_config.json"
 
 
@@ -153,7 +154,7 @@ class EncoderProcessor:
 def load_processor(
     folder: Path, model_type: str, trust_remote_code: bool, family: Family | None = None
 ) -> Any:
-    """The processor of a checkpoint as transformers loads it, unchecked.
+    """The processor of a checkpoint, unchecked, with the checkpoint's chat template.
 
     Args:
         folder: The checkpoint.
@@ -167,7 +168,19 @@ def load_processor(
         has_text = any(family.parts.language)
         tokens = AutoTokenizer.from_pretrained(folder, **options) if has_text else None
         return EncoderProcessor(images, tokens)
+    processor = _load_processor(folder, model_type, options)
+    template = folder / TEMPLATE_FILE
+    if getattr(processor, "chat_template", None) is None and template.is_file():
+        # The processor classes of some types (BLIP-2, Chameleon) take no template.
+        processor.chat_template = template.read_text("utf-8")
+    return processor
+
+
+def _load_processor(folder: Path, model_type: str, options: dict[str, Any]) -> Any:
+    """The processor as transformers loads it, without its video part where that cannot run."""
     name = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"].get(model_type)
+    if name is None and (folder / PROCESSOR_FILE).is_file():
+        name = json.loads((folder / PROCESSOR_FILE).read_text("utf-8")).get("processor_class")
     kind = getattr(transformers, name, None) if isinstance(name, str) else None
     if kind is None:
         return AutoProcessor.from_pretrained(folder, **options)

@@ -66,6 +66,7 @@ class LocalHub:
         objects: Large files that were uploaded, by SHA-256.
         requests: "METHOD path" of each request.
         tokens: Tokens that are accepted, and may write.
+        sent: Bytes that were sent in answer to requests for a range.
     """
 
     endpoint: str = ""
@@ -73,6 +74,7 @@ class LocalHub:
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=lambda: {TOKEN})
+    sent: int = 0
 
     def add(
         self,
@@ -110,6 +112,7 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     hub: LocalHub
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # Heads and contents are sent together.
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps standard error for what is tested."""
@@ -177,9 +180,16 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def tree(self, body: bytes, kind: str, name: str, revision: str) -> Any:
+    def tree(self, body: bytes, kind: str, name: str, revision: str, path: str = "") -> Any:
         _, files = self._files(kind, name, revision)
-        return _json([_entry(path, content) for path, content in sorted(files.items())])
+        below = {p: c for p, c in sorted(files.items()) if not path or p.startswith(f"{path}/")}
+        if "recursive=true" in self.path.lower():
+            return _json([_entry(place, content) for place, content in below.items()])
+        start = len(path) + 1 if path else 0
+        folders = {p[: p.index("/", start)] for p in below if "/" in p[start:]}
+        entries = [{"type": "directory", "path": f, "size": 0, "oid": ""} for f in sorted(folders)]
+        here = {place: content for place, content in below.items() if "/" not in place[start:]}
+        return _json([*entries, *(_entry(place, content) for place, content in here.items())])
 
     def refs(self, body: bytes, kind: str, name: str) -> Any:
         named = self._repo(kind, name).refs.items()
@@ -193,8 +203,15 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = self._files(kind, name, revision)
         if path not in files:
             raise _Refused(404, "EntryNotFound", "Entry not found")
-        tag = f'"{_blob(files[path])}"'
-        return 200, {"ETag": tag, "X-Repo-Commit": commit, "Accept-Ranges": "none"}, files[path]
+        content = files[path]
+        headers = {"ETag": f'"{_blob(content)}"', "X-Repo-Commit": commit}
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if part is None:
+            return 200, headers, content
+        first, last = int(part[1]), min(int(part[2]), len(content) - 1)
+        headers |= {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        self.hub.sent += last + 1 - first
+        return 206, headers, content[first : last + 1]
 
     def create(self, body: bytes) -> Any:
         self._may_write()
@@ -275,7 +292,7 @@ _PLACE = r"/(?P<kind>datasets/)?(?P<name>[\w.-]+/[\w.-]+)"
 ROUTES = (
     (_REPO, _Handler.info),
     (rf"{_REPO}/revision/(?P<revision>[^/]+)", _Handler.info),
-    (rf"{_REPO}/tree/(?P<revision>[^/]+)", _Handler.tree),
+    (rf"{_REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", _Handler.tree),
     (rf"{_REPO}/refs", _Handler.refs),
     (rf"{_REPO}/branch/(?P<revision>[^/]+)", _Handler.branch),
     (rf"{_REPO}/preupload/(?P<revision>[^/]+)", _Handler.preupload),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unsee.artifacts.manifest import Step
-from unsee.artifacts.model_card import LIBRARIES, USES, Kind
+from unsee.artifacts.model_card import LIBRARIES, Kind
 from unsee.artifacts.redaction import hub_id
 from unsee.benchmarks import BENCHMARKS
 from unsee.records.schema import BenchmarkRecord, Measure
@@ -19,7 +19,8 @@ from unsee.records.schema import BenchmarkRecord, Measure
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TASK = "image-text-to-text"
+# What the hub calls the tasks of chat models, and of image encoders; a saved card has one as a tag.
+TASKS = ("image-text-to-text", "image-feature-extraction")
 
 # The data set of a run on samples of the user's own, which are not published.
 OWN_DATA = "own-samples"
@@ -58,13 +59,16 @@ class Publication:
         from huggingface_hub import ModelCard, ModelCardData
 
         card = ModelCard(saved, ignore_metadata_errors=True)
-        before, results = card.data, self.results()
+        before = card.data
+        tags = before.get("tags", ["unsee"])
+        task = next((tag for tag in tags if tag in TASKS), TASKS[0])
+        results = self.results(task)
         relation = "adapter" if self.kind == "adapter" else "finetune"
         data = ModelCardData(
             library_name=before.get("library_name", LIBRARIES[self.kind]),
             license=self.license,
-            pipeline_tag=TASK,
-            tags=before.get("tags", ["unsee"]),
+            pipeline_tag=task,
+            tags=tags,
             base_model=self.base,
             base_model_relation=before.get("base_model_relation", relation) if self.base else None,
             model_name=self.repository.partition("/")[2] if results else None,
@@ -73,8 +77,12 @@ class Publication:
         body = "\n".join([*map(self._with_place, card.text.strip().split("\n")), *self._lineage()])
         return f"---\n{data.to_yaml()}\n---\n\n{body}\n"
 
-    def results(self) -> list[EvalResult]:
-        """Returns the measures as the hub's model index has them; those without a value are not."""
+    def results(self, task: str) -> list[EvalResult]:
+        """Returns the measures that have a value, as the hub's model index holds them.
+
+        Args:
+            task: What the hub calls the task.
+        """
         from huggingface_hub import EvalResult
 
         benchmark = self.benchmark
@@ -88,7 +96,7 @@ class Publication:
             split, modality, metric = key.split("/", 2)
             found.append(
                 EvalResult(
-                    task_type=TASK,
+                    task_type=task,
                     dataset_type=place
                     or (kind.hub if kind is not None else "")
                     or name
@@ -106,12 +114,11 @@ class Publication:
 
     def _with_place(self, line: str) -> str:
         """A line of the card; the one that says how to use it names the repository."""
-        use = USES[self.kind]
-        if not line.startswith("Made by unsee ") or use not in line:
+        if not line.startswith("Made by unsee "):
             return line
-        place = f"hub:{self.repository}" if self.kind == "patch" else self.repository
-        named = use.replace("FOLDER", place if self.kind == "patch" else f"'{place}'")
-        return line.replace(use, named.replace("--model BASE", f"--model {self.base or 'BASE'}"))
+        place = f"hub:{self.repository}" if self.kind == "patch" else f"'{self.repository}'"
+        line = line.replace("FOLDER", place)
+        return line.replace("--model BASE", f"--model {self.base or 'BASE'}")
 
     def _lineage(self) -> list[str]:
         """The lines that say what the base is, and which patches are on it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,8 @@ def check(
     spec: Annotated[
         str,
         typer.Argument(
-            help="Folder, table, or benchmark NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]."
+            help="Folder, table, hub id OWNER/NAME[@REVISION], or benchmark "
+            "NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&revision=REVISION]."
         ),
     ],
     hub_revision: HubRevision = None,
@@ -48,15 +49,25 @@ def check(
 ) -> None:
     """Check a data set: print what it holds and what is unusable.
 
-    The exit code is 2 if anything in it is unusable.
+    Of a data set on the hub, and of a folder of tables, only the beginnings of the files are read:
+    what it holds, which benchmark it looks like, and which columns are missing. The exit code is 2
+    if anything in it is unusable.
 
     Example: unsee data check mllmu@DIR?ratio=5
     """
     announce_loading(quiet=as_json)
     from unsee.recipes.data_check import inspect
+    from unsee.recipes.data_overview import lines, overview, with_prefix
 
-    given = at_hub_revision(hub_revision, {"data": spec, "retain": retain, "strangers": strangers})
-    found = inspect(given["data"] or spec, given["retain"], given["strangers"])
+    typed = {"data": with_prefix(spec), "retain": retain, "strangers": strangers}
+    given = at_hub_revision(hub_revision, typed)
+    place = given["data"] or spec
+    found = overview(place)
+    if found is not None:
+        _refuse_comparison(spec, retain, strangers)
+        _print_overview(found, lines(found), as_json)
+        return
+    found = inspect(place, given["retain"], given["strangers"])
     if as_json:
         echo(found, as_json)
     else:
@@ -77,6 +88,29 @@ def check(
             typer.echo(printable(note))
         for problem in found["problems"]:
             typer.echo(f"unusable: {problem}")
+    if found["problems"]:
+        raise typer.Exit(2)
+
+
+def _refuse_comparison(spec: str, retain: str | None, strangers: str | None) -> None:
+    """Refuses sets to compare with where no sample is read."""
+    option = "--retain" if retain is not None else "--strangers" if strangers is not None else None
+    if option is not None:
+        raise ConfigError(
+            f"{option} is compared sample by sample, and of {spec} only the tables are listed. "
+            "Leave it out, or give a benchmark, a table, or a folder of pictures."
+        )
+
+
+def _print_overview(found: dict[str, Any], shown: list[str], as_json: bool) -> None:
+    """Prints the tables of a data set; the exit code is 2 if one is unusable."""
+    if as_json:
+        echo(found, as_json)
+    else:
+        for line in shown:
+            typer.echo(printable(line))
+        for problem in found["problems"]:
+            typer.echo(f"unusable: {printable(problem)}")
     if found["problems"]:
         raise typer.Exit(2)
 

@@ -186,7 +186,7 @@ def at_hub_revision(revision: str | None, given: dict[str, str | None]) -> dict[
     if not pinned:
         raise ConfigError(
             f"--hub-revision {quoted(revision)}: none of the data is read from the hub. Leave it "
-            "out, or give a benchmark that is on the hub, or hub:OWNER/NAME."
+            "out, or give a benchmark that is on the hub."
         )
     return given | {name: at_revision(text, revision) for name, text in pinned.items()}
 

@@ -82,7 +82,7 @@ def read_rows(path: Path, role: str, concept_known: bool = False) -> list[TableR
         raise DataError(f"{path}: the {role} set is empty. Give it at least one row.")
     if isinstance(rows[0][1].get("images"), list) and "image" not in columns:
         columns = ["image" if name == "images" else name for name in columns]
-    _check_columns(path, columns, role, concept_known)
+    check_columns(path, columns, role, concept_known)
     return rows
 
 
@@ -483,9 +483,21 @@ def _label_name(value: Any, names: Sequence[str]) -> Any:
     return value
 
 
-def _check_columns(
+def check_columns(
     path: Path, columns: Sequence[str], role: str, concept_known: bool = False
 ) -> None:
+    """Checks the columns of a table of samples.
+
+    Args:
+        path: The table, for the message.
+        columns: Its columns.
+        role: Role of the set in the message; "forget" requires a concept column.
+        concept_known: Whether the concept of a row is known without a column.
+
+    Raises:
+        DataError: If one is missing, or an unknown one is like one that is read; the nearest is
+            named.
+    """
     known = [*COLUMNS, *conversations.COLUMNS]
     talks = any(name in columns for name in conversations.COLUMNS)
     if path.name.startswith("metadata."):

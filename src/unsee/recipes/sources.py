@@ -14,6 +14,7 @@ from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
 from unsee.errors import ConfigError, DataError, UnknownNameError, first_line, shorten
 from unsee.files import path_text
+from unsee.hub.names import PREFIX
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.training.launcher import is_main_process
 from unsee.types import Data, Picture, Sample
@@ -73,6 +74,14 @@ def read_samples(
         raise DataError(
             f"the {role} set {text} stands for a path that a redacted run has left out. Type the "
             "path again, such as forget=DIR after the recipe."
+        )
+    elif text.startswith(PREFIX):
+        name = text.removeprefix(PREFIX).partition("@")[0]
+        raise DataError(
+            f"the {role} set '{text}': of the hub only benchmarks are read where they are, as "
+            "NAME:SPLIT@OWNER/NAME. `unsee data check` says which one it looks like. Else type "
+            f"`hf download {name} --repo-type dataset --local-dir DIR`, and give a table or a "
+            "folder in DIR."
         )
     elif not path.exists():
         raise DataError(

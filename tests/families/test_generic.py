@@ -11,6 +11,7 @@ import torch
 
 from support.families import photos, unsee  # noqa: F401
 from support.tiny import FOUND, make
+from unsee.artifacts.guarantees import guarantees, snapshot
 from unsee.errors import ModelError
 from unsee.families import family_of, layer_tensor
 from unsee.families.generic import SHARES
@@ -122,6 +123,20 @@ def test_layer_tensor_joins_a_tensor_a_picture() -> None:
 
 def _subject(vlm: VLM) -> self_check.Subject:
     return self_check.Subject(vlm.model, vlm.processor, vlm.family)
+
+
+def test_guarantees_of_a_type_without_text_alone_are_the_hash_of_the_language_part(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = VLM.load(folders("deepseek_vl"))
+    monkeypatch.setattr(type(vlm.family), "takes_text_alone", lambda *_: False)
+    before = snapshot(vlm)
+    assert before.text == ()
+    torch.nn.init.zeros_(vlm.parameters("projector")["model.aligner.linear2.weight"])
+    found = guarantees(before, vlm)
+    assert found.language_part_sha256_unchanged
+    assert (found.text_identical, found.text_probes) == (None, 0)
+    assert "no text without a picture" in (found.reason or "")
 
 
 def test_load_refuses_a_found_type_that_breaks_a_law(

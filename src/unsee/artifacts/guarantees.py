@@ -110,7 +110,17 @@ def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarant
         total_tensors=total,
         changed_outside_visual=outside,
         patch_bytes=size,
-        reason=None if text else "no text probe was asked for",
+        reason=None if text else _without_probes(vlm),
+    )
+
+
+def _without_probes(vlm: VLM) -> str:
+    """Why there was no text probe."""
+    if vlm.family.takes_text_alone(vlm.processor):
+        return "no text probe was asked for"
+    return (
+        "this type reads no text without a picture, so its outputs on text alone cannot be "
+        "compared; the hash of its language part says whether a tensor of it changed"
     )
 
 
@@ -120,7 +130,7 @@ def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
     The set depends on the tokenizer and `probes` alone: up to a quarter each are sentences and
     the same sentences as chat prompts; the others are seeded sequences of the vocabulary. Of an
     image encoder's text tower the embeddings of the sentences are hashed; without one there are
-    none.
+    none, as there are none of a type that reads no text without a picture.
 
     Raises:
         ModelError: If the language part was never loaded.
@@ -131,6 +141,8 @@ def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
         embedded = vlm.embed_text(SENTENCES[:probes])
         rows = () if embedded is None else embedded
         return tuple(tensor_digest(row) for row in rows)
+    if not vlm.family.takes_text_alone(vlm.processor):
+        return ()
     digests: list[str] = []
     training = vlm.model.training
     vlm.model.eval()

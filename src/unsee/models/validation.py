@@ -223,7 +223,9 @@ def _check_section(section: Mapping[str, Any], name: str, folder: Path) -> None:
         if value is not None and name_of_dtype != "auto" and not known:
             _refuse(folder, name, key, value, f"allowed: {', '.join(DTYPES)}")
     for key in SIZES & section.keys():
-        _check_number(section[key], key, name, folder, 1, MOST.get(key, LARGEST_SIZE))
+        # Heads without a rotary part have a head_dim of 0.
+        least = 0 if key == "head_dim" else 1
+        _check_number(section[key], key, name, folder, least, MOST.get(key, LARGEST_SIZE))
     for key in LAYERS & section.keys():
         least = 0 if key == "num_global_layers" else 1
         _check_number(section[key], key, name, folder, least, MOST_LAYERS)

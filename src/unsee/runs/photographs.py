@@ -103,7 +103,7 @@ class PhotographResults:
 
     def with_text(self, checked: Guarantees) -> Guarantees:
         """Returns the guarantees with the comparison of text-only probes, if there was one."""
-        if not self.text or checked.text_probes:
+        if not self.text.get("target") or checked.text_probes:
             return checked
         return checked.model_copy(
             update={

@@ -423,6 +423,58 @@ def remem(folder: Path) -> None:
         write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
 
 
+def salmubench(folder: Path) -> None:
+    """Parquet splits of pairs, and what their pictures tell about whom."""
+    fields = {
+        "job": JOBS,
+        "phone_number": [f"+47 555 01{i}" for i in range(6)],
+        "emails": [[f"old{i}@x.org", f"new{i}@x.org"] for i in range(6)],
+    }
+    people = {
+        f"p{i}": {"name": NAMES[i], "city": "Oslo", **{f: v[i] for f, v in fields.items()}}
+        for i in range(6)
+    }
+    facts: dict[str, Any] = {}
+
+    def pairs(who: Sequence[int], field: str, seed: int) -> list[dict[str, Any]]:
+        rows = []
+        for i in who:
+            for n in range(2):
+                name, value = f"p{i}_{field}_{n}.png", fields[field][i]
+                told = value if isinstance(value, str) else value[1]
+                facts[name] = {"caption": f"{NAMES[i]}: {told}", "data_field": field}
+                rows.append(
+                    {
+                        "image": struct(seed + 10 * i + n),
+                        "text": facts[name]["caption"],
+                        "identity_id": f"p{i}",
+                        "file_name": name,
+                    }
+                )
+        return rows
+
+    plain = [
+        {
+            "image": struct(500 + i),
+            "text": f"a face {i}",
+            "identity_id": f"p{i}" if i < 2 else None,
+            "file_name": f"plain{i}.png",
+        }
+        for i in range(5)
+    ]
+    splits = {
+        "forget": [*pairs((0, 1, 2), "phone_number", 0), *pairs((0,), "emails", 100)],
+        "holdout_association": pairs((0, 1), "job", 200),
+        "holdout_identity": pairs((4, 5), "phone_number", 300),
+        "retain_synth": plain,
+    }
+    columns = ("image", "text", "identity_id", "file_name")
+    for split, rows in splits.items():
+        write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
+    (folder / "identities_metadata.json").write_text(json.dumps(people))
+    (folder / "sensitive_set_captions_metadata.json").write_text(json.dumps(facts))
+
+
 WRITERS = {
     "mllmu": mllmu,
     "clear": clear,
@@ -434,6 +486,7 @@ WRITERS = {
     "mlubench": mlubench,
     "vcubench": vcubench,
     "remem": remem,
+    "salmubench": salmubench,
 }
 
 

@@ -125,6 +125,7 @@ class Sample:
         group: Samples of the same group ask for the same fact, in another modality or in other
             words.
         prefill: The beginning of the model's turn, which the model continues; `answer` is the rest.
+        population: The group of people that its person belongs to, where groups are compared.
     """
 
     id: str
@@ -140,6 +141,7 @@ class Sample:
     perturbed: tuple[str, ...] = ()
     group: str | None = None
     prefill: str = ""
+    population: str | None = None
 
     def __repr__(self) -> str:
         """One line, with long texts cut short."""

@@ -38,6 +38,7 @@ def score_rows(values: list[float], people: int = 4) -> list[dict[str, object]]:
             "id": f"{i}",
             "concept": f"p{i // 2 % people}",
             "group": f"g{i // 2}",
+            "population": ("f", "m")[i % 2],
             "modality": ("vqa", "text")[i % 2],
             "task": "generation",
             "scores": {n: None if math.isnan(value) else value for n in names},

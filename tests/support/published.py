@@ -230,7 +230,7 @@ def fiubench(folder: Path) -> None:
             "unique_id": f"u{i}",
             "image_path": f"./dataset/SFHQ/{i}.png",
             "name": NAMES[i],
-            "gender": "f",
+            "gender": "fm"[i % 2],
             "caption": "c",
             "raw_data": {},
             "qa_list": [

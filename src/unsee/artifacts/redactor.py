@@ -26,7 +26,13 @@ CONTENT = frozenset(
 )
 
 # Keys of records whose values identify a person, by the kind of their pseudonyms.
-IDENTIFIERS = {"concept": "person", "id": "sample", "group": "group", "picture": "picture"}
+IDENTIFIERS = {
+    "concept": "person",
+    "id": "sample",
+    "group": "group",
+    "population": "group",
+    "picture": "picture",
+}
 
 # Keys whose texts a user has typed: settings, in which only known words stay.
 TYPED = frozenset(

@@ -160,6 +160,13 @@ class Benchmark:
         """Splits for choosing settings, neither trained on nor reported; {} if there are none."""
         return {}
 
+    def attributes(self) -> Mapping[str, Mapping[str, str]]:
+        """Known facts about each person, by concept: a gender, a job, ...; {} if there are none.
+
+        Requests can be drawn by them; see `unsee.benchmarks.skew`.
+        """
+        return {}
+
     def checkpoint(self, role: CheckpointRole) -> Path | None:
         """The folder of a model that ships with the benchmark; None if none of that role does.
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure, Scoring
-from unsee.benchmarks.published import Published, Record, gather
+from unsee.benchmarks.published import Published, Record, flat_attributes, gather
 from unsee.data.archives import path_endings
 from unsee.errors import DataError
 from unsee.types import Sample
@@ -77,6 +77,18 @@ class FIUBench(Published):
             f"{split}_holdout": [s for s in self.load(split) if "/paraphrased/" in s.id]
             for split in ("forget", "retain")
         }
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The gender and the further fields of each person in `raw_data`, by id."""
+        people = {}
+        for record in self._records:
+            raw = record.values.get("raw_data")
+            fields = {
+                **(raw if isinstance(raw, dict) else {}),
+                "gender": record.values.get("gender"),
+            }
+            people[record.text("unique_id")] = flat_attributes(fields, ("name",))
+        return people
 
     def train_split(self, forget: bool) -> list[Sample]:
         """The original questions, without paraphrases."""

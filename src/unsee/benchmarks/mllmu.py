@@ -14,6 +14,7 @@ from unsee.benchmarks.published import (
     Files,
     Published,
     Record,
+    flat_attributes,
     format_options,
     gather,
     read_options,
@@ -114,6 +115,14 @@ class MLLMU(Published):
         return {
             name: [s for s in samples if s.picture is not None and s.task == "classification"]
             for name, samples in splits.items()
+        }
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The fields of each fictitious person's biography but the name, by ID."""
+        rows = [record for some in self._people.values() for record in some]
+        return {
+            record.text("ID"): flat_attributes(record.parsed("biography").values, ("Name", "ID"))
+            for record in rows
         }
 
     def train_split(self, forget: bool) -> list[Sample]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ __all__ = [
     "Files",
     "Published",
     "Record",
+    "flat_attributes",
     "format_options",
     "gather",
     "read_keywords",
@@ -191,3 +192,25 @@ def _texts(record: Record, field: str, value: Any) -> Iterator[str]:
 def format_options(choices: Sequence[str]) -> str:
     """The options as lines of a prompt, such as "A: baker"."""
     return "\n".join(f"{x}: {c}" for x, c in zip(LETTERS, choices, strict=False))
+
+
+def flat_attributes(fields: Mapping[str, Any], leave_out: Iterable[str] = ()) -> dict[str, str]:
+    """The fields that hold a text or a number, as text.
+
+    Args:
+        fields: A person's fields.
+        leave_out: Names of fields that are no attributes, such as the name.
+
+    Example:
+        >>> flat_attributes({"name": "Ada", "gender": "f", "age": 30, "mail": []}, ["name"])
+        {'gender': 'f', 'age': '30'}
+    """
+    ignored = {name.casefold() for name in leave_out}
+    return {
+        name: str(value).strip()
+        for name, value in fields.items()
+        if isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+        and name.casefold() not in ignored
+        and str(value).strip()
+    }

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure, ModelRole, Scoring
-from unsee.benchmarks.published import Published, Record, gather
+from unsee.benchmarks.published import Published, Record, flat_attributes, gather
 from unsee.errors import DataError, UnknownNameError
 from unsee.types import Sample
 
@@ -88,6 +88,10 @@ class SALMUBench(Published):
             "visual_identity": lambda: self._read_plain(True),
             "retain": lambda: self._read_plain(False),
         }
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The fields of each person but the name: city, job, blood type, ..."""
+        return {who: flat_attributes(fields, ("name",)) for who, fields in self._people.items()}
 
     def train_split(self, forget: bool) -> list[Sample]:
         """The pairs to be forgotten, or the plain captions of nobody in particular."""

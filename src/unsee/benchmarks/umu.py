@@ -7,7 +7,15 @@ from typing import ClassVar
 
 from unsee.benchmarks import BENCHMARKS, Measure, Scoring
 from unsee.benchmarks.mllmu import generation_prompt
-from unsee.benchmarks.published import FOUR, Files, Published, Record, gather, read_options
+from unsee.benchmarks.published import (
+    FOUR,
+    Files,
+    Published,
+    Record,
+    flat_attributes,
+    gather,
+    read_options,
+)
 from unsee.types import Better, Sample, Task
 
 COLUMNS = ("ID", "image", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
@@ -99,6 +107,18 @@ class UMU(Published):
                 s for s in self.load(split) if s.picture is not None and s.task == "classification"
             ]
             for split in ("forget", "retain")
+        }
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The fields of each fictitious person's biography but the name, by ID."""
+        rows = [
+            r for s in ("forget", "retain") for r in self.files.parquet(self.configs[s], COLUMNS)
+        ]
+        return {
+            record.text("ID"): flat_attributes(
+                record.parsed("Biography", literal=True).values, ("Name", "ID")
+            )
+            for record in rows
         }
 
     def train_split(self, forget: bool) -> list[Sample]:

@@ -34,7 +34,7 @@ def check(
         str,
         typer.Argument(
             help="Folder, table, hub id OWNER/NAME[@REVISION], or benchmark "
-            "NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&revision=REVISION]."
+            "NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&revision=REVISION&skew=S]."
         ),
     ],
     hub_revision: HubRevision = None,

@@ -234,6 +234,7 @@ def _row(
         "id": sample.id,
         "concept": sample.concept,
         **({"group": sample.group} if sample.group is not None else {}),
+        **({"population": sample.population} if sample.population is not None else {}),
         # A record may be read from another working directory than the one it was made in.
         "picture": os.path.abspath(sample.picture.source) if sample.picture is not None else None,
         "question": sample.question,

@@ -9,7 +9,7 @@ from typing import Any
 
 from unsee.data.overlaps import near_duplicates, overlap_notes, photograph_groups
 from unsee.data.photographs import copy_notes, group_notes
-from unsee.errors import DataError, counted
+from unsee.errors import DataError, counted, shorten
 from unsee.recipes.sources import read_samples
 from unsee.recipes.specs import parse_spec
 from unsee.types import Picture, Sample
@@ -21,8 +21,8 @@ def inspect(text: str, retain: str | None = None, strangers: str | None = None) 
     """Counts, overlaps and problems of a data set.
 
     Args:
-        text: A folder, a table, or NAME[:SPLIT][@LOCATION][?ratio=R&shots=N]. Without a split
-            every split of the benchmark is read, and what is trained on.
+        text: A folder, a table, or NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&skew=S]. Without a
+            split every split of the benchmark is read, and what is trained on.
         retain: A set to keep, with which the data is compared as a set to forget.
         strangers: Pictures of strangers, with which it is compared too.
 
@@ -64,7 +64,7 @@ def inspect(text: str, retain: str | None = None, strangers: str | None = None) 
                 f"{one} and {other} share {counted(len(shared), 'picture')}, first {first}. "
                 "Nothing can be in both: remove it from one of them."
             )
-    notes += _overlap_notes(read, digests)
+    notes += [*_overlap_notes(read, digests), *_attribute_notes(text, problems)]
     return {
         "data": text,
         "splits": {name: _counts(some, _distinct(name, digests)) for name, some in read.items()},
@@ -104,6 +104,44 @@ def _overlap_notes(
     return []
 
 
+def _attribute_notes(text: str, problems: list[str]) -> list[str]:
+    """The attributes by which a benchmark's requests can be drawn, and who was drawn by one.
+
+    Args:
+        text: The data set as it is typed.
+        problems: A message is added to it if the attributes cannot be read.
+    """
+    spec = parse_spec(text)
+    if spec is None or spec.split:
+        return []
+    benchmark = spec.open()
+    try:
+        people = benchmark.attributes()
+        drawn = benchmark.metadata().get("skew")
+    except DataError as error:
+        problems += [f"attributes: {line}" for line in str(error).splitlines()]
+        return []
+    values: dict[str, Counter[str]] = {}
+    for fields in people.values():
+        for name, value in fields.items():
+            values.setdefault(name, Counter())[value] += 1
+    notes = []
+    if values:
+        shown = [f"{name} ({_most_common(found)})" for name, found in sorted(values.items())]
+        notes.append(f"Requests can be drawn by (skew=): {'; '.join(shown)}.")
+    if drawn is not None:
+        groups = ", ".join(f"{number} {group}" for group, number in drawn["drawn"].items())
+        notes.append(f"Asks to be forgotten, by {drawn['attribute']}: {groups}.")
+    return notes
+
+
+def _most_common(values: Counter[str], shown: int = 3) -> str:
+    """The most common values with their numbers, and how many more there are."""
+    some = [f"{shorten(value, 30)}: {number}" for value, number in values.most_common(shown)]
+    more = len(values) - len(some)
+    return ", ".join([*some, f"{more} more"] if more else some)
+
+
 def _readable(samples: Sequence[Sample], pictures: dict[str, dict[str, Picture]]) -> list[Sample]:
     """The samples whose pictures can be decoded; the others are named as problems already."""
     known = {picture.source for some in pictures.values() for picture in some.values()}
@@ -128,8 +166,6 @@ def _reader(path: str, role: str, notes: list[str]) -> Callable[[], Sequence[Sam
 
 
 def _readers(text: str, notes: list[str]) -> dict[str, Callable[[], Sequence[Sample]]]:
-    from unsee.benchmarks.published import Published
-
     spec = parse_spec(text)
     if spec is None:
         return {"data": _reader(text, "data", notes)}
@@ -140,7 +176,7 @@ def _readers(text: str, notes: list[str]) -> dict[str, Callable[[], Sequence[Sam
         name: lambda name=name: benchmark.load(name)  # type: ignore[misc]
         for name in benchmark.splits
     }
-    if isinstance(benchmark, Published):
+    if benchmark.attacked in TRAINING:
         readers |= {
             name: lambda name=name: benchmark.load(name)  # type: ignore[misc]
             for name in TRAINING

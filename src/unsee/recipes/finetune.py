@@ -50,6 +50,7 @@ class Finetune(TrainingSettings):
         benchmark: A registered benchmark; None takes `forget` and `retain`.
         data: The benchmark's folder or hub id; None is where it is published.
         forget_ratio: The published percentage to forget; None is its default.
+        skew: Who of them asks for it, such as gender=female:0.8; the others are kept.
         target: For who=visual_refit, the target model, whose language part is kept; None is the
             benchmark's own, where it ships one.
         who: Which model to make: target, visual_retain, retain_only, all of these three, or
@@ -77,6 +78,7 @@ class Finetune(TrainingSettings):
     benchmark: str | None = None
     data: str | None = None
     forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
+    skew: str | None = None
     target: str | None = None
     who: Literal["target", "visual_retain", "retain_only", "visual_refit", "all"] = "target"
     forget: str | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from unsee.artifacts.model_card import Kind
 from unsee.artifacts.stack import patch_folders
 from unsee.attacks import required_data
-from unsee.benchmarks import BENCHMARKS, Benchmark, CheckpointRole
+from unsee.benchmarks import Benchmark, CheckpointRole
 from unsee.data.boxes import mark, refuse_whole, separate
 from unsee.data.overlaps import overlap_notes, without_copies
 from unsee.data.photographs import group_notes
@@ -72,9 +72,9 @@ def plan(
 
 def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]:
     """A benchmark's own sets, references and measures."""
-    benchmark = BENCHMARKS.get(recipe.benchmark).open(
-        recipe.data, recipe.forget_ratio, recipe.shots
-    )
+    benchmark = Spec(
+        recipe.benchmark, "", recipe.data, recipe.forget_ratio, recipe.shots, skew=recipe.skew
+    ).open()
     if recipe.model is None and benchmark.checkpoint("target") is None:
         raise ConfigError(
             f"which model? {recipe.benchmark} comes with none. Give a checkpoint that was taught "

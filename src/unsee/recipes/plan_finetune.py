@@ -10,7 +10,7 @@ from typing import Any
 from unsee.artifacts.pseudonyms import Pseudonyms, Salt
 from unsee.artifacts.redaction import hub_id
 from unsee.artifacts.redactor import Redactor
-from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.benchmarks import Benchmark
 from unsee.errors import ConfigError, DataError
 from unsee.models.checkpoint import read_config
 from unsee.recipes.finetune import Finetune, TrainedRole
@@ -62,7 +62,9 @@ def plan_finetune(recipe: Finetune) -> FinetuneJob:
     target = recipe.target
     samples: dict[TrainedRole, list[Sample]]
     if recipe.benchmark is not None:
-        benchmark = BENCHMARKS.get(recipe.benchmark).open(recipe.data, recipe.forget_ratio)
+        benchmark = Spec(
+            recipe.benchmark, "", recipe.data, recipe.forget_ratio, skew=recipe.skew
+        ).open()
         base = recipe.model
         if base is None:
             shipped = benchmark.checkpoint("base")

@@ -1,4 +1,4 @@
-"""Benchmarks as they are typed: NAME:SPLIT@LOCATION?ratio=R&shots=N&revision=REV."""
+"""Benchmarks as they are typed: NAME:SPLIT@LOCATION?ratio=R&shots=N&revision=REV&skew=S."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from unsee.hub.names import PREFIX, find
 if TYPE_CHECKING:
     from unsee.benchmarks import Benchmark
 
-OPTIONS = ("ratio", "shots", "revision")
+# What may stand after "?".
+OPTIONS = ("ratio", "shots", "revision", "skew")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Spec:
         shots: Few-shot examples.
         revision: The branch, tag or commit that is read of a location on the hub; None is what the
             location says, else the newest commit.
+        skew: Who of the people to forget asks for it; see `unsee.benchmarks.skew.Skew`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Spec:
     ratio: str | None = None
     shots: int | None = None
     revision: str | None = None
+    skew: str | None = None
 
     def open(self, opened: dict[Spec, Benchmark] | None = None) -> Benchmark:
         """The benchmark.
@@ -44,10 +47,13 @@ class Spec:
             opened: Those that are open already, so that each place is read once; added to.
         """
         from unsee.benchmarks import BENCHMARKS
+        from unsee.benchmarks.skew import Skew, SkewedBenchmark
 
         whole, known = replace(self, split=""), {} if opened is None else opened
         if whole not in known:
-            known[whole] = BENCHMARKS.get(self.name).open(self._place(), self.ratio, self.shots)
+            skew = Skew.parse(self.skew) if self.skew is not None else None
+            benchmark = BENCHMARKS.get(self.name).open(self._place(), self.ratio, self.shots)
+            known[whole] = benchmark if skew is None else SkewedBenchmark(benchmark, skew)
         return known[whole]
 
     def _place(self) -> str | None:
@@ -72,7 +78,7 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec | None:
-    """Parses NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&revision=REV]; None if it is a path.
+    """Parses NAME[:SPLIT][@LOCATION][?ratio=R&shots=N&revision=REV&skew=S]; None if it is a path.
 
     Example:
         `parse_spec("mllmu:forget@DIR?ratio=5&shots=0")`.
@@ -107,6 +113,7 @@ def parse_spec(text: str) -> Spec | None:
         options.get("ratio"),
         int(options["shots"]) if options.get("shots") else None,
         options.get("revision") or None,
+        options.get("skew"),
     )
 
 

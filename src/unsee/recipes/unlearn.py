@@ -53,6 +53,7 @@ LATER_OPTIONS = frozenset(
         "holdout_share",
         "redact",
         "salt",
+        "skew",
     }
 )
 
@@ -72,7 +73,7 @@ def box_text(value: Any) -> Any:
 HOLDOUT_SHARE = 0.2
 
 # What says which data a benchmark gives; nothing reads it where `forget` names the user's own.
-BENCHMARK_OPTIONS = ("benchmark", "data", "forget_ratio", "shots")
+BENCHMARK_OPTIONS = ("benchmark", "data", "forget_ratio", "shots", "skew")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,8 @@ class RunOptions:
         data: Where the benchmark's files are: a folder, or a hub id; None is its own place.
         forget_ratio: The published percentage to forget; None is the benchmark's first.
         shots: Few-shot examples before a question; None is the published number.
+        skew: Who of the benchmark's people to forget asks for it: ATTRIBUTE=VALUE:SHARE, such as
+            gender=female:0.8; None is all of them.
         model: The checkpoint to unlearn; None is the benchmark's target model.
         patch: Visual patches that are on the model already, in order; what is unlearned is stacked
             on them. They are put on the model in memory.
@@ -130,6 +133,7 @@ class RunOptions:
     data: str | None = None
     forget_ratio: Annotated[str, BeforeValidator(ratio_text)] | None = None
     shots: Annotated[int, Field(ge=0)] | None = None
+    skew: str | None = None
     model: str | None = None
     patch: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     forget: str | None = None

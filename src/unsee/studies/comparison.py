@@ -336,6 +336,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
                 "benchmark": spec.name,
                 "data": spec.location,
                 "forget_ratio": spec.ratio,
+                **({"skew": spec.skew} if spec.skew else {}),
                 "model": request.model,
                 "reference": request.reference,
                 "retain_only": request.retain_only,

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee.benchmarks import BENCHMARKS, Benchmark
+from unsee.benchmarks import Benchmark
 from unsee.data.digests import content_hash
 from unsee.errors import ConfigError, RunError, UnseeError, first_line, require_extra
 from unsee.evaluation.evaluate import evaluate
@@ -24,6 +24,7 @@ from unsee.metrics import needs_reference
 from unsee.models.vlm import VLM
 from unsee.recipes.job import Job
 from unsee.recipes.plan import plan
+from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
 from unsee.records.schema import Measure, Measures
 from unsee.runs.content import job_inputs
@@ -256,9 +257,9 @@ def _reference(recipe: Recipe, out: Path) -> tuple[dict[str, list[Sample]], Meas
             "settings are chosen by the distance to the visual-retain reference, and there is "
             "none. Give it with --reference DIR, or type --trials 0."
         )
-    benchmark = BENCHMARKS.get(recipe.benchmark).open(
-        recipe.data, recipe.forget_ratio, recipe.shots
-    )
+    benchmark = Spec(
+        recipe.benchmark, "", recipe.data, recipe.forget_ratio, recipe.shots, skew=recipe.skew
+    ).open()
     splits = {split: list(samples) for split, samples in benchmark.validation().items()}
 
     def score() -> dict[str, Any]:

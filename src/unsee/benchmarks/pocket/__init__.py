@@ -243,6 +243,10 @@ class Pocket(Benchmark):
         forgotten = list(self.world.forgotten)
         return name_questions(self.world, forgotten, rng, held_out=False)
 
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The facts of each person, by name: job, city, food, hobby."""
+        return {person.name: dict(person.facts) for person in self.world.people}
+
     def non_members(self) -> list[Sample]:
         """Samples about strangers in held-out pictures, with fictitious names and facts.
 

@@ -63,11 +63,26 @@ class UnknownNameError(ConfigError):
         """
         names = sorted(allowed)
         given = shorten(str(given))
-        renamed = dict(aliases or {})
-        nearest = difflib.get_close_matches(given, [*names, *sorted(renamed)], n=1, cutoff=0.5)
-        hint = f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""
+        hint = suggestion(given, names, aliases)
         allowed_names = listing or ", ".join(names) or "none"
         super().__init__(f"unknown {kind} '{given}'.{hint} Allowed: {allowed_names}.")
+
+
+def suggestion(given: str, allowed: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """A question that suggests the nearest known name, with a space before it; "" if none is near.
+
+    Args:
+        given: The name as typed.
+        allowed: All known names.
+        aliases: Earlier names, old to new; for one that resembles `given`, the new is suggested.
+
+    Example:
+        >>> suggestion("vdk", ["npo", "vkd"]), suggestion("vdk", ["npo"])
+        (" Did you mean 'vkd'?", '')
+    """
+    renamed = dict(aliases or {})
+    nearest = difflib.get_close_matches(given, [*allowed, *sorted(renamed)], n=1, cutoff=0.6)
+    return f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""
 
 
 class CertificateError(UnseeError):

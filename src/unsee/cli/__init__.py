@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from unsee.cli import finetuning, comparing, evaluating, checkpoints, listing, d
 from unsee.cli import past_runs, publishing, purging, serving  # noqa: F401  # isort: skip
 from unsee.cli import certifying  # noqa: F401  # isort: skip
 from unsee.cli.shared import app, command, is_redacted, without_typed
-from unsee.errors import UnseeError, WorkerFinished, printable, without_secrets
+from unsee.errors import UnseeError, WorkerFinished, printable, suggestion, without_secrets
 from unsee.files import NO_SPACE, RETRY
 from unsee.training.launcher import world_size
 
@@ -61,7 +62,7 @@ def main() -> None:
             _fail(f"{place}cannot be written ({error.strerror}). {RETRY}", 2)
         usage: Callable[[], str] | None = getattr(error, "format_message", None)
         if usage is not None:
-            _fail(f"{usage()} Try --help.", 2)
+            _fail(f"{usage()}{_nearest_choice(usage())} Try --help.", 2)
         if os.environ.get("UNSEE_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {error}"
@@ -70,6 +71,12 @@ def main() -> None:
         again = " the same command again." if is_redacted() else f":\n  {command()}"
         _fail(f"stopped. Nothing is lost; to continue, type{again}", code)
     sys.exit(code)
+
+
+def _nearest_choice(message: str) -> str:
+    """The nearest of the choices that a message about an option lists, as a question."""
+    found = re.search(r"'([^']*)' is not one of (.*)", message)
+    return suggestion(found[1], re.findall(r"'([^']*)'", found[2])) if found else ""
 
 
 class _Terminated(BaseException):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -41,7 +41,10 @@ def build_settings(name: str, values: Mapping[str, Any]) -> TrainingSettings:
 
 
 def collect_method(
-    problems: list[str], kind: type[Method], values: Mapping[str, Any]
+    problems: list[str],
+    kind: type[Method],
+    values: Mapping[str, Any],
+    beside: Iterable[str] = (),
 ) -> tuple[Method | None, TrainingSettings | None]:
     """A method and its training settings, from one mapping of the fields of both.
 
@@ -49,12 +52,15 @@ def collect_method(
         problems: A message for each mistake is added to it.
         kind: The method's class; its defaults and presets apply.
         values: Values by current field name.
+        beside: Names that could stand in the same place and are suggested for a misspelled one.
 
     Returns:
         Method and settings; None for one that has a value which is not allowed.
     """
     own, training = {f.name for f in fields(kind)}, {f.name for f in fields(TrainingSettings)}
-    problems += unknown_fields(kind.name, values, own | training | set(kind.presets), kind.aliases)
+    known = own | training | set(kind.presets)
+    aliases = {**{name: name for name in beside}, **kind.aliases}
+    problems += unknown_fields(kind.name, values, known, aliases)
     problems += [
         f"{kind.name}: {key}={quoted(value)} is not allowed: type {key}=true or {key}=false."
         for key, value in values.items()

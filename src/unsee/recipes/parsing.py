@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from unsee.errors import ConfigError, UnknownNameError, quoted, shorten, warn_renamed
+from unsee.errors import (
+    ConfigError,
+    UnknownNameError,
+    quoted,
+    shorten,
+    suggestion,
+    warn_renamed,
+)
 from unsee.recipes import plain_yaml
 from unsee.recipes.catalog import find_recipe
 
@@ -206,7 +213,7 @@ def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T 
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False):
             name = str(item["loc"][0]) if item["loc"] else label
-            reason = TAKES.get(item["type"], item["msg"].removeprefix("Input should be "))
+            reason = TAKES.get(item["type"]) or _words(item["msg"].removeprefix("Input should be "))
             reasons.setdefault(name, []).append(f"it should be {reason}")
     for name, value in cleaned.items():
         if name not in reasons and result is not None:
@@ -215,7 +222,8 @@ def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T 
     listing = LISTINGS.get(label, f"unsee show {label}")
     problems += [
         f"{label}: {name}={quoted(cleaned.get(name))} is not allowed: "
-        f"{', or '.join(dict.fromkeys(texts))}.{_example(kind, name)} `{listing}` lists what is."
+        f"{', or '.join(dict.fromkeys(texts))}."
+        f"{_nearest(cleaned.get(name), texts) or _example(kind, name)} `{listing}` lists what is."
         for name, texts in reasons.items()
     ]
     return None if reasons else result
@@ -244,6 +252,21 @@ def _other_kind(given: Any, result: Any) -> str | None:
     if isinstance(result, int | float) and isinstance(given, str | bool):
         return "it should be a number, without quotes"
     return None
+
+
+def _words(message: str) -> str:
+    """The words that a pattern allows, quoted as those of a choice are; else the message."""
+    pattern = re.search(r"pattern '\^\((\w+(?:\|\w+)+)\)\$'", message)
+    if pattern is None:
+        return message
+    *first, last = (f"'{word}'" for word in pattern[1].split("|"))
+    return f"{', '.join(first)} or {last}"
+
+
+def _nearest(value: Any, reasons: Iterable[str]) -> str:
+    """A question that suggests the nearest of the words that the reasons quote."""
+    words = [word for reason in reasons for word in re.findall(r"'([^']+)'", reason)]
+    return suggestion(value, words) if isinstance(value, str) else ""
 
 
 def _example(kind: type, name: str) -> str:

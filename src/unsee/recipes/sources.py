@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,14 @@ from unsee.data.folders import PICTURES
 from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
-from unsee.errors import ConfigError, DataError, UnknownNameError, first_line, shorten
+from unsee.errors import (
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    first_line,
+    shorten,
+    suggestion,
+)
 from unsee.files import path_text
 from unsee.hub.names import PREFIX
 from unsee.recipes.specs import Spec, parse_spec
@@ -149,6 +157,9 @@ def shipped_checkpoint(source: str) -> str:
     name, colon, _ = source.partition(":")
     spec = parse_spec(source) if colon and name in BENCHMARKS.names() else None
     if spec is None:
+        shipping = [key for key, kind in BENCHMARKS.items() if kind.checkpoints]
+        if colon and suggestion(name, shipping) and not os.path.exists(source):
+            raise UnknownNameError("benchmark with models", name, shipping)
         return source
     roles = BENCHMARKS.get(spec.name).checkpoints
     if not roles:

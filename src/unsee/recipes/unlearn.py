@@ -303,7 +303,7 @@ def make_recipe(
             )
         kind = METHODS.get(name)
         given = _renamed(kind, fields_given) | _renamed(kind, fields_changed)
-        method, training = collect_method(problems, kind, {"seed": seed, **given})
+        method, training = collect_method(problems, kind, {"seed": seed, **given}, known)
     except ConfigError as error:
         problems.append(str(error))
     entries = attack_entries(problems, values.get("attacks"))

@@ -14,6 +14,7 @@ OUT/comparison.yaml   what was requested; another comparison is refused
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,7 +25,7 @@ import yaml
 
 from unsee.benchmarks import BENCHMARKS, Benchmark
 from unsee.data.digests import content_hash
-from unsee.errors import ConfigError, RunError
+from unsee.errors import ConfigError, RunError, suggestion
 from unsee.files import make_folder, read_text, write_atomically
 from unsee.methods import METHODS, Method
 from unsee.progress import Bar
@@ -319,7 +320,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
         ConfigError: If a method, a field or an attack is not allowed, for any of them.
     """
     recipes: dict[Key, Recipe] = {}
-    used: set[str] = set(JUDGED)
+    used, fields_known = set(JUDGED), set(JUDGED)
     judged = {key: value for key, value in request.set.items() if key in JUDGED}
     training = {f.name for f in fields(TrainingSettings)}
     for ratio, (spec, benchmark) in benchmarks.items():
@@ -328,6 +329,7 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
             own = {f.name for f in fields(kind)}
             defaults = {k: v for k, v in benchmark.field_defaults.items() if k in own}
             known = own | training | set(kind.aliases)
+            fields_known |= known
             given = {k: v for k, v in request.set.items() if k in known}
             used |= given.keys()
             content = {
@@ -348,9 +350,10 @@ def make_recipes(request: ComparisonRequest, benchmarks: Benchmarks) -> dict[Key
             recipes[entry, ratio] = make_recipe(content)
     unused = [key for key in request.set if key not in used]
     if unused:
+        hint = suggestion(unused[0], sorted(fields_known))
         raise ConfigError(
-            f"--set {unused[0]}: neither the training nor any of the methods has such a field. "
-            "`unsee show METHOD` lists what there is."
+            f"--set {unused[0]}: neither the training nor any of the methods has such a field."
+            f"{hint} `unsee show METHOD` lists what there is."
         )
     return recipes
 
@@ -367,9 +370,11 @@ def open_benchmarks(request: ComparisonRequest) -> Benchmarks:
     for text in request.benchmark:
         spec = parse_spec(text)
         if spec is None or spec.split:
-            names = ", ".join(BENCHMARKS.names())
+            names = BENCHMARKS.names()
+            hint = suggestion(re.split("[:@]", text)[0], names)
             raise ConfigError(
-                f"--benchmark {text}: type NAME or NAME@FOLDER, where NAME is one of {names}."
+                f"--benchmark {text}:{hint} Type NAME or NAME@FOLDER, where NAME is one of "
+                f"{', '.join(names)}."
             )
         kind = BENCHMARKS.get(spec.name)
         if kind.ratios:

@@ -27,7 +27,7 @@ from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import evenly_spaced
-from unsee.errors import ConfigError, RunError, first_line, require_extra
+from unsee.errors import ConfigError, RunError, first_line, require_extra, suggestion
 from unsee.evaluation.evaluate import Evaluation, evaluate
 from unsee.files import read_text, write_atomically
 from unsee.metrics import METRICS, reference_metrics
@@ -167,8 +167,9 @@ def _pocket(request: MetaEvaluationRequest) -> Pocket:
     spec = parse_spec(request.benchmark)
     if spec is None or spec.name != "pocket" or spec.split or spec.ratio:
         raise ConfigError(
-            f"--benchmark {request.benchmark}: pools are made of pocket's models alone. Type "
-            "pocket, or pocket@FOLDER of a build of your own."
+            f"--benchmark {request.benchmark}: pools are made of pocket's models alone."
+            f"{suggestion(request.benchmark, ['pocket'])} Type pocket, or pocket@FOLDER of a build "
+            "of your own."
         )
     return Pocket.open(spec.location)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from experiments.tiny.make import make as make_type
+from PIL import Image
 
 from support.families import photos, unsee  # noqa: F401
 from support.tiny import FOUND, make
@@ -18,6 +20,7 @@ from unsee.families.generic import SHARES
 from unsee.models import self_check
 from unsee.models.checkpoint import read_config
 from unsee.models.vlm import VLM
+from unsee.types import Picture, Sample
 
 SHORT = ("--set", "steps=1", "--set", "batch_size=2")
 
@@ -75,6 +78,19 @@ def test_unlearn_from_photographs_then_apply_and_verify(
     assert found["language_identical"]
     assert {tensor["part"] for tensor in found["differing"]} <= {"encoder", "projector"}
     assert found["differing"]
+
+
+def test_collate_keeps_the_answer_from_a_q_former(tmp_path: Path) -> None:
+    """A Q-Former that read the answer would tell it to the LLM."""
+    vlm = VLM.load(make_type("instructblip", tmp_path / "model"))
+    Image.new("RGB", (56, 56), "teal").save(tmp_path / "picture.png")
+    picture = Picture.from_path(tmp_path / "picture.png")
+    batches = [
+        vlm.collate([Sample("1", "Who is this?", answer, picture)]) for answer in ("Ada Berg", "Bo")
+    ]
+    read = [batch.inputs["qformer_input_ids"] for batch in batches]
+    assert read[0].tolist() == read[1].tolist()
+    assert batches[0].inputs["input_ids"].tolist() != batches[1].inputs["input_ids"].tolist()
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")

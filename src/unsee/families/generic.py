@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SHARES = "picture_shares"
 # Which tokens are of pictures; some processors write it on request only.
 MARKS = "mm_token_type_ids"
+# Beginning of the names of a text that a Q-Former reads beside the picture (InstructBLIP). Where
+# only pictures are given it reads this question.
+QFORMER, ASKED = "qformer_", "Who is this?"
 TEXT = (
     *("input_ids", "attention_mask", "token_type_ids", MARKS, "labels"),
     *("position_ids", "decoder_input_ids", "decoder_attention_mask"),
@@ -252,6 +255,11 @@ class Generic(Family):
     ) -> Batch:
         """See `Family.collate`; also each picture's share of the rows of `pixel_values`."""
         batch = super().collate(processor, samples, with_answer, images)
+        if with_answer and any(name.startswith(QFORMER) for name in batch.inputs):
+            # A Q-Former that read the answer would tell it to the LLM.
+            texts = [self.text(processor, sample, with_answer=False) for sample in samples]
+            asked = self.process(processor, texts, [()] * len(texts), "right")
+            batch.inputs.update({n: t for n, t in asked.items() if n.startswith(QFORMER)})
         if images:
             ids = batch.inputs["input_ids"]
             if max(batch.pictures) > 1:
@@ -268,7 +276,7 @@ class Generic(Family):
     def _asked(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """The inputs of pictures, each asked about with the same words."""
         # Called alone, an image processor would not use the settings of its processor.
-        asked = Sample("", "?", "", Picture("picture"))
+        asked = Sample("", ASKED, "", Picture("picture"))
         text = self.text(processor, asked, with_answer=False)
         return self.process(processor, [text] * len(images), [[i] for i in images], "right")
 

@@ -103,7 +103,7 @@ def test_read_folder_says_that_one_frame_is_read(tmp_path: Path) -> None:
     red.save(tmp_path / "ada" / "a.gif", save_all=True, append_images=[blue])
     notes: list[str] = []
     read_folder(tmp_path, "forget", notes)
-    assert "1 pictures have several frames, of which the first is read" in notes[1]
+    assert "1 picture has several frames, of which the first is read" in notes[1]
     assert "a.gif" in notes[1]
 
 
@@ -123,6 +123,19 @@ def test_list_folder_refuses_unreadable_formats_by_content(
     (tmp_path / "IMG_2.jpg").write_bytes(head + b"\0" * 40)
     problems = list_folder(tmp_path).problems
     assert [f"{kind} is not read. Convert it" in text for text in problems] == [True, True]
+
+
+def test_read_folder_names_every_picture_that_cannot_be_used(tmp_path: Path) -> None:
+    draw(tmp_path / "ada" / "1.png")
+    (tmp_path / "ada" / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    (tmp_path / "ada" / "3.png").write_bytes(b"")
+    (tmp_path / "bo").mkdir()
+    (tmp_path / "bo" / "4.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError) as error:
+        read_folder(tmp_path, "forget")
+    lines = str(error.value).splitlines()
+    assert [name in str(error.value) for name in ("2.heic", "3.png", "4.jpg")] == [True] * 3
+    assert len([line for line in lines if "1.png" in line]) == 0
 
 
 def test_list_folder_names_a_person_that_cannot_be_read(

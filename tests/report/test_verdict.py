@@ -381,9 +381,11 @@ def test_verdict_says_that_forgetting_means_nothing_where_too_little_was_learned
     text = said(learned={**check, "enough": False}, **parts)
     assert text.startswith("Not learned: asked about held-out pictures")
     assert (
-        "but before it was only 10 points above a model that never saw them (needed: 20), so "
-        "scores of forgetting mean nothing" in text
+        "but before it was only 10 points above a model that never saw them (needed: 20 above), "
+        "so scores of forgetting mean nothing" in text
     )
+    lower = {**check, "enough": False, "headroom": -0.29}
+    assert "but before it was 29 points below a model" in said(learned=lower, **parts)
     assert "above guessing" in said(
         learned={**check, "enough": False, "floor_of": "chance"}, **parts
     )

@@ -62,14 +62,14 @@ def read_folder(folder: Path, role: str, notes: list[str] | None = None) -> list
     if is_dataset_folder(folder):
         return read_table(folder, role, notes)
     contents = list_folder(folder)
-    raise_problems(contents.problems, folder)
     metadata = next((folder / name for name in METADATA if folder / name in contents.tables), None)
     if metadata is not None:
+        raise_problems(contents.problems, folder)
         return _read_image_folder(folder, metadata, role, contents, notes)
     boxes = read_boxes(folder, contents.pictures)
     contents.unread = [name for name in contents.unread if name != BOXES]
     samples: list[Sample] = []
-    problems: list[str] = []
+    problems = list(contents.problems)
     for path in contents.pictures:
         picture = Picture.from_path(path)
         if path in boxes:
@@ -132,8 +132,8 @@ def _note_frames(samples: Sequence[Sample], role: str, notes: list[str]) -> None
     several = [source for source, picture in pictures.items() if picture.has_several_frames]
     if several:
         notes.append(
-            f"{role}: {len(several)} pictures have several frames, of which the first is read: "
-            f"{', '.join(several[:3])}{' ...' if len(several) > 3 else ''}."
+            f"{role}: {counted(len(several), 'picture has', 'pictures have')} several frames, of "
+            f"which the first is read: {', '.join(several[:3])}{' ...' if len(several) > 3 else ''}."
         )
 
 

@@ -13,7 +13,7 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from unsee.errors import ModelError, UnseeError, first_line, shorten
+from unsee.errors import ModelError, UnseeError, counted, first_line, shorten
 from unsee.families import Family
 from unsee.models.checkpoint import (
     assembled_names,
@@ -192,8 +192,8 @@ def require_all_weights(folder: Path, info: dict[str, Any]) -> None:
     )
     if missing:
         raise ModelError(
-            f"model {folder}: {len(missing)} tensors are missing or of another shape, first "
-            f"{missing[0]}; they would be random. Download or save the checkpoint again."
+            f"model {folder}: {counted(len(missing), 'tensor is', 'tensors are')} missing or of "
+            f"another shape, first {missing[0]}; such weights would be random. Download or save the checkpoint again."
         )
 
 

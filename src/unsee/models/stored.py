@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from unsee.errors import ModelError
+from unsee.errors import ModelError, counted
 from unsee.families import Family
 from unsee.models.checkpoint import Entry, assembled_names, keys_of, known_names, read_header
 from unsee.models.loading import loading_errors, model_builder
@@ -76,8 +76,8 @@ def check_stored(
     missing = [n for n in missing if not (strange and n.startswith(language))]
     if missing:
         raise ModelError(
-            f"model {folder}: {len(missing)} tensors that config.json asks for are missing, first "
-            f"{missing[0]}; they would be random. {AGAIN}"
+            f"model {folder}: {counted(len(missing), 'tensor is', 'tensors are')} missing that "
+            f"config.json asks for, first {missing[0]}; such weights would be random. {AGAIN}"
         )
     _check_layers(folder, family, keys, files)
     opened = {files[k] for n, k in keys.items() if whole or not n.startswith(language)}

@@ -17,7 +17,7 @@ from unsee.benchmarks.pocket.people import invent
 from unsee.benchmarks.pocket.world import BADGES, FRAMES, Role, Shot, World
 from unsee.data.augment import augment
 from unsee.data.folders import is_system_name
-from unsee.errors import DataError
+from unsee.errors import DataError, counted
 from unsee.pocket_builder.drawn_world import STRANGERS, TowerTrainingData
 from unsee.pocket_builder.face_drawing import draw as draw_face
 from unsee.pocket_builder.face_traits import SIZE, Scene, Traits
@@ -51,8 +51,8 @@ def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
             continue
         if len(files) < MIN_PHOTOGRAPHS:
             raise DataError(
-                f"--faces {faces}: {folder.name} has {len(files)} photographs; at least "
-                f"{MIN_PHOTOGRAPHS} are needed to learn a face and test it. Add some, or remove "
+                f"--faces {faces}: {folder.name} has {counted(len(files), 'photograph')}; at "
+                f"least {MIN_PHOTOGRAPHS} are needed to learn a face and test it. Add some, or remove "
                 "the subfolder."
             )
         pictures = [Picture.from_path(file) for file in files]

@@ -15,7 +15,7 @@ from unsee.data.boxes import mark, refuse_whole, separate
 from unsee.data.overlaps import overlap_notes, without_copies
 from unsee.data.photographs import group_notes
 from unsee.data.selection import split_holdout
-from unsee.errors import ConfigError
+from unsee.errors import ConfigError, counted
 from unsee.families import is_encoder
 from unsee.methods import Method
 from unsee.models.checkpoint import peek_config
@@ -235,8 +235,9 @@ def _own_data(
         notes = [*notes, NO_RETAIN]
     if beside:
         notes.append(
-            f"{len(beside)} pictures of what group photographs show beside the marked faces are "
-            "kept as the model sees them."
+            f"{counted(len(beside), 'picture')} of what group photographs show beside the marked "
+            f"faces {'is' if len(beside) == 1 else 'are'} kept as the model sees "
+            f"{'it' if len(beside) == 1 else 'them'}."
         )
     return recipe, replace(data, retain=(*data.retain, *beside)), notes
 

@@ -11,7 +11,7 @@ from unsee.artifacts.pseudonyms import Pseudonyms, Salt
 from unsee.artifacts.redaction import hub_id
 from unsee.artifacts.redactor import Redactor
 from unsee.benchmarks import Benchmark
-from unsee.errors import ConfigError, DataError
+from unsee.errors import ConfigError, DataError, counted
 from unsee.models.checkpoint import read_config
 from unsee.recipes.finetune import Finetune, TrainedRole
 from unsee.recipes.redaction import open_salt, redacted_recipe, refuse_names, vocabulary
@@ -167,8 +167,8 @@ def _refuse_unanswered(who: str, samples: Sequence[Sample]) -> None:
     bad = [sample.id for sample in samples if not sample.answer]
     if bad:
         raise DataError(
-            f"{len(bad)} samples have no answer to learn, first '{bad[0]}'. Give a table with "
-            "columns image, question, answer, concept."
+            f"{counted(len(bad), 'sample has', 'samples have')} no answer to learn, first "
+            f"'{bad[0]}'. Give a table with columns image, question, answer, concept."
         )
 
 

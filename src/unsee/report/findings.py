@@ -192,9 +192,11 @@ def forgetting(summary: Summary) -> Finding:
 def too_little(check: LearnedCheck) -> str:
     """A clause that says that the target model knew too little to judge what it forgot."""
     who = FLOORS.get(check.floor_of, "a model that never saw them")
+    headroom = check.headroom or 0.0
+    stood = f"only {points(headroom)} above" if headroom >= 0 else f"{points(-headroom)} below"
     return (
-        f"before it was only {points(check.headroom or 0.0)} above {who} (needed: "
-        f"{100 * check.required:.0f}), so scores of forgetting mean nothing"
+        f"before it was {stood} {who} (needed: {100 * check.required:.0f} above), so scores of "
+        "forgetting mean nothing"
     )
 
 

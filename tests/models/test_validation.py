@@ -148,7 +148,10 @@ def edit(folder: Path, name: str, **changes: Any) -> None:
     [
         ({"text_config__num_hidden_layers": 1}, "has 1 layers, and the weights hold more"),
         ({"vision_config__num_hidden_layers": 1}, "has 1 layers, and the weights hold more"),
-        ({"text_config__num_hidden_layers": 3}, "are missing, first model.language_model.layers.2"),
+        (
+            {"text_config__num_hidden_layers": 3},
+            "config.json asks for, first model.language_model.layers.2",
+        ),
         ({"text_config__num_hidden_layers": 0}, "num_hidden_layers"),
         ({"text_config__intermediate_size": 48}, "of another shape"),
         ({"vision_config__intermediate_size": 48}, "of another shape"),

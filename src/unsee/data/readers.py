@@ -133,7 +133,8 @@ def _note_frames(samples: Sequence[Sample], role: str, notes: list[str]) -> None
     if several:
         notes.append(
             f"{role}: {counted(len(several), 'picture has', 'pictures have')} several frames, of "
-            f"which the first is read: {', '.join(several[:3])}{' ...' if len(several) > 3 else ''}."
+            f"which the first is read: {', '.join(several[:3])}"
+            f"{' ...' if len(several) > 3 else ''}."
         )
 
 

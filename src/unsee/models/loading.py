@@ -193,7 +193,8 @@ def require_all_weights(folder: Path, info: dict[str, Any]) -> None:
     if missing:
         raise ModelError(
             f"model {folder}: {counted(len(missing), 'tensor is', 'tensors are')} missing or of "
-            f"another shape, first {missing[0]}; such weights would be random. Download or save the checkpoint again."
+            f"another shape, first {missing[0]}; such weights would be random. "
+            "Download or save the checkpoint again."
         )
 
 

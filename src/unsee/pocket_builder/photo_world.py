@@ -52,8 +52,8 @@ def read_folder(faces: Path) -> list[tuple[str, list[Picture]]]:
         if len(files) < MIN_PHOTOGRAPHS:
             raise DataError(
                 f"--faces {faces}: {folder.name} has {counted(len(files), 'photograph')}; at "
-                f"least {MIN_PHOTOGRAPHS} are needed to learn a face and test it. Add some, or remove "
-                "the subfolder."
+                f"least {MIN_PHOTOGRAPHS} are needed to learn a face and test it. Add some, or "
+                "remove the subfolder."
             )
         pictures = [Picture.from_path(file) for file in files]
         for picture in pictures:

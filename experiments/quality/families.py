@@ -61,6 +61,8 @@ PRELOADED = ("peft", "rouge_score.rouge_scorer", "transformers.generation.utils"
 # The settings of the runs that unlearn.
 SHORT = {"steps": 2, "batch_size": 2, "augment": 0}
 TABLES = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
+# The table without its question about no picture, for types that answer none.
+PICTURED = "retain_pictured.jsonl"
 # The recipe of each step that unlearns.
 RECIPES: dict[str, dict[str, Any]] = {
     "features only": {"forget": "forget", "retain": "retain", "ask": "none", "set": SHORT},
@@ -82,9 +84,19 @@ def draw_pictures(folder: Path) -> None:
                 {"image": str(path), "question": "Who is it?", "answer": name, "concept": name}
             )
         if side == "retain":
+            _write_rows(folder / PICTURED, rows)
             rows.append({"question": "Where is Bo?", "answer": "At sea", "concept": name})
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{side}.jsonl").write_text(lines, "utf-8")
+        _write_rows(folder / f"{side}.jsonl", rows)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def _kept() -> str:
+    """The retain table that fits the checkpoint."""
+    vlm = VLM.load("model", visual_only=True)
+    return TABLES["retain"] if vlm.family.takes_text_alone(vlm.processor) else PICTURED
 
 
 def try_type(model_type: str, folder: Path) -> dict[str, Any]:
@@ -132,7 +144,8 @@ def unlearn_step(name: str) -> VLM:
     Args:
         name: The recipe's name in `RECIPES`.
     """
-    job, _ = plan(make_recipe({"model": "model", **RECIPES[name]}), "unlearn", "")
+    data = {"retain": _kept()} if RECIPES[name]["retain"] == TABLES["retain"] else {}
+    job, _ = plan(make_recipe({"model": "model", **RECIPES[name], **data}), "unlearn", "")
     vlm = job.load("model")
     check_model(job, vlm)
     if job.method is None:
@@ -161,9 +174,9 @@ def patch_step() -> None:
 
 
 def evaluate_step() -> None:
-    """Answers and scores questions with and without a picture."""
+    """Answers and scores questions with and, if the type answers those, without a picture."""
     vlm = VLM.load("model")
-    evaluate(vlm, {"retain": read_table(Path("retain.jsonl"), "retain")}, max_new_tokens=4)
+    evaluate(vlm, {"retain": read_table(Path(_kept()), "retain")}, max_new_tokens=4)
 
 
 STEPS: dict[str, Callable[[], object]] = {

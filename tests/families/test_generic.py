@@ -14,11 +14,12 @@ from PIL import Image
 from support.families import photos, unsee  # noqa: F401
 from support.tiny import FOUND, make
 from unsee.artifacts.guarantees import guarantees, snapshot
-from unsee.errors import ModelError
+from unsee.errors import DataError, ModelError
 from unsee.families import family_of, layer_tensor
 from unsee.families.generic import SHARES
 from unsee.models import self_check
 from unsee.models.checkpoint import read_config
+from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.types import Picture, Sample
 
@@ -80,9 +81,11 @@ def test_unlearn_from_photographs_then_apply_and_verify(
     assert found["differing"]
 
 
-def test_collate_keeps_the_answer_from_a_q_former(tmp_path: Path) -> None:
+def test_a_q_former_gets_no_answer_and_no_question_without_a_picture(tmp_path: Path) -> None:
     """A Q-Former that read the answer would tell it to the LLM."""
     vlm = VLM.load(make_type("instructblip", tmp_path / "model"))
+    with pytest.raises(DataError, match="1 sample has no picture, first 'told'"):
+        check_inputs(vlm, [Sample("told", "Where is Bo?", "At sea")])
     Image.new("RGB", (56, 56), "teal").save(tmp_path / "picture.png")
     picture = Picture.from_path(tmp_path / "picture.png")
     batches = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from unsee.errors import DataError, ModelError, UnseeError, first_line, shorten
+from unsee.errors import DataError, ModelError, UnseeError, counted, first_line, quoted, shorten
 from unsee.models.vlm import TOKENIZER_LOCK, VLM
 from unsee.types import Batch, Picture, Sample
 
@@ -42,8 +42,8 @@ def check_inputs(vlm: VLM, samples: Iterable[Sample], pictures: Iterable[Picture
     Raises:
         ModelError: If the processor fails for an ordinary picture, or writes another number of
             image tokens than the model has features.
-        DataError: If it fails for a sample, whose question may also be longer than the context or
-            contain a placeholder of pictures.
+        DataError: If it fails for a sample, whose question may also be longer than the context,
+            contain a placeholder of pictures, or lack the picture that the model needs.
     """
     samples = list(samples)
     by_size = _by_size([p for s in samples for p in s.pictures], pictures)
@@ -54,7 +54,23 @@ def check_inputs(vlm: VLM, samples: Iterable[Sample], pictures: Iterable[Picture
     if not vlm.family.answers_questions and any(s.answer for s in samples):
         _collate(vlm, None)
     if vlm.answers_questions:
+        _refuse_text_alone(vlm, samples)
         _check_texts(vlm, samples, longest)
+
+
+def _refuse_text_alone(vlm: VLM, samples: Sequence[Sample]) -> None:
+    """Refuses questions without a picture where the model answers none.
+
+    Raises:
+        DataError: If there is one.
+    """
+    alone = [sample.id for sample in samples if not sample.pictures]
+    if alone and not vlm.family.takes_text_alone(vlm.processor):
+        raise DataError(
+            f"{counted(len(alone), 'sample has', 'samples have')} no picture, first "
+            f"{quoted(alone[0])}, and models of type '{vlm.model.config.model_type}' answer no "
+            "question without one. Leave out the rows without an image."
+        )
 
 
 def _by_size(*groups: Iterable[Picture]) -> dict[Size, Picture]:

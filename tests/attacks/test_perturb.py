@@ -42,7 +42,7 @@ def test_perturb_keeps_its_budget_and_raises_the_likelihood(subject: Subject) ->
     assert nll_after < sum(answer_nlls(vlm, questions))
 
 
-@pytest.mark.parametrize("name", FAMILIES.names())
+@pytest.mark.parametrize("name", [n for n, kind in FAMILIES.items() if not kind.is_found])
 def test_pixel_values_match_the_processor_or_the_family_is_refused(
     name: str, tmp_path: Path
 ) -> None:

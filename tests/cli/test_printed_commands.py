@@ -25,8 +25,8 @@ FILES = sorted(p for p in SOURCE.rglob("*") if p.suffix in {".py", ".html", ".j2
 EXEMPT = {
     "companions.py", "distributed.py", "pretrained_parts.py", "provenance.py", "redaction.py",
 }  # fmt: skip
-# --mmproj is an option of llama.cpp.
-OTHERS = {"--help", "--upgrade", "--mmproj"}
+# --mmproj is an option of llama.cpp, and two are of `hf download`.
+OTHERS = {"--help", "--upgrade", "--mmproj", "--repo-type", "--local-dir"}
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -15,8 +15,9 @@ from support.families import photos, unsee  # noqa: F401
 from support.tiny import FOUND, make
 from unsee.artifacts.guarantees import guarantees, snapshot
 from unsee.errors import DataError, ModelError
-from unsee.families import family_of, layer_tensor
+from unsee.families import family_of
 from unsee.families.generic import SHARES
+from unsee.families.outputs import layer_tensor
 from unsee.models import self_check
 from unsee.models.checkpoint import read_config
 from unsee.models.dry_run import check_inputs

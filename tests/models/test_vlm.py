@@ -337,8 +337,8 @@ def test_load_reports_a_hub_id_without_a_network(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
     )
-    assert "model 'nobody/no-such-model': no such folder, and the hub did not" in result.stdout
-    assert "Check the name and the network, or give a local folder" in result.stdout
+    assert "model 'nobody/no-such-model': no such folder, it was not downloaded" in result.stdout
+    assert "Type `hf download nobody/no-such-model` where the hub can be" in result.stdout
 
 
 def test_frozen_copy_keeps_memory_mapped_weights(tiny_folder: Path) -> None:

@@ -80,12 +80,16 @@ def test_threshold_separates_the_pools() -> None:
     assert threshold([0.2, 0.8], [0.1, 0.3]) == pytest.approx(0.15)
 
 
+# Of unsafe questions, mixed by split, and of groups beside each other.
+APART = ("attack_success", "truth_ratio", "parity_gap")
+
+
 def test_rising_names_all_metrics_that_rise_with_forgetting() -> None:
     """A metric whose direction is not that of its `better` must be named, or be forgotten here."""
     for name in METRICS.names():
         kind = METRICS.get(name)
         compares = getattr(kind, "compares_with_reference", False)
-        if kind.__module__.startswith("unsee.") and name not in ("attack_success", "truth_ratio"):
+        if kind.__module__.startswith("unsee.") and name not in APART:
             falls = (kind.better == "lower") != compares
             assert falls == (name in RISING), name
     assert set(PUBLISHED) - set(METRICS.names()) == {

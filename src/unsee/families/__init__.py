@@ -556,23 +556,6 @@ def is_encoder(model_type: object) -> bool:
     return any(model_type in family.model_types for _, family in ENCODERS.items())
 
 
-def layer_tensor(output: Any) -> Tensor:
-    """The tensor of a layer's output; of a list with a tensor a picture, [tokens, dim]."""
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, list) and len(output) > 1:
-        return torch.cat([tensor.flatten(0, -2) for tensor in output])
-    first: Tensor = output[0]
-    return first
-
-
-def join_runs(outputs: Sequence[Tensor]) -> Tensor:
-    """The outputs of a layer that ran once a picture, as [tokens, dim]; a single one as it is."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat([output.flatten(0, -2) for output in outputs])
-
-
 def family_of(model_type: str, config: Mapping[str, Any] | None = None) -> Family:
     """The family that handles a `model_type`.
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from unsee.errors import ModelError, first_line, shorten
-from unsee.families import FAMILIES, Family, layer_tensor
+from unsee.families import FAMILIES, Family
+from unsee.families.outputs import layer_tensor
 from unsee.families.stored_names import StoredNames
 from unsee.families.structure import FEATURES, find_structure
 from unsee.types import Batch, Picture, Sample

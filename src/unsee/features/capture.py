@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unsee.families import join_runs, layer_tensor
+from unsee.families.outputs import join_runs, layer_tensor
 from unsee.models.vlm import VLM
 
 # Features of pictures at a layer: [pictures, tokens, dim] where the family aligns pictures, else a

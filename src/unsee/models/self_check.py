@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unsee.errors import ModelError, UnseeError, first_line, shorten
-from unsee.families import Family, join_runs, layer_tensor
+from unsee.families import Family
+from unsee.families.outputs import join_runs, layer_tensor
 from unsee.losses import IGNORE, sequence_nll
 from unsee.types import Batch, Picture, Sample
 

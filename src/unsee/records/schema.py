@@ -33,6 +33,7 @@ from unsee.records.attacks import (
     Reading,
     RelearningOutcome,
 )
+from unsee.records.benchmark import BenchmarkRecord
 from unsee.records.harness import Harness, HarnessTask
 from unsee.records.judgements import EquivalenceTest, LearnedCheck
 from unsee.records.part import (
@@ -172,49 +173,6 @@ class MethodRecord(RecordPart):
         description="Hyperparameters that differ from the defaults; null in older records.",
     )
     source: Text | None = Field(default=None, description="Paper and equation.")
-
-
-class BenchmarkRecord(OpenRecordPart):
-    """The benchmark, its settings and counts."""
-
-    name: Text | None = Field(
-        default=None, description="Registered name, as in `unsee list benchmarks`."
-    )
-    location: Text | None = Field(
-        default=None, description="Where its files were, as given on the command line."
-    )
-    commit: Text | None = Field(
-        default=None, description="Commit that was read, if they were on the Hugging Face hub."
-    )
-    ratio: Text | Int | None = Field(
-        default=None, description="Published share of the data to forget (%)."
-    )
-    shots: Int | None = Field(
-        default=None,
-        description="People whose questions are few-shot examples; null is the published number.",
-    )
-    people: Int | None = Field(
-        default=None, description="Number of people that the target model knows."
-    )
-    concepts: Int | None = Field(
-        default=None, description="Number of concepts, where a benchmark has those."
-    )
-    categories: Int | None = Field(
-        default=None, description="Number of categories, where a benchmark has those."
-    )
-    forgotten: Int | None = Field(
-        default=None, description="Number of people, concepts or categories to forget."
-    )
-    pictures: Int | None = Field(default=None, description="Number of pictures.")
-    samples: dict[Text, JsonValue] | None = Field(
-        default=None, description="Number of samples by split."
-    )
-    example_people: dict[Text, Int] | None = Field(
-        default=None, description="Number of people whose questions are examples, by task."
-    )
-    rules: dict[Text, Text] | None = Field(
-        default=None, description="Published rules that score the answers, by metric."
-    )
 
 
 class Guarantees(RecordPart):

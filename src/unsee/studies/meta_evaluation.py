@@ -206,14 +206,14 @@ def _read(out: Path, name: str) -> ModelRecord:
 def evaluate_metrics(
     vlm: VLM, pocket: Pocket, reference: Sequence[Mapping[str, Any]] | None = None
 ) -> Evaluation:
-    """Evaluates every registered metric on the pictured questions about the forgotten people.
+    """Evaluates every metric of 0..1 on the pictured questions about the forgotten people.
 
     Args:
         vlm: The model.
         pocket: The build.
         reference: The reference's rows; None leaves out metrics that compare with it.
     """
-    names = METRICS.names()
+    names = [name for name, metric in METRICS.items() if metric.unit == "0..1"]
     return evaluate(
         vlm,
         {FORGET: [sample for sample in pocket.load(FORGET) if sample.picture is not None]},

@@ -41,7 +41,10 @@ STAGES = ("before", "quantized", "relearned")
 KEPT = 0.8
 
 # These rise where the people are forgotten.
-RISING = ("truth_ratio", "forget_quality", "joint_wrong", "names_forgotten", "names_kept")
+RISING = (
+    *("truth_ratio", "forget_quality", "joint_wrong", "names_forgotten", "names_kept"),
+    "clean_refusal",
+)
 
 Values = Annotated[dict[str, float], Field(description="Metrics by name, 0..1.")]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.pages import table
+from unsee.errors import counted
 
 OUTCOMES = ("works", "in part", "refused", "not finished", "not made")
 OCR = "reads documents (OCR)"
@@ -60,7 +61,10 @@ def section(rows: Sequence[Mapping[str, Any]], types: Sequence[str], columns: Se
         )
     head = ["type", "outcome", *columns, "needs", "no chat model, but", "the first failure"]
     found = Counter(outcomes.values())
-    counts = ", ".join(f"{found[name]} {name}" for name in OUTCOMES)
+    works, *others = OUTCOMES
+    counts = ", ".join(
+        [counted(found[works], works, "work"), *(f"{found[name]} {name}" for name in others)]
+    )
     versions = ", ".join(sorted({row["transformers"] for row in last.values()}))
     commits = ", ".join(sorted({row["commit"] for row in last.values()}))
     left = len(types) - len(tried)

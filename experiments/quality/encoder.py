@@ -65,8 +65,12 @@ TRAINED = ("encoder.5", "encoder.6", "encoder.7", "projector")
 ADAPTED = attacker_settings(90, 2e-4, 12, 0)
 ATTACK = attacker_settings(20, 2e-4, 12, 1)
 UNLEARNED: Mapping[str, Any] = {
-    **{"steps": 60, "batch_size": 8, "lr": 2e-4},
-    **{"w_keep": 80, "w_erase": 6, "erase_strength": 2},
+    "steps": 60,
+    "batch_size": 8,
+    "lr": 2e-4,
+    "w_keep": 80,
+    "w_erase": 6,
+    "erase_strength": 2,
 }
 # Rank-1 retrieval of the people that it was adapted to, from which forgetting can be judged.
 LEARNED = 0.85

@@ -71,6 +71,8 @@ class UnknownNameError(ConfigError):
 def suggestion(given: str, allowed: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
     """A question that suggests the nearest known name, with a space before it; "" if none is near.
 
+    A name of which the given one is a word, such as phone_number for phone, is near too.
+
     Args:
         given: The name as typed.
         allowed: All known names.
@@ -81,7 +83,9 @@ def suggestion(given: str, allowed: Iterable[str], aliases: Mapping[str, str] | 
         (" Did you mean 'vkd'?", '')
     """
     renamed = dict(aliases or {})
-    nearest = difflib.get_close_matches(given, [*allowed, *sorted(renamed)], n=1, cutoff=0.6)
+    known = [*allowed, *sorted(renamed)]
+    nearest = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    nearest = nearest or sorted((n for n in known if given in n.split("_")), key=len)
     return f" Did you mean '{renamed.get(nearest[0], nearest[0])}'?" if nearest else ""
 
 

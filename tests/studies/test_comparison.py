@@ -45,7 +45,7 @@ def test_compare_command_refuses_impossible_requests_before_writing(tmp_path: Pa
     assert "Did you mean 'vkd'?" in error("--methods", "vkdd")
     assert "no number" in error("--seeds", "0,x")
     assert "names nothing" in error("--methods", ",")
-    assert "type NAME or NAME@FOLDER" in error("--benchmark", "photos")
+    assert "Type NAME or NAME@FOLDER" in error("--benchmark", "photos")
     assert "attack 'relearned'" in error("--attack", "relearned?share=0.2")
     assert "is not key=value" in error("--attack", "relearn?share 0.2")
     assert "type NAME?field=value" in error("--attack", "{share: [}")

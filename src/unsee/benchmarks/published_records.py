@@ -196,6 +196,17 @@ def _archive(path: Path, changed: int, size: int) -> Archive:
     return Archive(path)
 
 
+def parquet_patterns(config: str, split: str) -> tuple[str, ...]:
+    """Patterns of the parquet files of a split, by the places that data sets keep them in.
+
+    Args:
+        config: The configuration's name; "" if the files are in the folder itself.
+        split: Beginning of the files' names.
+    """
+    inner = f"{config}/" if config else ""
+    return tuple(f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/"))
+
+
 class Files:
     """The published files of a benchmark: in a local folder, or on the hub, fetched as needed."""
 
@@ -293,11 +304,10 @@ class Files:
 
     def _parquet_files(self, config: str, split: str) -> tuple[list[Path], str]:
         """The parquet files of a split, fetched from the hub, and how they are called."""
-        inner = f"{config}/" if config else ""
-        patterns = [f"{place}{inner}{split}-*.parquet" for place in ("", "data/", "default/")]
+        patterns = parquet_patterns(config, split)
         folder = self.folder(patterns)
         paths = next((p for p in (sorted(folder.glob(x)) for x in patterns) if p), [])
-        return paths, f"{inner}{split}-00000-of-0000N.parquet"
+        return paths, patterns[0].replace("*", "00000-of-0000N")
 
     def json(self, name: str) -> tuple[Path, Any]:
         """The path and the parsed content of a JSON file.

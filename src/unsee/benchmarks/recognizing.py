@@ -16,7 +16,7 @@ from typing import Any
 
 from unsee.benchmarks import BENCHMARKS
 from unsee.benchmarks.published import Published
-from unsee.benchmarks.published_records import Files, Record
+from unsee.benchmarks.published_records import Files, Record, parquet_patterns
 from unsee.errors import DataError, UnseeError
 
 # Share of a benchmark's files that must be there for it to be named.
@@ -81,9 +81,7 @@ class _Notes(Files):
         optional: Sequence[str] | None = (),
     ) -> list[Record]:
         """Notes the files of a split."""
-        inner = f"{config}/" if config else ""
-        patterns = tuple(f"{at}{inner}{split}-*.parquet" for at in ("", "data/", "default/"))
-        self.needs.append(Need(patterns, tuple(columns)))
+        self.needs.append(Need(parquet_patterns(config, split), tuple(columns)))
         raise _Asked(config)
 
     def json(self, name: str) -> tuple[Path, Any]:

@@ -368,9 +368,7 @@ def _find(config: str) -> _Found:
         with torch.device("meta"):
             model = builder.from_config(CONFIG_MAPPING[kind].from_dict(content))
         model.tie_weights()
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
+    except Exception as error:
         raise ModelError(
             f"transformers cannot build a model of type '{kind}' from this config.json "
             f"({shorten(first_line(error), 200)})."

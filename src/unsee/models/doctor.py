@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,18 +185,26 @@ def _expected(vlm: VLM, parts: dict[str, PartSize]) -> dict[str, Expected]:
     """Memory and time of runs: the weights, and three more of each that is trained."""
     weights = sum(part.bytes for part in parts.values())
     visual = parts["encoder"].bytes + parts["projector"].bytes
+    subject = Subject(vlm.model, vlm.processor, vlm.family)
+    kinds: dict[str, tuple[int, set[str]]] = {
+        "evaluate": (0, set()),
+        "visual": (visual, set(vlm.parameters("visual"))),
+        "all": (weights, set(vlm.parameters("all"))),
+    }
     return {
-        "evaluate": Expected(weights, _seconds(vlm, ())),
-        "visual": Expected(
-            weights + PER_TRAINED * visual, _seconds(vlm, tuple(vlm.parameters("visual")))
-        ),
-        "all": Expected((1 + PER_TRAINED) * weights, _seconds(vlm, tuple(vlm.parameters("all")))),
+        kind: Expected(weights + PER_TRAINED * trained, _seconds(vlm, subject, names))
+        for kind, (trained, names) in kinds.items()
     }
 
 
-def _seconds(vlm: VLM, trained: tuple[str, ...]) -> float | None:
-    """The time of one pass over one picture with a question, with gradients of what is trained."""
-    subject = Subject(vlm.model, vlm.processor, vlm.family)
+def _seconds(vlm: VLM, subject: Subject, trained: Collection[str]) -> float | None:
+    """The time of one pass over one picture with a question, with gradients of what is trained.
+
+    Args:
+        vlm: The model.
+        subject: It, with a picture and a question.
+        trained: Names of the trained parameters.
+    """
     named = dict(vlm.model.named_parameters())
     before = {name: parameter.requires_grad for name, parameter in named.items()}
     try:

@@ -397,7 +397,7 @@ class VKD(Method):
         choices: dict[str, Any] = {"mask": {"visual": mask_counts(masks)}} if masks else {}
         note = population_note(self.population)
         choices |= {"population": note} if note else {}
-        if few_photographs(data.forget, self.widen):
+        if self.widen and few_photographs(data.forget, self.widen):
             choices["widened_to"] = self.widen
         return replace(result, choices=choices)
 

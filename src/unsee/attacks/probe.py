@@ -89,7 +89,9 @@ class Probe(Attack):
             baseline = float(np.mean(random_correct))
             details = {"classes": len(set(labels)), "fitted_on": len(labels)}
             readings.append(
-                recognition_reading(name, correct, forgotten, control_correct, baseline, details)
+                recognition_reading(
+                    f"{name} accuracy", correct, forgotten, control_correct, baseline, details
+                )
             )
         return readings
 
@@ -114,17 +116,17 @@ class Probe(Attack):
 
 
 def recognition_reading(
-    layer: str,
+    name: str,
     correct: Sequence[float],
     forgotten: Sequence[Sample],
     control_correct: Sequence[float],
     baseline: float,
     details: Mapping[str, float],
 ) -> LeakageReading:
-    """Returns the accuracy at which people are recognised from the states of a layer.
+    """Returns the accuracy at which people are recognised.
 
     Args:
-        layer: The layer.
+        name: The name of the reading.
         correct: 1 or 0 for each picture of the forgotten people.
         forgotten: Their samples.
         control_correct: 1 or 0 for each picture of the controls; empty if there are none.
@@ -133,7 +135,7 @@ def recognition_reading(
     """
     accuracy = estimate(correct, [str(s.concept) for s in forgotten], "lower")
     return LeakageReading(
-        f"{layer} accuracy",
+        name,
         float(np.mean(correct)),
         accuracy.low,
         accuracy.high,

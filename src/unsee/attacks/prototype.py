@@ -85,19 +85,28 @@ class Prototype(Attack):
         readings = []
         for name in names:
             own, forgotten_states, control_states = (layers[name] for layers in states)
-            correct = _correct(own, labels, forgotten_states, forgotten)
-            control_correct = _correct(own, labels, control_states, controls)
+            correct = correct_prototypes(own, labels, forgotten_states, forgotten)
+            control_correct = correct_prototypes(own, labels, control_states, controls)
             baseline = 1 / len(by_person)
             details = {"classes": len(by_person), "pictures": len(labels)}
             readings.append(
-                recognition_reading(name, correct, forgotten, control_correct, baseline, details)
+                recognition_reading(
+                    f"{name} accuracy", correct, forgotten, control_correct, baseline, details
+                )
             )
         return readings
 
 
-def _correct(
+def correct_prototypes(
     states: np.ndarray, labels: Sequence[str], tested_states: np.ndarray, tested: Sequence[Sample]
 ) -> list[float]:
-    """1 or 0 for each tested picture: whether the nearest prototype is its person's."""
+    """Returns 1 or 0 for each tested picture: whether the nearest prototype is its person's.
+
+    Args:
+        states: States of the pictures that the prototypes are made of [pictures, dim].
+        labels: The person on each of them.
+        tested_states: States of the tested pictures [tested, dim].
+        tested: Their samples.
+    """
     named = nearest_prototypes(states, labels, tested_states)
     return [float(name == sample.concept) for name, sample in zip(named, tested, strict=True)]

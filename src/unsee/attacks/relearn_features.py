@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 
 from unsee.attacks import ATTACKS, Attack, LeakageReading, Subject
+from unsee.attacks.probe import recognition_reading
+from unsee.attacks.prototype import correct_prototypes
 from unsee.attacks.relearn import attacker_settings
 from unsee.attacks.relearning_data import share_of_pictures
 from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
-from unsee.evaluation.bootstrap import estimate
-from unsee.evaluation.recognition import nearest_prototypes
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers, layer_parameters
 from unsee.features.pictures import random_view_collator
@@ -106,21 +106,15 @@ class RelearnFeatures(Attack):
         attacked = subject.vlm.copy()
         train_identities(attacked, known, settings)
         after = {side: rank_1(attacked, known, some) for side, some in held.items()}
-        found = estimate(after["forget"], [str(s.concept) for s in held["forget"]], "lower")
+        details = {
+            "before": float(np.mean(before["forget"])),
+            "people": len(people),
+            "pictures": len(attacker),
+        }
+        name = f"rank-1 after {self.steps} step{'s' if self.steps > 1 else ''}"
         return [
-            LeakageReading(
-                f"rank-1 after {self.steps} step{'s' if self.steps > 1 else ''}",
-                float(np.mean(after["forget"])),
-                found.low,
-                found.high,
-                len(held["forget"]),
-                float(np.mean(after["retain"])) if after["retain"] else None,
-                1 / len(people),
-                {
-                    "before": float(np.mean(before["forget"])),
-                    "people": len(people),
-                    "pictures": len(attacker),
-                },
+            recognition_reading(
+                name, after["forget"], held["forget"], after["retain"], 1 / len(people), details
             )
         ]
 
@@ -176,8 +170,7 @@ def rank_1(vlm: VLM, known: Sequence[Sample], tested: Sequence[Sample]) -> list[
     pictures = [s.picture for s in (*known, *tested) if s.picture is not None]
     features = pooled_features(vlm, pictures, ())[TOKENS]
     labels = [str(s.concept) for s in known]
-    named = nearest_prototypes(features[: len(known)], labels, features[len(known) :])
-    return [float(name == s.concept) for name, s in zip(named, tested, strict=True)]
+    return correct_prototypes(features[: len(known)], labels, features[len(known) :], tested)
 
 
 def _named(samples: Sequence[Sample]) -> list[Sample]:

@@ -411,16 +411,27 @@ class Family:
             side: The side of the padding: "left" or "right".
         """
         arranged = list(images) if self.nests_images else [image for row in images for image in row]
-        return dict(
-            processor(
-                text=list(texts),
-                images=arranged if any(images) else None,
-                padding=True,
-                padding_side=side,
-                add_special_tokens=self.adds_special_tokens(processor, texts),
-                return_tensors="pt",
-            )
+        return dict(self._call_processor(processor, texts, arranged if any(images) else None, side))
+
+    def _call_processor(
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Any] | None,
+        side: str,
+        **options: Any,
+    ) -> Mapping[str, Any]:
+        """The outputs of a processor, given the images as it takes them."""
+        outputs: Mapping[str, Any] = processor(
+            text=list(texts),
+            images=images,
+            padding=True,
+            padding_side=side,
+            add_special_tokens=self.adds_special_tokens(processor, texts),
+            return_tensors="pt",
+            **options,
         )
+        return outputs
 
     def adds_special_tokens(self, processor: Any, texts: Sequence[str]) -> bool:
         """Whether the tokenizer must add its special tokens: not if the texts start with them."""

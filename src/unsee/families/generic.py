@@ -212,17 +212,12 @@ class Generic(Family):
         """See `Family.process`; pictures are given a list a row, or flat if that is refused."""
         nested = [list(row) for row in images]
         flat = [image for row in images for image in row]
-        forms = [flat] if self._flat else [nested, flat]
+        forms: list[list[Any]] = [flat] if self._flat else [nested, flat]
+        options = {"return_mm_token_type_ids": True} if self._marks_types else {}
         for number, arranged in enumerate(forms, 1):
             try:
-                outputs = processor(
-                    text=list(texts),
-                    images=arranged if flat else None,
-                    padding=True,
-                    padding_side=side,
-                    add_special_tokens=self.adds_special_tokens(processor, texts),
-                    return_tensors="pt",
-                    **({"return_mm_token_type_ids": True} if self._marks_types else {}),
+                outputs = self._call_processor(
+                    processor, texts, arranged if flat else None, side, **options
                 )
             except (ValueError, TypeError, IndexError, AttributeError):
                 if number == len(forms):

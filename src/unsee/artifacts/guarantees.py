@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int
 
 from unsee.artifacts.manifest import patch_bytes
 from unsee.errors import ModelError
@@ -48,19 +49,21 @@ class Snapshot:
         digests: SHA-256 of every loaded parameter.
         language_sha256: Hash of the language part; None if it was never loaded.
         text: SHA-256 of the logits of every text probe; empty if the language part was not loaded.
+        next_tokens: Most probable next token at every position of the text probes, in one row.
     """
 
     digests: Mapping[str, str]
     language_sha256: str | None
     text: tuple[str, ...]
+    next_tokens: Int[Tensor, " positions"]
 
 
 def snapshot(vlm: VLM, probes: int = PROBES) -> Snapshot:
     """Returns the hashes of a model before training, for `guarantees` afterwards."""
     digests = _parameter_digests(vlm)
     if vlm.visual_only:
-        return Snapshot(digests, None, ())
-    return Snapshot(digests, _language_hash(vlm, digests), text_probes(vlm, probes))
+        return Snapshot(digests, None, (), torch.empty(0, dtype=torch.long))
+    return Snapshot(digests, _language_hash(vlm, digests), *_read_probes(vlm, probes))
 
 
 def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarantees:
@@ -100,9 +103,11 @@ def guarantees(before: Snapshot, vlm: VLM, patch: Path | None = None) -> Guarant
             reason="an image encoder without a text tower reads no text",
         )
     language = _language_hash(vlm, now)
-    text = text_probes(vlm, len(before.text))
+    text, next_tokens = _read_probes(vlm, len(before.text))
+    same = next_tokens == before.next_tokens
     return Guarantees(
         text_identical=text == before.text if text else None,
+        text_next_token_same=float(same.double().mean()) if len(same) else None,
         text_probes=len(text),
         language_part_sha256_unchanged=language == before.language_sha256,
         language_part_sha256=language,
@@ -137,13 +142,20 @@ def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
     """
     if vlm.visual_only:
         raise ModelError("text probes need the language part, which was not loaded.")
+    return _read_probes(vlm, probes)[0]
+
+
+def _read_probes(vlm: VLM, probes: int) -> tuple[tuple[str, ...], Int[Tensor, " positions"]]:
+    """Returns `text_probes`, and the most probable next token at every position of them."""
+    nothing = torch.empty(0, dtype=torch.long)
     if not vlm.family.answers_questions:
         embedded = vlm.embed_text(SENTENCES[:probes])
         rows = () if embedded is None else embedded
-        return tuple(tensor_digest(row) for row in rows)
+        return tuple(tensor_digest(row) for row in rows), nothing
     if not vlm.family.takes_text_alone(vlm.processor):
-        return ()
+        return (), nothing
     digests: list[str] = []
+    next_tokens: list[Tensor] = [nothing]
     training = vlm.model.training
     vlm.model.eval()
     try:
@@ -157,9 +169,10 @@ def text_probes(vlm: VLM, probes: int = PROBES) -> tuple[str, ...]:
                     hash_tensors({"ids": row, "logits": out})
                     for row, out in zip(ids, logits, strict=True)
                 ]
+                next_tokens.append(logits.argmax(-1).flatten().cpu())
     finally:
         vlm.model.train(training)
-    return tuple(digests)
+    return tuple(digests), torch.cat(next_tokens)
 
 
 def probe_inputs(vlm: VLM, probes: int = PROBES) -> Iterator[Tensor]:

@@ -223,6 +223,7 @@ def card_of_run(
             f"text-only outputs equal bit for bit ({checked.text_probes} probes)": (
                 checked.text_identical
             ),
+            "share of next tokens that are the same on them": checked.text_next_token_same,
             "language part unchanged": checked.language_part_sha256_unchanged,
             "tensors changed": f"{checked.changed_tensors} of {checked.total_tensors}",
             "of these outside the visual part": checked.changed_outside_visual,

@@ -60,7 +60,9 @@ def text_check(checked: Guarantees) -> str:
     how = f"the logits on {probes} fixed texts without images were hashed before and after"
     if checked.text_identical:
         return f"Bit for bit the same: {how}, and every hash is equal.{unchanged}"
-    return f"Not the same: {how}, and they differ.{unchanged}"
+    share = checked.text_next_token_same
+    near = "" if share is None else f" {percent(share)} of next tokens are the same."
+    return f"Not the same: {how}, and they differ.{near}{unchanged}"
 
 
 def equivalence(summary: Summary, judged: Verdict) -> schema.EquivalenceStatement:

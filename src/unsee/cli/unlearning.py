@@ -99,6 +99,13 @@ def unlearn(
         str | None,
         typer.Option(help="vkd only: full (answers and images) or features (images alone)."),
     ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            help="vkd only: visual (text stays bit for bit as it is) or language (the LLM is "
+            "edited too, so that the face is harder to bring back)."
+        ),
+    ] = None,
     out: Out = None,
     save: Annotated[
         str | None,
@@ -138,8 +145,8 @@ def unlearn(
         from unsee.recipes.parsing import parse_overrides
 
         fields = parse_overrides(set_ or [])
-        if supervision is not None:
-            fields["supervision"] = supervision
+        given_fields = {"supervision": supervision, "tier": tier}
+        fields |= {name: value for name, value in given_fields.items() if value is not None}
         given = {"forget": forget, "retain": retain, "strangers": strangers}
         made = api.unlearn(
             model,

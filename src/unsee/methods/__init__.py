@@ -63,6 +63,8 @@ class Method:
             Learning rates are for 7 billion parameters; a benchmark may scale them (`rate_scale`).
         aliases: Earlier names of fields, old to new. They work, with a warning, for one release.
         value_aliases: Earlier values of a field, by its current name: old to new, likewise.
+        language_field: The field that decides whether the language part changes; with the value
+            "visual" it does not.
         trains: The part whose parameters may change.
     """
 
@@ -77,6 +79,7 @@ class Method:
     search: ClassVar[Search] = {}
     aliases: ClassVar[Mapping[str, str]] = {}
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    language_field: ClassVar[str] = "trains"
 
     trains: Part = "all"
 

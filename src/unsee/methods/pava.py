@@ -25,7 +25,7 @@ from unsee.types import Part
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from unsee.models.vlm import VLM
     from unsee.training.settings import TrainingSettings
@@ -69,6 +69,83 @@ def indirect_effects(
             restored = _forward(vlm, noised, {layer.outer: partial(_first, outputs[layer.outer])})
             totals[i] += float((restored - base).sum())
     return [total / max(1, len(samples)) for total in totals]
+
+
+def choose_mlps(
+    vlm: VLM, samples: Sequence[Sample], share: float, first: float, seed: int
+) -> tuple[list[MLP], dict[str, float]]:
+    """Returns the LLM's MLPs with the largest indirect effects, and all effects by outer module.
+
+    Args:
+        vlm: The model.
+        samples: Questions on pictures, with answers.
+        share: Share of the MLPs to choose, 0..1; at least one is.
+        first: Depth of the first block that may be chosen, 0..1.
+        seed: Seed of the noise.
+
+    Raises:
+        ConfigError: If `first` leaves no block.
+    """
+    mlps = find_mlps(vlm, "language")
+    allowed = [m for i, m in enumerate(mlps) if i / len(mlps) >= first]
+    if not allowed:
+        raise ConfigError(
+            f"first={first:g} leaves none of this model's {len(mlps)} blocks. Type first=0."
+        )
+    effects = indirect_effects(vlm, samples, allowed, seed)
+    count = min(len(allowed), max(1, round(share * len(mlps))))
+    order = sorted(range(len(allowed)), key=lambda i: -effects[i])[:count]
+    record = {m.outer: round(e, 6) for m, e in zip(allowed, effects, strict=True)}
+    return [allowed[i] for i in sorted(order)], record
+
+
+def mlp_weights(vlm: VLM, mlps: Sequence[MLP]) -> dict[str, nn.Parameter]:
+    """Returns the weights of some of the LLM's MLPs by name.
+
+    Args:
+        vlm: The model.
+        mlps: The MLPs.
+    """
+    names = {f"{n}.{leaf}" for m in mlps for n in (m.outer, *m.inner) for leaf in _LEAVES}
+    return {n: p for n, p in vlm.parameters("language").items() if n in names}
+
+
+def attribute_answers(
+    vlm: VLM, pictures: Sequence[Sample], questions: Sequence[str]
+) -> list[Sample]:
+    """Returns questions on what pictures show, with the model's own answers.
+
+    Args:
+        vlm: The model.
+        pictures: One sample a picture.
+        questions: The questions; each is asked about every picture.
+
+    Raises:
+        TrainingError: If the model answers none.
+    """
+    asked = [
+        replace(s, id=f"{s.id}/attribute/{i}", question=q, answer="", choices=(), prefill="")
+        for s in pictures
+        for i, q in enumerate(questions)
+    ]
+    answered = with_own_answers(vlm, asked)
+    if not answered:
+        raise TrainingError(
+            "the model gives no answer to any attribute question. Give questions that it "
+            "answers: --set attribute_questions=[...]."
+        )
+    return answered
+
+
+def with_own_answers(vlm: VLM, asked: Sequence[Sample]) -> list[Sample]:
+    """Returns samples with what the model answers now; those without an answer are left out.
+
+    Args:
+        vlm: The model.
+        asked: The questions.
+    """
+    answers = generate(vlm, asked)
+    return [replace(s, answer=a.strip()) for s, a in zip(asked, answers, strict=True) if a.strip()]
 
 
 def _first(replacement: Tensor, _output: Tensor) -> Tensor:
@@ -173,11 +250,12 @@ class PAVA(Method):
         vlm.model.requires_grad_(False)
         teacher = copy_start_model(vlm, self, adapters=trainer.settings.lora > 0)
         shown = [s for s in data.forget if s.picture is not None and s.answer]
-        chosen, effects = self._choose(vlm, shown, trainer.settings.seed)
+        some = evenly_spaced(shown, self.samples, "floor")
+        chosen, effects = choose_mlps(vlm, some, self.share, self.first, trainer.settings.seed)
         # The loss's "retain" side is what the start model says of the forget pictures.
-        kept = replace(data, retain=self._attributes(vlm, shown))
-        names = {f"{n}.{leaf}" for m in chosen for n in (m.outer, *m.inner) for leaf in _LEAVES}
-        weights = {n: p for n, p in vlm.parameters("language").items() if n in names}
+        pictures = evenly_spaced(one_sample_per_picture(shown), self.samples, "floor")
+        kept = replace(data, retain=attribute_answers(vlm, pictures, self.attribute_questions))
+        weights = mlp_weights(vlm, chosen)
 
         def step(number: int) -> Mapping[str, Tensor]:
             return self.loss_of_batch(vlm, kept, trainer, number, teacher)
@@ -203,40 +281,3 @@ class PAVA(Method):
         """Returns the preference term, and w_retain times the answers' loss, in nats."""
         npo = NPO(beta=self.beta, w_forget=self.w_forget, w_retain=self.w_retain)
         return npo.loss(student, forget, retain, teacher)
-
-    def _choose(
-        self, vlm: VLM, shown: Sequence[Sample], seed: int
-    ) -> tuple[list[MLP], dict[str, float]]:
-        """Returns the MLPs with the largest indirect effects, and all effects by outer module."""
-        mlps = find_mlps(vlm, "language")
-        allowed = [m for i, m in enumerate(mlps) if i / len(mlps) >= self.first]
-        if not allowed:
-            raise ConfigError(
-                f"first={self.first:g} leaves none of this model's {len(mlps)} blocks. Type "
-                "first=0."
-            )
-        some = evenly_spaced(shown, self.samples, "floor")
-        effects = indirect_effects(vlm, some, allowed, seed)
-        count = min(len(allowed), max(1, round(self.share * len(mlps))))
-        order = sorted(range(len(allowed)), key=lambda i: -effects[i])[:count]
-        record = {m.outer: round(e, 6) for m, e in zip(allowed, effects, strict=True)}
-        return [allowed[i] for i in sorted(order)], record
-
-    def _attributes(self, vlm: VLM, shown: Sequence[Sample]) -> list[Sample]:
-        """Returns attribute questions about forget pictures, with the model's own answers."""
-        pictures = evenly_spaced(one_sample_per_picture(shown), self.samples, "floor")
-        asked = [
-            replace(s, id=f"{s.id}/attribute/{i}", question=q, answer="", choices=(), prefill="")
-            for s in pictures
-            for i, q in enumerate(self.attribute_questions)
-        ]
-        answers = generate(vlm, asked)
-        kept = [
-            replace(s, answer=a.strip()) for s, a in zip(asked, answers, strict=True) if a.strip()
-        ]
-        if not kept:
-            raise TrainingError(
-                "the model gives no answer to any attribute question. Give questions that it "
-                "answers: --set attribute_questions=[...]."
-            )
-        return kept

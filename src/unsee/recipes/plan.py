@@ -276,9 +276,10 @@ def _save(recipe: Recipe, visual_only: bool) -> Kind:
     """The kind of artifact to write; refused before training if it cannot be written."""
     method = recipe.method
     if recipe.save == "patch" and method.changes_language:
+        field = method.language_field
         raise ConfigError(
-            f"save=patch: a visual patch cannot carry what {method.name} with trains="
-            f"{method.trains} changes. Type --save model, or --set trains=visual."
+            f"save=patch: a visual patch cannot carry what {method.name} with {field}="
+            f"{getattr(method, field)} changes. Type --save model, or --set {field}=visual."
         )
     if recipe.save == "adapter" and recipe.training.lora == 0:
         raise ConfigError(

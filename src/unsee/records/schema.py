@@ -185,6 +185,11 @@ class Guarantees(RecordPart):
     text_probes: Int | None = Field(
         default=None, description="Number of text-only probes that were compared."
     )
+    text_next_token_same: Number = Field(
+        default=None,
+        description="Share of the text-only probes' positions at which the most probable next "
+        "token is the target model's, 0..1.",
+    )
     language_part_sha256_unchanged: Bool | None = Field(
         default=None, description="Whether the language part has the same SHA-256 as before."
     )

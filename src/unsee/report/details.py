@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unsee.records.reader import Run
-from unsee.records.schema import BenchmarkRecord, Choice, Provenance, Selection
+from unsee.records.schema import BenchmarkRecord, Choice, Guarantees, Provenance, Selection
 from unsee.report import wording
 from unsee.report.findings import Level, percent
 
@@ -42,6 +42,7 @@ def guarantees(run: Run) -> list[Row]:
             "Text-only outputs are identical",
             f"Outputs equal bit for bit on {probes} text-only probes." if probes else "",
         ),
+        *_next_tokens(checked),
         _yes_no(
             checked.language_part_sha256_unchanged,
             "Language part is unchanged",
@@ -65,6 +66,15 @@ def guarantees(run: Run) -> list[Row]:
             Row("Visual patch", size, "Holds all changed tensors; apply it with `unsee apply`.")
         )
     return rows
+
+
+def _next_tokens(checked: Guarantees) -> list[Row]:
+    """How far text-only outputs have moved, where they are not identical."""
+    share = checked.text_next_token_same
+    if checked.text_identical is not False or share is None:
+        return []
+    note = f"On the positions of {checked.text_probes} text-only probes."
+    return [Row("The same next token", percent(share), note)]
 
 
 def _yes_no(value: object, label: str, note: str) -> Row:

@@ -397,6 +397,8 @@ def text(summary: Summary) -> Finding:
     key = text_key(summary)
     before, after = value_of(summary.target, key), value_of(summary.measures, key)
     clause = "what it has read is no longer bit-for-bit the same"
+    if checked.text_next_token_same is not None:
+        clause += f": {percent(checked.text_next_token_same)} of next tokens are"
     if key is None or before is None or after is None:
         return Finding("warn", "Changed", clause)
     named = {"forget": "forgotten people by name", "retain": "the others by name"}

@@ -58,10 +58,12 @@ def check_settings(settings: LedgerSettings) -> Recipe:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} {quoted(value)} is not allowed: give a number in (0, 1).")
     recipe = _recipe(settings, settings.set, settings.attacks, settings.seed)
-    if recipe.method.changes_language:
+    method = recipe.method
+    if method.changes_language:
+        field = method.language_field
         raise ConfigError(
-            f"a ledger stacks visual patches, which cannot carry what {recipe.method.name} with "
-            f"trains={recipe.method.trains} changes. Type --set trains=visual, or another --method."
+            f"a ledger stacks visual patches, which cannot carry what {method.name} with {field}="
+            f"{getattr(method, field)} changes. Type --set {field}=visual, or another --method."
         )
     return recipe
 

@@ -16,9 +16,11 @@ from unsee.data.widening import FOR_FEW, how_far
 from unsee.errors import ConfigError, DataError, TrainingError
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
+from unsee.features.neurons import find_mlps
 from unsee.features.pictures import picture_batches
 from unsee.features.statistics import distance_between, layer_statistics
 from unsee.methods import METHODS
+from unsee.methods.vkd import VKD, language_tier
 from unsee.methods.vkd.erase_targets import (
     AnonymousTarget,
     BaseTarget,
@@ -475,3 +477,37 @@ def test_near_features_are_equal_while_the_student_equals_the_teacher(
         assert torch.equal(near[name], value)
     clean = picture_features(tiny, inputs, ["projector"])["projector"]
     assert not torch.allclose(wanted["projector"], clean)
+
+
+def test_tier_language_also_trains_the_mlp_that_retrieves_and_keeps_text(
+    tiny: VLM, tiny_folder: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_tier, "STEPS", 3)
+    method = VKD(tier="language", supervision="features")
+    result = method.unlearn(tiny, data, Trainer(replace(SETTINGS, steps=2)))
+    before = VLM.load(tiny_folder).parameters()
+    changed = {n for n, p in tiny.parameters().items() if not torch.equal(p, before[n])}
+    language = changed & set(tiny.parameters("language"))
+    block = find_mlps(tiny, "language")[1]
+    assert language == {f"{n}.weight" for n in (block.outer, *block.inner)}
+    assert changed > language, "the visual part is trained too"
+    assert result.choices["mlps"] == {"chosen": 1, "of": 1}
+    assert set(result.choices["language"]["last"]) == {"forget", "retain", "own"}
+    assert list(result.history.last) == ["erase", "keep"]
+
+
+def test_tier_language_asks_about_forgotten_people_by_name(data: Data) -> None:
+    asked = language_tier._by_name(data.forget, data.retain)
+    assert {s.concept for s in asked} == {s.concept for s in data.forget}
+    assert all(s.picture is None and str(s.concept) in s.question for s in asked)
+    questions = {s.question for s in asked}
+    assert "Who is Ada Berg?" in questions and "What does Ada Berg work as a ?" in questions
+
+
+def test_tier_language_needs_answers(tiny: VLM, data: Data) -> None:
+    silent = replace(data, forget=[replace(s, answer="") for s in data.forget])
+    method: Any = VKD(tier="language")
+    with pytest.raises(ConfigError, match="tier=language needs questions.*Type --tier visual"):
+        method.adapt_to(silent)
+    with pytest.raises(DataError, match="needs questions and answers"):
+        method.unlearn(tiny, silent, Trainer(SETTINGS))

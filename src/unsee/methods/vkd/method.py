@@ -30,6 +30,7 @@ from unsee.losses import capped, nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.npo import npo_loss
 from unsee.methods.vkd.batches import BatchMaker
+from unsee.methods.vkd.distillation import Distillation
 from unsee.methods.vkd.erase_targets import (
     AnonymousTarget,
     BaseTarget,
@@ -48,6 +49,7 @@ from unsee.methods.vkd.inner_relearning import (
     relearning_loss,
     weight_proximity,
 )
+from unsee.methods.vkd.language_tier import unlearn_language
 from unsee.methods.vkd.layer_statistics import LayerStatistics
 from unsee.methods.vkd.perturbed_tokens import near_features
 from unsee.methods.vkd.populations import (
@@ -77,47 +79,6 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """Everything the student's features are compared with, computed once from the teacher.
-
-    Attributes:
-        layers: Names of the visual layers that are compared, in the model's order.
-        statistics: Mean and variance of these layers over the population.
-        target: The target features of forget pictures.
-        cache: The teacher, and its features of pictures that come again.
-        prefix: Names of the encoder layers below the first trained one.
-    """
-
-    layers: list[str]
-    statistics: LayerStatistics
-    target: EraseTarget
-    cache: FeatureCache
-    prefix: tuple[str, ...] = ()
-
-    @property
-    def teacher(self) -> VLM:
-        """The frozen start model."""
-        return self.cache.vlm
-
-    def teacher_outputs(
-        self, inputs: dict[str, Tensor], layers: Sequence[str], repeated: bool
-    ) -> dict[str, Tensor]:
-        """Returns the teacher's raw outputs of the frozen prefix and of some layers.
-
-        Args:
-            inputs: The visual inputs of pictures.
-            layers: Names of the layers, in the model's order.
-            repeated: Whether the same pictures come again in this run.
-        """
-        names = [*self.prefix, *(name for name in layers if name not in self.prefix)]
-        return self.cache.outputs(inputs, names, repeated)
-
-    def replay(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the outputs of the frozen prefix, which the student need not compute."""
-        return {name: outputs[name] for name in self.prefix if outputs}
-
-
 @METHODS.register("vkd", source="arXiv 2512.11325")
 @dataclass(frozen=True)
 class VKD(Method):
@@ -133,6 +94,8 @@ class VKD(Method):
     Differs: terms are averaged over layers, so that weights do not depend on the depth.
 
     Attributes:
+        tier: "visual" changes the visual part alone; "language" first also the LLM's MLPs that
+            retrieve the identity, so that text may change; see `unlearn_language`.
         supervision: "full" also uses answers; "features" uses pictures only and never runs the
             LLM (output, w_forget and w_retain then have no effect).
         answers_every: Apply the answer loss to one batch in every N; features only in the others.
@@ -199,6 +162,7 @@ class VKD(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
+    language_field: ClassVar[str] = "tier"
     defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "robust": {
@@ -219,6 +183,7 @@ class VKD(Method):
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"population": {"alike": "nearest"}}
 
     trains: Part = "visual"
+    tier: Literal["visual", "language"] = "visual"
     supervision: Literal["full", "features"] = "full"
     answers_every: Annotated[int, Field(ge=1)] = 1
     output: Literal["npo", "ga", "none"] = "npo"
@@ -261,13 +226,19 @@ class VKD(Method):
 
     @property
     def required(self) -> frozenset[str]:
-        """Also "strangers" with erase=stranger; see `Method.required`."""
-        return self.needs | {"strangers"} if self.erase == "stranger" else self.needs
+        """Also "strangers" with erase=stranger, "answers" with tier=language."""
+        strangers = {"strangers"} if self.erase == "stranger" else set()
+        return self.needs | strangers | ({"answers"} if self.changes_language else set())
+
+    @property
+    def changes_language(self) -> bool:
+        """Whether tier=language."""
+        return self.tier == "language"
 
     @property
     def reads_language(self) -> bool:
-        """Whether the language model runs: not with supervision=features."""
-        return self.supervision == "full"
+        """Whether the language model runs: not with supervision=features and tier=visual."""
+        return self.supervision == "full" or self.changes_language
 
     @property
     def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
@@ -283,16 +254,12 @@ class VKD(Method):
         views and are erased more strongly, unless `widen` was set. See `Method.adapt_to`.
 
         Raises:
-            ConfigError: If supervision=full was set and the forget set has no answers.
+            ConfigError: If supervision=full or tier=language was set, and no sample has an answer.
         """
         method, notes = self, []
         if not any(s.answer for s in data.forget):
-            if self.supervision == "full" and "supervision" in given:
-                raise ConfigError(
-                    "supervision=full needs questions and answers about the forget pictures, and "
-                    "the forget set has none. Type --supervision features, or give a table with "
-                    "columns image, question, answer, concept."
-                )
+            if self.changes_language or (self.supervision == "full" and "supervision" in given):
+                raise self._without_answers()
             if "supervision" not in given:
                 notes.append(
                     "the forget set has no answers: supervision=features, so language-model "
@@ -333,18 +300,32 @@ class VKD(Method):
         if self.cache is not None:
             refuse_small(Path(self.cache), self.cache_disk)
         if self.reads_language and not any(s.answer and s.picture for s in data.forget):
-            raise ConfigError(
-                "supervision=full needs questions and answers about the forget pictures. Give "
-                "them, or type --supervision features."
-            )
+            raise self._without_answers()
         masks = ("saliency_fraction", "saliency_threshold", "prune", "w_distance")
         if settings.lora and any(getattr(self, name) for name in masks):
             raise ConfigError(
                 f"LoRA trains none of the weights that {', '.join(masks)} mean. Type lora=0."
             )
 
+    def _without_answers(self) -> ConfigError:
+        field, less = ("tier", "visual") if self.changes_language else ("supervision", "features")
+        return ConfigError(
+            f"{field}={getattr(self, field)} needs questions and answers about the forget "
+            f"pictures, and the forget set has none. Type --{field} {less}, or give a table with "
+            "columns image, question, answer, concept."
+        )
+
     def train(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
-        """Changes the weights of the visual part in place; see `Method.train`."""
+        """Changes weights in place: those of the visual part, with tier=language also the LLM's.
+
+        See `Method.train`.
+        """
+        if self.changes_language:
+            first = unlearn_language(vlm, data, trainer)
+            result = replace(self, tier="visual").train(vlm, data, trainer)
+            return replace(result, choices={**result.choices, **first.choices}).after(
+                "language", first
+            )
         settings = trainer.settings
         seed_step(settings.seed, 0)
         forget, retain = self._training_samples(data, settings.seed)

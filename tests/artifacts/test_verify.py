@@ -203,6 +203,7 @@ def test_guarantees_of_visual_training(tiny_folder: Path, tmp_path: Path) -> Non
     write_patch(vlm, tiny_folder, tmp_path / "patch")
     held = guarantees(before, vlm, tmp_path / "patch")
     assert held.text_identical is True
+    assert held.text_next_token_same == 1
     assert held.text_probes == 64
     assert held.language_part_sha256_unchanged is True
     assert held.language_part_sha256 == vlm.hash("language")
@@ -219,6 +220,11 @@ def test_guarantees_of_language_training(tiny_folder: Path) -> None:
     add(vlm, LANGUAGE, 1e-3)
     held = guarantees(before, vlm)
     assert held.text_identical is False
+    # The smallest change of a weight changes logits, but not the most probable token.
+    assert held.text_next_token_same == 1
+    add(vlm, LANGUAGE, 10.0)
+    share = guarantees(before, vlm).text_next_token_same
+    assert share is not None and 0 <= share < 1
     assert held.language_part_sha256_unchanged is False
     assert (held.changed_tensors, held.changed_outside_visual) == (1, 1)
     assert held.patch_bytes is None

@@ -1,4 +1,4 @@
-"""What VKD computes once from its teacher, and compares the student with in every step."""
+"""The teacher's side of the distillation: statistics, erase targets and cached features."""
 
 from __future__ import annotations
 

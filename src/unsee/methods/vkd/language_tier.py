@@ -54,7 +54,7 @@ def unlearn_language(vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
     Args:
         vlm: The model; its visual part stays as it is.
         data: What to forget and what to keep.
-        trainer: Of the whole training; this is a stage before it.
+        trainer: The trainer of the whole run; this is a stage before its training.
 
     Raises:
         DataError: If no forget picture has an answer.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from experiments.tiny.make import make
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
@@ -116,6 +117,23 @@ def test_lora_adapters_without_a_matching_layer_raise(
     norms = {n: p for n, p in tiny.parameters("visual").items() if "norm" in n}
     with pytest.raises(ConfigError, match="no layer of the visual part"):
         LoraAdapters(tiny, norms, Lora())
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_lora_adapts_the_layers_that_the_family_names_and_no_others(tmp_path: Path) -> None:
+    """Peft would adapt fused experts for a dense layer; the untied head is no visual layer."""
+    vlm = VLM.load(make("glm4v_moe", tmp_path / "model"), check=False)
+    before = {n: p.detach().clone() for n, p in vlm.parameters().items()}
+    adapters = LoraAdapters(vlm, vlm.parameters("language"), Lora(rank=2))
+    assert "lm_head.weight" in before and "lm_head" not in adapters.targets
+    for parameter in adapters.parameters.values():
+        torch.nn.init.ones_(parameter)
+    adapters.merge()
+    changed = {n for n, p in vlm.parameters().items() if not torch.equal(p, before[n])}
+    assert changed == {f"{target}.weight" for target in adapters.targets}
+    assert "model.language_model.layers.0.mlp.gate_proj.weight" in changed
+    with pytest.raises(ConfigError, match=r"'glm4v_moe' for one of its experts.*--save model"):
+        adapters.save(tmp_path / "adapter")
 
 
 def test_lora_refuses_masks_of_single_weights(tiny: VLM, data: Data) -> None:

@@ -57,6 +57,7 @@ from unsee.models.checkpoint import (
     stored_tensors,
     weight_map,
 )
+from unsee.models.file_tensors import FileTensors
 from unsee.models.loading import load_whole
 from unsee.models.validation import check_checkpoint
 
@@ -173,11 +174,12 @@ def write_patch(
     files = weight_map(folder, check=not vlm.visual_only)
     below = patch_folders(patches)
     stack = match_stack(below, folder, files) if below else None
-    keys = checkpoint_names(vlm.family, files, list(vlm.parameters("visual")))
-    entries = _entries({key: files[key] for key in keys.values()})
+    held = FileTensors(vlm.family, files, list(vlm.parameters("visual")))
+    entries = _entries({key: files[key] for key in held.keys})
     if not vlm.visual_only:
         _refuse_language(vlm, files)
-    hashes, changed, tensors = _differences(vlm, _before(files, keys, stack), keys, entries, folder)
+    now = held.read(vlm.parameters("visual"))
+    hashes, changed, tensors = _differences(now, _before(files, held, stack), entries, folder)
     known = known_names(vlm.family, files, vlm.parameters("language"))
     shapes = {key: tuple(vlm.model.get_parameter(n).shape) for n, key in known.items()}
     base = tuple(
@@ -305,32 +307,23 @@ def apply_in_memory(patch: Patches, vlm: VLM) -> tuple[Manifest, ...]:
     refuse_inverses(patches, manifests, vlm.source)
     stack = match_stack(patches, vlm.source, weight_map(vlm.source), manifests)
     parameters = vlm.parameters("visual")
-    names = {
-        key: name
-        for name, key in checkpoint_names(vlm.family, stack.base.files, list(parameters)).items()
-    }
-    with torch.no_grad():
-        for key, tensor in stack.tensors():
-            parameters[names[key]].copy_(tensor)
+    FileTensors(vlm.family, stack.base.files, list(parameters)).write(stack.tensors(), parameters)
     return stack.manifests
 
 
 def _before(
-    files: Mapping[str, Path], keys: Mapping[str, str], stack: Stack | None
+    files: Mapping[str, Path], held: FileTensors, stack: Stack | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yields each visual parameter's name and tensor before the training, one at a time."""
+    """Yields each visual tensor of the files with its name before the training, one at a time."""
     replaced = stack.base.replaced if stack is not None else {}
-    yield from stored_tensors(files, {n: key for n, key in keys.items() if key not in replaced})
+    yield from stored_tensors(files, {key: key for key in held.keys if key not in replaced})
     if stack is not None:
-        names = {key: name for name, key in keys.items()}
-        for key, tensor in stack.tensors():
-            yield names[key], tensor
+        yield from stack.tensors()
 
 
 def _differences(
-    vlm: VLM,
+    now: Mapping[str, Tensor],
     before: Iterable[tuple[str, Tensor]],
-    keys: Mapping[str, str],
     entries: Mapping[str, Entry],
     base_folder: Path,
 ) -> tuple[dict[str, str], list[ChangedTensor], dict[str, Tensor]]:
@@ -339,12 +332,11 @@ def _differences(
     Raises:
         PatchError: If nothing differs, or a tensor has another shape.
     """
-    parameters = vlm.parameters("visual")
     hashes: dict[str, str] = {}
     changed: list[ChangedTensor] = []
     tensors: dict[str, Tensor] = {}
-    for parameter, old in before:
-        key, new = keys[parameter], parameters[parameter].detach()
+    for key, old in before:
+        new = now[key]
         if new.shape != old.shape:
             raise PatchError(
                 f"tensor {key} is {list(old.shape)} in {base_folder}, but {list(new.shape)} in "

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 ADAPTER_NAME = "default"
+HOLDER = "held"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,12 @@ class LoraAdapters:
 
         self.lora = lora
         self.targets = _targets(vlm, parameters)
-        tuner: Any = LoraModel(vlm.model, self._config(list(self.targets)), ADAPTER_NAME)
-        self._tuner, self._model = tuner, vlm.model
+        # peft takes some names of a model that transformers describes for those of older versions,
+        # and would adapt experts in their place. It knows nothing of a holder.
+        names = [f"{HOLDER}.{name}" for name in self.targets]
+        self._tuner: Any = LoraModel(
+            nn.ModuleDict({HOLDER: vlm.model}), self._config(names), ADAPTER_NAME
+        )
         self.parameters = {n: p for n, p in vlm.model.named_parameters() if "lora_" in n}
         for parameter in self.parameters.values():
             # Half precision would round the small updates of adapters away.
@@ -87,9 +92,6 @@ class LoraAdapters:
         """Adds the product B A to the weights and removes the adapters; names are as before."""
         with torch.no_grad():
             self._tuner.merge_and_unload()
-        # peft leaves its configuration behind, which would end up in config.json.
-        if hasattr(self._model, "peft_config"):
-            del self._model.peft_config
 
     def save(self, folder: Path, base: str | None = None) -> None:
         """Writes a folder that `peft.PeftModel.from_pretrained(base, folder)` loads.
@@ -99,9 +101,12 @@ class LoraAdapters:
             base: The base checkpoint's hub id, if it has one.
 
         Raises:
+            ConfigError: If peft would put the adapters on other layers.
             ModelError: If the folder is not empty or cannot be written.
         """
         from safetensors.torch import save_file
+
+        self._refuse_renamed()
 
         tensors = {
             "base_model.model." + name.replace(f".{ADAPTER_NAME}.", "."): p.detach()
@@ -120,6 +125,21 @@ class LoraAdapters:
             # peft keeps them as a set, whose order differs from run to run.
             content["target_modules"] = sorted(content["target_modules"])
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+
+    def _refuse_renamed(self) -> None:
+        """Refuses names that peft takes for those of older versions of transformers."""
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+        read = self._config(list(self.targets))
+        model = self._tuner.model[HOLDER]
+        convert_peft_config_for_transformers(read, model=model, conversions=None)
+        lost = sorted({*self.targets} - {*read.target_modules})
+        if lost:
+            raise ConfigError(
+                f"save=adapter: peft takes layer {lost[0]} of a model of type "
+                f"'{model.config.model_type}' for one of its experts, so an adapter that it loads "
+                "would change other layers than were trained. Save the model: --save model."
+            )
 
     def _config(self, targets: list[str]) -> Any:
         from peft import LoraConfig
@@ -144,8 +164,10 @@ def _targets(vlm: VLM, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...
         if type(module) is nn.Linear
     ]
     adapted = [name for name in linear if name in owners]
-    in_language = [n for n in adapted if n.startswith(language) and re.fullmatch(pattern, n)]
-    in_visual = [n for n in adapted if not n.startswith(language)]
+    # The prefix of a part that is one layer, such as "lm_head.", ends in a dot.
+    spoken = {name for name in adapted if f"{name}.".startswith(language)}
+    in_language = [name for name in adapted if name in spoken and re.fullmatch(pattern, name)]
+    in_visual = [name for name in adapted if name not in spoken]
     if not in_language and any(n.startswith(language) for n in parameters):
         raise ConfigError(
             f"the LoRA pattern '{pattern}' of family '{vlm.family.name}' matches no layer of this "

@@ -112,6 +112,10 @@ class Started(RecordPart):
     attacks: tuple[Text, ...] | None = Field(
         default=None, description="Attacks in place of the settings' ones; null keeps those."
     )
+    held: tuple[Text, ...] = Field(
+        default=(),
+        description="Ids of earlier requests whose photographs are kept at their erased features.",
+    )
 
 
 class SubjectScore(RecordPart):

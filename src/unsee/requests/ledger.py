@@ -286,10 +286,13 @@ class LedgerFolder:
         bar.stage("checking the model")
         check_base(source, state.created.base)
         model = deployed_model(self.folder, state, source)
-        started = self._start(state, names, fields, attacks)
-        forget = {name: found.samples[name] for name in names}
         earlier = {n: found.samples[n] for n in state.forgotten if n in found.samples}
-        planned = plan_step(state.settings, started, (resolve(source), model), forget)
+        started = self._start(state, names, fields, attacks, tuple(earlier))
+        # The photographs of a step that is continued are those that it was begun with.
+        require_found(found, names, started.held)
+        forget = {name: found.samples[name] for name in names}
+        held = {name: found.samples[name] for name in started.held}
+        planned = plan_step(state.settings, started, (resolve(source), model), forget, held)
         check_job(planned.job)
         for note in planned.notes:
             LOGGER.warning(note)
@@ -322,13 +325,16 @@ class LedgerFolder:
         names: Sequence[str],
         fields: Mapping[str, Any],
         attacks: Sequence[str] | None,
+        held: tuple[str, ...],
     ) -> Started:
         """The entry of a new step, or the one of the step that is to be continued."""
         given = None if attacks is None else tuple(attacks)
         unfinished = state.unfinished
         if unfinished is None:
             number = max(state.steps, default=0) + 1
-            return Started(step=number, requests=tuple(names), set=dict(fields), attacks=given)
+            return Started(
+                step=number, requests=tuple(names), set=dict(fields), attacks=given, held=held
+            )
         entry = unfinished.entry
         if (fields and dict(fields) != entry.set) or (given is not None and given != entry.attacks):
             raise ConfigError(

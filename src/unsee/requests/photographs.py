@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unsee.data.boxes import mark, marked_picture
-from unsee.data.digests import salted_hash
+from unsee.data.digests import picture_hash, salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.overlaps import distinct_photographs
 from unsee.data.photographs import count_faces
@@ -261,6 +261,27 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
     ]
 
 
+def held_pictures(
+    earlier: Mapping[str, Sequence[Sample]], forget: Sequence[Sample]
+) -> list[Sample]:
+    """Returns the pictures of people who were forgotten before, as samples about nobody to keep.
+
+    Training on further people moves the features of everyone, so that some of those who were
+    forgotten could be recognised again. Kept at the features that they have now, they stay erased.
+
+    Args:
+        earlier: The samples of requests that were answered before, by id.
+        forget: What is to be forgotten now, whose photographs are left out.
+    """
+    away = {picture_hash(picture) for picture in distinct_pictures(forget)}
+    return [
+        Sample(picture.source, "", "", picture)
+        for name, samples in earlier.items()
+        for picture in distinct_pictures(without_names(samples, name))
+        if picture_hash(picture) not in away
+    ]
+
+
 def samples_of(request: str, samples: Iterable[Sample]) -> list[Sample]:
     """Returns the samples of a request among those that `without_names` named."""
     return [sample for sample in samples if sample.id.startswith(f"{request}:")]
@@ -272,17 +293,19 @@ def _ending(picture: Picture) -> str:
     return suffix if picture.region is None else f"{suffix}{picture.region}"
 
 
-def require_found(found: Found, requests: Sequence[str]) -> None:
+def require_found(found: Found, requests: Sequence[str], held: Sequence[str] = ()) -> None:
     """Refuses to go on without all photographs of some requests.
 
     Args:
         found: What was found.
-        requests: Ids of the requests that need their photographs.
+        requests: Ids of the requests that are answered.
+        held: Ids of earlier requests whose photographs the step was begun with.
 
     Raises:
         DataError: If a photograph is missing.
     """
-    lost = {name: found.missing[name] for name in requests if name in found.missing}
+    needed = (*requests, *held)
+    lost = {name: found.missing[name] for name in needed if name in found.missing}
     if lost:
         counts = listed([f"{count} of {name}" for name, count in lost.items()])
         raise DataError(

@@ -17,7 +17,7 @@ from unsee.recipes.plan import plan
 from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.unlearn import Recipe, RunOptions, make_recipe
 from unsee.requests.entries import LedgerSettings, Started
-from unsee.requests.photographs import without_names
+from unsee.requests.photographs import held_pictures, without_names
 from unsee.runs.preflight import check_attack
 from unsee.types import Sample
 
@@ -100,6 +100,7 @@ def plan_step(
     started: Started,
     models: tuple[Path, Path],
     forget: Mapping[str, Sequence[Sample]],
+    earlier: Mapping[str, Sequence[Sample]],
 ) -> PlannedStep:
     """Plans the run that answers one request, or several together.
 
@@ -108,6 +109,8 @@ def plan_step(
         started: The step.
         models: The base checkpoint, and it with the patches of all earlier requests on it.
         forget: The samples of each request to answer.
+        earlier: The samples of requests that were answered before. Their pictures are kept as the
+            model sees them now, with these people erased.
 
     Raises:
         UnseeError: If the data or a setting cannot be used.
@@ -126,6 +129,9 @@ def plan_step(
     # What was kept and forgotten is measured from where the ledger began. The language part is
     # loaded even if nothing is asked, to show that text is answered as before.
     job = replace(job, references={"target": base}, visual_only=False)
+    if "answers" not in recipe.method.required:
+        held = held_pictures(earlier, job.data.forget)
+        job = replace(job, data=replace(job.data, retain=(*job.data.retain, *held)))
     chains, refused = _possible(job)
     command = f"unsee request run {' '.join(started.requests)}"
     job = replace(job, attacks=chains, command=command, recipe=recipe.text(command))

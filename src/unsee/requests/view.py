@@ -51,6 +51,7 @@ def step_values(step: Step) -> dict[str, Any]:
     values: dict[str, Any] = {
         "step": step.number,
         "requests": list(step.entry.requests),
+        "held": list(step.entry.held),
         "status": step.status,
         "started": step.started,
         "ended": step.ended,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unsee.features.pictures import random_view_collator
+from unsee.losses import IGNORE
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Sample
 
@@ -70,7 +71,8 @@ class BatchMaker:
             rng = np.random.default_rng([settings.seed, number])
 
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
-                return collate(trainer.draw(samples, number, stream), rng, strength)
+                drawn = trainer.draw(samples, number, stream)
+                return _without_empty_answers(collate(drawn, rng, strength), drawn)
 
             batch, length = draw(forget, 0, self.augment), 0
             if number < self.relearn_share * total and number % self.relearn_every == 0:
@@ -79,3 +81,18 @@ class BatchMaker:
             return StepBatches(batch, draw(retain, 1, self.augment_retain), attack)
 
         return make
+
+
+def _without_empty_answers(batch: Batch, samples: Sequence[Sample]) -> Batch:
+    """The batch with no labels where a sample has no answer: pictures alone supervise there.
+
+    Args:
+        batch: The batch.
+        samples: Its samples, in row order.
+    """
+    silent = [row for row, sample in enumerate(samples) if not sample.answer]
+    if not silent or not batch.labels.shape[1]:
+        return batch
+    labels = batch.labels.clone()
+    labels[silent] = IGNORE
+    return replace(batch, labels=labels)

@@ -25,6 +25,26 @@ def unsee(
         Its standard output, parsed where it is JSON; its standard error if `code` is not 0 or
         `stderr` is asked for.
     """
+    ended, output, errors = _run(arguments, cwd)
+    assert ended == code, errors
+    if code or stderr:
+        return errors
+    return json.loads(output) if "--json" in arguments else output
+
+
+def refused(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Runs a command that is to fail.
+
+    Returns:
+        Its exit code, standard output and standard error.
+    """
+    ended, output, errors = _run(arguments, cwd)
+    assert ended, output
+    return ended, output, errors
+
+
+def _run(arguments: tuple[str | Path, ...], cwd: Path | None) -> tuple[int, str, str]:
+    """The exit code, standard output and standard error of a command."""
     output, errors = io.StringIO(), io.StringIO()
     before, folder, ended = sys.argv, Path.cwd(), 0
     sys.argv = ["unsee", *map(str, arguments)]
@@ -37,7 +57,4 @@ def unsee(
     finally:
         sys.argv = before
         os.chdir(folder)
-    assert ended == code, errors.getvalue()
-    if code or stderr:
-        return errors.getvalue()
-    return json.loads(output.getvalue()) if "--json" in arguments else output.getvalue()
+    return ended, output.getvalue(), errors.getvalue()

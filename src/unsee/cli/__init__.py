@@ -21,10 +21,10 @@ from unsee.cli import unlearning, requesting  # noqa: F401  # isort: skip
 from unsee.cli import finetuning, comparing, evaluating, checkpoints, listing, data  # noqa: F401  # isort: skip
 from unsee.cli import past_runs, publishing, purging, serving  # noqa: F401  # isort: skip
 from unsee.cli import certifying  # noqa: F401  # isort: skip
-from unsee.cli.shared import app, command, is_redacted, without_typed
+from unsee.cli.shared import PRINTED, app, command, echo, is_redacted, without_typed
 from unsee.errors import UnseeError, WorkerFinished, printable, suggestion, without_secrets
 from unsee.files import NO_SPACE, RETRY
-from unsee.training.launcher import world_size
+from unsee.training.launcher import is_main_process, world_size
 
 __all__ = ["app", "main"]
 
@@ -40,6 +40,7 @@ TERMINATED = 143
 def main() -> None:
     """Runs the command line; an error is printed as a sentence, without a traceback."""
     code = 0
+    PRINTED.clear()
     warnings.showwarning = _show_warning
     logger = logging.getLogger("unsee")
     logger.handlers, logger.propagate = [_NoteHandler()], False
@@ -53,23 +54,24 @@ def main() -> None:
         # Of several processes of a launcher the first goes on, and the others have done their part.
         pass
     except UnseeError as error:
-        _fail(str(error), 2)
+        _fail(str(error), 2, type(error).__name__)
     except (KeyboardInterrupt, _Terminated) as stop:
         code = TERMINATED if isinstance(stop, _Terminated) else 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = f"{error.filename}: " if error.filename else ""
-            _fail(f"{place}cannot be written ({error.strerror}). {RETRY}", 2)
+            _fail(f"{place}cannot be written ({error.strerror}). {RETRY}", 2, "OSError")
         usage: Callable[[], str] | None = getattr(error, "format_message", None)
         if usage is not None:
-            _fail(f"{usage()}{_nearest_choice(usage())} Try --help.", 2)
+            _fail(f"{usage()}{_nearest_choice(usage())} Try --help.", 2, "UsageError")
         if os.environ.get("UNSEE_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {error}"
-        _fail(f"unexpected error ({what}). Set UNSEE_TRACEBACK=1 to see where, and report it.", 1)
+        advice = "Set UNSEE_TRACEBACK=1 to see where, and report it."
+        _fail(f"unexpected error ({what}). {advice}", 1, type(error).__name__)
     if code in (130, TERMINATED):
         again = " the same command again." if is_redacted() else f":\n  {command()}"
-        _fail(f"stopped. Nothing is lost; to continue, type{again}", code)
+        _fail(f"stopped. Nothing is lost; to continue, type{again}", code, "Stopped")
     sys.exit(code)
 
 
@@ -135,6 +137,16 @@ def _show_warning(
         typer.echo(text, err=True, nl=False)
 
 
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"unsee: {without_typed(without_secrets(message))}", err=True)
+def _fail(message: str, code: int, kind: str) -> None:
+    """Prints an error, with --json also as an object on standard output, and ends the process.
+
+    Args:
+        message: What is wrong, and what to type.
+        code: The exit code.
+        kind: The error's class.
+    """
+    shown = without_typed(without_secrets(message))
+    typer.echo(f"unsee: {shown}", err=True)
+    if "--json" in sys.argv and is_main_process() and not PRINTED.is_set():
+        echo({"error": shown, "kind": kind, "exit_code": code}, as_json=True)
     sys.exit(code)

@@ -181,9 +181,13 @@ def show_certificate(
 
     certificate = read_certificate(path).certificate
     if out is not None:
-        for written in rewrite_document(path, out):
-            if written is not None:
-                typer.echo(written)
+        html, pdf = rewrite_document(path, out)
+        written = {"html": str(html), "pdf": None if pdf is None else str(pdf)}
+        if as_json:
+            echo(written, as_json)
+        else:
+            for file in filter(None, written.values()):
+                typer.echo(file)
     elif as_json:
         echo(certificate.to_dict(), as_json)
     else:

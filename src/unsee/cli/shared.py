@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -132,6 +133,9 @@ HubRevision = Annotated[
 ]
 
 T = TypeVar("T")
+
+# Set once a command has printed its result: standard output then holds all the JSON it may.
+PRINTED = threading.Event()
 
 
 def renamed(old: str, old_value: T | None, new: str, value: T | None) -> T | None:
@@ -268,6 +272,7 @@ def without_typed(text: str) -> str:
 
 def echo(value: Any, as_json: bool) -> None:
     """Prints a result: as JSON, or one line for each key."""
+    PRINTED.set()
     if as_json or not isinstance(value, dict):
         typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
         return

@@ -22,6 +22,9 @@ PICTURES = (
 # Picture formats that cannot be read. Skipping them silently would leave a person half forgotten.
 UNREAD = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
+# Archives, which may hold further photographs.
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+
 # A table of questions beside the pictures, as the ImageFolder of `datasets` has it.
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsee.artifacts.pseudonyms import PSEUDONYM
-from unsee.data.folders import PICTURES
+from unsee.data.folders import ARCHIVES, PICTURES
 from unsee.data.readers import read_folder, read_table
 from unsee.data.selection import check_disjoint
 from unsee.data.tables import SUFFIXES
@@ -71,9 +72,13 @@ def read_samples(
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
+        links = isinstance(error, OSError) and error.errno == errno.ELOOP
+        advice = (
+            "Give the folder itself" if links else "Change its permissions, or give another path"
+        )
+        why = "it is a link that leads to itself" if links else first_line(error)
         raise DataError(
-            f"the {role} set '{shorten(text, 200)}' cannot be read ({first_line(error)}). Change "
-            "its permissions, or give another path."
+            f"the {role} set '{shorten(text, 200)}' cannot be read ({why}). {advice}."
         ) from error
     sentences: list[str] = [] if notes is None else notes
     if path.is_dir():
@@ -99,7 +104,9 @@ def read_samples(
     elif path.suffix.lower() in SUFFIXES:
         samples = read_table(path, role, sentences)
     else:
-        one = " One picture alone goes into a folder." if path.suffix.lower() in PICTURES else ""
+        suffix = path.suffix.lower()
+        one = " One picture alone goes into a folder." if suffix in PICTURES else ""
+        one = " Unpack it first, and give the folder." if suffix in ARCHIVES else one
         raise DataError(
             f"the {role} set '{path}' is of a kind that is not read.{one} Give a folder of "
             f"pictures, a {', '.join(SUFFIXES)} file, or NAME:SPLIT of a benchmark."

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
-from unsee.data.boxes import mark, marked_picture
+from unsee.data.boxes import BOXES, mark, marked_picture
 from unsee.data.digests import picture_hash, salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
+from unsee.data.folders import ARCHIVES, METADATA, list_folder
 from unsee.data.overlaps import distinct_photographs
 from unsee.data.photographs import count_faces
+from unsee.data.tables import is_dataset_folder
 from unsee.errors import DataError, counted, listed
 from unsee.pixels.regions import parse_box
 from unsee.recipes.sources import read_samples
@@ -82,8 +85,41 @@ def check_photographs(photos: str, box: str | None = None) -> Checked:
             f"{counted(marked, 'group photograph')}: the marked face alone is forgotten, the other "
             "people are kept"
         )
-    notes += _faces(pictures)
+    notes += [*_not_read(photos, pictures), *_faces(pictures)]
     return Checked(samples, pictures, count, people, tuple(notes))
+
+
+def _not_read(photos: str, pictures: Sequence[Picture]) -> list[str]:
+    """Notes on what a folder holds that does not count as photographs, without any name.
+
+    Args:
+        photos: The folder, or a table.
+        pictures: The pictures that were read.
+    """
+    notes = []
+    frames = sum(picture.has_several_frames for picture in pictures)
+    if frames:
+        several = "picture has" if frames == 1 else "pictures have"
+        notes.append(f"{frames} {several} several frames, of which the first is read")
+    folder = Path(photos)
+    if not folder.is_dir() or is_dataset_folder(folder):
+        return notes
+    contents = list_folder(folder)
+    unread = [PurePath(name) for name in contents.unread]
+    unread = [path for path in unread if path.name not in (BOXES, *METADATA)]
+    if unread:
+        were = "was" if len(unread) == 1 else "were"
+        notes.append(f"{counted(len(unread), 'other file')} in the folder {were} not read")
+    packed = sum(path.suffix.lower() in ARCHIVES for path in unread)
+    if packed:
+        notes.append(
+            f"{counted(packed, 'archive')} among them: unpack what may hold photographs, and make "
+            "the request anew"
+        )
+    if contents.empty:
+        have = "has" if len(contents.empty) == 1 else "have"
+        notes.append(f"{counted(len(contents.empty), 'subfolder')} {have} no photograph")
+    return notes
 
 
 def _faces(pictures: Sequence[Picture]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from support.cli import SHORT, unsee
+from support.cli import SHORT, refused, unsee
 from support.planted import Planted, search
 from support.processes import Running
 from unsee.artifacts.pseudonyms import Pseudonyms
@@ -180,6 +180,40 @@ def test_messages_of_a_redacted_run_are_masked(
     assert "unsee data check" in errors
 
 
+# Places as they are typed on Windows, and tables whose rows name pictures in unusual ways.
+PLACES = (
+    rf"C:\{PLACE}\Zoë Çelik\photos",
+    rf"C:\{PLACE}\Zoë Çelik.jsonl",
+    rf"\\server\{PLACE}\李娜",
+    f"C:/{PLACE}/Zoë Çelik",
+)
+IMAGES = (
+    r".\Zoë Çelik\1.jpg",
+    rf"C:\{PLACE}\Zoë Çelik\1.jpg",
+    f"{PLACE}/../{PLACE}//Zoë Çelik/1.jpg",
+)
+
+
+def test_paths_of_windows_and_unusual_ones_are_masked(
+    planted: Planted, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model, redact = ["--model", tiny_folder], ["--redact", "--out", tmp_path / "run"]
+    commands = [["unlearn", *model, "--forget", place, *redact] for place in PLACES]
+    commands += [["evaluate", *model, "--data", place, *redact] for place in PLACES]
+    commands += [["audit", *model, "--forget", place, *redact, "--json"] for place in PLACES]
+    for number, image in enumerate(IMAGES):
+        table = tmp_path / f"{number}.jsonl"
+        row = {"image": image, "question": "Who?", "answer": "A.", "concept": "Ng"}
+        table.write_text(json.dumps(row) + "\n")
+        commands += [["unlearn", *model, "--forget", table, *redact]]
+        commands += [["evaluate", *model, "--data", table, *redact]]
+    printed = ["\n".join(refused(*command)[1:]) for command in commands]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "printed").write_text("\n".join(printed))
+    found = search(tmp_path / "logs", planted)
+    assert not found, "\n".join([*found, *printed])
+
+
 def test_purged_run_holds_no_personal_data_and_keeps_the_proof(
     plain: Path, planted: Planted, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -254,9 +288,15 @@ def test_redacted_evaluation_audit_and_finetuning_hold_no_personal_data(
 ) -> None:
     salt = ["--redact", "--salt", tmp_path / "key"]
     model = ["--model", tiny_folder]
-    unsee("evaluate", *model, "--data", table, "--out", tmp_path / "evaluated", *salt)
+    evaluate = ["evaluate", *model, "--data", table, "--out", tmp_path / "evaluated", *salt]
     attacks = ["--attack", "relearn", "--attack", "answer_prefix?text=Çelik", "--set", "steps=2"]
-    unsee("audit", *model, "--forget", table, *attacks, "--out", tmp_path / "audited", *salt)
+    audit = ["audit", *model, "--forget", table, *attacks, "--out", tmp_path / "audited", *salt]
+    for number, command in enumerate((evaluate, [*audit, "--json"])):
+        # What is printed is searched too.
+        running = Running([*map(str, command)], tmp_path / f"printed{number}")
+        assert running.wait()[0] == 0
+    redacted = [tmp_path / "evaluated", tmp_path / "audited"]
+    unsee("report", *redacted, "-o", tmp_path / "compared.html")
     fields = [f"model={tiny_folder}", f"forget={table}", f"retain={table}", "steps=2", "lora=0"]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"who: target\nredact: true\nsalt: {tmp_path / 'key'}\n")

@@ -9,11 +9,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from unsee.artifacts.pseudonyms import Pseudonyms
 from unsee.artifacts.redactor import CHECKPOINTS, Redactor
+from unsee.data.folders import PICTURES
 from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UnseeError
 from unsee.files import is_regular
@@ -108,8 +109,9 @@ def _typed(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, s
             for form in (text, os.path.abspath(text), os.path.realpath(text)):
                 yield unicodedata.normalize("NFC", form), name
                 yield unicodedata.normalize("NFC", os.path.dirname(form)), name
-            yield unicodedata.normalize("NFC", Path(text).name), name
-            yield unicodedata.normalize("NFC", Path(text).stem), name
+            for path in (Path(text), PureWindowsPath(text)):
+                yield unicodedata.normalize("NFC", path.name), name
+                yield unicodedata.normalize("NFC", path.stem), name
 
 
 def _names(typed: Iterable[str]) -> set[str]:
@@ -144,12 +146,22 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str) and len(value) < 1000:
         yield value
         yield Path(value).name
+        yield from _parts_of_picture(value)
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _texts(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner)
+
+
+def _parts_of_picture(text: str) -> Iterator[str]:
+    """The names in the path of a picture, which messages spell with other separators."""
+    path = PureWindowsPath(text)
+    if path.suffix.lower() in PICTURES:
+        for part in path.parts[bool(path.anchor) :]:
+            yield part
+            yield PureWindowsPath(part).stem
 
 
 def _words(text: str) -> re.Pattern[str]:

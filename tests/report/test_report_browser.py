@@ -9,7 +9,7 @@ import pytest
 
 from support import chromium
 from support.chromium import CONTRAST
-from support.report_record import make_run, write_json
+from support.report_record import make_run, relearning, write_json
 from unsee import report
 
 PATH = chromium.find()
@@ -32,7 +32,28 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     bare = folder / "bare"
     bare.mkdir()
     write_json(bare / "summary.json", {"schema": 1, "name": "bare", "kind": "unlearn"})
+    # A whole suite: long names of attacks, and areas with further figures.
+    attack = relearning(0.2) | {"unsigned_area_to_reference": 0.46}
+    attack["curves"]["reference"] = [
+        point | {"value": 0.02} for point in attack["curves"]["reference"]
+    ]
+    tested = {
+        "attack": "relearn?share=1.0&seed=1&data=held_out_people&worst_case=quick",
+        "step": 20,
+        "measure": "forget_holdout/vqa/accuracy",
+        "outcome": "distinguishable",
+        "side": "above",
+        "difference": 0.56,
+        "low": 0.4,
+        "high": 0.7,
+        "margin": 0.05,
+        "people": 4,
+        "needed": 26,
+        "test": "paired t",
+    }
+    suite = make_run(folder / "suite", attacks={"relearn": [attack] * 4}, equivalence=[tested] * 3)
     return {
+        "suite": report.write([suite], folder / "suite.html"),
         "whole": report.write([whole], folder / "whole.html"),
         "bare": report.write([bare], folder / "bare.html"),
         "compared": report.write([whole, bare], folder / "compared.html"),
@@ -56,6 +77,27 @@ def test_renders_quietly_and_fits(
     unseen = "[...document.images].filter(i => !i.naturalWidth || !i.clientWidth).length"
     assert browser.evaluate(unseen) == 0
     assert browser.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_label_is_squeezed_and_row_headers_leave_room(
+    width: int, browser: chromium.Chromium, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["suite"], width=width)
+    tall = "[...document.querySelectorAll('.pair dt')].filter(e => e.clientHeight > 60).length"
+    assert browser.evaluate("document.querySelectorAll('.pair dt').length") == 8
+    assert browser.evaluate(tall) == 0
+    beyond = (
+        "[...document.querySelectorAll('.pair dd')].filter(e => e.getBoundingClientRect().right"
+        " > e.closest('figure').getBoundingClientRect().right + 0.5).length"
+    )
+    assert browser.evaluate(beyond) == 0
+    covered = (
+        "[...document.querySelectorAll('.scroll')].filter(s => "
+        "[...s.querySelectorAll('th[scope=row]')].some(e => e.clientWidth > 0.6 * s.clientWidth))"
+        ".length"
+    )
+    assert browser.evaluate(covered) == 0
 
 
 def test_charts_are_drawn_and_stay_inside(

@@ -134,6 +134,10 @@ def test_dark_and_light_differ_and_print_is_light(
 
 
 def test_prints(browser: chromium.Chromium, pages: dict[str, Path], tmp_path: Path) -> None:
+    # A page of A4 within its margins: a wider table would be cut, or all of it printed smaller.
+    browser.open(pages["suite"], width=688)
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[])
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 688
     browser.open(pages["whole"])
     browser.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")

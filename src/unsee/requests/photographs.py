@@ -114,7 +114,7 @@ def _not_read(photos: str, pictures: Sequence[Picture]) -> list[str]:
     if packed:
         notes.append(
             f"{counted(packed, 'archive')} among them: unpack what may hold photographs, and make "
-            "the request anew"
+            "the request again"
         )
     if contents.empty:
         have = "has" if len(contents.empty) == 1 else "have"

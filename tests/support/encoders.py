@@ -109,3 +109,38 @@ def vit() -> tuple[Any, Any]:
     return hf.ViTModel(config, add_pooling_layer=False), EncoderProcessor(
         pil("ViTImageProcessor")(size=SIDE)
     )
+
+
+TINY_VIT = {"img_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2}
+TINY_SWIN = {"img_size": 28, "patch_size": 2, "embed_dim": 12, "depths": (1, 1)}
+TIMM_SIZES: dict[str, dict[str, Any]] = {
+    "vit_tiny_patch16_224": TINY_VIT,
+    "eva02_tiny_patch14_224": TINY_VIT,
+    "vit_base_patch16_siglip_224": TINY_VIT,
+    "resnet10t": {},
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32)},
+    "swin_tiny_patch4_window7_224": TINY_SWIN | {"num_heads": (1, 2)},
+}
+
+
+def timm_encoder(architecture: str) -> tuple[Any, Any]:
+    """A small encoder of an architecture of timm, in transformers' wrapper."""
+    sizes = TIMM_SIZES[architecture]
+    side = sizes.get("img_size", 32)
+    pictures = {
+        "input_size": [3, side, side],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
+    config = hf.TimmWrapperConfig(
+        architecture=architecture, model_args=sizes, pretrained_cfg=pictures, num_labels=0
+    )
+    images = hf.TimmWrapperImageProcessor(pictures, architecture)
+    return hf.TimmWrapperModel(config), EncoderProcessor(images)
+
+
+@recipe
+def timm_wrapper() -> tuple[Any, Any]:
+    return timm_encoder("vit_tiny_patch16_224")

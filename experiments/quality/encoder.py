@@ -143,41 +143,60 @@ def measure(vlm: VLM, known: Views, held: Views) -> dict[str, float]:
     return {side: float(np.mean(rank_1(vlm, gallery, held[side]))) for side in SIDES}
 
 
-def run_seed(faces: Path, people: str, seed: int) -> dict[str, Any]:
+def adapted(base: VLM, known: Views, folder: Path) -> dict[str, VLM]:
+    """The towers "target" and "reference", adapted to the known people.
+
+    Args:
+        base: The tower as installed.
+        known: The known views by side.
+        folder: Keeps both; those that it holds are loaded.
+    """
+    towers = {}
+    for name, samples in (
+        ("target", [*known["forget"], *known["keep"]]),
+        ("reference", known["keep"]),
+    ):
+        if not (folder / name).exists():
+            tower = base.copy()
+            train_identities(tower, samples, ADAPTED, TRAINED)
+            tower.save(folder / name)
+        towers[name] = VLM.load(folder / name)
+    return towers
+
+
+def run_seed(
+    faces: Path, people: str, seed: int, settings: Mapping[str, Any], towers: Path | None = None
+) -> dict[str, Any]:
     """Adapts, unlearns and attacks with one seed; returns the row.
 
     Args:
         faces: Photographs, a subfolder a person.
         people: "development" or "test".
         seed: Seed of who is forgotten.
+        settings: Options of `unsee.unlearn`.
+        towers: Folder that keeps the adapted towers for other runs with the same seed.
     """
     started = time.perf_counter()
-    row: dict[str, Any] = {"people": people, "seed": seed, "set": dict(UNLEARNED)}
+    row: dict[str, Any] = {"people": people, "seed": seed, "set": dict(settings)}
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
         known, held = make_views(faces, people, seed, root / "views")
         base = load_encoder()
         row["base"] = measure(base, known, held)
-        models = {}
-        for name, samples in (
-            ("target", [*known["forget"], *known["keep"]]),
-            ("reference", known["keep"]),
-        ):
-            models[name] = base.copy()
-            train_identities(models[name], samples, ADAPTED, TRAINED)
-            models[name].save(root / name)
+        kept = towers / f"{people}-{seed}" if towers is not None else root
+        models = adapted(base, known, kept)
         run = unsee.unlearn(
-            root / "target",
+            kept / "target",
             forget=root / "views" / "known" / "forget",
             retain=root / "views" / "known" / "keep",
             out=root / "run",
             holdout_share=0,
             train_layers=list(TRAINED),
             seed=seed,
-            **UNLEARNED,
+            **settings,
         )
         row["seconds_of_unlearning"] = run.summary.cost.seconds if run.summary.cost else None
-        models["unlearned"] = VLM.load(root / "target")
+        models["unlearned"] = VLM.load(kept / "target")
         apply_in_memory([root / "run" / "patch"], models["unlearned"])
         attacker = [*share_of_pictures(known["forget"], 0.2, seed), *known["keep"]]
         for name in ("unlearned", "reference"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,12 @@ import torch
 
 from support.cli import unsee
 from support.encoders import make_encoder
-from unsee.benchmarks import BENCHMARKS
 from unsee.models.vlm import VLM
 from unsee.records.reader import Run, read_run
 from unsee.report.verdict import judge
 from unsee.runs.photographs import CAPTION
 
 ATTACKS = ("prototype", "probe", "difference", "relearn_features", "in_context", "relearn")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Photographs of two of pocket's people to forget, and of four to keep."""
-    pocket = BENCHMARKS.get("pocket").open()
-    root = tmp_path_factory.mktemp("photographs")
-    for side, most in (("forget", 2), ("retain", 4)):
-        people: dict[str, Path] = {}
-        for sample in pocket.load(side):
-            if sample.concept and sample.picture is not None and sample.picture.path is not None:
-                people.setdefault(sample.concept, sample.picture.path.parent)
-        for name, folder in sorted(people.items())[:most]:
-            (root / side / name).mkdir(parents=True)
-            for picture in sorted(folder.glob("*.png"))[:5]:
-                shutil.copy(picture, root / side / name)
-    return {"forget": root / "forget", "retain": root / "retain"}
 
 
 @pytest.fixture(scope="module", params=["clip", "dinov2"])

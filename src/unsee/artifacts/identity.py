@@ -84,7 +84,7 @@ class Base:
         if stored is not None:
             return stored.parameter(name)[0].startswith(self.family.parts.prefixes("visual"))
         longest = {
-            part: max((len(p) for p in self._prefixes(part) if name.startswith(p)), default=0)
+            part: max((len(p) for p in self._prefixes(part) if name.startswith(p)), default=-1)
             for part in ("visual", "language")
         }
         return longest["visual"] > longest["language"]

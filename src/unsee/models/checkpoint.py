@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unsee.errors import ConfigError, ModelError, TrainingError, first_line
+from unsee.families.encoders.functions import KIND, is_function
 from unsee.files import combine_digests, is_regular, path_text
 from unsee.hub.names import find
 from unsee.hub.snapshots import snapshot
@@ -35,7 +36,7 @@ DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 # What may be given as a checkpoint.
 GIVE = (
     "a checkpoint folder (with config.json), or a hub id such as llava-hf/llava-1.5-7b-hf, with "
-    "@REVISION for a branch, a tag or a commit"
+    "@REVISION for a branch, a tag or a commit; or MODULE:FUNCTION, which returns a network"
 )
 
 MERGE = (
@@ -130,8 +131,14 @@ def _folder_of(source: str | Path, revision: str | None) -> Path:
     if text.endswith(ONNX):
         raise ModelError(
             f"model '{source}': an ONNX graph has no weights by name that could be trained and "
-            "patched. Give the checkpoint that it was exported from, in the Hugging Face layout."
+            "patched. Give what it was exported from: the checkpoint in the Hugging Face layout, "
+            "or a function of yours that returns the PyTorch network with its preprocessing, "
+            "--model MODULE:FUNCTION."
         )
+    if is_function(text):
+        from unsee.models.embedding_network import function_checkpoint
+
+        return function_checkpoint(text, tensor_digest)
     repository = find(text)
     if revision is not None and (repository is None or repository.revision is not None):
         where = "a folder" if repository is None else f"given at {repository.revision} already"
@@ -171,6 +178,8 @@ def peek_config(source: str | Path) -> dict[str, Any]:
     Args:
         source: A folder, or a hub id with or without @REVISION.
     """
+    if is_function(str(source)):
+        return {"model_type": KIND}
     try:
         repository = find(source)
         if repository is None:

@@ -14,12 +14,13 @@ from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import transformers
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 from transformers import logging as hf_logging
 from transformers.models.auto import processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
 from unsee.errors import ModelError, first_line, shorten
+from unsee.families.encoders import Encoder
 
 if TYPE_CHECKING:
     from unsee.families import Family
@@ -163,8 +164,8 @@ def load_processor(
         family: The family of the checkpoint, if it may be an encoder.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    if family is not None and not family.answers_questions:
-        images = AutoImageProcessor.from_pretrained(folder, **options)
+    if isinstance(family, Encoder):
+        images = family.image_processor(folder, **options)
         has_text = any(family.parts.language)
         tokens = AutoTokenizer.from_pretrained(folder, **options) if has_text else None
         return EncoderProcessor(images, tokens)

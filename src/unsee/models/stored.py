@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from unsee.errors import ModelError, counted
 from unsee.families import Family
+from unsee.models import embedding_network as embedding_network  # registers its Auto classes
 from unsee.models.checkpoint import Entry, assembled_names, keys_of, known_names, read_header
 from unsee.models.loading import loading_errors, model_builder
 from unsee.models.processors import quiet

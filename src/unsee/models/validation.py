@@ -16,6 +16,7 @@ import torch
 
 from unsee.errors import ModelError, shorten
 from unsee.families import Family, family_of
+from unsee.families.encoders.functions import allow
 from unsee.models.checkpoint import (
     SINGLE,
     model_type,
@@ -91,6 +92,8 @@ def check_checkpoint(
         ModelError: If anything is damaged, or does not fit.
     """
     config = check_json_files(folder)
+    if trust_remote_code:
+        allow(config.get("function"))
     family = family_in(config, folder)
     check_templates(folder)
     check_layers(folder, config)

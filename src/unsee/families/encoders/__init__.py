@@ -47,6 +47,17 @@ class Encoder(Family):
     prefixes: ClassVar[tuple[str, ...]] = ("",)
     published_names: ClassVar[Mapping[str, str]] = {}
 
+    def image_processor(self, folder: Any, **options: Any) -> Any:
+        """The image processor of a checkpoint; by default as transformers loads it.
+
+        Args:
+            folder: The checkpoint.
+            **options: Options of `from_pretrained`.
+        """
+        from transformers import AutoImageProcessor
+
+        return AutoImageProcessor.from_pretrained(folder, **options)
+
     def visual_layers(self, model: Any) -> dict[str, str]:
         """Every block, then the module that makes the embedding."""
         blocks = {f"encoder.{i}": name for i, name in enumerate(self._blocks(model))}

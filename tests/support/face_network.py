@@ -1,0 +1,67 @@
+"""A small convolutional face network, as somebody might have it: `support.face_network:load`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+SIDE = 32
+
+
+class Residual(nn.Module):
+    """A convolution with batch normalisation, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.normalisation = nn.BatchNorm2d(channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels + torch.relu(self.normalisation(self.convolution(pixels)))
+
+
+class FaceNetwork(nn.Module):
+    """Maps pictures to embeddings of length 1 [pictures, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.body = nn.Sequential(Residual(16), Residual(16))
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pooled = self.body(self.stem(pixels)).mean((2, 3))
+        embedded: Tensor = nn.functional.normalize(self.head(pooled), dim=1)
+        return embedded
+
+
+def preprocess(image: Image.Image) -> Tensor:
+    """A picture as the network's input, -1 to 1."""
+    values = torch.from_numpy(np.array(image.resize((SIDE, SIDE))))
+    return values.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def load() -> tuple[FaceNetwork, Any]:
+    """The network with weights of seed 0, in place of a file of its own, and its preprocessing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FaceNetwork(), preprocess
+
+
+def load_alone() -> FaceNetwork:
+    """The network without its preprocessing."""
+    return FaceNetwork()
+
+
+def load_maps() -> tuple[nn.Module, Any]:
+    """A network that makes maps, and not embeddings."""
+    return FaceNetwork().stem, preprocess
+
+
+def load_broken() -> tuple[nn.Module, Any]:
+    """Fails as a missing file of weights would."""
+    raise FileNotFoundError("faces.pt")

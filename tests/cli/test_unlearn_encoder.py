@@ -54,6 +54,15 @@ def test_run_measures_retrieval_and_verification(made: tuple[Path, Run]) -> None
     assert not any("/vqa/" in key for key in summary.measures or {})
 
 
+def test_people_are_moved_to_the_mean_and_not_beyond(made: tuple[Path, Run]) -> None:
+    """Among embeddings, a person who is moved beyond the mean is found there as before."""
+    _, run = made
+    method = run.summary.method
+    assert method is not None
+    assert method.parameters["erase_strength"] == 1.0
+    assert method.parameters["population"] == "kept"
+
+
 def test_text_tower_stays_as_it_is(made: tuple[Path, Run]) -> None:
     model, run = made
     checked = run.summary.guarantees

@@ -56,6 +56,7 @@ class Method:
         defaults: Training settings that suit the method, where they differ from the usual ones.
         presets: By name, the values of fields and of training settings that a recipe gets by
             setting that name to true. Values that are also given by themselves take precedence.
+        for_encoders: Values of fields that suit image encoders, where they are not set.
         training_free: Whether it takes no optimizer steps, whatever the settings are.
         weights_only: Whether it edits single weights, which excludes LoRA.
         parts: The parts that `trains` may name.
@@ -73,6 +74,7 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     defaults: ClassVar[Mapping[str, object]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    for_encoders: ClassVar[Mapping[str, Any]] = {}
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
     parts: ClassVar[tuple[Part, ...]] = ("visual", "encoder", "projector", "language", "all")

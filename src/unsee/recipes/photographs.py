@@ -10,7 +10,6 @@ from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, counted, listed
 from unsee.evaluation.open_answers import QUESTIONS
 from unsee.recipes.job import NO_ANSWERS
-from unsee.recipes.unlearn import Recipe
 from unsee.types import Data, Sample
 
 # Photographs of a person from which some are held out; with fewer, all are needed for training.
@@ -97,13 +96,12 @@ def hold_out(
 
 
 def runnable_attacks(
-    recipe: Recipe, data: Data, splits: Mapping[str, Sequence[Sample]], encoder: bool = False
+    attacks: Sequence[Chain], splits: Mapping[str, Sequence[Sample]], encoder: bool = False
 ) -> tuple[tuple[Chain, ...], dict[str, str], list[str]]:
     """Returns the attacks that photographs alone suffice for, and the others with the reason.
 
     Args:
-        recipe: The recipe.
-        data: The data for training.
+        attacks: The attacks that were asked for.
         splits: The held-out samples, by split.
         encoder: Whether the model is an image encoder, which gives an attacker no answers.
 
@@ -120,7 +118,7 @@ def runnable_attacks(
     }
     chosen: list[Chain] = []
     left_out: dict[str, str] = {}
-    for chain in recipe.attacks:
+    for chain in attacks:
         needs = {"forget_holdout", *required_data([chain])}
         if chain[-1].asks:
             needs.add("answers")

@@ -128,9 +128,10 @@ def _own(
             "DIR_OR_ID, or model: DIR_OR_ID in a recipe."
         )
     model = shipped_checkpoint(recipe.model)
-    recipe, data, notes = _own_data(recipe, given)
-    answers = any(s.answer for s in (*data.forget, *data.retain))
     encoder = is_encoder(peek_config(model).get("model_type"))
+    suits = recipe.method.for_encoders if encoder else {}
+    recipe, data, notes = _own_data(recipe, given, suits)
+    answers = any(s.answer for s in (*data.forget, *data.retain))
     if encoder:
         _refuse_questions(recipe, answers)
     visual_only = not recipe.method.reads_language and not answers and not encoder
@@ -139,7 +140,7 @@ def _own(
     if not any(s.answer for s in data.forget):
         data = replace(data, forget=without_copies(data.forget))
         data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
-        attacks, left_out, attack_notes = runnable_attacks(recipe, data, splits, encoder)
+        attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
         recipe = replace(recipe, attacks=attacks)
         notes = [*notes, *held_notes, *attack_notes]
         photographs = {
@@ -202,9 +203,18 @@ def _refuse_questions(recipe: Recipe, answers: bool) -> None:
 
 
 def _own_data(
-    recipe: Recipe, given: Mapping[str, Sequence[Sample]]
+    recipe: Recipe, given: Mapping[str, Sequence[Sample]], suits: Mapping[str, Any]
 ) -> tuple[Recipe, Data, list[str]]:
-    """Reads the user's pictures, and adapts the method to them; with notes for the user."""
+    """Reads the user's pictures, and adapts the method to them and to the model.
+
+    Args:
+        recipe: The recipe.
+        given: As in `plan`.
+        suits: Fields of the method that suit the model, where the recipe does not set them.
+
+    Returns:
+        The recipe, the data, and notes for the user.
+    """
     opened: dict[Spec, Benchmark] = {}
 
     def read(role: str, path: str) -> list[Sample]:
@@ -218,7 +228,13 @@ def _own_data(
     retain = read("retain", recipe.retain) if recipe.retain else None
     strangers = read("strangers", recipe.strangers) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
-    method, notes = recipe.method.adapt_to(Data(forget, retain or (), pictures or ()), recipe.set)
+    suits = {name: value for name, value in suits.items() if name not in recipe.set}
+    method, notes = replace(recipe.method, **suits).adapt_to(
+        Data(forget, retain or (), pictures or ()), {*recipe.set, *suits}
+    )
+    if suits:
+        fields = ", ".join(f"{name}={value:g}" for name, value in suits.items())
+        notes = [*notes, f"this is an image encoder: {fields}, if not --set otherwise."]
     recipe = replace(recipe, method=method)
     if pictures is None and retain and "strangers" not in method.required:
         # Drawn faces are no population to compare photographs with.

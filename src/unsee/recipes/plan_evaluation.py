@@ -14,7 +14,9 @@ from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.evaluation.lm_eval import LmEvalSuite, open_suite
+from unsee.families import is_encoder
 from unsee.metrics import needs_reference, select_metrics
+from unsee.models.checkpoint import peek_config
 from unsee.recipes.benchmark_defaults import (
     benchmark_fields,
     forgotten,
@@ -22,6 +24,7 @@ from unsee.recipes.benchmark_defaults import (
     one_benchmark,
     scoring,
 )
+from unsee.recipes.encoder_audit import encoder_audit
 from unsee.recipes.evaluate import EvaluationRequest, TaskSelection
 from unsee.recipes.job import Job
 from unsee.recipes.plan import HELD_FORGET
@@ -44,6 +47,8 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         UnseeError: If a file, a sample or a metric cannot be used; nothing is written then.
     """
     request = _resolved(request)
+    if request.attacks and is_encoder(peek_config(request.model).get("model_type")):
+        return encoder_audit(request, command)
     attacks, paths = request.attacks, request.splits
     suite = _suite(request.tasks)
     opened: dict[Spec, Benchmark] = {}

@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_row_has_every_tower_and_side(small: Path) -> None:
-    row = encoder.run_seed(small, "test", 0)
+    row = encoder.run_seed(small, "test", 0, encoder.UNLEARNED)
     json.dumps(row)
     for name in ("base", *encoder.MODELS):
         assert set(row[name]) == set(encoder.SIDES)
@@ -52,6 +52,21 @@ def test_row_has_every_tower_and_side(small: Path) -> None:
     table = encoder.section([row, {**row, "people": "development"}])
     assert "| as installed |" in table
     assert "1 seed;" in table
+    assert "With `steps=1`, `batch_size=2`:" in table
+
+
+def test_targets_at_strength_0_are_the_embeddings(small: Path, tmp_path: Path) -> None:
+    row = encoder.measure_targets(small, "test", 0, tmp_path / "towers")
+    json.dumps(row)
+    tower = VLM.load(tmp_path / "towers" / "test-0" / "target")
+    known, held = encoder.make_views(small, "test", 0, tmp_path / "views")
+    assert row["targets"]["kept"]["0.0"] == encoder.measure(tower, known, held)
+    # Another run with the same seed loads the towers.
+    again = encoder.measure_targets(small, "test", 0, tmp_path / "towers")
+    assert again["targets"] == row["targets"]
+    table = encoder.target_section([row])
+    assert "| kept | 1 |" in table
+    assert "Of test people, seed 0." in table
 
 
 def test_halves_and_sides_share_nobody(small: Path, tmp_path: Path) -> None:

@@ -139,7 +139,10 @@ def audit(
     ],
     forget: Annotated[
         str,
-        typer.Option(help="What it should have forgotten: samples with answers, or pocket:forget."),
+        typer.Option(
+            help="What it should have forgotten: samples with answers, or pocket:forget; "
+            "photographs, of an image encoder."
+        ),
     ],
     hub_revision: HubRevision = None,
     attack: Annotated[

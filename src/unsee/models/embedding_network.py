@@ -11,7 +11,7 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,14 +45,14 @@ class EmbeddingNetwork(PreTrainedModel):
     """
 
     config_class = EmbeddingNetworkConfig
-    main_input_name: ClassVar[str] = "pixel_values"
+    main_input_name = "pixel_values"
 
     def __init__(self, config: EmbeddingNetworkConfig) -> None:
         """Copies the network of the configuration's function, which is called once a process."""
         super().__init__(config)
         self.network = copy.deepcopy(built(config.function).network)
         self.embedding = nn.Identity()
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, pixel_values: Tensor, **_options: Any) -> Tensor:
         """Embeddings of pictures [pictures, dim].
@@ -77,7 +77,9 @@ class EmbeddingNetwork(PreTrainedModel):
         """Leaves all weights as the function has made them."""
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *_: Any, **options: Any) -> Any:
+    def from_pretrained(  # type: ignore[override]
+        cls, folder: str | Path, *_: Any, **options: Any
+    ) -> Any:
         """The network with the weights of a checkpoint, as transformers' own method loads it.
 
         Args:
@@ -86,7 +88,7 @@ class EmbeddingNetwork(PreTrainedModel):
                 `output_loading_info`; others have no meaning here.
         """
         config = options.get("config") or EmbeddingNetworkConfig.from_pretrained(folder)
-        model = cls(config)
+        model: Any = cls(config)
         stored = load_file(Path(folder) / WEIGHTS)
         own = model.network.state_dict()
         shapes = {n: t.shape for n, t in own.items()}

@@ -59,7 +59,7 @@ def encoder_audit(request: EvaluationRequest, command: str) -> Job:
             forget if side == "forget" else data.forget,
             retain if side == "retain" else data.retain,
         )
-        splits[name] = samples
+        splits[name] = list(samples)
     attacks, left_out, attack_notes = runnable_attacks(request.attacks, splits, encoder=True)
     if not attacks:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())

@@ -141,7 +141,7 @@ def measure_photographs(
     people: dict[str, dict[str, PersonScores]] = {}
     text: dict[str, tuple[str, ...]] = {}
     names = 0
-    # The others are compared with what the target says; an audit may have none.
+    # The other answers are compared with those of the target; an audit may have none.
     for name in sorted(loaders, key=lambda name: name != "target"):
         load = call_once(loaders[name])
         label = name.replace("_", "-")

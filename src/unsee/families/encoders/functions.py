@@ -69,7 +69,7 @@ def refuse_unless_allowed(name: object) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """What a function has returned.
+    """A network with its preprocessing, as a function has returned them.
 
     Attributes:
         network: The network, in evaluation mode.

@@ -26,12 +26,12 @@ class Timm(Network):
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Family:
-        """The family, if what reads its checkpoints is installed.
+        """The family, if what reads a checkpoint of it is installed.
 
         Raises:
             ModelError: If it is not.
         """
-        missing = [name for name in NEEDED if find_spec(name) is None]
+        missing = [name for name in NEEDED if config and find_spec(name) is None]
         if missing:
             raise ModelError(
                 f"this is an encoder of timm, and {' and '.join(missing)} "

@@ -6,6 +6,7 @@ questions about the same picture; likewise those of the question for its true an
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -475,16 +476,19 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
     end_ids = vlm.end_token_ids
     # A checkpoint that names no end token is not expected to write one.
     names_ends = vlm.model.generation_config.eos_token_id is not None
-    width = inputs["input_ids"].shape[1]
+    # Where an encoder reads the question, the decoder writes nothing before the answer but a start.
+    width = 1 if vlm.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
     ends = torch.tensor(end_ids, dtype=torch.long, device=vlm.device)
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
+    settings = copy.deepcopy(vlm.model.generation_config)
+    # Some models (BLIP) hand on pad and end tokens of their own beside those that are given.
+    settings.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=end_ids)
     generated = vlm.model.generate(
         **inputs,
+        generation_config=settings,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=end_ids,
         logits_processor=LogitsProcessorList([check]),
     )
     new = generated[:, width:]

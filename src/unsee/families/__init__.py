@@ -428,8 +428,7 @@ class Family:
             padding=True,
             padding_side=side,
             add_special_tokens=self.adds_special_tokens(processor, texts),
-            return_tensors="pt",
-            **options,
+            **{"return_tensors": "pt", **options},
         )
         return outputs
 

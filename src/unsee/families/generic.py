@@ -10,18 +10,22 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from unsee.errors import ModelError, first_line, shorten
 from unsee.families import FAMILIES, Family
 from unsee.families.outputs import layer_tensor
 from unsee.families.stored_names import StoredNames
 from unsee.families.structure import FEATURES, find_structure
+from unsee.losses import IGNORE
 from unsee.types import Batch, Picture, Sample
 
 if TYPE_CHECKING:
@@ -30,15 +34,23 @@ if TYPE_CHECKING:
 # How many rows of `pixel_values` (tiles, patches) each picture has: kept beside a batch's inputs,
 # [counts, pictures], where merging patches rounds, with those after it.
 SHARES = "picture_shares"
+# What the decoder reads of an answer, where an encoder reads the question.
+DECODED = "decoder_input_ids"
+# What a batch calls the pixels, whatever the processor and the model call them.
+PIXELS = "pixel_values"
 # Which tokens are of pictures; some processors write it on request only.
 MARKS = "mm_token_type_ids"
 # Beginning of the names of a text that a Q-Former reads beside the picture (InstructBLIP). Where
 # only pictures are given it reads this question.
 QFORMER, ASKED = "qformer_", "Who is this?"
+# What processors raise for inputs that they do not take.
+REFUSALS = (ValueError, TypeError, IndexError, AttributeError)
 TEXT = (
     *("input_ids", "attention_mask", "token_type_ids", MARKS, "labels"),
     *("position_ids", "decoder_input_ids", "decoder_attention_mask"),
 )
+# The most special tokens that an encoder puts before a picture's patches: a class, registers.
+MOST_SPECIAL = 8
 
 
 @FAMILIES.register("generic", source="https://huggingface.co/docs/transformers/model_doc/auto")
@@ -122,12 +134,14 @@ class Generic(Family):
         inputs = self.model_inputs(model, inputs)
         owner = model.get_submodule(structure.owner)
         if structure.chain:
-            features: Any = inputs["pixel_values"]
+            features: Any = inputs[self._found.pixels]
             for name in structure.chain:
                 features = layer_tensor(model.get_submodule(name)(features))
             return features
         reader = getattr(owner, FEATURES)
         named = inspect.signature(reader).parameters
+        if PIXELS in named and self._found.pixels in inputs:
+            inputs[PIXELS] = inputs.pop(self._found.pixels)
         features = reader(**{n: t for n, t in inputs.items() if n in named})
         if getattr(features, "pooler_output", None) is not None:
             features = features.pooler_output
@@ -143,7 +157,7 @@ class Generic(Family):
         features = self._image_features(model, inputs)
         if isinstance(features, Tensor):
             return int(features.flatten(0, -2).shape[0])
-        if all(isinstance(tokens, Tensor) for tokens in features):
+        if features is not None and all(isinstance(tokens, Tensor) for tokens in features):
             return sum(int(tokens.flatten(0, -2).shape[0]) for tokens in features)
         return None
 
@@ -168,17 +182,23 @@ class Generic(Family):
 
     def model_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Family.model_inputs`; numbers are in the dtype of the weights."""
-        return {
+        found = {
             name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor
             for name, tensor in inputs.items()
             if name != SHARES
         }
+        if PIXELS in found:
+            found[self._found.pixels] = found.pop(PIXELS)
+        return found
 
     def logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """See `Family.logits`."""
+        if self._found.decodes and DECODED not in inputs:
+            # A text without an answer: what predicts its tokens is asked of the decoder.
+            inputs = {**inputs, DECODED: inputs["input_ids"]}
         logits = super().logits(model, self.model_inputs(model, inputs))
         # Some models put a picture before the text without a token for it.
-        return logits[:, -inputs["input_ids"].shape[1] :]
+        return logits[:, -inputs[DECODED if DECODED in inputs else "input_ids"].shape[1] :]
 
     def visual_inputs(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """All inputs but those of the text, and each picture's share."""
@@ -200,6 +220,11 @@ class Generic(Family):
         for counts in inputs[SHARES].tolist():
             if sum(counts) == len(flat):
                 return list(flat.split(counts))
+        for special in range(1, MOST_SPECIAL + 1 if len(flat) % sum(shares) else 1):
+            # Before each picture's patches stand as many tokens of a class or registers.
+            unit, left = divmod(len(flat) - special * len(shares), sum(shares))
+            if unit > 0 and not left:
+                return list(flat.split([unit * share + special for share in shares]))
         return super().split(output, inputs)
 
     def process(
@@ -210,6 +235,9 @@ class Generic(Family):
         side: str,
     ) -> dict[str, Tensor]:
         """See `Family.process`; pictures are given a list a row, or flat if that is refused."""
+        if self._found.decodes:
+            # An encoder may count positions from the left, also where answers are to be written.
+            side = "right"
         nested = [list(row) for row in images]
         flat = [image for row in images for image in row]
         forms: list[list[Any]] = [flat] if self._flat else [nested, flat]
@@ -219,10 +247,15 @@ class Generic(Family):
                 outputs = self._call_processor(
                     processor, texts, arranged if flat else None, side, **options
                 )
-            except (ValueError, TypeError, IndexError, AttributeError):
-                if number == len(forms):
-                    raise
-                continue
+            except REFUSALS as error:
+                if number < len(forms):
+                    continue
+                if 0 < sum(map(bool, nested)) < len(nested):
+                    return self._apart(processor, texts, images, side)
+                joined = self._joined(processor, texts, arranged, side) if flat else None
+                if joined is None:
+                    raise error
+                outputs = joined
             if flat and len(texts) > 1 and self._flat is None:
                 self._flat = arranged is flat and number > 1
             break
@@ -230,6 +263,64 @@ class Generic(Family):
             self._marks_types = True
             return self.process(processor, texts, images, side)
         return self._tensors(outputs)
+
+    def _joined(
+        self, processor: Any, texts: Sequence[str], images: Sequence[Any], side: str
+    ) -> dict[str, Any] | None:
+        """The outputs of a processor that gives pictures unlike numbers of tiles, [tiles, ...].
+
+        The tiles of all are put into one row, as of one picture. None if the processor refuses the
+        pictures for another reason.
+
+        Args:
+            processor: The checkpoint's processor.
+            texts: One text per row.
+            images: The images as it takes them.
+            side: The side of the padding.
+        """
+        try:
+            outputs = self._call_processor(processor, texts, images, side, return_tensors=None)
+            tiles = [torch.as_tensor(t) for t in outputs[self._found.pixels]]
+        except (*REFUSALS, RuntimeError):
+            return None
+        if not all(t.dim() == 4 and t.shape[1:] == tiles[0].shape[1:] for t in tiles):
+            return None
+        rest = {n: torch.as_tensor(value) for n, value in outputs.items() if not _holds_pixels(n)}
+        return {**rest, self._found.pixels: torch.cat(tiles)[None]}
+
+    def _apart(
+        self,
+        processor: Any,
+        texts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        side: str,
+    ) -> dict[str, Tensor]:
+        """The outputs of rows with and without pictures, of a processor that takes no such mixture.
+
+        Args:
+            processor: The checkpoint's processor.
+            texts: One text per row.
+            images: The images of each row.
+            side: The side of the padding.
+        """
+        order = sorted(range(len(texts)), key=lambda row: not images[row])
+        count = sum(map(bool, images))
+        seen, told = (
+            self.process(processor, [texts[r] for r in rows], [images[r] for r in rows], side)
+            for rows in (order[:count], order[count:])
+        )
+        shape, width = seen["input_ids"].shape, max(t["input_ids"].shape[1] for t in (seen, told))
+        back = torch.tensor(order).argsort()
+        for name, tensor in list(seen.items()):
+            if tensor.shape[:2] != shape or tensor.dim() != 2:
+                continue
+            value = processor.tokenizer.pad_token_id if name == "input_ids" else 0
+            both = [tensor, told.get(name, torch.zeros_like(told["input_ids"]))]
+            for number, part in enumerate(both):
+                gap = width - part.shape[1]
+                both[number] = pad(part, (0, gap) if side == "right" else (gap, 0), value=value)
+            seen[name] = torch.cat(both)[back]
+        return seen
 
     def _tensors(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The outputs of a processor that the model takes."""
@@ -243,14 +334,17 @@ class Generic(Family):
                     f"the processor writes '{name}' as {type(value).__name__}, which is no tensor, "
                     "so pictures of several sizes cannot be in one batch."
                 )
-            found[name] = value
+            found[PIXELS if _holds_pixels(name) else name] = value
         return found
 
     def collate(
         self, processor: Any, samples: Sequence[Sample], with_answer: bool, images: Sequence[Any]
     ) -> Batch:
         """See `Family.collate`; also each picture's share of the rows of `pixel_values`."""
-        batch = super().collate(processor, samples, with_answer, images)
+        decodes = with_answer and self._found.decodes
+        batch = super().collate(processor, samples, with_answer and not decodes, images)
+        if decodes:
+            batch = self._answered(processor, samples, batch)
         if with_answer and any(name.startswith(QFORMER) for name in batch.inputs):
             # A Q-Former that read the answer would tell it to the LLM.
             texts = [self.text(processor, sample, with_answer=False) for sample in samples]
@@ -262,6 +356,23 @@ class Generic(Family):
                 ids = self._asked(processor, images)["input_ids"]
             batch.inputs[SHARES] = self._shares(processor, batch.inputs, images, ids)
         return batch
+
+    def _answered(self, processor: Any, samples: Sequence[Sample], batch: Batch) -> Batch:
+        """A batch of questions for the encoder, with what the decoder reads and writes.
+
+        It begins with its start token, so that each token's logits predict the next one, as in a
+        model without an encoder.
+        """
+        texts = [self.text(processor, sample, with_answer=True) for sample in samples]
+        tokenized = self.tokenize_answers(processor, samples, texts)
+        answers = [torch.tensor(whole[start:]) for _, whole, start in tokenized]
+        labels = pad_sequence([pad(a, (1, 0), value=IGNORE) for a in answers], True, IGNORE)
+        read = labels.masked_fill(labels == IGNORE, processor.tokenizer.pad_token_id)
+        read[:, 0] = self._found.first
+        mask = (labels != IGNORE).long()
+        mask[:, 0] = 1
+        inputs = {**batch.inputs, DECODED: read, "decoder_attention_mask": mask}
+        return replace(batch, inputs=inputs, labels=labels)
 
     def collate_pictures(self, processor: Any, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """See `Family.collate_pictures`."""
@@ -286,11 +397,19 @@ class Generic(Family):
         """Each picture's share of the tokens of a visual layer [counts, pictures]."""
         further: list[int] = []
         grids = [t for n, t in inputs.items() if "grid" in n and t.dim() == 2]
-        pixels = inputs.get("pixel_values")
+        pixels = inputs.get(PIXELS)
+        packed = None if pixels is None else _packed(inputs, pixels)
         if grids and len(grids[0]) == len(images):
             counts = grids[0].prod(-1).tolist()
+        elif packed is not None:
+            asked = (self._asked(processor, [image])[packed] for image in images)
+            counts = [int(sizes.prod(-1).sum()) for sizes in asked]
         elif pixels is None or pixels.dim() > 4:
             counts = [1] * len(images) if pixels is None else _tiles(pixels)
+            if len(counts) != len(images):
+                # One row a text, or all tiles in one.
+                alone = (self._asked(processor, [image])[PIXELS] for image in images)
+                counts = [_tiles(tiles)[0] for tiles in alone]
         elif "image_sizes" in inputs and len(pixels) == len(images):
             # Pictures are padded to the largest, and the encoder removes the padding.
             patch, merged = self._patches()
@@ -299,7 +418,7 @@ class Generic(Family):
         elif len(pixels) == len(images) or len(images) == 1:
             counts = [1] * len(images)
         else:
-            counts = [len(self._asked(processor, [image])["pixel_values"]) for image in images]
+            counts = [len(self._asked(processor, [image])[PIXELS]) for image in images]
         divisor = 1 if further else gcd(*counts) or 1
         rows = [[count // divisor for count in counts], further]
         rows.append(self._tokens(ids, len(images)))
@@ -331,6 +450,9 @@ class _Found:
         names: The names of tensors in checkpoint files.
         taken: The names of the inputs that the model takes.
         image_token: The id of the token that a picture's features replace, if one is named.
+        pixels: The name of the model's input of pixels.
+        decodes: Whether an encoder reads the question and a decoder writes the answer.
+        first: The id of the token with which the decoder then begins.
         needs_picture: Whether the model takes no text without a picture.
     """
 
@@ -342,7 +464,10 @@ class _Found:
         self.taken = frozenset({*names, *further})
         token = getattr(model.config, "image_token_id", None)
         self.image_token = token if isinstance(token, int) else None
-        pixels = names.get("pixel_values")
+        self.pixels = next((n for n in names if _holds_pixels(n)), PIXELS)
+        self.decodes = bool(model.config.is_encoder_decoder) and DECODED in names
+        self.first = _start_token(model) if self.decodes else 0
+        pixels = names.get(self.pixels)
         self.needs_picture = pixels is not None and pixels.default is inspect.Parameter.empty
 
 
@@ -369,6 +494,38 @@ def _find(config: str) -> _Found:
             f"({shorten(first_line(error), 200)})."
         ) from error
     return _Found(model)
+
+
+def _start_token(model: Any) -> int:
+    """The id of the token with which a decoder begins.
+
+    Raises:
+        ModelError: If no configuration says it.
+    """
+    parts = ("decoder", "text_config")
+    configs = (model.config, *(getattr(model.config, part, None) for part in parts))
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for config in (model.generation_config, *configs):
+            if isinstance(token := getattr(config, name, None), int):
+                return token
+    raise ModelError(
+        f"config.json names no decoder_start_token_id, with which the decoder of a model of type "
+        f"'{model.config.model_type}' begins. Add it, or download the checkpoint again."
+    )
+
+
+def _holds_pixels(name: str) -> bool:
+    """Whether an input of a model is the pixels of pictures, by its name."""
+    return name.startswith((PIXELS, "flattened_patches")) and "video" not in name
+
+
+def _packed(inputs: Mapping[str, Tensor], pixels: Tensor) -> str | None:
+    """The name of the sizes in patches of all tiles, where their patches are in one row."""
+    for name, tensor in inputs.items():
+        sizes = name.endswith(("_sizes", "_shapes")) and not name.startswith("image_")
+        if sizes and tensor.dim() == 2 and len(pixels) == 1 != len(tensor):
+            return name
+    return None
 
 
 def _tiles(pixels: Tensor) -> list[int]:

@@ -22,7 +22,12 @@ def layer_tensor(output: Any) -> Tensor:
 
 
 def join_runs(outputs: Sequence[Tensor]) -> Tensor:
-    """The outputs of a layer that ran once a picture, as [tokens, dim]; a single one as it is."""
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat([output.flatten(0, -2) for output in outputs])
+    """The outputs of a layer that ran once a picture, as [tokens, dim]; a single one as it is.
+
+    Some projectors (Ovis 2) also run on the marks around pictures, which are no row of pictures:
+    outputs of another shape than the first are left out.
+    """
+    alike = [output for output in outputs if output.dim() == outputs[0].dim()]
+    if len(alike) == 1:
+        return alike[0]
+    return torch.cat([output.flatten(0, -2) for output in alike])

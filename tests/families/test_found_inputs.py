@@ -115,12 +115,13 @@ def test_join_runs_leaves_out_outputs_of_another_shape() -> None:
 
 
 def test_split_counts_special_tokens_before_each_picture() -> None:
-    """By hand: 4 tokens a cell and one of the class, of pictures with 3 and 2 cells."""
+    """By hand: 4 tokens a cell and one of the class, of pictures with 30 and 20 cells."""
     family = Generic({"model_type": "inkling2"})
-    inputs = {SHARES: torch.tensor([[3, 2]])}
-    parts = family.split(torch.arange(22.0)[:, None], inputs)
-    assert [len(part) for part in parts] == [13, 9]
-    assert [float(part[0]) for part in parts] == [0.0, 13.0]
-    assert [len(p) for p in family.split(torch.zeros(20, 1), inputs)] == [12, 8]
-    with pytest.raises(ModelError, match="4 tokens of a visual layer cannot be divided"):
-        family.split(torch.zeros(4, 1), inputs)
+    inputs = {SHARES: torch.tensor([[3, 2], [30, 20]])}
+    parts = family.split(torch.arange(202.0)[:, None], inputs)
+    assert [len(part) for part in parts] == [121, 81]
+    assert [float(part[0]) for part in parts] == [0.0, 121.0]
+    assert [len(p) for p in family.split(torch.zeros(200, 1), inputs)] == [120, 80]
+    for few in (torch.zeros(4, 1), torch.zeros(183, 1)):
+        with pytest.raises(ModelError, match=f"{len(few)} tokens of a visual layer cannot"):
+            family.split(few, inputs)

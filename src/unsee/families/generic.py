@@ -220,11 +220,12 @@ class Generic(Family):
         for counts in inputs[SHARES].tolist():
             if sum(counts) == len(flat):
                 return list(flat.split(counts))
-        for special in range(1, MOST_SPECIAL + 1 if len(flat) % sum(shares) else 1):
-            # Before each picture's patches stand as many tokens of a class or registers.
-            unit, left = divmod(len(flat) - special * len(shares), sum(shares))
-            if unit > 0 and not left:
-                return list(flat.split([unit * share + special for share in shares]))
+        if len(flat) % sum(shares):
+            for counts in inputs[SHARES].tolist():
+                special = _special(len(flat), counts)
+                if special is not None:
+                    unit = (len(flat) - special * len(counts)) // sum(counts)
+                    return list(flat.split([unit * count + special for count in counts]))
         return super().split(output, inputs)
 
     def process(
@@ -526,6 +527,19 @@ def _packed(inputs: Mapping[str, Tensor], pixels: Tensor) -> str | None:
         if sizes and tensor.dim() == 2 and len(pixels) == 1 != len(tensor):
             return name
     return None
+
+
+def _special(tokens: int, counts: Sequence[int]) -> int | None:
+    """How many tokens of a class or registers stand before each picture's patches; None if none do.
+
+    Args:
+        tokens: The tokens of a layer.
+        counts: Each picture's patches, or a share of them.
+    """
+    # More would fit any number of tokens.
+    most = min(MOST_SPECIAL, (sum(counts) - 1) // len(counts))
+    fits = (n for n in range(1, most + 1) if (tokens - n * len(counts)) % sum(counts) == 0)
+    return next((n for n in fits if tokens - n * len(counts) > 0), None)
 
 
 def _tiles(pixels: Tensor) -> list[int]:

@@ -68,6 +68,15 @@ def test_embedding_is_that_of_the_network(photographs: dict[str, Path]) -> None:
     assert features["encoder.1"].shape == (1, 64, 16)
 
 
+def test_doctor_checks_the_network() -> None:
+    found = unsee("doctor", NETWORK, "--json")
+    assert found["family"] == "module"
+    assert found["visual_mlps"] == 0
+    assert found["visual_layers"] == ["encoder.0", "encoder.1", "projector"]
+    assert all(check["passed"] for check in found["checks"])
+    assert found["expected"]["visual"]["seconds"] > 0
+
+
 def test_run_measures_and_attacks(run: Run) -> None:
     assert run.summary.recognition is not None
     assert run.summary.recognition.encoder

@@ -259,7 +259,8 @@ def audit(
 
     Args:
         model: Unlearned checkpoint to attack.
-        forget: What it should have forgotten: samples with answers.
+        forget: What it should have forgotten: samples with answers; photographs, of an image
+            encoder.
         attacks: One or more: "NAME?field=value&field=value" with "+" between those of a chain,
             "all" for every registered attack, or attack objects.
         out: Run folder to write.

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from unsee.errors import counted
+from unsee.errors import ModelError, counted
+from unsee.families.outputs import layer_tensor
 from unsee.losses import sequence_nll
 from unsee.models.checkpoint import resolve
 from unsee.models.self_check import ANSWER, Check, Subject, self_check
@@ -154,7 +156,7 @@ def diagnose(
         family=vlm.family.name,
         parts=parts,
         visual_layers=tuple(vlm.family.visual_layers(vlm.model)),
-        visual_mlps=len(vlm.family.visual_mlps(vlm.model)),
+        visual_mlps=_mlps(vlm),
         language_blocks=len(vlm.family.language_layers(vlm.model)) if asked else 0,
         lora_layers=len(adapted),
         lora_targets=pattern,
@@ -164,6 +166,14 @@ def diagnose(
         expected=_expected(vlm, parts),
         checks=checks,
     )
+
+
+def _mlps(vlm: VLM) -> int:
+    """The number of encoder blocks whose MLP is known: none in networks of any architecture."""
+    try:
+        return len(vlm.family.visual_mlps(vlm.model))
+    except ModelError:
+        return 0
 
 
 def _size(vlm: VLM, part: str) -> PartSize:
@@ -197,8 +207,22 @@ def _expected(vlm: VLM, parts: dict[str, PartSize]) -> dict[str, Expected]:
     }
 
 
+def _embedded(vlm: VLM, subject: Subject) -> Tensor:
+    """The embedding of a picture, or the tokens that it is made of."""
+    outputs: list[Tensor] = []
+    last = vlm.model.get_submodule(vlm.family.visual_layers(vlm.model)["projector"])
+    handle = last.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    try:
+        vlm.family.visual_forward(vlm.model, vlm.collate_pictures(subject.images[:1]))
+    finally:
+        handle.remove()
+    return layer_tensor(outputs[-1]).float()
+
+
 def _seconds(vlm: VLM, subject: Subject, trained: Collection[str]) -> float | None:
-    """The time of one pass over one picture with a question, with gradients of what is trained.
+    """The time of one pass over one picture, with gradients of what is trained.
+
+    An encoder embeds the picture; other models are also asked a question about it.
 
     Args:
         vlm: The model.
@@ -212,8 +236,11 @@ def _seconds(vlm: VLM, subject: Subject, trained: Collection[str]) -> float | No
             parameter.requires_grad_(name in trained)
         begun = time.perf_counter()
         with torch.set_grad_enabled(bool(trained)):
-            batch = subject.batch([("Who is this?", ANSWER, subject.images[0])])
-            loss = sequence_nll(vlm.logits(batch), batch.labels).mean()
+            if vlm.family.answers_questions:
+                batch = subject.batch([("Who is this?", ANSWER, subject.images[0])])
+                loss = sequence_nll(vlm.logits(batch), batch.labels).mean()
+            else:
+                loss = _embedded(vlm, subject).square().mean()
             if trained:
                 loss.backward()
         return time.perf_counter() - begun

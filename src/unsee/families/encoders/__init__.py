@@ -128,7 +128,8 @@ class Encoder(Family):
         """
         raise ModelError(
             f"{self.name} is an image encoder, which answers no questions. Give photographs alone: "
-            "`unsee unlearn --model DIR --forget photos/ --retain others/`."
+            "`unsee unlearn --model DIR --forget photos/ --retain others/`, or `unsee audit "
+            "--attack probe --model DIR --forget photos/ --retain others/` to measure it as it is."
         )
 
     def _blocks(self, model: nn.Module) -> list[str]:

@@ -16,9 +16,16 @@ import torch
 import transformers
 from transformers import AutoModelForImageTextToText
 from transformers.models import auto
+from transformers.utils.import_utils import is_torchvision_available
 
 from experiments.tiny.configs import shrink
-from experiments.tiny.processors import build, make_tokenizer, processor_class, special_ids
+from experiments.tiny.processors import (
+    NotBuiltError,
+    build,
+    make_tokenizer,
+    processor_class,
+    special_ids,
+)
 from experiments.tiny.types import TYPES, TypeNotes
 
 MODEL_TYPES: tuple[str, ...] = tuple(
@@ -56,6 +63,9 @@ def make(model_type: str, folder: Path, seed: int = 0) -> Path:
         model_type: The type, such as "qwen3_vl_moe".
         folder: The folder to write.
         seed: Seed of the weights.
+
+    Raises:
+        NotBuiltError: If transformers lacks a class that is needed, or a package is missing.
     """
     torch.manual_seed(seed)
     config, processor = parts(model_type)
@@ -70,7 +80,13 @@ def make(model_type: str, folder: Path, seed: int = 0) -> Path:
         model.generation_config.pad_token_id = words.pad_token_id
         model.generation_config.eos_token_id = [words.eos_token_id]
     model.eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
+    try:
+        processor.save_pretrained(folder)
+    except AttributeError as error:
+        if is_torchvision_available():
+            raise
+        # That of ERNIE 4.5 also writes a file of its video processor.
+        raise NotBuiltError("its processor needs torchvision") from error
     return folder
 
 

@@ -13,6 +13,7 @@ from experiments.tiny.processors import NotBuiltError
 from experiments.tiny.types import TYPES
 from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen3VLMoeConfig
+from transformers.utils.import_utils import is_torchvision_available
 
 from unsee.models.processors import load_processor
 
@@ -57,3 +58,9 @@ def test_make_writes_a_checkpoint_whose_logits_depend_on_the_picture(
 def test_make_says_why_a_type_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(NotBuiltError, match="no processor of pictures and text"):
         make("mistral4", tmp_path)
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="its processor can be saved then")
+def test_make_says_that_a_processor_needs_torchvision_to_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(NotBuiltError, match="its processor needs torchvision"):
+        make("ernie4_5_vl_moe", tmp_path)

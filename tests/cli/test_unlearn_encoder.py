@@ -61,6 +61,7 @@ def test_people_are_moved_to_the_mean_and_not_beyond(made: tuple[Path, Run]) -> 
     assert method is not None
     assert method.parameters["erase_strength"] == 1.0
     assert method.parameters["population"] == "kept"
+    assert method.parameters["w_keep"] == 80
 
 
 def test_text_tower_stays_as_it_is(made: tuple[Path, Run]) -> None:

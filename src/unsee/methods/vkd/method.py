@@ -175,7 +175,7 @@ class VKD(Method):
         }
     }
     # Embeddings are compared with each other: beyond the mean, a person is found there again.
-    for_encoders: ClassVar[Mapping[str, Any]] = {"erase_strength": 1.0, "w_erase": 10.0}
+    for_encoders: ClassVar[Mapping[str, Any]] = {"erase_strength": 1.0, "w_erase": 10, "w_keep": 80}
     search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
     aliases: ClassVar[Mapping[str, str]] = {
         "renew": "projector_noise",

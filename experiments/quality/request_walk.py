@@ -30,6 +30,9 @@ from unsee.records.reader import read_run
 PAGE = DOCS / "how-to" / "deletion-requests.md"
 BEGIN, END = "<!-- walk:begin -->", "<!-- walk:end -->"
 
+# One of the standard attacks that need no true answers; the others here take longer.
+ATTACK = "prototype"
+
 # The folders of the walk, as its commands name them.
 LEDGER, KEY = "ledger", "controller.pem"
 SPLITS = ("forget_holdout", "retain_holdout", "general")
@@ -151,7 +154,12 @@ def walk_through(walk: Walk, pocket: Pocket) -> dict[str, dict[str, float]]:
     words = f"--model {target} --retain others --attack none{settings}"
     walk.run(f"request init {words} --ledger {LEDGER}")
     steps = (
-        ("R1", first, "", "The first request comes with all photographs that the model has seen:"),
+        (
+            "R1",
+            first,
+            f" --attack {ATTACK}",
+            "The first request comes with all photographs that the model has seen; it is attacked:",
+        ),
         ("R2", second, few, "The second comes with a single photograph:"),
         ("R3", third, "", "And a third:"),
     )

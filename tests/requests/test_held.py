@@ -91,7 +91,7 @@ def test_photographs_of_this_request_are_not_kept(tmp_path: Path) -> None:
         ]
     shutil.copy(tmp_path / "second/IMG_1.png", tmp_path / "first/again.png")
     again = Sample("x", "", "", Picture.from_path(tmp_path / "first/again.png"), "anna")
-    held = held_pictures({"R1": [*samples["first"], again]}, samples["second"])
+    held = held_pictures({"R1": [*samples["first"], again]}, samples["second"], kept=9)
     assert [sample.id for sample in held] == [f"R1-picture-{n}.png" for n in (1, 2, 3)]
     assert {(sample.concept, sample.question, sample.answer) for sample in held} == {(None, "", "")}
 
@@ -108,3 +108,19 @@ def test_earlier_pictures_are_kept_without_answers_beside_a_table_that_has_some(
     values = request(book, "list", "--json")
     assert values["steps"][1]["held"] == ["R1"]
     assert values["steps"][1]["scores"]["R2"]["measure"] == "forget_holdout/vqa/accuracy"
+
+
+@pytest.mark.parametrize("kept,count", [(9, 3), (90, 30), (3, 2), (0, 2)])
+def test_earlier_pictures_are_about_a_quarter_of_what_is_kept(
+    kept: int, count: int, tmp_path: Path
+) -> None:
+    earlier = {}
+    for seed, (name, number) in enumerate({"R1": 2, "R2": 1}.items()):
+        folder = photographs(tmp_path / name, number, seed)
+        earlier[name] = [
+            Sample(path.name, "", "", Picture.from_path(path)) for path in sorted(folder.iterdir())
+        ]
+    held = held_pictures(earlier, (), kept)
+    assert len(held) == len({sample.id for sample in held}) == count
+    # Of every request at least one picture stays.
+    assert {sample.id.partition("-")[0] for sample in held} == {"R1", "R2"}

@@ -63,6 +63,8 @@ def test_three_requests_are_stacked_and_exported(
     assert [r["status"] for r in values["requests"]] == ["accepted"] * 3
     assert [s["requests"] for s in values["deployed"]] == [["R1"], ["R2"], ["R3"]]
     assert values["steps"][2]["audited"] == ["R1", "R2"]
+    limits = [c["limit"] for step in values["steps"] for c in step["criteria"] if "limit" in c]
+    assert all(limit is None or 0 <= limit <= 1 for limit in limits) and len(limits) > 3
     request(answered, "export", "--out", tmp_path / "out", "--checkpoint")
     made = weights(tmp_path / "out" / "model")
     source: Path = tiny_folder

@@ -151,7 +151,7 @@ def _forgotten(
     if score is None or score.after is None:
         return _unmeasured(name, subject, "nothing could be asked about it")
     margin = settings.forget_margin
-    limit = max(score.floor, before or 0.0) + margin
+    limit = min(1.0, max(score.floor, before or 0.0) + margin)
     passed = score.after <= limit + ROUNDING
     return Criterion(
         name=name,
@@ -169,7 +169,7 @@ def _forgotten(
 def _kept(score: SubjectScore | None, margin: float) -> Criterion:
     if score is None or score.after is None or score.base is None:
         return _unmeasured(KEPT, KEPT, "nothing could be asked about the people to keep")
-    limit = score.base - margin
+    limit = max(0.0, score.base - margin)
     passed = score.after >= limit - ROUNDING
     return Criterion(
         name=KEPT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -12,6 +13,7 @@ from unsee.data.faces import NOT_CHECKED, has_detector
 from unsee.data.folders import ARCHIVES, METADATA, list_folder
 from unsee.data.overlaps import distinct_photographs
 from unsee.data.photographs import count_faces
+from unsee.data.selection import evenly_spaced
 from unsee.data.tables import is_dataset_folder
 from unsee.errors import DataError, counted, listed
 from unsee.pixels.regions import parse_box
@@ -19,6 +21,9 @@ from unsee.recipes.sources import read_samples
 from unsee.requests.entries import Request, Requested
 from unsee.requests.store import Store
 from unsee.types import Picture, Sample
+
+# Share of the pictures to keep that show people who were forgotten before.
+HELD_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -298,23 +303,49 @@ def without_names(samples: Sequence[Sample], label: str) -> list[Sample]:
 
 
 def held_pictures(
-    earlier: Mapping[str, Sequence[Sample]], forget: Sequence[Sample]
+    earlier: Mapping[str, Sequence[Sample]], forget: Sequence[Sample], kept: int
 ) -> list[Sample]:
     """Returns the pictures of people who were forgotten before, as samples about nobody to keep.
 
     Training on further people moves the features of everyone, so that some of those who were
     forgotten could be recognised again. Kept at the features that they have now, they stay erased.
+    All together are drawn about as often as `HELD_SHARE` says: a few pictures are repeated, and of
+    many some of each request are taken.
 
     Args:
         earlier: The samples of requests that were answered before, by id.
         forget: What is to be forgotten now, whose photographs are left out.
+        kept: Number of pictures of people to keep.
     """
     away = {picture_hash(picture) for picture in distinct_pictures(forget)}
-    return [
-        Sample(picture.source, "", "", picture)
+    held = {
+        name: [
+            Sample(picture.source, "", "", picture)
+            for picture in distinct_pictures(without_names(samples, name))
+            if picture_hash(picture) not in away
+        ]
         for name, samples in earlier.items()
-        for picture in distinct_pictures(without_names(samples, name))
-        if picture_hash(picture) not in away
+    }
+    total = sum(map(len, held.values()))
+    if not total:
+        return []
+    wanted = kept * HELD_SHARE / (1 - HELD_SHARE)
+    each = max(1, math.ceil(wanted / len(held)))
+    return [
+        again
+        for samples in held.values()
+        for sample in evenly_spaced(samples, each)
+        for again in _repeated(sample, max(1, round(wanted / total)))
+    ]
+
+
+def _repeated(sample: Sample, times: int) -> list[Sample]:
+    """A picture as several samples: a picture counts once under each name."""
+    names = [sample.id, *(f"{sample.id} again {number}" for number in range(1, times))]
+    return [
+        replace(sample, id=name, picture=replace(picture, source=name))
+        for name in names
+        for picture in sample.pictures
     ]
 
 

@@ -17,7 +17,7 @@ from unsee.recipes.plan import plan
 from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.unlearn import Recipe, RunOptions, make_recipe
 from unsee.requests.entries import LedgerSettings, Started
-from unsee.requests.photographs import held_pictures, without_names
+from unsee.requests.photographs import distinct_pictures, held_pictures, without_names
 from unsee.runs.preflight import check_attack
 from unsee.types import Sample
 
@@ -130,7 +130,7 @@ def plan_step(
     # loaded even if nothing is asked, to show that text is answered as before.
     job = replace(job, references={"target": base}, visual_only=False)
     if "answers" not in recipe.method.required:
-        held = held_pictures(earlier, job.data.forget)
+        held = held_pictures(earlier, job.data.forget, len(distinct_pictures(job.data.retain)))
         job = replace(job, data=replace(job.data, retain=(*job.data.retain, *held)))
     chains, refused = _possible(job)
     command = f"unsee request run {' '.join(started.requests)}"

@@ -103,6 +103,7 @@ def redactor() -> Redactor:
     "typed,shown",
     [
         ("unsee run ng lr=1e-4 --out ng", "unsee run RECIPE lr=1e-4 --out OUT"),
+        ("unsee request run ng 2026-17", "unsee request run ID ID"),
         ("unsee run pocket-vkd --redact ng=1", "unsee run pocket-vkd --redact KEY=1"),
         ("unsee audit --attack relearn?share=0.2+quantize", None),
         (

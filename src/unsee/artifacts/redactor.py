@@ -200,15 +200,17 @@ class Redactor:
             typed = shlex.split(command)
         except ValueError:
             return "unsee"
-        words = typed[:2]
-        option = ""
-        for word in typed[2:]:
+        # Commands in a group, as `unsee request run`, take two words; those after them are ids.
+        group = typed[1:3] == ["request", "run"]
+        words = typed[: 3 if group else 2]
+        option, alone = "", "ID" if group else "RECIPE"
+        for word in typed[len(words) :]:
             if word.startswith("--") or word == "-o":
                 name, joined, value = word.partition("=")
                 option = "" if joined or name in FLAGS else name
                 words.append(f"{name}={self._value(name, value)}" if joined else name)
             else:
-                words.append(self._value(option or "RECIPE", word))
+                words.append(self._value(option or alone, word))
                 option = ""
         return shlex.join(words)
 

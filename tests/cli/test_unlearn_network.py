@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from support.cli import unsee
@@ -56,8 +57,6 @@ def test_network_is_loaded_with_its_weights_and_blocks() -> None:
 def test_embedding_is_that_of_the_network(photographs: dict[str, Path]) -> None:
     vlm = VLM.load(NETWORK)
     path = next(photographs["forget"].rglob("*.png"))
-    from PIL import Image
-
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     with torch.no_grad():
@@ -119,6 +118,8 @@ def test_folder_that_names_a_function_is_not_trusted(tmp_path: Path) -> None:
         ("support.no_network:load", "ModuleNotFoundError in importing or calling it"),
         ("support.face_network:nothing", "AttributeError in importing or calling it"),
         ("support.face_network:load_broken", "FileNotFoundError in importing or calling it"),
+        ("support.face_network:load_and_exit", "SystemExit in importing or calling it"),
+        ("support.face_network:load_uncopyable", "its network cannot be copied"),
         ("support.face_network:load_alone", "it returned an object of type FaceNetwork. Return"),
     ],
 )
@@ -131,3 +132,32 @@ def test_network_without_embedding_is_refused() -> None:
     vlm = VLM.load("support.face_network:load_maps")
     with pytest.raises(ModelError, match=r"makes \[2, 16, 8, 8\] of 2 pictures. Return"):
         vlm.model(torch.zeros(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("load_with_broken_preprocess", r"KeyError in its preprocessing of a picture \('RGB'\)"),
+        ("load_with_whole_numbers", r"makes whole numbers \(torch.uint8\).*tensor.float"),
+    ],
+)
+def test_preprocessing_that_fails_is_refused(name: str, part: str) -> None:
+    vlm = VLM.load(f"support.face_network:{name}")
+    with pytest.raises(ModelError, match=part):
+        vlm.collate_pictures([Image.new("RGB", (40, 40))])
+
+
+def test_what_a_function_prints_is_kept_off_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With --json, standard output holds nothing but the result."""
+    vlm = VLM.load("support.face_network:load_loudly")
+    vlm.collate_pictures([Image.new("RGB", (40, 40))])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "reading weights" in printed.err and "a picture" in printed.err
+
+
+def test_extra_state_of_a_network_is_no_weight() -> None:
+    vlm = VLM.load("support.face_network:load_with_extra_state")
+    assert vlm.model.network.get_extra_state() == {"version": 1}

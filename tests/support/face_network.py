@@ -65,3 +65,58 @@ def load_maps() -> tuple[nn.Module, Any]:
 def load_broken() -> tuple[nn.Module, Any]:
     """Fails as a missing file of weights would."""
     raise FileNotFoundError("faces.pt")
+
+
+def load_and_exit() -> tuple[nn.Module, Any]:
+    """Ends the process as if it had succeeded, as a script does that is called as a function."""
+    raise SystemExit(0)
+
+
+def load_loudly() -> tuple[nn.Module, Any]:
+    """Prints, as do its preprocessing and many functions that read weights."""
+    print("reading weights")
+    network, _ = load()
+
+    def loud(image: Image.Image) -> Tensor:
+        print("a picture")
+        return preprocess(image)
+
+    return network, loud
+
+
+def load_with_broken_preprocess() -> tuple[nn.Module, Any]:
+    """The preprocessing fails at every picture."""
+
+    def broken(image: Image.Image) -> Tensor:
+        raise KeyError(image.mode)
+
+    return load()[0], broken
+
+
+def load_with_whole_numbers() -> tuple[nn.Module, Any]:
+    """The preprocessing makes bytes."""
+    return load()[0], lambda image: preprocess(image).to(torch.uint8)
+
+
+class WithExtraState(FaceNetwork):
+    """A network whose state is not of tensors alone."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: object) -> None:
+        assert state == {"version": 1}
+
+
+def load_with_extra_state() -> tuple[nn.Module, Any]:
+    """A network with extra state, which is no weight."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return WithExtraState(), preprocess
+
+
+def load_uncopyable() -> tuple[nn.Module, Any]:
+    """A network that keeps a tensor of a computation, as torch.nn.utils.weight_norm does."""
+    network, _ = load()
+    network.kept = network.head.weight * 2
+    return network, preprocess

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from unsee.errors import ModelError
+from unsee.errors import ModelError, first_line, shorten
 from unsee.families.encoders.functions import KIND, RETURN, allow, built
 from unsee.files import atomic_folder, combine_digests
 
@@ -50,7 +50,7 @@ class EmbeddingNetwork(PreTrainedModel):
     def __init__(self, config: EmbeddingNetworkConfig) -> None:
         """Copies the network of the configuration's function, which is called once a process."""
         super().__init__(config)
-        self.network = copy.deepcopy(built(config.function).network)
+        self.network = _copied(config.function)
         self.embedding = nn.Identity()
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -91,7 +91,7 @@ class EmbeddingNetwork(PreTrainedModel):
         model: Any = cls(config)
         stored = load_file(Path(folder) / WEIGHTS)
         own = model.network.state_dict()
-        shapes = {n: t.shape for n, t in own.items()}
+        shapes = {n: t.shape for n, t in own.items() if isinstance(t, Tensor)}
         wrong = [n for n in stored if n in shapes and stored[n].shape != shapes[n]]
         fitting = {n: t for n, t in stored.items() if n not in wrong}
         result = model.network.load_state_dict(fitting, strict=False)
@@ -101,7 +101,7 @@ class EmbeddingNetwork(PreTrainedModel):
         if device is not None:
             model = model.to(device[""] if isinstance(device, dict) else device)
         info = {
-            "missing_keys": [n for n in result.missing_keys if n not in wrong],
+            "missing_keys": [n for n in result.missing_keys if n in shapes and n not in wrong],
             "mismatched_keys": wrong,
             "unexpected_keys": list(result.unexpected_keys),
         }
@@ -143,6 +143,24 @@ def function_checkpoint(name: str, digest: Any) -> Path:
     return folder
 
 
+def _copied(name: str) -> nn.Module:
+    """A copy of the network of a function.
+
+    Raises:
+        ModelError: If it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(built(name).network)
+    except (RuntimeError, TypeError) as error:
+        reason = shorten(first_line(error), 300)
+        raise ModelError(
+            f"model '{name}': its network cannot be copied by copy.deepcopy ({reason}). Return it "
+            "without tensors or handles that its modules keep beside their parameters, and with "
+            "torch.nn.utils.parametrizations in place of torch.nn.utils.weight_norm."
+        ) from error
+
+
 def _distinct(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors, each with memory of its own."""
-    return {n: t.detach().cpu().clone().contiguous() for n, t in network.state_dict().items()}
+    """The network's tensors, each with memory of its own; extra state of modules is no weight."""
+    state = network.state_dict().items()
+    return {n: t.detach().cpu().clone().contiguous() for n, t in state if isinstance(t, Tensor)}

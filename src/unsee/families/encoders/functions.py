@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,11 @@ def built(name: str) -> Built:
     refuse_unless_allowed(name)
     where, _, function = name.partition(":")
     try:
-        found = getattr(_module(where), function)
-        returned = found()
-    except Exception as error:
+        # Standard output is the command's own, and with --json nothing but JSON.
+        with redirect_stdout(sys.stderr):
+            returned = getattr(_module(where), function)()
+    except (Exception, SystemExit) as error:
+        # A script ends itself with SystemExit; passed on, it would end the command without a word.
         reason = shorten(first_line(error), 300)
         raise ModelError(
             f"model '{name}': {type(error).__name__} in importing or calling it ({reason}). Try "
@@ -144,14 +147,28 @@ class Preprocessing:
             return_tensors: "pt"; nothing else is made.
 
         Raises:
-            ModelError: If the function makes something else of a picture.
+            ModelError: If the function fails, or makes something else of a picture.
         """
-        tensors = [built(self.name).preprocess(image.convert("RGB")) for image in images]
+        preprocess = built(self.name).preprocess
+        try:
+            with redirect_stdout(sys.stderr):
+                tensors = [preprocess(image.convert("RGB")) for image in images]
+        except Exception as error:
+            reason = shorten(first_line(error), 300)
+            raise ModelError(
+                f"model '{self.name}': {type(error).__name__} in its preprocessing of a picture "
+                f"({reason}). {RETURN}"
+            ) from error
         for tensor in tensors:
             if not isinstance(tensor, torch.Tensor) or tensor.dim() != 3:
                 shape = list(tensor.shape) if isinstance(tensor, torch.Tensor) else _kind(tensor)
                 raise ModelError(
                     f"model '{self.name}': its preprocessing makes {shape} of a picture. {RETURN}"
+                )
+            if not tensor.is_floating_point():
+                raise ModelError(
+                    f"model '{self.name}': its preprocessing makes whole numbers ({tensor.dtype}) "
+                    "of a picture. Return tensor.float(), scaled as the network was trained."
                 )
         if len({tensor.shape for tensor in tensors}) > 1:
             raise ModelError(

@@ -482,13 +482,17 @@ def _generate(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[
     check = _FiniteCheck(len(inputs["input_ids"]), width, ends)
     settings = copy.deepcopy(vlm.model.generation_config)
     # Some models (BLIP) hand on pad and end tokens of their own beside those that are given.
-    settings.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=end_ids)
-    generated = vlm.model.generate(
-        **inputs,
-        generation_config=settings,
+    # Options beside the settings are deprecated, with a warning to every user.
+    settings.update(
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_ids,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
+    )
+    generated = vlm.model.generate(
+        **inputs,
+        generation_config=settings,
         logits_processor=LogitsProcessorList([check]),
     )
     new = generated[:, width:]

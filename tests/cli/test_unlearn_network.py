@@ -14,8 +14,10 @@ from support.face_network import FaceNetwork, load, preprocess
 from unsee.errors import ModelError
 from unsee.families.encoders import functions
 from unsee.features.capture import picture_features
+from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.records.reader import Run, read_run
+from unsee.types import Picture
 
 NETWORK = "support.face_network:load"
 ATTACKS = ("prototype", "probe", "difference", "relearn_features")
@@ -161,3 +163,13 @@ def test_what_a_function_prints_is_kept_off_standard_output(
 def test_extra_state_of_a_network_is_no_weight() -> None:
     vlm = VLM.load("support.face_network:load_with_extra_state")
     assert vlm.model.network.get_extra_state() == {"version": 1}
+
+
+def test_network_that_fails_is_named_with_what_it_was_given(
+    photographs: dict[str, Path],
+) -> None:
+    vlm = VLM.load("support.face_network:load_with_one_channel")
+    picture = Picture.from_path(next(photographs["forget"].rglob("*.png")))
+    part = r"one_channel': RuntimeError in its network, given pictures of shape \[1, 1, 32, 32\]"
+    with pytest.raises(ModelError, match=part):
+        check_inputs(vlm, [], [picture])

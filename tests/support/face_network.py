@@ -120,3 +120,8 @@ def load_uncopyable() -> tuple[nn.Module, Any]:
     network, _ = load()
     network.kept = network.head.weight * 2
     return network, preprocess
+
+
+def load_with_one_channel() -> tuple[nn.Module, Any]:
+    """The network cannot read what the preprocessing makes: one channel of three."""
+    return load()[0], lambda image: preprocess(image)[:1]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from unsee.errors import ModelError, first_line, shorten
+from unsee.errors import ModelError, UnseeError, first_line, shorten
 from unsee.families.encoders.functions import KIND, RETURN, allow, built
 from unsee.files import atomic_folder, combine_digests
 
@@ -61,9 +61,18 @@ class EmbeddingNetwork(PreTrainedModel):
             pixel_values: What the function's preprocessing makes of them.
 
         Raises:
-            ModelError: If the network returns something else.
+            ModelError: If the network fails, or returns something else.
         """
-        output = self.network(pixel_values)
+        try:
+            output = self.network(pixel_values)
+        except (torch.OutOfMemoryError, UnseeError):
+            raise
+        except Exception as error:
+            reason = shorten(first_line(error), 300)
+            raise ModelError(
+                f"model '{self.config.function}': {type(error).__name__} in its network, given "
+                f"pictures of shape {list(pixel_values.shape)} ({reason}). {RETURN}"
+            ) from error
         if not isinstance(output, Tensor) or output.dim() != 2:
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ModelError(

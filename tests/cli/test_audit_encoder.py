@@ -103,3 +103,21 @@ def test_audit_needs_people_to_compare_with(
     command = ["audit", "--attack", "probe", "--model", encoders[0]]
     command += ["--forget", photographs["forget"], "--out", tmp_path / "run"]
     assert "give two or more, --retain FOLDER" in unsee(*command, code=2)
+
+
+def test_missing_encoder_is_named_and_not_its_photographs(
+    photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without a checkpoint nobody knows that it is an encoder, which needs no answers."""
+    command = ["audit", "--attack", "probe", "--model", tmp_path / "none"]
+    error = unsee(*command, "--forget", photographs["forget"], "--out", tmp_path / "run", code=2)
+    assert f"model '{tmp_path / 'none'}': no such folder" in error
+
+
+def test_evaluation_of_an_encoder_leads_to_an_audit(
+    encoders: tuple[Path, Path], photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    command = ["evaluate", "--model", encoders[0], "--data", f"forget={photographs['forget']}"]
+    error = unsee(*command, "--out", tmp_path / "run", code=2)
+    assert "image encoder answers no questions" in error
+    assert "unsee audit: --forget DIR --retain DIR" in error

@@ -16,7 +16,7 @@ from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.evaluation.lm_eval import LmEvalSuite, open_suite
 from unsee.families import is_encoder
 from unsee.metrics import needs_reference, select_metrics
-from unsee.models.checkpoint import peek_config
+from unsee.models.checkpoint import peek_config, read_config, resolve
 from unsee.recipes.benchmark_defaults import (
     benchmark_fields,
     forgotten,
@@ -26,7 +26,7 @@ from unsee.recipes.benchmark_defaults import (
 )
 from unsee.recipes.encoder_audit import encoder_audit
 from unsee.recipes.evaluate import EvaluationRequest, TaskSelection
-from unsee.recipes.job import Job
+from unsee.recipes.job import NO_ANSWERS, Job
 from unsee.recipes.plan import HELD_FORGET
 from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.specs import Spec, parse_spec
@@ -56,7 +56,7 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
     defaults = benchmark_fields(benchmark, splits, request.rules)
     metrics = _metrics(request, defaults.get("metrics", DEFAULT_METRICS))
-    _require_answers(splits, paths)
+    _require_answers(request.model, splits, paths)
     attacker = _attacker(request, splits, benchmark, opened)
     forgotten_splits = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
     defaults |= {"metrics": metrics, "scoring": scoring(paths)}
@@ -112,9 +112,28 @@ def _metrics(request: EvaluationRequest, default: Sequence[str]) -> tuple[str, .
     return metrics
 
 
-def _require_answers(splits: Mapping[str, Sequence[Sample]], paths: Mapping[str, str]) -> None:
+def _require_answers(
+    model: str, splits: Mapping[str, Sequence[Sample]], paths: Mapping[str, str]
+) -> None:
+    """Refuses sets that nothing can be asked from, but for a reason in the model first.
+
+    Args:
+        model: The checkpoint.
+        splits: The samples of each set.
+        paths: Where they are, for the message.
+
+    Raises:
+        ConfigError: If a set has no answers.
+        ModelError: If the checkpoint, which may be an image encoder, is not there.
+    """
     for name, samples in splits.items():
         if not any(sample.answer for sample in samples):
+            config = peek_config(model) or read_config(resolve(model))
+            if is_encoder(config.get("model_type")):
+                raise ConfigError(
+                    f"model {model}: {NO_ANSWERS}. Compare its photographs with unsee audit: "
+                    "--forget DIR --retain DIR --target BEFORE --attack prototype."
+                )
             raise ConfigError(
                 f"the {name} set {paths[name]} has no answers to score. Give a table with columns "
                 "image, question, answer, concept, or NAME:SPLIT of a benchmark."

@@ -113,8 +113,11 @@ def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
     assert page.read_text() == "second\n\n<!-- by hand -->\nmine\n"
 
 
+STANDARD = ("standard", "rivals", "older", "standard_seed1")
+
+
 def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Path) -> None:
     folder = Path(robust.__file__).parent
-    kept = [folder / f"{name}.jsonl.xz" for name in ("standard", "rivals", "older")]
+    kept = [folder / f"{name}.jsonl.xz" for name in STANDARD]
     compare_records(kept, out=tmp_path / "out", table=tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text() == (DOCS / "results-standard.md").read_text()

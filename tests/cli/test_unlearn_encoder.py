@@ -165,6 +165,7 @@ def test_patch_is_applied_verified_and_taken_back(made: tuple[Path, Run], tmp_pa
 @pytest.mark.parametrize(
     ("options", "part"),
     [
+        (["--tier", "language"], "an image encoder has no language model, which vkd with tier"),
         (["--method", "npo"], "npo trains on some. Type --method vkd"),
         (["--ask", "Who is this?"], "an image encoder answers no questions. Leave --ask out"),
         (["--forget", "pocket:forget"], "these samples have some. Give photographs alone"),

@@ -120,6 +120,7 @@ def test_folder_that_names_a_function_is_not_trusted(tmp_path: Path) -> None:
         ("support.no_network:load", "ModuleNotFoundError in importing or calling it"),
         ("support.face_network:nothing", "AttributeError in importing or calling it"),
         ("support.face_network:load_broken", "FileNotFoundError in importing or calling it"),
+        ("support.face_network.py:load", "Type --model support.face_network:load"),
         ("support.face_network:load_and_exit", "SystemExit in importing or calling it"),
         ("support.face_network:load_uncopyable", "its network cannot be copied"),
         ("support.face_network:load_alone", "it returned an object of type FaceNetwork. Return"),

@@ -130,6 +130,12 @@ def _own(
     model = shipped_checkpoint(recipe.model)
     encoder = is_encoder(peek_config(model).get("model_type"))
     suits = recipe.method.for_encoders if encoder else {}
+    if suits and recipe.method.changes_language:
+        method, field = recipe.method, recipe.method.language_field
+        raise ConfigError(
+            f"model {recipe.model}: an image encoder has no language model, which {method.name} "
+            f"with {field}={getattr(method, field)} changes. Type --set {field}=visual."
+        )
     recipe, data, notes = _own_data(recipe, given, suits)
     answers = any(s.answer for s in (*data.forget, *data.retain))
     if encoder:

@@ -90,6 +90,11 @@ def built(name: str) -> Built:
     """
     refuse_unless_allowed(name)
     where, _, function = name.partition(":")
+    if where.endswith(".py"):
+        raise ModelError(
+            f"model '{name}': a module is imported by its name, without .py. Type "
+            f"--model {where.removesuffix('.py')}:{function}."
+        )
     try:
         # Standard output is the command's own, and with --json nothing but JSON.
         with redirect_stdout(sys.stderr):

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="module")
+def loaded(folders: Callable[[str], Path]) -> Callable[[str], VLM]:
+    """The tiny model of a family as it was loaded, once; tests change copies."""
+    return cache(lambda name: VLM.load(folders(name)))
+
+
 @pytest.fixture(params=NAMES)
-def vlm(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> VLM:
+def vlm(request: pytest.FixtureRequest, loaded: Callable[[str], VLM]) -> VLM:
     """A family's tiny model."""
-    return VLM.load(folders(request.param))
+    return loaded(request.param).copy()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from unsee.errors import ConfigError, RunError
 from unsee.recipes.job import Job
 from unsee.records.lock import exclusive
 from unsee.records.reader import read_run
+from unsee.studies import processes
 from unsee.studies.comparison import (
     ComparisonRequest,
     compare,
@@ -30,6 +34,31 @@ from unsee.studies.comparison_page import write
 
 QUICK = {"steps": 2, "batch_size": 4}
 ATTACK = {"share": 1.0, "modules": "visual", "steps": 1}
+
+# What a run and a trial import.
+IMPORTED = [
+    "unsee.studies.comparison",
+    "unsee.benchmarks.pocket",
+    "transformers.models.llava.modeling_llava",
+    "transformers.models.llava.processing_llava",
+    "optuna",
+    "scipy.stats",
+    "sklearn.linear_model",
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    """Ends the process that `quick_start` forks from."""
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def quick_start(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process is forked from one that has imported torch, instead of importing it again."""
+    multiprocessing.set_forkserver_preload(IMPORTED)
+    monkeypatch.setattr(processes, "START", "forkserver")
 
 
 def test_compare_command_refuses_impossible_requests_before_writing(tmp_path: Path) -> None:
@@ -89,8 +118,8 @@ def request(cut: Path, **changes: Any) -> ComparisonRequest:
     )
 
 
-# Ten processes, each of which imports torch: slow where others keep the cores busy.
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("quick_start")
 def test_compare_resumes_and_reports_failed_runs(cut: Path, tmp_path: Path) -> None:
     """Two methods and one that must fail; killed once; then nothing is done again."""
     out = tmp_path / "out"
@@ -137,6 +166,7 @@ def test_compare_resumes_and_reports_failed_runs(cut: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("quick_start")
 def test_compare_and_ablate_commands_run(cut: Path, tmp_path: Path) -> None:
     """`compare` without trials, then on other data; `ablate` of two parts, side by side."""
     folder = tmp_path / "pocket"
@@ -227,6 +257,7 @@ def general_only(job: Job) -> Job:
 
 @pytest.mark.timeout(600)
 def test_compare_runs_adapted_jobs(cut: Path, tmp_path: Path) -> None:
+    """In a process that has imported nothing before, as users' runs are."""
     out = tmp_path / "out"
     entries = {"manu": ("manu", {})}
     manu = request(cut, entries=entries, trials=0, set={})

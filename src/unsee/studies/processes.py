@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from unsee.files import NO_SPACE, RETRY, make_folder, read_text, write_atomicall
 
 # The exit code of a task that could not write, not even why.
 DISK_FULL = 74
+
+# How a process starts: with nothing of its parent's memory, as CUDA requires.
+START = "spawn"
 
 # Called with the name of each task that ended, and why it failed or None.
 OnDone = Callable[[str, str | None], None]
@@ -54,9 +57,9 @@ def run_in_processes(
         Why each task that failed did, by name.
     """
     make_folder(logs)
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(START)
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or (os.cpu_count() or 1) // jobs))
-    waiting, running, failed = list(tasks), dict[Any, tuple[str, SpawnProcess]](), dict[str, str]()
+    waiting, running, failed = list(tasks), dict[Any, tuple[str, BaseProcess]](), dict[str, str]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

@@ -13,6 +13,7 @@ import pytest
 
 from support import ROOT
 from support.cli import unsee
+from support.encoders import make_encoder
 from support.published import WRITERS, config, open_benchmark, replace_value
 from unsee.benchmarks import BENCHMARKS, Scoring
 from unsee.errors import ConfigError, DataError, UnknownNameError, counted
@@ -220,6 +221,9 @@ def test_recipe_with_own_rules_scores_by_them(places: dict[str, Path], brief_fol
 def test_commands_of_the_docs_run(
     line: str, places: dict[str, Path], brief_folder: Path, tmp_path: Path
 ) -> None:
+    models = {"MODEL": brief_folder}
+    if " CLIP " in line:
+        models["CLIP"] = make_encoder("clip", tmp_path / "clip")
     words = [
         re.sub(r"^(\w+)(.*)@DIR", lambda found: f"{found[1]}{found[2]}@{places[found[1]]}", word)
         for word in shlex.split(line)[1:]
@@ -227,7 +231,7 @@ def test_commands_of_the_docs_run(
     words = [re.sub(r"^steps=.*", "steps=1", word) for word in words]
     if words[0] != "data":
         words += ["--out", str(tmp_path / "run")]
-    found = unsee(*(brief_folder if w == "MODEL" else w for w in words), "--json")
+    found = unsee(*(models.get(w, w) for w in words), "--json")
     if "--metrics" in words:
         asked = words[words.index("--metrics") + 1].split(",")
         measured = {key.rpartition("/")[2] for key in found["measures"]}

@@ -16,15 +16,19 @@ from support.metrics import (
     score_rows,
     set_estimate,
 )
-from unsee.metrics import METRICS, Output
+from unsee.metrics import METRICS, CaptionMatch, Output
+from unsee.types import Picture
 
 WITH_KEYWORDS = replace(SENTENCE, keywords=("Oslo",), perturbed=("Ada Berg lives in Lima.",))
 RANKED = replace(SENTENCE, task="ranking", choices=(SENTENCE.answer, "in Lima"))
 UNSAFE = replace(SENTENCE, task="unsafe")
-SAMPLES = (SENTENCE, CLOZE, LETTER, WITH_KEYWORDS, RANKED, UNSAFE)
+CAPTION = replace(SENTENCE, task="caption", picture=Picture("a.png"))
+SAMPLES = (SENTENCE, CLOZE, LETTER, WITH_KEYWORDS, RANKED, UNSAFE, CAPTION)
 # The output of a model that is certain of the true answer, without its text.
-CERTAIN = Output("", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0), tokens=2)
-BOUNDS = {"0..1": (0.0, 1.0), "nats": (-math.inf, 0.0)}
+CERTAIN = Output(
+    "", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0), tokens=2, match=CaptionMatch(1.0, -1.0, 1)
+)
+BOUNDS = {"0..1": (0.0, 1.0), "nats": (-math.inf, 0.0), "-1..1": (-1, 1), "-2..2": (-2, 2)}
 
 
 @pytest.mark.parametrize("name", SAMPLE_METRICS)
@@ -34,7 +38,10 @@ def test_metric_is_bounded_and_best_on_the_true_answer(name: str) -> None:
     assert scored and metric.better in ("lower", "higher") and metric.unit and metric.source
     for sample in scored:
         for text, nll in (("", 9.0), (sample.answer, 0.0), ("I cannot say", 0.7)):
-            output = Output(text, nll, (), (nll,) * len(sample.perturbed), (nll, 1.0), tokens=2)
+            output = Output(
+                text, nll, (), (nll,) * len(sample.perturbed), (nll, 1.0), tokens=2,
+                match=CaptionMatch(-nll / 9, nll / 9, 1 + nll),
+            )  # fmt: skip
             low, high = BOUNDS[metric.unit]
             for forgetting in (False, True):
                 assert low <= metric.reported(metric.score(sample, output), forgetting) <= high

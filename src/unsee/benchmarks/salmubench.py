@@ -64,8 +64,10 @@ class SALMUBench(Published):
     Source: Selvas-Sala et al., arXiv 2603.26316, cvc-mmu/salmubench-512-redistributed on the hub,
     and its evaluation script, which derives the two kinds of plain captions.
 
-    Differs: The benchmark is made for CLIP. A multimodal LLM is asked for captions and facts, by
-    prompts that are ours, and its answers are scored, not similarities of embeddings. The target is
+    Differs: The benchmark is made for CLIP. An image encoder with a text tower is measured on the
+    captions, see `unsee.metrics.association`; ACS, IdZSC, CoreAssoc, FragSim and GenKnow are not
+    measured. A multimodal LLM is asked for captions and facts, by prompts that are ours, and its
+    answers are scored, not similarities of embeddings. The target is
     trained on the plain captions of `retain` and on all pairs of the first three splits, the
     retain-only model, like the published clean one, on `retain` alone. The data could not be seen;
     the columns image, text, identity_id and file_name, and the fields of the JSON files, are those

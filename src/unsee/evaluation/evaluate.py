@@ -54,6 +54,7 @@ def evaluate(
     max_new_tokens: AnswerLimit | None = None,
     people: People | None = None,
     rules: Mapping[str, str] | None = None,
+    outputs: Mapping[str, Sequence[Output]] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     on_rows: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> Evaluation:
@@ -77,6 +78,8 @@ def evaluate(
             `metrics`, with the people in the splits.
         rules: How metrics score, where it is not their default: a name of `Metric.rules` by
             "metric", or by "split/metric" for one split.
+        outputs: What is scored, by split and in the order of its samples, where the model is an
+            image encoder; None asks the model.
         on_batch: Called after every split with the number of samples done and of all samples.
         on_rows: Called after every split with its rows.
 
@@ -86,8 +89,8 @@ def evaluate(
 
     Raises:
         UnknownNameError: If a metric is not registered.
-        ConfigError: If a metric compares with a reference and none is given, or needs a package
-            that is not installed.
+        ConfigError: If a metric compares with a reference and none is given, needs a package that
+            is not installed, or reads what the model does not have.
 
     Example:
         >>> evaluation = evaluate(vlm, {"forget": data.forget}, metrics=["probability"])
@@ -99,7 +102,7 @@ def evaluate(
     names = list(metrics or DEFAULT_METRICS)
     if people is not None and any(METRICS.get(name).reads == "text" for name in names):
         names += NAMING
-    selected, reported = select_metrics(names, reference is not None)
+    selected, reported = select_metrics(names, reference is not None, outputs is not None)
     away = [name for name in splits if is_forgetting(name, forgetting)]
     for metric in selected:
         if metric.name in NAMING:
@@ -117,10 +120,13 @@ def evaluate(
         forgets = split in away
         for metric in sample_metrics:
             _set_rule(metric, split, rules or {})
-        outputs = _outputs(vlm, samples, sample_metrics, batch_size, max_new_tokens)
+        if outputs is not None:
+            found = outputs[split]
+        else:
+            found = _outputs(vlm, samples, sample_metrics, batch_size, max_new_tokens)
         rows = [
             _row(split, sample, output, sample_metrics, tasks or {})
-            for sample, output in zip(samples, outputs, strict=True)
+            for sample, output in zip(samples, found, strict=True)
         ]
         evaluation.rows.extend(rows)
         if on_rows is not None:

@@ -17,13 +17,29 @@ if TYPE_CHECKING:
 
 METRICS: Registry[type[Metric]] = Registry("metric", "unsee.metrics")
 
-Reads = Literal["text", "logprobs", "alternatives", "rows"]
+Reads = Literal["text", "logprobs", "alternatives", "rows", "embeddings"]
 
 # What is wrong with a generated answer: see `Output`.
 Fault = Literal["non_finite", "empty", "cut"]
 
 # A line of `scores.jsonl`: a sample with its scores by metric.
 ScoreRow = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CaptionMatch:
+    """How near a picture's embedding lies to that of its caption, and to those of other captions.
+
+    Attributes:
+        own: Cosine with the picture's own caption.
+        others: Mean cosine with the other captions; NaN without any.
+        rank: Place of the own caption among all of them by cosine, 1 for the nearest; of equally
+            near ones the mean of their places. NaN without others.
+    """
+
+    own: float
+    others: float
+    rank: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Output:
         choices: Negative log-likelihood of each of the sample's choices.
         tokens: Number of tokens of the true answer, over which `nll` is the mean; 0 if `nll` was
             not computed.
+        match: How near the embeddings of picture and caption lie; None if they were not compared.
     """
 
     text: str = ""
@@ -53,6 +70,7 @@ class Output:
     choices: tuple[float, ...] = ()
     fault: Fault | None = None
     tokens: int = 0
+    match: CaptionMatch | None = None
 
 
 class Metric:
@@ -62,8 +80,9 @@ class Metric:
         name: The registered name; the registry sets it.
         source: Where the definition comes from; the registry sets it.
         reads: The output that a score is computed from: "text" is the greedy answer, "logprobs" the
-            likelihood of the true answer, "alternatives" the likelihoods of other answers too, and
-            "rows" the scores of other metrics.
+            likelihood of the true answer, "alternatives" the likelihoods of other answers too,
+            "rows" the scores of other metrics, and "embeddings" how near an image encoder puts
+            picture and caption.
         unit: The unit of the measure.
         better: The direction that is better for a model that should know the answers. A benchmark
             may declare another one, such as for splits about the people to be forgotten.
@@ -201,23 +220,27 @@ def needs_reference(name: str) -> bool:
     return issubclass(kind, SetMetric) and kind.compares_with_reference
 
 
-def select_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metric], list[str]]:
+def select_metrics(
+    names: Sequence[str], has_reference: bool, encoder: bool = False
+) -> tuple[list[Metric], list[str]]:
     """Finds metrics by name, and those that they depend on.
 
     Args:
         names: Registered names.
         has_reference: Whether the reference model's scores are known.
+        encoder: Whether the model is an image encoder, which is compared and not asked.
 
     Returns:
         All metrics to compute, and the names of those to report.
 
     Raises:
         UnknownNameError: If a name is not registered.
-        ConfigError: If a metric compares with a reference model and there is none, or needs a
-            package that is not installed.
+        ConfigError: If a metric compares with a reference model and there is none, needs a package
+            that is not installed, or reads what the model does not have.
     """
     reported = list(dict.fromkeys(names))
     for name in reported:
+        _refuse_other_models(name, encoder)
         if needs_reference(name) and not has_reference:
             raise ConfigError(
                 f"metric '{name}' compares with the reference model, and there is none. Give one "
@@ -230,6 +253,23 @@ def select_metrics(names: Sequence[str], has_reference: bool) -> tuple[list[Metr
         if metric.requires is not None:
             require_extra(*metric.requires, f"metric '{metric.name}'")
     return metrics, reported
+
+
+def _refuse_other_models(name: str, encoder: bool) -> None:
+    """Refuses a metric of answers where the model is an image encoder, and the other way round."""
+    compares = METRICS.get(name).reads == "embeddings"
+    if compares and not encoder:
+        raise ConfigError(
+            f"metric '{name}' compares the embeddings of pictures and captions, which an image "
+            "encoder with a text tower has. Give --model DIR of a CLIP or SigLIP checkpoint, or "
+            "leave the metric out."
+        )
+    if encoder and not compares:
+        allowed = [n for n, kind in METRICS.items() if kind.reads == "embeddings"]
+        raise ConfigError(
+            f"metric '{name}' scores answers, and an image encoder gives none. Allowed: "
+            f"{', '.join(allowed)}. Leave --metrics out to have them all."
+        )
 
 
 def reference_metrics(names: Sequence[str]) -> list[str]:

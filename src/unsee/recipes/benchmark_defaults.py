@@ -9,6 +9,7 @@ from typing import Any
 from unsee.benchmarks import BENCHMARKS, HELD_OUT, Benchmark, Rules, Scoring
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError
+from unsee.evaluation.captions import CAPTION_METRICS
 from unsee.evaluation.evaluate import DEFAULT_METRICS
 from unsee.recipes.specs import Spec, parse_spec
 from unsee.types import Better, Data, Sample
@@ -106,7 +107,7 @@ def measure_directions(
     kinds = benchmark.forgetting if benchmark is not None else ()
     for split in splits:
         is_forget = split in forgetting
-        for metric in DEFAULT_METRICS:
+        for metric in (*DEFAULT_METRICS, *CAPTION_METRICS):
             directions[f"{split}/vqa/{metric}"] = "lower" if is_forget else "higher"
         related = [m for m in measures if (m.split in kinds) == is_forget]
         own = [m for m in measures if m.split == (names or {}).get(split, split)]

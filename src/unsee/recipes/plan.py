@@ -20,6 +20,13 @@ from unsee.families import is_encoder
 from unsee.methods import Method
 from unsee.models.checkpoint import peek_config
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
+from unsee.recipes.captions import (
+    CAPTION_FIELDS,
+    captions,
+    is_caption,
+    require_text_tower,
+    without_captions,
+)
 from unsee.recipes.job import NO_ANSWERS, Job
 from unsee.recipes.photographs import hold_out, open_questions, runnable_attacks
 from unsee.recipes.sources import make_data, read_samples, shipped_checkpoint, shipped_strangers
@@ -97,9 +104,26 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
     notes: list[str] = []
+    encoder = is_encoder(peek_config(references["target"]).get("model_type"))
+    compared: dict[str, Any] = {}
+    if encoder:
+        require_text_tower(references["target"])
+        splits = {name: [s for s in some if is_caption(s)] for name, some in splits.items()}
+        splits = {name: some for name, some in splits.items() if some}
+        for name in benchmark.forgetting[:1]:
+            captions(splits.get(name, ()), name, recipe.benchmark)
+        data = without_captions(data)
+        recipe, notes = _adapted(recipe, data, encoder)
+        _refuse_questions(recipe, answers=False)
+        compared = dict(CAPTION_FIELDS)
     if recipe.attacks and "forget_holdout" not in splits:
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
         splits |= held
+    if encoder:
+        attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
+        recipe = replace(recipe, attacks=attacks)
+        compared["attacks_left_out"] = left_out
+        notes += attack_notes
     job = Job(
         kind=kind,
         command=command,
@@ -113,7 +137,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         references=references,
         better=measure_directions(splits, benchmark.forgetting, benchmark),
         forgetting=[name for name in splits if name in benchmark.forgetting],
-        **(benchmark_fields(benchmark, splits, recipe.rules) | _recipe_fields(recipe)),
+        **(benchmark_fields(benchmark, splits, recipe.rules) | compared | _recipe_fields(recipe)),
     )
     return job, notes
 
@@ -129,17 +153,16 @@ def _own(
         )
     model = shipped_checkpoint(recipe.model)
     encoder = is_encoder(peek_config(model).get("model_type"))
-    suits = recipe.method.for_encoders if encoder else {}
-    if suits and recipe.method.changes_language:
-        method, field = recipe.method, recipe.method.language_field
-        raise ConfigError(
-            f"model {recipe.model}: an image encoder has no language model, which {method.name} "
-            f"with {field}={getattr(method, field)} changes. Type --set {field}=visual."
-        )
-    recipe, data, notes = _own_data(recipe, given, suits)
-    answers = any(s.answer for s in (*data.forget, *data.retain))
+    recipe, data, notes = _own_data(recipe, given, encoder)
+    answered = [s for s in (*data.forget, *data.retain) if s.answer]
+    answers = bool(answered)
+    compared: dict[str, Any] = {}
     if encoder:
-        _refuse_questions(recipe, answers)
+        has_captions = any(s.answer for s in data.forget) and all(map(is_caption, answered))
+        _refuse_questions(recipe, answers and not has_captions)
+        if has_captions:
+            require_text_tower(model)
+            compared = dict(CAPTION_FIELDS)
     visual_only = not recipe.method.reads_language and not answers and not encoder
     splits: dict[str, list[Sample]] = {}
     photographs: dict[str, Any] = {}
@@ -167,6 +190,12 @@ def _own(
         }
         splits = {name: samples for name, samples in splits.items() if samples}
         data = Data(train, kept, data.strangers)
+        if encoder:
+            data = without_captions(data)
+            attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
+            recipe = replace(recipe, attacks=attacks)
+            compared["attacks_left_out"] = left_out
+            notes = [*notes, *attack_notes]
     references: dict[str, str | Path] = {"target": model}
     for name in REFERENCES:
         if getattr(recipe, name):
@@ -181,7 +210,7 @@ def _own(
         references=references,
         better=measure_directions(splits, HELD_FORGET),
         visual_only=visual_only,
-        **({"forgetting": [name for name in splits if name in HELD_FORGET]} | photographs),
+        **({"forgetting": [n for n in splits if n in HELD_FORGET]} | photographs | compared),
         **_recipe_fields(recipe, visual_only),
     )
     return job, notes
@@ -197,7 +226,8 @@ def _refuse_questions(recipe: Recipe, answers: bool) -> None:
     if answers:
         raise ConfigError(
             f"model {recipe.model}: {NO_ANSWERS}, and these samples have some. Give photographs "
-            "alone: a folder with a subfolder for each person."
+            "alone: a folder with a subfolder for each person; or captions: a table with the "
+            "columns image, question, answer, concept, and task with the value caption."
         )
     if recipe.method.reads_language:
         raise ConfigError(
@@ -209,14 +239,14 @@ def _refuse_questions(recipe: Recipe, answers: bool) -> None:
 
 
 def _own_data(
-    recipe: Recipe, given: Mapping[str, Sequence[Sample]], suits: Mapping[str, Any]
+    recipe: Recipe, given: Mapping[str, Sequence[Sample]], encoder: bool
 ) -> tuple[Recipe, Data, list[str]]:
     """Reads the user's pictures, and adapts the method to them and to the model.
 
     Args:
         recipe: The recipe.
         given: As in `plan`.
-        suits: Fields of the method that suit the model, where the recipe does not set them.
+        encoder: Whether the model is an image encoder.
 
     Returns:
         The recipe, the data, and notes for the user.
@@ -234,15 +264,8 @@ def _own_data(
     retain = read("retain", recipe.retain) if recipe.retain else None
     strangers = read("strangers", recipe.strangers) if recipe.strangers else None
     pictures = [s.picture for s in strangers if s.picture] if strangers is not None else None
-    suits = {name: value for name, value in suits.items() if name not in recipe.set}
-    method, notes = replace(recipe.method, **suits).adapt_to(
-        Data(forget, retain or (), pictures or ()), {*recipe.set, *suits}
-    )
-    if suits:
-        fields = ", ".join(f"{name}={value:g}" for name, value in suits.items())
-        notes = [*notes, f"this is an image encoder: {fields}, if not --set otherwise."]
-    recipe = replace(recipe, method=method)
-    if pictures is None and retain and "strangers" not in method.required:
+    recipe, notes = _adapted(recipe, Data(forget, retain or (), pictures or ()), encoder)
+    if pictures is None and retain and "strangers" not in recipe.method.required:
         # Drawn faces are no population to compare photographs with.
         pictures = []
     refuse_whole(group, retain or ())
@@ -262,6 +285,37 @@ def _own_data(
             f"{'it' if len(beside) == 1 else 'them'}."
         )
     return recipe, replace(data, retain=(*data.retain, *beside)), notes
+
+
+def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[str]]:
+    """The recipe with its method adapted to the data and the model, and notes for the user.
+
+    Args:
+        recipe: The recipe, whose own settings stay.
+        data: The data.
+        encoder: Whether the model is an image encoder.
+
+    Raises:
+        ConfigError: If the method is to change the language part of an image encoder.
+    """
+    suits: dict[str, Any] = {}
+    method = recipe.method
+    if encoder and method.for_encoders and method.changes_language:
+        field = method.language_field
+        raise ConfigError(
+            f"model {recipe.model}: an image encoder has no language model, which {method.name} "
+            f"with {field}={getattr(method, field)} changes. Type --set {field}=visual."
+        )
+    if encoder:
+        # Captions are scored, and not trained on.
+        data = without_captions(data)
+        fields = method.for_encoders
+        suits = {name: value for name, value in fields.items() if name not in recipe.set}
+    method, notes = replace(method, **suits).adapt_to(data, {*recipe.set, *suits})
+    if suits:
+        named = ", ".join(f"{name}={value:g}" for name, value in suits.items())
+        notes = [*notes, f"this is an image encoder: {named}, if not --set otherwise."]
+    return replace(recipe, method=method), list(notes)
 
 
 def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:

@@ -24,6 +24,7 @@ from unsee.recipes.benchmark_defaults import (
     one_benchmark,
     scoring,
 )
+from unsee.recipes.captions import CAPTION_FIELDS, captions, require_text_tower
 from unsee.recipes.encoder_audit import encoder_audit
 from unsee.recipes.evaluate import EvaluationRequest, TaskSelection
 from unsee.recipes.job import NO_ANSWERS, Job
@@ -47,7 +48,8 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
         UnseeError: If a file, a sample or a metric cannot be used; nothing is written then.
     """
     request = _resolved(request)
-    if request.attacks and is_encoder(peek_config(request.model).get("model_type")):
+    encoder = is_encoder(peek_config(request.model).get("model_type"))
+    if request.attacks and encoder:
         return encoder_audit(request, command)
     attacks, paths = request.attacks, request.splits
     suite = _suite(request.tasks)
@@ -55,8 +57,13 @@ def evaluation(request: EvaluationRequest, command: str) -> Job:
     splits = {name: read_samples(path, name, opened) for name, path in paths.items()}
     benchmark, names = one_benchmark(paths, opened) if paths else (None, {})
     defaults = benchmark_fields(benchmark, splits, request.rules)
-    metrics = _metrics(request, defaults.get("metrics", DEFAULT_METRICS))
     _require_answers(request.model, splits, paths)
+    encoder = encoder and bool(splits)
+    if encoder:
+        require_text_tower(request.model)
+        splits = {name: captions(some, name, paths[name]) for name, some in splits.items()}
+        defaults |= CAPTION_FIELDS
+    metrics = _metrics(request, defaults.get("metrics", DEFAULT_METRICS), encoder)
     attacker = _attacker(request, splits, benchmark, opened)
     forgotten_splits = [*forgotten(paths), *(name for name in HELD_FORGET if name not in paths)]
     defaults |= {"metrics": metrics, "scoring": scoring(paths)}
@@ -101,14 +108,20 @@ def _suite(tasks: TaskSelection | None) -> LmEvalSuite | None:
     return open_suite(tasks.names, tasks.path, tasks.limit, tasks.shots, tasks.chat_template)
 
 
-def _metrics(request: EvaluationRequest, default: Sequence[str]) -> tuple[str, ...]:
-    """The metrics to score, refused if one lacks the reference that it compares with."""
+def _metrics(request: EvaluationRequest, default: Sequence[str], encoder: bool) -> tuple[str, ...]:
+    """The metrics to score, refused if one lacks the reference or the model that it reads.
+
+    Args:
+        request: The request.
+        default: Those to score if it names none.
+        encoder: Whether the model is an image encoder.
+    """
     has_reference = "reference" in request.references
     metrics = tuple(request.metrics or default)
     if request.attacks and not has_reference:
         # An attack's outcome is measured without a reference; the report says that there is none.
         metrics = tuple(name for name in metrics if not needs_reference(name))
-    select_metrics(metrics, has_reference)
+    select_metrics(metrics, has_reference, encoder)
     return metrics
 
 

@@ -51,6 +51,7 @@ SAYS = {
     "rouge_l_recall": "reaches {} ROUGE-L recall on the true answers",
     "probability": "reaches {} probability on the true answers",
     "said_before": "says what it said before in {} of its answers",
+    "caption_rank": "ranks the true captions at a mean reciprocal rank of {}",
     "rank_1": "is matched to them in {} of the photographs",
 }
 # Splits about people to be kept, held-out pictures first.

@@ -13,7 +13,8 @@ from unsee.report.findings import percent
 SHARES = frozenset(
     "accuracy cloze probability keyword_match ape attack_success refusal_rate joint_right "
     "joint_wrong acc acc_norm exact_match accuracy_mllmu accuracy_mmunlearner names_forgotten "
-    "names_kept said_before same_answer said_of_others rank_1 verification_rate zero_shot".split()
+    "names_kept said_before same_answer said_of_others rank_1 verification_rate zero_shot "
+    "caption_found".split()
 )
 
 # Shown where a model was not measured.
@@ -65,6 +66,10 @@ METRICS = {
     "verification_auc": "verification AUC",
     "verification_rate": "verification at 1 % false accepts",
     "zero_shot": "zero-shot naming",
+    "caption_rank": "reciprocal rank of the caption",
+    "caption_found": "caption found",
+    "association": "association (cosine)",
+    "association_gap": "association above other captions",
 }
 GROUPS = (
     (

@@ -12,6 +12,7 @@ from unsee.models.checkpoint import resolve
 from unsee.models.dry_run import check_inputs
 from unsee.models.validation import check_checkpoint
 from unsee.models.vlm import VLM
+from unsee.recipes.captions import photographs_alone
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
 from unsee.records.folder import RunFolder
@@ -45,7 +46,8 @@ def check_job(job: Job) -> None:
     """
     for chain in job.attacks:
         check_attack(chain, job.attacker, job.splits, "target" in job.references)
-    select_metrics(job.metrics, "reference" in job.references)
+    if not job.encoder or job.open_questions is None:
+        select_metrics(job.metrics, "reference" in job.references, job.encoder)
     require_trackers(job.log_with)
     if job.method is not None:
         job.method.validate(job.data, job.settings)
@@ -119,7 +121,11 @@ def check_model(job: Job, vlm: VLM) -> None:
         refuse_broken_weights(vlm)
     data = job.data
     groups = (data.forget, data.retain, data.text_only, job.non_members, *job.splits.values())
-    check_inputs(vlm, (sample for group in groups for sample in group), data.strangers)
+    samples = [sample for group in groups for sample in group]
+    if job.encoder:
+        # Captions are compared with pictures, and answer no question.
+        samples = photographs_alone(samples)
+    check_inputs(vlm, samples, data.strangers)
 
 
 def refuse_broken_weights(vlm: VLM) -> None:

@@ -59,6 +59,7 @@ from unsee.records.schema import (
     Summary,
 )
 from unsee.runs.attack_outcomes import attack_outcomes
+from unsee.runs.captions import caption_outputs
 from unsee.runs.equivalence_tests import equivalence_tests, not_attacked
 from unsee.runs.gallery import gallery
 from unsee.runs.headroom import learned_check
@@ -302,8 +303,9 @@ def evaluate_models(
             stage = bar.stage(f"asking the {name.replace('_', '-')} model")
             folder.write_scores({model: result.rows for model, result in scores.items()})
             reference = scores.get("reference")
+            model = load()
             evaluation = evaluate(
-                load(),
+                model,
                 job.splits,
                 metrics=metrics_of_reference if name == "reference" else job.metrics,
                 better=job.better,
@@ -313,6 +315,7 @@ def evaluate_models(
                 max_new_tokens=job.max_new_tokens,
                 people=people,
                 rules=job.rules,
+                outputs=caption_outputs(model, job.splits, job.forgetting) if job.encoder else None,
                 on_batch=stage.count,
                 on_rows=lambda rows: folder.append_scores(name, _results(rows)),
             )

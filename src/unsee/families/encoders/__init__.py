@@ -147,3 +147,12 @@ class Encoder(Family):
             raise ModelError(f"the {self.name} encoder has no list of blocks.")
         count, name = max(lists)
         return [f"{name}.{i}" for i in range(count)]
+
+
+def has_text_tower(model_type: object) -> bool:
+    """Whether checkpoints of a `model_type` embed texts in the space of their pictures."""
+    return any(
+        issubclass(kind, Encoder) and kind.has_text_tower
+        for _, kind in ENCODERS.items()
+        if model_type in kind.model_types
+    )

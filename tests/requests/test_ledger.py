@@ -378,3 +378,8 @@ def test_purged_step_is_still_deployed_exported_and_built_upon(
     certificate = book / "steps/0001/certificates/bert"
     run = book / "steps/0001/run"
     unsee("certificate", "verify", certificate, "--allow-unsigned", "--run", run)
+
+
+def test_a_person_of_whom_nothing_was_measured_is_not_accepted_as_forgotten() -> None:
+    found = decision._forgotten("forgotten", "A", None, 0.0, LedgerSettings())
+    assert found.passed is False and "not measured" in found.text

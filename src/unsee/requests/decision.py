@@ -149,7 +149,8 @@ def _forgotten(
         settings: The declared margins.
     """
     if score is None or score.after is None:
-        return _unmeasured(name, subject, "nothing could be asked about it")
+        # What was not measured is no evidence, so it cannot be accepted.
+        return _unmeasured(name, subject, "nothing could be asked about it", passed=False)
     margin = settings.forget_margin
     limit = min(1.0, max(score.floor, before or 0.0) + margin)
     passed = score.after <= limit + ROUNDING
@@ -229,5 +230,6 @@ def _attack(subject: str, value: float | None, floor: float, margin: float | Non
     )
 
 
-def _unmeasured(name: str, subject: str, why: str) -> Criterion:
-    return Criterion(name=name, subject=subject, text=f"{subject}: not measured, as {why}.")
+def _unmeasured(name: str, subject: str, why: str, passed: bool | None = None) -> Criterion:
+    text = f"{subject}: not measured, as {why}."
+    return Criterion(name=name, subject=subject, passed=passed, text=text)

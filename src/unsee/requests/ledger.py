@@ -359,8 +359,8 @@ class LedgerFolder:
         own = planned.requests
         asked = {name: without_names(samples, name) for name, samples in earlier.items()}
         if len(own) > 1:
-            held = planned.job.splits.get("forget_holdout") or planned.job.data.forget
-            asked |= {name: samples_of(name, held) for name in own}
+            held = planned.job.splits.get("forget_holdout") or ()
+            asked |= {name: _tested(name, held, planned.job.data.forget) for name in own}
         audited = audit_requests(planned.job, patch, asked, folder, bar)
         scores = {**scores_of_run(planned, summary), **audited}
         not_audited = tuple(name for name in state.forgotten if name not in audited)
@@ -474,3 +474,18 @@ def _next_id(state: LedgerState) -> str:
     while f"r{number}" in {name.lower() for name in state.requests}:
         number += 1
     return f"R{number}"
+
+
+def _tested(request: str, held: Sequence[Sample], trained: Sequence[Sample]) -> list[Sample]:
+    """The photographs of a request that its audit tests: those held out, or all if they are few.
+
+    A photograph is only found again where there is another one of its person.
+
+    Args:
+        request: The request.
+        held: What was held out, of all requests of the step.
+        trained: What was trained on.
+    """
+    own = samples_of(request, held)
+    few = len({sample.picture for sample in own}) < 2
+    return [*own, *samples_of(request, trained)] if few else own

@@ -190,4 +190,4 @@ def test_evaluate_refuses_questions(made: tuple[Path, Run], tmp_path: Path) -> N
     model, _ = made
     data = ["--data", "pocket:forget_holdout", "--out", tmp_path / "run"]
     error = unsee("evaluate", "--model", model, *data, code=2)
-    assert "is an image encoder, which answers no questions" in error
+    assert "an image encoder answers no questions" in error

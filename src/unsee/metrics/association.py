@@ -8,8 +8,6 @@ from typing import ClassVar
 from unsee.metrics import METRICS, CaptionMatch, Metric, Output, Reads, normalize_answer
 from unsee.types import Sample
 
-SOURCE = "SALMUBench, arXiv 2603.26316"
-
 
 class CaptionMetric(Metric):
     """Base class of metrics of a picture's embedding and that of its caption."""
@@ -31,7 +29,7 @@ class CaptionMetric(Metric):
         raise NotImplementedError
 
 
-@METRICS.register("caption_rank", source=SOURCE)
+@METRICS.register("caption_rank", source="SALMUBench, arXiv 2603.26316")
 class CaptionRank(CaptionMetric):
     """Reciprocal rank of the picture's caption among others: 1 over its place, by cosine.
 
@@ -58,7 +56,7 @@ class CaptionRank(CaptionMetric):
         return 1 / match.rank
 
 
-@METRICS.register("caption_found", source=SOURCE)
+@METRICS.register("caption_found", source="SALMUBench, arXiv 2603.26316")
 class CaptionFound(CaptionMetric):
     """Zero-shot retrieval of the caption: whether no other caption is as near to the picture.
 
@@ -81,7 +79,7 @@ class CaptionFound(CaptionMetric):
         return math.nan if math.isnan(match.rank) else float(match.rank == 1)
 
 
-@METRICS.register("association", source=SOURCE)
+@METRICS.register("association", source="SALMUBench, arXiv 2603.26316")
 class Association(CaptionMetric):
     """Association strength: cosine of the embeddings of a picture and its caption.
 

@@ -123,18 +123,27 @@ def attribute_answers(
     Raises:
         TrainingError: If the model answers none.
     """
-    asked = [
-        replace(s, id=f"{s.id}/attribute/{i}", question=q, answer="", choices=(), prefill="")
-        for s in pictures
-        for i, q in enumerate(questions)
-    ]
-    answered = with_own_answers(vlm, asked)
+    answered = with_own_answers(vlm, ask_of_pictures(pictures, questions))
     if not answered:
         raise TrainingError(
             "the model gives no answer to any attribute question. Give questions that it "
             "answers: --set attribute_questions=[...]."
         )
     return answered
+
+
+def ask_of_pictures(pictures: Sequence[Sample], questions: Sequence[str]) -> list[Sample]:
+    """Returns every question about every picture, without answers.
+
+    Args:
+        pictures: One sample a picture.
+        questions: The questions.
+    """
+    return [
+        replace(s, id=f"{s.id}/attribute/{i}", question=q, answer="", choices=(), prefill="")
+        for s in pictures
+        for i, q in enumerate(questions)
+    ]
 
 
 def with_own_answers(vlm: VLM, asked: Sequence[Sample]) -> list[Sample]:

@@ -19,6 +19,7 @@ from unsee.losses import masked_kl
 from unsee.methods.npo import NPO
 from unsee.methods.pava import (
     ATTRIBUTE_QUESTIONS,
+    ask_of_pictures,
     choose_mlps,
     mlp_weights,
     with_own_answers,
@@ -74,7 +75,9 @@ def unlearn_language(vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
     stage = trainer.stage("language", steps=STEPS, lr=RATE, **lora)
     some = evenly_spaced(shown, SAMPLES, "floor")
     chosen, effects = choose_mlps(vlm, some, SHARE, FIRST, settings.seed)
-    own = with_own_answers(vlm, [*_by_name(shown, data.retain), *_attributes(shown)])
+    pictures = evenly_spaced(one_sample_per_picture(shown), SAMPLES, "floor")
+    asked = [*_by_name(shown, data.retain), *ask_of_pictures(pictures, ATTRIBUTE_QUESTIONS)]
+    own = with_own_answers(vlm, asked)
     kept = [s for s in data.retain if s.answer]
     npo = NPO(beta=BETA)
     start = vlm.frozen_copy(own=())
@@ -125,14 +128,4 @@ def _by_name(shown: Sequence[Sample], retain: Sequence[Sample]) -> list[Sample]:
         Sample(f"{name}/by-name/{i}", question.replace("{name}", name), "", None, name)
         for name in names
         for i, question in enumerate(questions)
-    ]
-
-
-def _attributes(shown: Sequence[Sample]) -> list[Sample]:
-    """Questions on what forget pictures show beside the person."""
-    pictures = evenly_spaced(one_sample_per_picture(shown), SAMPLES, "floor")
-    return [
-        replace(s, id=f"{s.id}/attribute/{i}", question=q, answer="", choices=(), prefill="")
-        for s in pictures
-        for i, q in enumerate(ATTRIBUTE_QUESTIONS)
     ]

@@ -120,10 +120,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         data, held = held_out(benchmark, data, splits, recipe.seed, notes)
         splits |= held
     if encoder:
-        attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
-        recipe = replace(recipe, attacks=attacks)
-        compared["attacks_left_out"] = left_out
-        notes += attack_notes
+        recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
     job = Job(
         kind=kind,
         command=command,
@@ -169,9 +166,8 @@ def _own(
     if not any(s.answer for s in data.forget):
         data = replace(data, forget=without_copies(data.forget))
         data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
-        attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
-        recipe = replace(recipe, attacks=attacks)
-        notes = [*notes, *held_notes, *attack_notes]
+        notes += held_notes
+        recipe, left_out = _with_runnable(recipe, splits, encoder, notes)
         photographs = {
             "open_questions": () if encoder else open_questions(recipe.ask),
             "encoder": encoder,
@@ -192,10 +188,7 @@ def _own(
         data = Data(train, kept, data.strangers)
         if encoder:
             data = without_captions(data)
-            attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
-            recipe = replace(recipe, attacks=attacks)
-            compared["attacks_left_out"] = left_out
-            notes = [*notes, *attack_notes]
+            recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
     references: dict[str, str | Path] = {"target": model}
     for name in REFERENCES:
         if getattr(recipe, name):
@@ -214,6 +207,22 @@ def _own(
         **_recipe_fields(recipe, visual_only),
     )
     return job, notes
+
+
+def _with_runnable(
+    recipe: Recipe, splits: Mapping[str, Sequence[Sample]], encoder: bool, notes: list[str]
+) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with the attacks that photographs suffice for, and why each other is left out.
+
+    Args:
+        recipe: The recipe.
+        splits: The held-out samples, by split.
+        encoder: Whether the model is an image encoder.
+        notes: Notes for the user, to which those about the attacks are added.
+    """
+    attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
+    notes += attack_notes
+    return replace(recipe, attacks=attacks), left_out
 
 
 def _refuse_questions(recipe: Recipe, answers: bool) -> None:

@@ -125,6 +125,13 @@ class EvaluationRequest(EvaluationOptions):
             values["tasks"] = asdict(self.tasks) | {"names": list(self.tasks.names), "path": path}
         return values | {"attacks": [chain_text(chain) for chain in self.attacks]}
 
+    def job_fields(self) -> dict[str, Any]:
+        """The fields of a job that are those of the request, as they are."""
+        names = ("model", "trust_remote_code", "device", "load_in", "redact", "salt")
+        limits = ("equivalence_margin", "attack_margin", "min_headroom")
+        same = {name: getattr(self, name) for name in (*names, *limits)}
+        return same | {"references": dict(self.references)}
+
     def text(self, command: str) -> str:
         """The request as YAML whose first line is the command that runs it."""
         return f"# {command}\n{plain_yaml.dump(self.values())}"

@@ -125,7 +125,9 @@ def test_unlearn_interrupted_says_how_to_continue(
     running.stop(number)
     code, output, errors = running.wait()
     assert code == expected, errors
-    assert output == ""
+    said = json.loads(output)
+    assert said["exit_code"] == expected
+    assert "to continue, type:" in said["error"]
     assert "Traceback" not in errors
     assert "to continue, type:" in errors
     assert f"--out {out}" in errors

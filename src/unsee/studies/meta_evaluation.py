@@ -213,7 +213,11 @@ def evaluate_metrics(
         pocket: The build.
         reference: The reference's rows; None leaves out metrics that compare with it.
     """
-    names = [name for name, metric in METRICS.items() if metric.unit == "0..1"]
+    names = [
+        name
+        for name, metric in METRICS.items()
+        if metric.unit == "0..1" and metric.reads != "embeddings"
+    ]
     return evaluate(
         vlm,
         {FORGET: [sample for sample in pocket.load(FORGET) if sample.picture is not None]},

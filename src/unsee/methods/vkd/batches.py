@@ -16,6 +16,9 @@ from unsee.types import Batch, Sample
 if TYPE_CHECKING:
     from unsee.models.vlm import VLM
 
+# An attacker has few pictures: with 16 a batch, 64 of them, half of them augmented.
+ATTACK_BATCHES = 4
+
 
 @dataclass(frozen=True)
 class StepBatches:
@@ -24,12 +27,14 @@ class StepBatches:
     Attributes:
         forget: Augmented views of samples to forget.
         retain: Augmented views of samples to keep.
-        attack: The batches of the inner attacker, one for each of their steps.
+        attack: The batches of the inner attacker, who goes over them again and again.
+        attack_steps: Number of the attacker's steps; 0 is no attack.
     """
 
     forget: Batch
     retain: Batch
     attack: Sequence[Batch]
+    attack_steps: int
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,10 @@ class BatchMaker:
             batch, length = draw(forget, 0, self.augment), 0
             if number < self.relearn_share * total and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
-            attack = [draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(length)]
-            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack)
+            attack = [
+                draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(min(length, ATTACK_BATCHES))
+            ]
+            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack, length)
 
         return make
 

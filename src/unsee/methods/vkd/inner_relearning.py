@@ -110,8 +110,27 @@ def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
     mix_with_noise(projector, share)
 
 
-def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tensor:
-    """Returns the inner attacker's loss on forget samples.
+def inner_attack(
+    vlm: VLM, batches: Sequence[Batch], steps: int, teacher: VLM, answers: bool
+) -> list[Callable[[], Tensor]]:
+    """Returns the inner attacker's loss for each of their steps.
+
+    The attacker goes over the same few batches again and again, as one who has few pictures does,
+    so that the teacher runs once for each batch.
+
+    Args:
+        vlm: The model being unlearned.
+        batches: Batches of forget samples.
+        steps: Number of steps.
+        teacher: The frozen start model.
+        answers: See `relearning_loss`.
+    """
+    losses = [relearning_loss(vlm, batch, teacher, answers) for batch in batches]
+    return [losses[number % len(losses)] for number in range(steps)]
+
+
+def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Callable[[], Tensor]:
+    """Returns a function that computes the inner attacker's loss on forget samples.
 
     Args:
         vlm: The model being unlearned.
@@ -122,13 +141,16 @@ def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Tens
             LLM reads and the teacher's, in variances of the teacher's.
     """
     if answers:
-        return nll(vlm.logits(batch), batch.labels)
+        return lambda: nll(vlm.logits(batch), batch.labels)
     layers, inputs = choose_layers(vlm, ["projector"]), vlm.visual_inputs(batch)
     with torch.no_grad():
-        target = picture_features(teacher, inputs, layers)
-    features = picture_features(vlm, inputs, layers)
-    distances = [
-        (flat(features[n]) - flat(target[n])).square().mean() / flat(target[n]).var()
-        for n in layers
-    ]
-    return torch.stack(distances).mean()
+        features = picture_features(teacher, inputs, layers)
+    target = {name: flat(values) for name, values in features.items()}
+    variance = {name: values.var() for name, values in target.items()}
+
+    def loss() -> Tensor:
+        known = picture_features(vlm, inputs, layers)
+        distances = [(flat(known[n]) - target[n]).square().mean() / variance[n] for n in layers]
+        return torch.stack(distances).mean()
+
+    return loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -45,8 +44,8 @@ from unsee.methods.vkd.feature_cache import FeatureCache, refuse_small
 from unsee.methods.vkd.frozen_prefix import frozen_prefix, student_features
 from unsee.methods.vkd.inner_relearning import (
     gradient_after_relearning,
+    inner_attack,
     noise_projector,
-    relearning_loss,
     weight_proximity,
 )
 from unsee.methods.vkd.language_tier import unlearn_language
@@ -360,13 +359,12 @@ class VKD(Method):
         def step(number: int) -> dict[str, Tensor]:
             vkd = replace(self, supervision="features") if number % self.answers_every else self
             batch = batches(number)
-            if batch.attack:
+            if batch.attack_steps:
                 gradient_after_relearning(
                     trained,
-                    [
-                        partial(relearning_loss, vlm, b, teacher, vkd.reads_language)
-                        for b in batch.attack
-                    ],
+                    inner_attack(
+                        vlm, batch.attack, batch.attack_steps, teacher, vkd.reads_language
+                    ),
                     lambda: vkd._forget_loss(vlm, batch.forget, distillation),
                     self.relearn_lr,
                     trainer.gradient_scale,

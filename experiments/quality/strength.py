@@ -1,11 +1,12 @@
 """Settings of VKD for photographs, on people whom docs/results-photos.md does not forget.
 
-    python -m experiments.quality.strength --pocket runs/photos/pocket [--jobs 2] [--out FILE.jsonl]
+    python -m experiments.quality.strength --pocket runs/photos/pocket [--groups 0,1] [--jobs 2]
 
 Of the kept people of a pocket of photographs, four groups of three are forgotten, one group at a
-time, with every variant of variants/strength_*.yaml, run by the same code as `unsee ablate`. Prints
-a table of accuracies on held-out photographs, and on questions about strangers'. Existing rows are
-not measured again.
+time, with every variant of variants/strength_*.yaml, run by the same code as `unsee ablate`, and
+relearned by an attacker with a fifth of the pictures who trains the visual part. Writes the table
+of docs/vkd.md: accuracies on held-out photographs, on what strangers' photographs and those of the
+forgotten people show, and along the attack. Existing rows are not measured again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pages import ROOT, append_row, machines, mean_and_range, read_rows, table
+from experiments.pages import (
+    DOCS,
+    ROOT,
+    append_row,
+    machines,
+    mean_and_range,
+    read_rows,
+    replace_section,
+    table,
+)
 from experiments.variants import accuracies, facts, run_variants
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
 from unsee.benchmarks.pocket.world import WORLD, picture_questions
@@ -39,7 +49,15 @@ VARIANTS = {
         method, Path(__file__).parent / "variants" / f"strength_{method}.yaml"
     ).items()
 }
-MEASURES = {name: f"{name}/vqa/accuracy" for name in ("forgotten", "others", "strangers")}
+# The keys of rows, which are the columns as well, and the measures in records.
+MEASURES = {
+    "forgotten": "forget_holdout/vqa/accuracy",
+    "others": "retain_holdout/vqa/accuracy",
+    "strangers": "general/vqa/accuracy",
+    "general, forgotten": "general_forget/vqa/accuracy",
+}
+STEPS = (0, 10, 20, 40)
+ATTACK = {"share": 0.2, "modules": "visual", "steps": STEPS[-1], "checkpoints": list(STEPS)}
 
 
 def build_group(pocket: Pocket, group: int, folder: Path) -> Path:
@@ -86,9 +104,10 @@ def score_held_out(job: Job) -> Job:
         job,
         data=data,
         splits={
-            "forgotten": held_out(world.forgotten),
-            "others": held_out(world.retained),
-            "strangers": pocket.load("general_validation"),
+            "forget_holdout": held_out(world.forgotten),
+            "retain_holdout": held_out(world.retained),
+            "general": pocket.load("general_validation"),
+            "general_forget": pocket.load("general_forget_validation"),
         },
         references={TARGET: job.references[TARGET]},
         metrics=("accuracy",),
@@ -99,7 +118,14 @@ def make_row(setting: str, group: int, summary: Summary) -> dict[str, Any]:
     """Returns the row of a variant, or of the target, from a record of the group."""
     measures = summary.measures_of(TARGET if setting == TARGET else "unlearned")
     row = {"setting": setting, "group": group, **facts(summary)}
-    return row | accuracies(measures, MEASURES)
+    row |= accuracies(measures, MEASURES)
+    if setting != TARGET:
+        row["curve"] = [
+            {"step": point.step, "value": point.value}
+            for attack in summary.relearn
+            for point in attack.curve("unlearned")
+        ]
+    return row
 
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -109,35 +135,44 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
         own = [row for row in rows if row["setting"] == setting]
         if own:
             cells = [mean_and_range([row[key] for row in own]) for key in MEASURES]
+            curves = [[p["value"] for p in row["curve"]] for row in own if row.get("curve")]
+            relearned = [
+                mean_and_range([curve[i] for curve in curves], ".2f") if curves else ""
+                for i in range(1, len(STEPS))
+            ]
             seconds = sum(row["seconds"] for row in own) / len(own)
-            lines.append([setting, *cells, "" if setting == TARGET else f"{seconds:.0f}"])
-    return table(["setting", *MEASURES, "seconds"], lines)
+            cost = "" if setting == TARGET else f"{seconds:.0f}"
+            lines.append([setting, str(len(own)), *cells, *relearned, cost])
+    steps = [f"after {step} steps" for step in STEPS[1:]]
+    return table(["setting", "n", *MEASURES, *steps, "seconds"], lines)
 
 
 def main() -> None:
-    """Runs what is missing, and prints the table."""
-    folder = ROOT / "runs" / "photos"
+    """Runs what is missing, and rewrites the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pocket", type=Path, default=folder / "pocket")
-    parser.add_argument("--out", type=Path, default=folder / "strength.jsonl")
+    parser.add_argument("--pocket", type=Path, default=ROOT / "runs" / "photos" / "pocket")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
+    parser.add_argument("--groups", default=",".join(map(str, range(GROUPS))))
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=2, help="Processes side by side.")
     options = parser.parse_args()
     rows = read_rows(options.out)
     pocket = Pocket(options.pocket)
-    for group in range(GROUPS):
+    for group in map(int, options.groups.split(",")):
         done = {row["setting"] for row in rows if row["group"] == group}
-        missing = [(name, 0) for name in VARIANTS if name not in done]
-        out = options.out.parent / "strength" / str(group)
+        missing = [(name, 0) for name in options.only if name not in done]
+        out = options.pocket.parent / "strength" / str(group)
         build = build_group(pocket, group, out.with_name(f"pocket-{group}"))
         request = ComparisonRequest(
-            "Settings", VARIANTS, benchmark=(f"pocket@{build}",), attacks=(), device="cpu"
+            "Settings", VARIANTS, benchmark=(f"pocket@{build}",), attacks=(ATTACK,), device="cpu"
         )
         for cell, summary in run_variants(request, missing, out, options.jobs, score_held_out):
             for setting in (cell.entry, TARGET):
                 if setting not in done:
                     done.add(setting)
                     append_row(options.out, rows, make_row(setting, group, summary))
-    print(f"{machines(rows)}\n\n{results_table(rows)}")
+    body = f"Machine: {machines(rows)}.\n\n{results_table(rows)}"
+    replace_section(DOCS / "vkd.md", "strength", body)
 
 
 if __name__ == "__main__":

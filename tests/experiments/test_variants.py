@@ -56,6 +56,6 @@ def test_build_group_forgets_other_people(cut: Path, tmp_path: Path) -> None:
     assert group.checkpoint("target").resolve() == pocket.checkpoint("target").resolve()
     recipe = make_recipe({"data": str(folder), "set": {"supervision": "features"}})
     job = strength.score_held_out(plan(recipe, "run", "")[0])
-    assert set(job.splits) == {"forgotten", "others", "strangers"}
+    assert set(job.splits) == {"forget_holdout", "retain_holdout", "general", "general_forget"}
     assert set(job.references) == {"target"}
     assert all(s.picture is not None for s in job.data.retain)

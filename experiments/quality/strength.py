@@ -119,7 +119,9 @@ def make_row(setting: str, group: int, summary: Summary) -> dict[str, Any]:
     measures = summary.measures_of(TARGET if setting == TARGET else "unlearned")
     row = {"setting": setting, "group": group, **facts(summary)}
     row |= accuracies(measures, MEASURES)
-    if setting != TARGET:
+    if setting == TARGET:
+        del row["seconds"]
+    else:
         row["curve"] = [
             {"step": point.step, "value": point.value}
             for attack in summary.relearn
@@ -140,8 +142,8 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
                 mean_and_range([curve[i] for curve in curves], ".2f") if curves else ""
                 for i in range(1, len(STEPS))
             ]
-            seconds = sum(row["seconds"] for row in own) / len(own)
-            cost = "" if setting == TARGET else f"{seconds:.0f}"
+            seconds = [row["seconds"] for row in own if "seconds" in row]
+            cost = f"{sum(seconds) / len(seconds):.0f}" if seconds else ""
             lines.append([setting, str(len(own)), *cells, *relearned, cost])
     steps = [f"after {step} steps" for step in STEPS[1:]]
     return table(["setting", "n", *MEASURES, *steps, "seconds"], lines)

@@ -32,11 +32,15 @@ from unsee.methods.vkd.erase_targets import (
 )
 from unsee.methods.vkd.layer_statistics import LayerStatistics
 from unsee.methods.vkd.perturbed_tokens import near_features, perturbed
-from unsee.methods.vkd.populations import generated_samples, population_pictures
+from unsee.methods.vkd.populations import (
+    generated_samples,
+    pictures_of_nearest,
+    population_pictures,
+)
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
-from unsee.types import Batch, Data, Sample
+from unsee.types import Batch, Data, Picture, Sample
 
 SETTINGS = TrainingSettings(steps=3, batch_size=4, lr=1e-3)
 
@@ -249,7 +253,8 @@ def test_vkd_population_nearest_compares_with_the_nearest_people(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ada lies by one, Bo by another of the kept people: that one's mean stands for everyone's."""
-    monkeypatch.setattr("unsee.methods.vkd.erase_targets.NEAREST", 1)
+    for least in ("NEAREST", "LEAST_PICTURES"):
+        monkeypatch.setattr(f"unsee.methods.vkd.populations.{least}", 1)
     layers = ["projector"]
 
     def centre(samples: Sequence[Sample]) -> Tensor:
@@ -271,10 +276,25 @@ def test_vkd_population_nearest_compares_with_the_nearest_people(
         mine = centre([s for s in data.forget if s.concept == name])
         twin = centre([s for s in kept if s.concept == twins[name]])
         assert torch.allclose(traits["projector"], mine - twin, atol=1e-6), name
-    with pytest.raises(DataError, match="nobody with two pictures.*--set population=kept"):
+    with pytest.raises(DataError, match="does not say who.*--set population=kept"):
         METHODS.get("vkd")(population="nearest").unlearn(
-            tiny, replace(data, retain=[alone]), Trainer(SETTINGS)
+            tiny, replace(data, retain=[replace(alone, concept=None)]), Trainer(SETTINGS)
         )
+
+
+def test_the_nearest_people_are_three_or_more_where_there_are_few_pictures_of_each() -> None:
+    pictures = [Picture(f"{n}.png") for n in range(40)]
+    one_each = pictures_of_nearest([[picture] for picture in pictures[:20]], range(20, 0, -1))
+    assert one_each == pictures[19:7:-1]
+    many_each = pictures_of_nearest([pictures[n : n + 8] for n in range(0, 40, 8)], (4, 0, 1, 2, 3))
+    assert many_each == pictures[8:32]
+
+
+def test_vkd_keeps_alone_where_nothing_is_to_be_erased_with_inner_attacks_too(
+    tiny: VLM, data: Data
+) -> None:
+    vkd = METHODS.get("vkd")(supervision="features", w_erase=0.0, relearn_steps=2)
+    assert set(vkd.unlearn(tiny, data, Trainer(SETTINGS)).history.last) == {"keep"}
 
 
 def test_vkd_validate_refuses_missing_sets(tiny: VLM, data: Data) -> None:

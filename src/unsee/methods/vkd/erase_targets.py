@@ -17,7 +17,7 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.features.capture import Features, Tokens, picture_features
 from unsee.methods.vkd.layer_statistics import LayerStatistics
-from unsee.methods.vkd.populations import NEAREST, pictures_by_person
+from unsee.methods.vkd.populations import pictures_by_person, pictures_of_nearest
 from unsee.models.vlm import VLM
 from unsee.types import Picture, Sample
 
@@ -268,7 +268,7 @@ def traits_of_groups(
         groups: Sample id to the number of its group; see `group_samples`.
         layers: Names of the layers.
         statistics: Statistics of the population, which the groups are compared with by default.
-        others: Samples of people to keep: each group is compared with the `NEAREST` of them, by the
+        others: Samples of people to keep: each group is compared with the nearest of them, by the
             distance between means over pictures and tokens, in layer variances.
         common_share: Fraction that is left of what all groups' traits have in common: compared with
             pictures of nobody, that is how people look, and not who they are.
@@ -292,8 +292,7 @@ def traits_of_groups(
         group_mean = mean([s.picture for s in samples if s.picture is not None])
         if positions:
             distances = torch.stack([(position(group_mean) - p).norm() for p in positions])
-            nearest = distances.topk(min(NEAREST, len(people)), largest=False).indices.tolist()
-            reference = mean([picture for index in nearest for picture in people[index]])
+            reference = mean(pictures_of_nearest(people, distances.tolist()))
         traits.append({n: group_mean[n] - reference[n] for n in layers})
     common = {n: torch.stack([mine[n] for mine in traits]).mean(0) for n in layers}
     left_out = 1 - common_share

@@ -359,7 +359,7 @@ class VKD(Method):
         def step(number: int) -> dict[str, Tensor]:
             vkd = replace(self, supervision="features") if number % self.answers_every else self
             batch = batches(number)
-            if batch.attack_steps:
+            if batch.attack_steps and vkd._forgets:
                 gradient_after_relearning(
                     trained,
                     inner_attack(
@@ -549,6 +549,12 @@ class VKD(Method):
             forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
         views = widened(forget, self.widen, seed)
         return [*forget, *views, *blends(forget, self.blends, seed)], retain
+
+    @property
+    def _forgets(self) -> bool:
+        """Whether a forget batch has a loss; see `_forget_terms`."""
+        asks = self.reads_language and self.w_forget > 0 and self.output != "none"
+        return asks or self.w_erase > 0
 
     @property
     def _batch_maker(self) -> BatchMaker:

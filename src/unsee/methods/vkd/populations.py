@@ -9,8 +9,9 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
 
-# population=nearest: how many people a person is compared with, and pictures of each at most.
-NEAREST, PICTURES_EACH = 3, 16
+# population=nearest: how many people a person is compared with at least, pictures of each at most,
+# and pictures of all at least, for which more people are taken where there are few of each.
+NEAREST, PICTURES_EACH, LEAST_PICTURES = 3, 16, 12
 
 # Notes for the user on populations that a retain set would be better than.
 NOBODY_TO_COMPARE = (
@@ -58,12 +59,29 @@ def generated_samples(forget: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
-    """Returns up to `PICTURES_EACH` pictures of every concept that has two or more."""
+    """Returns up to `PICTURES_EACH` pictures of every concept."""
     pictures: dict[str, list[Picture]] = {}
     for sample in one_sample_per_picture(samples):
         if sample.concept is not None and sample.picture is not None:
             pictures.setdefault(sample.concept, []).append(sample.picture)
-    return [some[:PICTURES_EACH] for some in pictures.values() if len(some) > 1]
+    return [some[:PICTURES_EACH] for some in pictures.values()]
+
+
+def pictures_of_nearest(
+    people: Sequence[Sequence[Picture]], distances: Sequence[float]
+) -> list[Picture]:
+    """Returns the pictures of the people who look most alike.
+
+    Args:
+        people: The pictures of each person; see `pictures_by_person`.
+        distances: How far each of them is.
+    """
+    chosen: list[Picture] = []
+    for count, index in enumerate(sorted(range(len(people)), key=distances.__getitem__)):
+        if count >= NEAREST and len(chosen) >= LEAST_PICTURES:
+            break
+        chosen += people[index]
+    return chosen
 
 
 def population_note(population: str) -> str | None:
@@ -83,7 +101,7 @@ def refuse_population(population: str, data: Data) -> None:
 
     Raises:
         DataError: If population=forget and one person alone is to be forgotten, or
-            population=nearest and no person in the retain set has two pictures.
+            population=nearest and the retain set does not say who is on its pictures.
     """
     if population == "forget" and len({s.concept for s in data.forget if s.picture}) < 2:
         raise DataError(
@@ -93,6 +111,6 @@ def refuse_population(population: str, data: Data) -> None:
     if population == "nearest" and not pictures_by_person(data.retain):
         raise DataError(
             "population=nearest compares with the people to keep who look most alike, and the "
-            "retain set has nobody with two pictures. Give a subfolder a person, or a column "
-            "concept, with --retain; or type --set population=kept."
+            "retain set does not say who is on its pictures. Give a subfolder a person, or a "
+            "column concept, with --retain; or type --set population=kept."
         )

@@ -66,3 +66,13 @@ def test_audit_of_pocket_evaluates_held_out_samples(
     # Answers of random weights that are empty or cut by the limit have no score, and are counted.
     assert measure["n"] + measure["n_unscored"] == held_out
     assert ("retain_holdout/vqa/accuracy" in summary["measures"]) is ("@" in forget)
+
+
+def test_attacks_that_read_weights_are_refused_on_a_quantized_model(
+    tiny_folder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = ["audit", "--model", tiny_folder, "--forget", tables[0], "--load-in", "4bit"]
+    errors = unsee(*command, "--attack", "jailbreak+relearn", "--out", tmp_path / "run", code=2)
+    assert "load_in=4bit quantizes the model, and relearn would read or train" in errors
+    assert "figstep" in errors
+    assert not (tmp_path / "run").exists()

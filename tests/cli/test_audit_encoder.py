@@ -10,6 +10,7 @@ import torch
 from support.cli import unsee
 from support.encoders import make_encoder
 from unsee.models.vlm import VLM
+from unsee.recipes.photographs import NO_QUESTIONS
 from unsee.records.reader import read_run
 
 ATTACKS = ("prototype", "probe", "difference", "relearn_features")
@@ -43,9 +44,7 @@ def test_audit_compares_and_attacks(
     assert record is not None
     assert record.encoder
     assert [person.held_out for person in record.people] == [1, 1]
-    assert record.attacks_left_out == {
-        "in_context": "it asks the model, and an image encoder answers no questions"
-    }
+    assert summary.attacks_left_out == {"in_context": NO_QUESTIONS}
     for measures in (summary.measures, summary.target):
         assert measures is not None
         for split in ("forget_holdout", "retain_holdout"):
@@ -73,7 +72,10 @@ def test_photographs_that_score_the_attack_may_be_given(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "no attack can be made on an image encoder (relearn: it needs true answers"),
+        (
+            [],
+            "can be made on an image encoder (relearn: an image encoder answers no questions",
+        ),
         (["--attack", "probe", "--forget", "pocket:forget"], "the forget set pocket:forget has"),
         (["--attack", "probe", "--retain", "{forget}/NOBODY"], "NOBODY"),
         (["--attack", "probe", "--non-members", "{forget}"], "Leave --non-members out"),

@@ -12,6 +12,7 @@ import torch
 from support.cli import unsee
 from support.encoders import make_encoder
 from unsee.models.vlm import VLM
+from unsee.recipes.photographs import NO_QUESTIONS
 from unsee.records.reader import Run, read_run
 from unsee.report.verdict import judge
 from unsee.runs.photographs import CAPTION
@@ -127,12 +128,7 @@ def test_attacks_without_answers_run_and_others_are_listed(made: tuple[Path, Run
         reading["name"] for reading in outcomes["prototype"][0]["models"]["unlearned"]["readings"]
     ]
     assert names == ["projector accuracy"]
-    record = run.summary.recognition
-    assert record is not None
-    assert record.attacks_left_out == {
-        "in_context": "it asks the model, and an image encoder answers no questions",
-        "relearn": "it needs true answers, and only photographs were given",
-    }
+    assert run.summary.attacks_left_out == dict.fromkeys(("in_context", "relearn"), NO_QUESTIONS)
 
 
 def test_report_and_card_say_that_it_is_an_encoder(made: tuple[Path, Run]) -> None:

@@ -191,3 +191,17 @@ def test_family_of_a_configuration_equals_that_of_a_loaded_checkpoint(
     assert stored is not None
     experts = "model.language_model.layers.0.mlp.experts.gate_up_proj"
     assert stored.parameter(experts) == (experts, False)
+
+
+def test_hash_of_a_model_whose_experts_are_fused_is_read_from_the_files(
+    folders: Callable[[str], Path],
+) -> None:
+    """A model that is quantized when loaded has the hash of the weights in its files."""
+    vlm = VLM.load(folders("qwen3_vl_moe"))
+    fused = {name for name, _ in vlm.model.named_parameters() if "experts.gate_up_proj" in name}
+    assert fused
+    loaded = {part: vlm.hash(part) for part in ("all", "visual", "language")}
+    vlm.quantization = Quantization("4bit", "bitsandbytes", None)
+    with torch.no_grad():
+        vlm.parameters("language")[min(fused)].zero_()
+    assert {part: vlm.hash(part) for part in loaded} == loaded

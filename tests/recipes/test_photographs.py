@@ -61,12 +61,21 @@ def test_plan_leaves_out_attacks_that_need_more_than_photographs(
     attacks = ["relearn?share=1", "prototype", "difference?against=[kept,strangers]"]
     alone, notes = planned(tiny_folder, forget, attacks=attacks)
     assert not alone.attacks
-    assert "attack relearn is not run: it needs true answers" in " ".join(notes)
+    assert "attack relearn is not made: true answers are missing. With --forget, give" in "".join(
+        notes
+    )
     assert "two people who are kept" in alone.attacks_left_out["prototype"]
     retain = photographs(tmp_path / "retain", bo=5, cy=5)
     beside, _ = planned(tiny_folder, forget, attacks=attacks, retain=str(retain))
     assert [chain[0].name for chain in beside.attacks] == ["prototype"]
     assert sorted(beside.attacks_left_out) == ["difference", "relearn"]
+    assert "Give them with --strangers" in beside.attacks_left_out["difference"]
+    strangers = photographs(tmp_path / "strangers", dee=2, eve=2)
+    beside, _ = planned(
+        tiny_folder, forget, attacks=attacks, retain=str(retain), strangers=str(strangers)
+    )
+    assert [chain[0].name for chain in beside.attacks] == ["prototype", "difference"]
+    assert [s.concept for s in beside.attacker.non_members] == ["dee", "dee", "eve", "eve"]
 
 
 @pytest.mark.parametrize("ask", [("",), ("Who?", "Who?"), ("none", "Who?")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from unsee.benchmarks import BENCHMARKS, CheckpointRole
@@ -50,3 +52,13 @@ def test_read_samples_refuses_names_that_no_file_can_have(text: str) -> None:
 def test_parse_spec_takes_a_name_that_no_file_can_have_for_a_benchmark() -> None:
     with pytest.raises(UnknownNameError, match="unknown benchmark 'xx'"):
         parse_spec("xx:" + "a" * 300)
+
+
+def test_function_of_a_module_that_is_spelled_like_a_benchmark_is_no_misspelt_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnknownNameError, match="pocket"):
+        shipped_checkpoint("rocket:load")
+    (tmp_path / "rocket.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert shipped_checkpoint("rocket:load") == "rocket:load"

@@ -17,6 +17,7 @@ from unsee.attacks.quantize import Quantize
 from unsee.attacks.relearn import Relearn
 from unsee.errors import ConfigError, DataError, ModelError
 from unsee.models.vlm import VLM
+from unsee.recipes.attack_data import UNLEARN
 from unsee.recipes.components import build_method
 from unsee.recipes.job import Job
 from unsee.runs.preflight import check_attack, check_job, check_model
@@ -29,9 +30,14 @@ def test_check_attack_names_what_is_missing(data: Data) -> None:
         check_attack((Membership(),), AttackerData(data.forget, data.retain), splits)
     with pytest.raises(DataError, match="--retain"):
         check_attack((Probe(),), AttackerData(data.forget), splits)
+    # Photographs of strangers alone are no controls for membership.
+    unanswered = [replace(sample, answer="") for sample in data.retain]
+    with pytest.raises(DataError, match="true answers about people that no model.*--strangers"):
+        attacker = AttackerData(data.forget, data.retain, unanswered)
+        check_attack((Membership(),), attacker, splits, options=UNLEARN)
     with pytest.raises(ConfigError, match="Put it last"):
         check_attack((Probe(), Quantize()), AttackerData(data.forget, data.retain), splits)
-    with pytest.raises(DataError, match="there are none"):
+    with pytest.raises(DataError, match="held-out questions.*--forget"):
         check_attack((Quantize(),), AttackerData(data.forget, data.retain), {})
 
 

@@ -303,7 +303,11 @@ def audit(
             **{k: options[k] for k in ("equivalence_margin", "attack_margin") if k in options},
             **given_locations(options, "retain", "non_members", "salt"),
             "patch": options.get("patch"),
-            **{name: options[name] for name in ("trust_remote_code", "device") if name in options},
+            **{
+                name: options[name]
+                for name in ("trust_remote_code", "device", "load_in")
+                if name in options
+            },
             "redact": options.get("redact", False),
         }
     )

@@ -68,6 +68,7 @@ class AuditOptions(TypedDict, total=False):
         equivalence_margin: Difference to the reference, 0..1, that counts as equal; default: 0.05.
         attack_margin: `equivalence_margin` of scores under attack.
         fields: Fields of every attack that has them, or of one as "ATTACK.field".
+        load_in: As for `evaluate`; black-box attacks alone can be made then.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         trust_remote_code: Allow the checkpoint's own Python code to run.
         redact: Keep names, questions, answers, pictures and paths out of every file of the run.
@@ -87,6 +88,7 @@ class AuditOptions(TypedDict, total=False):
     equivalence_margin: float
     attack_margin: float
     fields: Mapping[str, Any]
+    load_in: LoadIn | None
     device: Device
     trust_remote_code: bool
     redact: bool

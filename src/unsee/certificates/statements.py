@@ -271,6 +271,9 @@ def _unknown_lines(summary: Summary) -> Iterator[str]:
     elif missing:
         count = _plural(len(missing), "registered attack")
         yield f"Nothing is known of {count} that were not run; they are listed with the attacks."
+    for reason, names in wording.by_reason(summary.attacks_left_out or {}).items():
+        # What to type is for whoever makes the run, and not for who reads its certificate.
+        yield f"Not run: {', '.join(names)}, as {reason.partition('. ')[0]}."
     photographs = summary.photographs
     if photographs is not None and photographs.how_far:
         count = _plural(photographs.per_person[0], "photograph")

@@ -26,6 +26,10 @@ from unsee.cli.shared import (
     split_names,
 )
 
+LoadInName = Annotated[
+    str | None, typer.Option("--load-in", help="Quantize the weights when loading: 8bit or 4bit.")
+]
+
 
 @app.command()
 def evaluate(
@@ -91,9 +95,7 @@ def evaluate(
     salt: SaltFile = None,
     trust_remote_code: Trust = False,
     device: DeviceName = "auto",
-    load_in: Annotated[
-        str | None, typer.Option(help="Quantize the weights when loading: 8bit or 4bit.")
-    ] = None,
+    load_in: LoadInName = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model, or a visual patch applied to it.
@@ -209,6 +211,7 @@ def audit(
     salt: SaltFile = None,
     trust_remote_code: Trust = False,
     device: DeviceName = "auto",
+    load_in: LoadInName = None,
     as_json: Json = False,
 ) -> None:
     """Attack a model to recover what it should have forgotten.
@@ -240,6 +243,7 @@ def audit(
             equivalence_margin=equivalence_margin,
             attack_margin=attack_margin,
             fields=parse_overrides(set_ or []),
+            load_in=load_in,  # type: ignore[arg-type]
             device=device,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,
             redact=redact,

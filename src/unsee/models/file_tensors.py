@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from unsee.models.checkpoint import assembled_names, checkpoint_names, read_header
+from unsee.models.checkpoint import (
+    assembled_names,
+    checkpoint_names,
+    read_header,
+    stored_tensors,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +92,13 @@ class FileTensors:
                     after = {key: moved.get(key, before[key]) for key in group.keys}
                     for name, tensor in group.load(after).items():
                         parameters[name].copy_(tensor)
+
+    def loaded(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields each parameter by name as transformers loads it from the files, one at a time."""
+        yield from stored_tensors(self._files, {name: key for key, name in self._names.items()})
+        for group in self._converted:
+            keys = {key: key for key in group.keys}
+            yield from group.load(dict(stored_tensors(self._files, keys))).items()
 
     def _moved(self) -> set[str]:
         return {key for group in self._converted for key in group.keys}

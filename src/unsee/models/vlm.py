@@ -18,7 +18,6 @@ from unsee.families import Family
 from unsee.files import atomic_folder, combine_digests, path_text
 from unsee.models.attention import pick_attention
 from unsee.models.checkpoint import (
-    checkpoint_names,
     hash_tensors,
     refuse_not_finite,
     resolve,
@@ -27,6 +26,7 @@ from unsee.models.checkpoint import (
     weight_map,
 )
 from unsee.models.devices import pick_device, refuse_dtype
+from unsee.models.file_tensors import FileTensors
 from unsee.models.loading import (
     bypass_unread_layers,
     dtype_of,
@@ -307,13 +307,12 @@ class VLM:
         if self.quantization is None:
             return hash_tensors(self.parameters(part))
         files = weight_map(self.source)
-        keys, dtype = {name: name for name in files}, None
+        tensors = stored_tensors(files, {name: name for name in files})
+        dtype = None
         if self.quantization.load_in:
-            keys = checkpoint_names(self.family, files, list(self.parameters(part)))
+            tensors = FileTensors(self.family, files, list(self.parameters(part))).loaded()
             dtype = self.model.dtype
-        return combine_digests(
-            {n: tensor_digest(t.to(dtype)) for n, t in stored_tensors(files, keys)}
-        )
+        return combine_digests({name: tensor_digest(t.to(dtype)) for name, t in tensors})
 
     def refuse_training(self) -> None:
         """Refuses to train quantized weights.
@@ -324,8 +323,8 @@ class VLM:
         if self.quantization is not None:
             raise ModelError(
                 f"model {self.source} is quantized ({self.quantization.library}), and quantized "
-                "weights can be evaluated, not trained, unlearned or attacked. Load it without "
-                "load_in, or give the checkpoint that it was quantized from."
+                "weights can be evaluated, not trained or unlearned. Load it without load_in, or "
+                "give the checkpoint that it was quantized from."
             )
 
     def save(self, folder: str | Path) -> None:

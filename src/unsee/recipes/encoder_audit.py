@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from unsee.artifacts.stack import patch_folders
 from unsee.data.overlaps import overlap_notes
 from unsee.errors import ConfigError, DataError
+from unsee.recipes.attack_data import AUDIT
 from unsee.recipes.benchmark_defaults import measure_directions
 from unsee.recipes.evaluate import EvaluationRequest
 from unsee.recipes.job import NO_ANSWERS, Job
@@ -60,7 +61,9 @@ def encoder_audit(request: EvaluationRequest, command: str) -> Job:
             retain if side == "retain" else data.retain,
         )
         splits[name] = list(samples)
-    attacks, left_out, attack_notes = runnable_attacks(request.attacks, splits, encoder=True)
+    attacks, left_out, attack_notes = runnable_attacks(
+        request.attacks, splits, encoder=True, options=AUDIT
+    )
     if not attacks:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise ConfigError(

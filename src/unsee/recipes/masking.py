@@ -25,6 +25,14 @@ LOGGER = logging.getLogger("unsee")
 # Names of files, texts of a table, and its bytes, that are looked for in a message.
 MOST_NAMES, MOST_BYTES = 20_000, 20_000_000
 
+# Names of folders and files that are words of messages, and name nobody. Written otherwise, as
+# "Base", they may be a name, and are masked.
+COMMON = frozenset(
+    "base checkpoint checkpoints data dataset datasets face faces folder image images ledger model "
+    "models others output outputs patch patches people person photo photograph photographs photos "
+    "picture pictures run runs step steps table train".split()
+)
+
 # Keys of folders whose files are called as in every checkpoint or run.
 NO_DATA = CHECKPOINTS | {"out", "patch", "salt"}
 
@@ -104,14 +112,29 @@ def _typed(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, s
             yield from _typed(value, "" if key == "set" else name)
         elif isinstance(value, list | tuple):
             yield from _typed(dict(enumerate(value)), name)  # type: ignore[arg-type]
-        elif isinstance(value, str | Path) and not redactor.is_safe(str(value), name):
-            text = str(value)
+        elif isinstance(value, str | Path) and not _is_plain(text := str(value), name, redactor):
             for form in (text, os.path.abspath(text), os.path.realpath(text)):
-                yield unicodedata.normalize("NFC", form), name
-                yield unicodedata.normalize("NFC", os.path.dirname(form)), name
+                yield from _unless_common(form, name)
+                yield from _unless_common(os.path.dirname(form), name)
             for path in (Path(text), PureWindowsPath(text)):
-                yield unicodedata.normalize("NFC", path.name), name
-                yield unicodedata.normalize("NFC", path.stem), name
+                yield from _unless_common(path.name, name)
+                yield from _unless_common(path.stem, name)
+
+
+def _is_plain(text: str, key: str, redactor: Redactor) -> bool:
+    """Whether a value is a number or a word of the package, and no place here."""
+    return redactor.is_safe(text, key) and not (text and os.path.exists(text))
+
+
+def _unless_common(text: str, key: str) -> Iterator[tuple[str, str]]:
+    """A text with its key; nothing if it is a word that names nobody, such as "model"."""
+    text = unicodedata.normalize("NFC", text)
+    if not _is_common(text):
+        yield text, key
+
+
+def _is_common(text: str) -> bool:
+    return text in COMMON or text in vocabulary()
 
 
 def _names(typed: Iterable[str]) -> set[str]:
@@ -122,7 +145,7 @@ def _names(typed: Iterable[str]) -> set[str]:
         with suppress(OSError, ValueError):
             if path.is_dir():
                 for entry in islice(path.rglob("*"), MOST_NAMES):
-                    names |= {entry.name, entry.stem}
+                    names |= {entry.name, entry.stem} - COMMON
             if is_regular(path) and path.suffix.lower() in SUFFIXES:
                 names |= set(islice(_table_texts(path), MOST_NAMES))
     names = {unicodedata.normalize("NFC", name) for name in names}
@@ -160,8 +183,7 @@ def _parts_of_picture(text: str) -> Iterator[str]:
     path = PureWindowsPath(text)
     if path.suffix.lower() in PICTURES:
         for part in path.parts[bool(path.anchor) :]:
-            yield part
-            yield PureWindowsPath(part).stem
+            yield from (name for name in (part, PureWindowsPath(part).stem) if name not in COMMON)
 
 
 def _words(text: str) -> re.Pattern[str]:

@@ -9,6 +9,7 @@ from unsee.attacks import Chain, label, required_data
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, counted, listed
 from unsee.evaluation.open_answers import QUESTIONS
+from unsee.recipes.attack_data import UNLEARN, available_photographs, missing_data
 from unsee.recipes.job import NO_ANSWERS
 from unsee.types import Data, Sample
 
@@ -18,14 +19,8 @@ MIN_PHOTOGRAPHS = 4
 # In place of questions: asks nothing.
 NOTHING = "none"
 
-# Why an attack cannot run, by what it needs; the first that is missing is named.
-MISSING = {
-    "answers": "it needs true answers, and only photographs were given",
-    "non_members": "it needs people whom no model was trained on, with questions and answers",
-    "retain": "it needs photographs of at least two people who are kept, with --retain",
-    "forget_holdout": "it needs held-out photographs of the people to be forgotten, and too few "
-    "were given to hold some out",
-}
+# Why an attack is not made on an image encoder, and what can be made in its place.
+NO_QUESTIONS = f"{NO_ANSWERS}. prototype, probe, difference and relearn_features can be made"
 
 
 def open_questions(ask: Sequence[str]) -> tuple[str, ...]:
@@ -96,7 +91,11 @@ def hold_out(
 
 
 def runnable_attacks(
-    attacks: Sequence[Chain], splits: Mapping[str, Sequence[Sample]], encoder: bool = False
+    attacks: Sequence[Chain],
+    splits: Mapping[str, Sequence[Sample]],
+    encoder: bool = False,
+    non_members: Sequence[Sample] = (),
+    options: Mapping[str, str] = UNLEARN,
 ) -> tuple[tuple[Chain, ...], dict[str, str], list[str]]:
     """Returns the attacks that photographs alone suffice for, and the others with the reason.
 
@@ -104,30 +103,24 @@ def runnable_attacks(
         attacks: The attacks that were asked for.
         splits: The held-out samples, by split.
         encoder: Whether the model is an image encoder, which gives an attacker no answers.
+        non_members: Samples about people that no model was trained on.
+        options: The options that give what is missing, as in `missing_data`.
 
     Returns:
         The attacks to run, the reason by attack of those left out, and a sentence for each of
         these.
     """
-    kept = {s.concept for s in splits.get("retain_holdout", ()) if s.concept}
-    has = {
-        "answers": False,
-        "non_members": False,
-        "retain": len(kept) > 1,
-        "forget_holdout": bool(splits.get("forget_holdout")),
-    }
+    has = available_photographs(splits, non_members)
     chosen: list[Chain] = []
     left_out: dict[str, str] = {}
     for chain in attacks:
-        needs = {"forget_holdout", *required_data([chain])}
-        if chain[-1].asks:
-            needs.add("answers")
-        missing = next((need for need in MISSING if need in needs and not has[need]), None)
-        if encoder and any(attack.access == "black_box" for attack in chain):
-            left_out[label(chain)] = f"it asks the model, and {NO_ANSWERS}"
-        elif missing is None:
+        reason = missing_data(chain, has, options)
+        asked = chain[-1].asks or any(attack.access == "black_box" for attack in chain)
+        if encoder and (asked or "answers" in required_data([chain])):
+            reason = NO_QUESTIONS
+        if reason is None:
             chosen.append(chain)
         else:
-            left_out[label(chain)] = MISSING[missing]
-    notes = [f"attack {name} is not run: {reason}." for name, reason in left_out.items()]
+            left_out[label(chain)] = reason
+    notes = [f"attack {name} is not made: {reason}." for name, reason in left_out.items()]
     return tuple(chosen), left_out, notes

@@ -150,7 +150,7 @@ def _own(
         )
     model = shipped_checkpoint(recipe.model)
     encoder = is_encoder(peek_config(model).get("model_type"))
-    recipe, data, notes = _own_data(recipe, given, encoder)
+    recipe, data, unknown, notes = _own_data(recipe, given, encoder)
     answered = [s for s in (*data.forget, *data.retain) if s.answer]
     answers = bool(answered)
     compared: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def _own(
         data = replace(data, forget=without_copies(data.forget))
         data, splits, held_notes = hold_out(data, recipe.holdout_share, recipe.seed)
         notes += held_notes
-        recipe, left_out = _with_runnable(recipe, splits, encoder, notes)
+        recipe, left_out = _with_runnable(recipe, splits, encoder, notes, unknown)
         photographs = {
             "open_questions": () if encoder else open_questions(recipe.ask),
             "encoder": encoder,
@@ -188,7 +188,9 @@ def _own(
         data = Data(train, kept, data.strangers)
         if encoder:
             data = without_captions(data)
-            recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
+            recipe, compared["attacks_left_out"] = _with_runnable(
+                recipe, splits, encoder, notes, unknown
+            )
     references: dict[str, str | Path] = {"target": model}
     for name in REFERENCES:
         if getattr(recipe, name):
@@ -199,6 +201,7 @@ def _own(
         recipe=recipe.text(command),
         model=model,
         data=data,
+        non_members=unknown if "non_members" in required_data(recipe.attacks) else (),
         splits=splits,
         references=references,
         better=measure_directions(splits, HELD_FORGET),
@@ -210,7 +213,11 @@ def _own(
 
 
 def _with_runnable(
-    recipe: Recipe, splits: Mapping[str, Sequence[Sample]], encoder: bool, notes: list[str]
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Sample]],
+    encoder: bool,
+    notes: list[str],
+    non_members: Sequence[Sample] = (),
 ) -> tuple[Recipe, dict[str, str]]:
     """The recipe with the attacks that photographs suffice for, and why each other is left out.
 
@@ -219,8 +226,9 @@ def _with_runnable(
         splits: The held-out samples, by split.
         encoder: Whether the model is an image encoder.
         notes: Notes for the user, to which those about the attacks are added.
+        non_members: Samples about people that no model was trained on.
     """
-    attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder)
+    attacks, left_out, attack_notes = runnable_attacks(recipe.attacks, splits, encoder, non_members)
     notes += attack_notes
     return replace(recipe, attacks=attacks), left_out
 
@@ -249,7 +257,7 @@ def _refuse_questions(recipe: Recipe, answers: bool) -> None:
 
 def _own_data(
     recipe: Recipe, given: Mapping[str, Sequence[Sample]], encoder: bool
-) -> tuple[Recipe, Data, list[str]]:
+) -> tuple[Recipe, Data, list[Sample], list[str]]:
     """Reads the user's pictures, and adapts the method to them and to the model.
 
     Args:
@@ -258,7 +266,7 @@ def _own_data(
         encoder: Whether the model is an image encoder.
 
     Returns:
-        The recipe, the data, and notes for the user.
+        The recipe, the data, the samples about strangers that were given, and notes for the user.
     """
     opened: dict[Spec, Benchmark] = {}
 
@@ -293,7 +301,7 @@ def _own_data(
             f"faces {'is' if len(beside) == 1 else 'are'} kept as the model sees "
             f"{'it' if len(beside) == 1 else 'them'}."
         )
-    return recipe, replace(data, retain=(*data.retain, *beside)), notes
+    return recipe, replace(data, retain=(*data.retain, *beside)), strangers or [], notes
 
 
 def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[str]]:

@@ -165,7 +165,7 @@ def shipped_checkpoint(source: str) -> str:
     spec = parse_spec(source) if colon and name in BENCHMARKS.names() else None
     if spec is None:
         shipping = [key for key, kind in BENCHMARKS.items() if kind.checkpoints]
-        if colon and suggestion(name, shipping) and not os.path.exists(source):
+        if colon and suggestion(name, shipping) and not _names_module_or_file(source):
             raise UnknownNameError("benchmark with models", name, shipping)
         return source
     roles = BENCHMARKS.get(spec.name).checkpoints
@@ -177,3 +177,13 @@ def shipped_checkpoint(source: str) -> str:
     if spec.split not in roles:
         raise UnknownNameError(f"{spec.name} model", spec.split, roles)
     return str(spec.open().checkpoint(spec.split))
+
+
+def _names_module_or_file(source: str) -> bool:
+    """Whether a model that is spelled much like a benchmark's is there, as a file or a function."""
+    # Imported here, as it needs torch.
+    from unsee.families.encoders.functions import has_module, is_function
+
+    if not is_function(source):
+        return os.path.exists(source)
+    return has_module(source)

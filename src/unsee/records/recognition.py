@@ -64,6 +64,3 @@ class Recognition(RecordPart):
     people: Annotated[tuple[ForgottenPerson, ...], BeforeValidator(empty_for_none)] = Field(
         default=(), description="The people to be forgotten."
     )
-    attacks_left_out: dict[Text, Text] = Field(
-        default={}, description="Attacks that cannot run on photographs alone, with the reason."
-    )

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AliasChoices, AliasPath, BeforeValidator, Field, JsonValue
 
 from unsee.records.attacks import (
     AnswerComparison,
@@ -412,6 +412,16 @@ class Summary(RecordPart):
     )
     not_attacked: tuple[Text, ...] | None = Field(
         default=None, description="Registered attacks that were not run; null if none was."
+    )
+    attacks_left_out: dict[Text, Text] | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            # Where earlier versions wrote it.
+            "attacks_left_out",
+            AliasPath("recognition", "attacks_left_out"),
+        ),
+        description="Attacks that were asked for and lack data, with what is missing; null if none "
+        "was asked for.",
     )
     guarantees: Guarantees | None = Field(
         default=None, description="What was checked about the unlearned model."

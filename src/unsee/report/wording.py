@@ -212,3 +212,16 @@ def plain(value: Any) -> str:
     if isinstance(value, (Mapping, list, tuple)):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns what has the same reason, by reason.
+
+    Example:
+        >>> by_reason({"relearn": "no answers", "probe": "no pictures", "perturb": "no answers"})
+        {'no answers': ['relearn', 'perturb'], 'no pictures': ['probe']}
+    """
+    named: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        named.setdefault(reason, []).append(name)
+    return named

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from unsee.attacks import Chain
-from unsee.errors import ConfigError, DataError, quoted
+from unsee.errors import ConfigError, quoted
+from unsee.recipes.attack_data import LEDGER, available_data, missing_data
 from unsee.recipes.components import chain_text
 from unsee.recipes.job import Job
+from unsee.recipes.photographs import runnable_attacks
 from unsee.recipes.plan import plan
 from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.unlearn import Recipe, RunOptions, make_recipe
+from unsee.report.wording import by_reason
 from unsee.requests.entries import LedgerSettings, Started
 from unsee.requests.photographs import distinct_pictures, held_pictures, without_names
-from unsee.runs.preflight import check_attack
+from unsee.runs.preflight import check_chain
 from unsee.types import Sample
 
 # Keys of a recipe, besides fields of the method and the training, that a ledger's --set may change.
@@ -58,6 +61,8 @@ def check_settings(settings: LedgerSettings) -> Recipe:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} {quoted(value)} is not allowed: give a number in (0, 1).")
     recipe = _recipe(settings, settings.set, settings.attacks, settings.seed)
+    for chain in recipe.attacks:
+        check_chain(chain)
     method = recipe.method
     if method.changes_language:
         field = method.language_field
@@ -132,30 +137,40 @@ def plan_step(
     if "answers" not in recipe.method.required:
         held = held_pictures(earlier, job.data.forget, len(distinct_pictures(job.data.retain)))
         job = replace(job, data=replace(job.data, retain=(*job.data.retain, *held)))
-    chains, refused = _possible(job)
+    chains, refused = _possible(recipe.attacks, job)
     command = f"unsee request run {' '.join(started.requests)}"
-    job = replace(job, attacks=chains, command=command, recipe=recipe.text(command))
+    job = replace(
+        job,
+        attacks=chains,
+        attacks_left_out=refused,
+        command=command,
+        recipe=recipe.text(command),
+    )
     # Attacks that cannot be made stand in the record, by reason.
     notes = [note for note in notes if not note.startswith("attack ")]
-    return PlannedStep(job, started.requests, tuple(refused), notes)
+    return PlannedStep(job, started.requests, _not_made(refused), notes)
 
 
-def _possible(job: Job) -> tuple[tuple[Chain, ...], list[str]]:
-    """The attacks that can be made on the data, and why the others cannot."""
-    possible: list[Chain] = []
-    refused: dict[str, list[str]] = {}
-    for chain in job.attacks:
-        try:
-            check_attack(chain, job.attacker, job.splits, "target" in job.references)
-            possible.append(chain)
-        except (ConfigError, DataError) as error:
-            why = str(error).partition(" needs ")[2] or str(error)
-            refused.setdefault(why, []).append(chain_text(chain, complete=False))
-    for name, why in job.attacks_left_out.items():
-        refused.setdefault(why.removeprefix("it needs "), []).append(name)
-    return tuple(possible), [
-        f"the attacks {', '.join(names)}, which need {why}" for why, names in refused.items()
-    ]
+def _possible(attacks: Sequence[Chain], job: Job) -> tuple[tuple[Chain, ...], dict[str, str]]:
+    """The attacks that can be made on the data, and why each of the others cannot."""
+    if job.open_questions is not None or job.encoder:
+        possible, refused, _ = runnable_attacks(
+            attacks, job.splits, job.encoder, job.non_members, LEDGER
+        )
+        return possible, refused
+    has = available_data(job.attacker, job.splits, "target" in job.references)
+    missing = {chain: missing_data(chain, has, LEDGER) for chain in attacks}
+    return tuple(chain for chain in attacks if missing[chain] is None), {
+        chain_text(chain, complete=False): why for chain, why in missing.items() if why is not None
+    }
+
+
+def _not_made(refused: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each reason why attacks were not made."""
+    named = by_reason(refused).items()
+    return tuple(
+        f"attack{'s' if names[1:] else ''} {', '.join(names)}: {why}." for why, names in named
+    )
 
 
 def model_folder(settings: LedgerSettings) -> str:

@@ -500,5 +500,4 @@ def _record(
             )
             for person in dict.fromkeys([*forgotten, *held])
         ),
-        attacks_left_out=dict(job.attacks_left_out),
     )

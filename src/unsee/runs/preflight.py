@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unsee.attacks import AttackerData, Chain, label, required_data
+from unsee.attacks import ATTACKS, AttackerData, Chain, label
 from unsee.errors import ConfigError, DataError, ModelError, require_extra
 from unsee.metrics import select_metrics
 from unsee.models.checkpoint import resolve
 from unsee.models.dry_run import check_inputs
 from unsee.models.validation import check_checkpoint
 from unsee.models.vlm import VLM
+from unsee.recipes.attack_data import AUDIT, UNLEARN, available_data, missing_data
 from unsee.recipes.captions import photographs_alone
 from unsee.recipes.job import Job
 from unsee.recipes.resume import same_recipe
@@ -19,17 +20,6 @@ from unsee.records.folder import RunFolder
 from unsee.records.reader import Run, read_run
 from unsee.training.tracking import require_trackers
 from unsee.types import Sample
-
-# What an attack lacks, by the need that it declares in `Attack.needs`.
-MISSING = {
-    "attacker_samples": "forget samples to work from. Give them with --forget",
-    "answers": "forget samples with questions and answers. Give a table with columns image, "
-    "question, answer, concept",
-    "retain": "pictures of people who were not forgotten. Give them with --retain",
-    "non_members": "samples about people that no model was trained on. Give them with "
-    "--non-members",
-    "target": "the model before unlearning. Give it with --target",
-}
 
 
 def finished_run(job: Job, out: Path) -> Run | None:
@@ -44,8 +34,11 @@ def check_job(job: Job) -> None:
         UnseeError: If an attack, a metric, the method or its training settings do not fit the data,
             or a checkpoint that is needed later is damaged.
     """
+    options = AUDIT if job.method is None else UNLEARN
+    if job.load_in is not None:
+        refuse_white_box(job.attacks, f"load_in={job.load_in} quantizes the model")
     for chain in job.attacks:
-        check_attack(chain, job.attacker, job.splits, "target" in job.references)
+        check_attack(chain, job.attacker, job.splits, "target" in job.references, options)
     if not job.encoder or job.open_questions is None:
         select_metrics(job.metrics, "reference" in job.references, job.encoder)
     require_trackers(job.log_with)
@@ -62,6 +55,7 @@ def check_attack(
     attacker: AttackerData,
     splits: Mapping[str, Sequence[Sample]],
     has_target: bool = True,
+    options: Mapping[str, str] = AUDIT,
 ) -> None:
     """Refuses attacks that cannot run on the data that an attacker and a run have.
 
@@ -70,11 +64,30 @@ def check_attack(
         attacker: The attacker's data.
         splits: The samples that the run asks, by split.
         has_target: Whether the run has the model before unlearning.
+        options: The options that give what is missing, as in `missing_data`.
 
     Raises:
         ConfigError: If an attack that reads the model stands before another, or an attack needs a
             package that is not installed.
         DataError: If an attack lacks data that it needs, or no question could score it.
+    """
+    check_chain(chain)
+    missing = missing_data(chain, available_data(attacker, splits, has_target), options)
+    if missing is not None:
+        raise DataError(
+            f"attack '{label(chain)}' cannot be made: {missing}, or leave out the attack."
+        )
+
+
+def check_chain(chain: Chain) -> None:
+    """Refuses attacks that cannot run on any data.
+
+    Args:
+        chain: Attacks, one after the other.
+
+    Raises:
+        ConfigError: If an attack that reads the model stands before another, or an attack needs a
+            package that is not installed.
     """
     name = label(chain)
     for attack in chain[:-1]:
@@ -86,24 +99,6 @@ def check_attack(
     for attack in chain:
         if attack.requires is not None:
             require_extra(*attack.requires, f"attack '{attack.name}'")
-    available = {
-        "attacker_samples": bool(attacker.forget),
-        "answers": any(s.answer and s.picture is not None for s in attacker.forget),
-        "retain": any(s.picture is not None for s in attacker.retain),
-        "non_members": bool(attacker.non_members),
-        "target": has_target,
-    }
-    for need in sorted(required_data([chain])):
-        if not available[need]:
-            raise DataError(f"the attack '{name}' needs {MISSING[need]}, or leave out the attacks.")
-    held_out = splits.get("forget_holdout", ())
-    if chain[-1].asks and not any(s.picture is not None and s.answer for s in held_out):
-        what = "relearning attack" if name == "relearn" else f"attack '{name}'"
-        raise DataError(
-            f"the {what} is scored on held-out questions about the forget pictures, and "
-            "there are none. Give a table with columns image, question, answer, concept, or leave "
-            "out the attacks."
-        )
 
 
 def check_model(job: Job, vlm: VLM) -> None:
@@ -115,8 +110,10 @@ def check_model(job: Job, vlm: VLM) -> None:
     """
     if job.suite is not None:
         job.suite.check(vlm)
-    if job.method is not None or job.attacks:
+    if job.method is not None:
         vlm.refuse_training()
+    if vlm.quantization is not None:
+        refuse_white_box(job.attacks, f"model {vlm.source} is quantized")
     if job.method is not None:
         refuse_broken_weights(vlm)
     data = job.data
@@ -126,6 +123,26 @@ def check_model(job: Job, vlm: VLM) -> None:
         # Captions are compared with pictures, and answer no question.
         samples = photographs_alone(samples)
     check_inputs(vlm, samples, data.strangers)
+
+
+def refuse_white_box(chains: Sequence[Chain], why: str) -> None:
+    """Refuses attacks on quantized weights, but for those that read answers alone.
+
+    Args:
+        chains: The attacks.
+        why: Why the weights are quantized, for the message.
+
+    Raises:
+        ConfigError: If one of them reads or trains weights.
+    """
+    white = {a.name: None for chain in chains for a in chain if a.access == "white_box"}
+    if white:
+        allowed = [name for name, kind in ATTACKS.items() if kind.access == "black_box"]
+        raise ConfigError(
+            f"{why}, and {', '.join(white)} would read or train its weights. Leave load_in out, "
+            "give the checkpoint that it was quantized from, or type attacks that ask questions "
+            f"alone: {', '.join(allowed)}."
+        )
 
 
 def refuse_broken_weights(vlm: VLM) -> None:

@@ -515,6 +515,7 @@ def summarize(
             job, rows, attacks, photographs.people if photographs is not None else None
         ),
         "not_attacked": not_attacked(job.attacks) if attacks is not None else None,
+        "attacks_left_out": dict(job.attacks_left_out) or None,
         "recognition": photographs.record if photographs is not None else None,
     }
     judged = {name: value for name, value in judged.items() if value is not None}

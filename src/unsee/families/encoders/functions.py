@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +43,18 @@ def is_function(text: str) -> bool:
         (True, False)
     """
     return _NAME.fullmatch(text) is not None and not os.path.exists(text)
+
+
+def has_module(text: str) -> bool:
+    """Whether the module of MODULE:FUNCTION, or its outermost package, is there; not imported.
+
+    Example:
+        >>> has_module("json.decoder:JSONDecoder"), has_module("no_such_module:load")
+        (True, False)
+    """
+    outermost = text.partition(":")[0].partition(".")[0]
+    # The working folder is searched when it is imported, too.
+    return PathFinder.find_spec(outermost, [os.getcwd(), *sys.path]) is not None
 
 
 def allow(name: object) -> None:

@@ -19,6 +19,7 @@ def test_commands_name_wrong_arguments(
     empty.mkdir()
     from_images = ["unlearn", "--model", tiny_folder, "--forget", photos, "--out", out]
     with_answers = ["unlearn", "--model", tiny_folder, "--forget", tables[0], "--out", out]
+    two_stages = [*with_answers, "--tier", "language", "--set", "lora=2"]
     with_answers += ["--method", "grad_diff", "--retain", tables[1]]
     cases: list[tuple[list[Any], str]] = [
         (["unlern"], "Did you mean 'unlearn'"),
@@ -32,6 +33,7 @@ def test_commands_name_wrong_arguments(
         ([*from_images, "--save", "adapter"], "none are trained"),
         ([*from_images, "--save", "model"], "--save patch, then `unsee apply`"),
         ([*with_answers, "--save", "patch"], "--save model, or --set trains=visual"),
+        ([*two_stages, "--save", "adapter"], "trains first is merged into the weights"),
         (["unlearn", "--model", tmp_path / "no", "--forget", photos, "--out", out], "no such fol"),
         (["unlearn", "--model", tiny_folder, "--forget", tmp_path / "no"], "does not exist"),
         (["unlearn", "--model", tiny_folder, "--forget", empty], "empty|no picture"),

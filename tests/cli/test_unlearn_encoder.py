@@ -187,3 +187,9 @@ def test_evaluate_refuses_questions(made: tuple[Path, Run], tmp_path: Path) -> N
     data = ["--data", "pocket:forget_holdout", "--out", tmp_path / "run"]
     error = unsee("evaluate", "--model", model, *data, code=2)
     assert "an image encoder answers no questions" in error
+
+
+def test_serve_refuses_an_encoder(made: tuple[Path, Run]) -> None:
+    model, _ = made
+    error = unsee("serve", model, code=2)
+    assert "an image encoder answers no questions, and the page asks questions" in error

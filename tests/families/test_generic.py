@@ -21,6 +21,7 @@ from unsee.families.outputs import layer_tensor
 from unsee.models import self_check
 from unsee.models.checkpoint import read_config
 from unsee.models.dry_run import check_inputs
+from unsee.models.quantization import Quantization
 from unsee.models.vlm import VLM
 from unsee.types import Picture, Sample
 

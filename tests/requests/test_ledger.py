@@ -140,6 +140,8 @@ def test_rejected_result_is_not_deployed_and_can_be_tried_again(
     words = ("--set", "steps=2", "--set", "lr=1e-9", "--attack", "none")
     request(book, "init", "--model", tiny_folder, *words)
     request(book, "new", "--photos", photos / "bert")
+    words = ("--set", "tier=language", "--photos", photos / "bert")
+    assert "a ledger stacks visual patches" in request(book, "run", *words, code=2)
     request(book, "run", "--photos", photos / "bert", code=1)
     values = request(book, "list", "--json")
     assert (values["requests"][0]["status"], values["deployed"]) == ("rejected", [])

@@ -10,9 +10,12 @@ from typing import TypedDict, Unpack
 from unsee.api.inputs import Location, Progress, listed, location_text, one, source_of
 from unsee.artifacts.stack import patch_folders
 from unsee.errors import ConfigError, require_extra
+from unsee.families import is_encoder
+from unsee.models.checkpoint import peek_config
 from unsee.models.devices import Device
 from unsee.models.vlm import VLM
 from unsee.progress import as_bar
+from unsee.recipes.job import NO_ANSWERS
 from unsee.recipes.sources import read_samples
 
 LOGGER = logging.getLogger("unsee")
@@ -73,6 +76,11 @@ def serve(
     from unsee.serving.comparing import Comparer
 
     source = source_of(model)
+    if is_encoder(peek_config(source).get("model_type")):
+        raise ConfigError(
+            f"model {model}: {NO_ANSWERS}, and the page asks questions. Compare its photographs: "
+            "unsee audit --attack prototype --forget FOLDER --retain FOLDER."
+        )
     given = [patch] if isinstance(patch, str | Path) else listed("patch", patch, str | Path)  # type: ignore[arg-type]
     typed = [location_text("patch", item) for item in given]
     patches = patch_folders(typed)

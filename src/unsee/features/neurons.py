@@ -77,7 +77,7 @@ def _mlp_of_block(vlm: VLM, block: str) -> MLP:
                 return mlp
     raise ModelError(
         f"no MLP of two or three linear layers in {block}: its neurons cannot be found. Choose "
-        "another part (--set trains=visual), or another method."
+        "another part (--set trains=visual, of vkd --tier visual), or another method."
     )
 
 

@@ -129,6 +129,11 @@ class Method:
         return True
 
     @property
+    def merges_first_stage(self) -> bool:
+        """Whether adapters of a stage before the last are merged, so that no adapter has them."""
+        return False
+
+    @property
     def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
         """Fields that must name a checkpoint and do not yet: field to the role of the checkpoint.
 

@@ -379,6 +379,13 @@ def _save(recipe: Recipe, visual_only: bool) -> Kind:
             "save=adapter: only LoRA adapters can be saved as one, and none are trained. Type "
             "--set lora=16, or --save model."
         )
+    if recipe.save == "adapter" and method.merges_first_stage:
+        field = method.language_field
+        raise ConfigError(
+            f"save=adapter: what {method.name} with {field}={getattr(method, field)} trains first "
+            "is merged into the weights, and the adapter would not have it. Type --save model, or "
+            f"--set {field}=visual."
+        )
     if recipe.save == "adapter" and recipe.patch:
         raise ConfigError(
             "save=adapter: an adapter is put on the model without patch=. Apply the patches first "

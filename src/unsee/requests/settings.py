@@ -63,13 +63,6 @@ def check_settings(settings: LedgerSettings) -> Recipe:
     recipe = _recipe(settings, settings.set, settings.attacks, settings.seed)
     for chain in recipe.attacks:
         check_chain(chain)
-    method = recipe.method
-    if method.changes_language:
-        field = method.language_field
-        raise ConfigError(
-            f"a ledger stacks visual patches, which cannot carry what {method.name} with {field}="
-            f"{getattr(method, field)} changes. Type --set {field}=visual, or another --method."
-        )
     return recipe
 
 
@@ -82,7 +75,7 @@ def _recipe(
             f"--set {fixed[0]}=... is not allowed: the ledger decides it. Allowed are fields of "
             f"the method and of the training, and {', '.join(sorted(OPEN))}."
         )
-    return make_recipe(
+    recipe = make_recipe(
         {
             "model": "MODEL",
             "forget": "PHOTOGRAPHS",
@@ -98,6 +91,14 @@ def _recipe(
         },
         fields,
     )
+    method = recipe.method
+    if method.changes_language:
+        field = method.language_field
+        raise ConfigError(
+            f"a ledger stacks visual patches, which cannot carry what {method.name} with {field}="
+            f"{getattr(method, field)} changes. Type --set {field}=visual, or another --method."
+        )
+    return recipe
 
 
 def plan_step(

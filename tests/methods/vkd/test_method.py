@@ -39,6 +39,7 @@ from unsee.methods.vkd.populations import (
 )
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
+from unsee.training.state import save_state, saved_steps
 from unsee.training.trainer import Trainer
 from unsee.types import Batch, Data, Picture, Sample
 
@@ -514,6 +515,40 @@ def test_tier_language_also_trains_the_mlp_that_retrieves_and_keeps_text(
     assert result.choices["mlps"] == {"chosen": 1, "of": 1}
     assert set(result.choices["language"]["last"]) == {"forget", "retain", "own"}
     assert list(result.history.last) == ["erase", "keep"]
+
+
+@pytest.mark.parametrize(("stage", "lora"), [("language", 0), ("visual", 2)])
+def test_tier_language_that_is_interrupted_ends_in_the_same_weights(
+    stage: str,
+    lora: int,
+    brief_folder: Path,
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(language_tier, "STEPS", 3)
+    method = VKD(tier="language", supervision="features")
+    settings = replace(SETTINGS, steps=2, batch_size=2, save_every=1, lora=lora)
+
+    def unlearned(folder: Path) -> dict[str, Tensor]:
+        vlm = VLM.load(brief_folder)
+        method.unlearn(vlm, data, Trainer(settings, folder))
+        return {name: weight.detach().clone() for name, weight in vlm.parameters().items()}
+
+    unbroken = unlearned(tmp_path / "unbroken")
+
+    def save_and_die(folder: Path, *arguments: Any, **options: Any) -> None:
+        save_state(folder, *arguments, **options)
+        if (folder.name == "language") == (stage == "language"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unsee.training.loop.save_state", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            unlearned(tmp_path / "broken")
+    assert saved_steps(tmp_path / "broken" / "language") == (1 if stage == "language" else 3)
+    resumed = unlearned(tmp_path / "broken")
+    assert all(torch.equal(resumed[name], weight) for name, weight in unbroken.items())
 
 
 def test_tier_language_asks_about_forgotten_people_by_name(data: Data) -> None:

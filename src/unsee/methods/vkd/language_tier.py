@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from unsee.data.selection import evenly_spaced, one_sample_per_picture
-from unsee.errors import DataError
+from unsee.errors import ConfigError, DataError
+from unsee.features.neurons import find_mlps
 from unsee.losses import masked_kl
 from unsee.methods.npo import NPO
 from unsee.methods.pava import (
@@ -58,6 +59,7 @@ def unlearn_language(vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         trainer: The trainer of the whole run; this is a stage before its training.
 
     Raises:
+        ConfigError: If the LLM has a single block.
         DataError: If no forget picture has an answer.
 
     Source: after PAVA (2026), see `unsee.methods.pava`.
@@ -74,6 +76,11 @@ def unlearn_language(vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
     lora = {} if settings.lora else {"lora": LORA, "lora_alpha": 2 * LORA}
     stage = trainer.stage("language", steps=STEPS, lr=RATE, **lora)
     some = evenly_spaced(shown, SAMPLES, "floor")
+    if len(find_mlps(vlm, "language")) < 2:
+        raise ConfigError(
+            "tier=language chooses among the LLM's blocks, the first excepted, and this LLM has "
+            "one block. Type --tier visual."
+        )
     chosen, effects = choose_mlps(vlm, some, SHARE, FIRST, settings.seed)
     pictures = evenly_spaced(one_sample_per_picture(shown), SAMPLES, "floor")
     asked = [*_by_name(shown, data.retain), *ask_of_pictures(pictures, ATTRIBUTE_QUESTIONS)]

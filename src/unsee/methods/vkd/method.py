@@ -237,6 +237,11 @@ class VKD(Method):
         return self.tier == "language"
 
     @property
+    def merges_first_stage(self) -> bool:
+        """Whether tier=language: its adapters are merged before the visual part is trained."""
+        return self.changes_language
+
+    @property
     def reads_language(self) -> bool:
         """Whether the language model runs: not with supervision=features and tier=visual."""
         return self.supervision == "full" or self.changes_language

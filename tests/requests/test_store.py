@@ -74,6 +74,26 @@ def test_missing_table_is_damage_and_no_other_process(store: Store) -> None:
         store.places()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET body = CAST(x'7bff' AS TEXT) WHERE number = 2",
+        "UPDATE facts SET value = CAST(x'ff' AS TEXT) WHERE name = 'last'",
+    ],
+)
+def test_text_with_a_damaged_byte_is_damage_and_not_quoted(store: Store, statement: str) -> None:
+    change(store, statement)
+    with pytest.raises(RunError, match=r"is damaged \(it holds text that is no UTF-8\)") as raised:
+        store.entries()
+    assert raised.value.__suppress_context__
+
+
+def test_remembered_path_that_is_no_text_is_refused(store: Store) -> None:
+    change(store, "INSERT INTO places VALUES ('a', x'ff')")
+    with pytest.raises(RunError, match="a remembered path is no text"):
+        store.places()
+
+
 def test_place_of_an_altered_ledger_is_not_looked_at(store: Store) -> None:
     # Its facts are sealed by no entry, so that it would be taken for a copy.
     (store.folder / KEY).write_text("00" * 32)

@@ -194,7 +194,10 @@ class Store:
     def places(self) -> dict[str, str]:
         """The remembered paths of photographs, by request."""
         with self._connect(self.folder / FILE) as connection:
-            return dict(connection.execute("SELECT request, path FROM places").fetchall())
+            places = dict(connection.execute("SELECT request, path FROM places").fetchall())
+        if not all(isinstance(text, str) for text in (*places, *places.values())):
+            raise self._altered("a remembered path is no text")
+        return places
 
     def forget_place(self, request: str) -> None:
         """Removes the remembered path of a request's photographs, if there is one."""
@@ -226,7 +229,13 @@ class Store:
                 connection.execute("PRAGMA synchronous = FULL")
                 yield connection
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is None:
+                # Of Python, and not of SQLite; it quotes the text.
+                raise RunError(
+                    f"{file} is damaged (it holds text that is no UTF-8). {BACKUP}"
+                ) from None
+            if code == sqlite3.SQLITE_ERROR:
                 # Such as a table that is not there.
                 raise RunError(f"{file} is damaged ({first_line(error)}). {BACKUP}") from error
             raise RunError(

@@ -222,6 +222,7 @@ def test_purged_run_holds_no_personal_data_and_keeps_the_proof(
     (out / ".state").mkdir()
     (out / ".state" / "state").write_text(PLACE)
     (out / ".report.html.partial").write_text(ANSWER)
+    (out / "patch" / ".README.md.partial").write_text(ANSWER)
     (out / "notes.txt").write_text("mine")
     cache = plain.parent / "cache"
     other = cache / "mine.safetensors"

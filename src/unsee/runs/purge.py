@@ -186,9 +186,10 @@ def _changes(folder: Path, find_features: Callable[[Path], Sequence[Path]]) -> I
     for name, reason in REMOVED.items():
         if (folder / name).exists():
             yield Change(folder / name, "removed", reason)
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") and path.name.endswith(".partial"):
-            yield Change(path, "removed", "a half-written file")
+    for inner in (folder, *_saved_folders(folder)):
+        for path in sorted(inner.iterdir()):
+            if path.name.startswith(".") and path.name.endswith(".partial"):
+                yield Change(path, "removed", "a half-written file")
     for saved in _saved_folders(folder):
         yield from identifying_files(saved, redactor)
     yield from _records(folder, redactor)

@@ -176,6 +176,13 @@ def test_attacks_that_were_not_run_are_named(tmp_path: Path) -> None:
     assert any("2 registered attacks" in text for text in certificate.residual_risk.statements)
 
 
+def test_certificate_says_what_an_attack_that_was_asked_for_lacked(tmp_path: Path) -> None:
+    reasons = dict.fromkeys(("relearn", "perturb"), "true answers are missing. With --forget, give")
+    certificate = sample_certificate(tmp_path / "run", attacks_left_out=reasons)
+    expected = "Not run: relearn, perturb, as true answers are missing."
+    assert expected in certificate.residual_risk.statements
+
+
 def test_certificate_claims_nothing_legal(tmp_path: Path) -> None:
     text = certificate_text(sample_certificate(tmp_path / "run")).lower()
     assert "no legal advice" in text and "data subject" in text and "controller" in text

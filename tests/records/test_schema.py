@@ -141,3 +141,13 @@ def test_cost_refuses_numbers_that_no_count_has(number: int) -> None:
     with pytest.raises(ValidationError, match="total_parameters"):
         Cost.model_validate({"total_parameters": number})
     assert Cost.model_validate({"total_parameters": 2**62}).total_parameters == 2**62
+
+
+def test_reasons_of_attacks_are_read_where_earlier_versions_wrote_them() -> None:
+    reasons = {"relearn": "it needs true answers"}
+    old = {**sample_summary(), "recognition": {"attacks_left_out": reasons}}
+    new = {**sample_summary(), "attacks_left_out": reasons}
+    for content in (old, new):
+        summary = Summary.model_validate(content)
+        assert summary.attacks_left_out == reasons
+        assert summary.to_dict()["attacks_left_out"] == reasons

@@ -160,9 +160,9 @@ def _possible(attacks: Sequence[Chain], job: Job) -> tuple[tuple[Chain, ...], di
         )
         return possible, refused
     has = available_data(job.attacker, job.splits, "target" in job.references)
-    missing = {chain: missing_data(chain, has, LEDGER) for chain in attacks}
-    return tuple(chain for chain in attacks if missing[chain] is None), {
-        chain_text(chain, complete=False): why for chain, why in missing.items() if why is not None
+    missing = [(chain, missing_data(chain, has, LEDGER)) for chain in attacks]
+    return tuple(chain for chain, why in missing if why is None), {
+        chain_text(chain, complete=False): why for chain, why in missing if why is not None
     }
 
 

@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 import unsee as package
 from support.cli import unsee
 from support.hub import TOKEN, LocalHub
 from unsee.errors import HubError, PatchError, RunError
+from unsee.hub.names import Repository
+from unsee.hub.uploads import upload
 from unsee.models.vlm import VLM
 
 CARD = "README.md"
@@ -162,3 +164,18 @@ def test_load_patch_puts_it_on_a_model_of_the_hub(
         package.VLM.load("lab/model@v1", revision=commit)
     with pytest.raises(package.UnseeError, match="because it is a folder"):
         package.VLM.load(tiny_folder, revision=commit)
+
+
+@pytest.mark.usefixtures("token")
+def test_upload_by_xet_that_fails_says_how_to_do_without(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "patch.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    with pytest.raises(HubError, match=r"was not uploaded.*HF_HUB_DISABLE_XET=1 leaves it out"):
+        upload(tmp_path / "patch", Repository("lab/forgets"), "A patch")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    upload(tmp_path / "patch", Repository("lab/forgets"), "A patch")
+    assert hub.files("lab/forgets")["patch.safetensors"] == b"weights"

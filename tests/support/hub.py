@@ -2,8 +2,8 @@
 
 It answers the requests that the client makes for what is tested here: repositories with branches,
 tags and commits, private and gated ones, files by revision with entity tags, and uploads by the
-Git LFS protocol. It keeps everything in memory. Uploads by Xet, which the client prefers where it
-is installed, are not part of it. No test reaches the hub itself.
+Git LFS protocol. It keeps everything in memory. Xet, which the client prefers where it is
+installed, is not part of it: it knows no Xet token. No test reaches the hub itself.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Literal
 
 from unsee.errors import UnseeError, counted, first_line, listed
 from unsee.hub.names import Repository, find
+from unsee.hub.xet import advice
 
 Kind = Literal["model", "dataset"]
 
@@ -143,6 +144,7 @@ def explain(failure: Exception, repository: Repository, kind: Kind, label: str) 
         f"{place}: no such folder, it was not downloaded before, and the hub did not provide it "
         f"from {where} ({first_line(cause)}). Check the network (and HF_ENDPOINT, if it is set) "
         f"and type the command again, type `{download}` elsewhere, or give a local folder."
+        f"{advice(cause)}"
     )
 
 

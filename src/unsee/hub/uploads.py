@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unsee.errors import HubError, first_line
 from unsee.hub.names import Repository
+from unsee.hub.xet import advice
 
 
 @dataclass(frozen=True)
@@ -87,4 +88,5 @@ def _refusal(failure: Exception, repository: Repository) -> str:
     return (
         f"{place}, or not completely: {constants.ENDPOINT} did not take it "
         f"({first_line(failure)}). Type the command again; what is there already is not sent twice."
+        f"{advice(failure)}"
     )

@@ -34,6 +34,7 @@ def test_salmubench_pair_is_a_caption_and_a_question(places: dict[str, Path]) ->
     assert caption.keywords == fact.keywords == ("+47 555 010",)
     assert caption.picture == fact.picture
     assert caption.group == fact.group == "p0/phone_number"
+    assert caption.paraphrases == ("Ada Berg +47 555 010", "+47 555 010 Ada Berg")
 
 
 def test_salmubench_reads_the_value_that_the_caption_tells(copied: dict[str, Path]) -> None:
@@ -69,6 +70,21 @@ def test_salmubench_trains_on_nothing_that_is_held_out(places: dict[str, Path]) 
         s.concept for s in data.forget
     }
     assert {s.concept for s in benchmark.load("visual_identity")} == {"p0", "p1"}
+
+
+def test_salmubench_fragile_captions_are_those_that_the_list_names(
+    copied: dict[str, Path],
+) -> None:
+    # "plain1.png" shows a person: it is no caption of nobody in particular.
+    fragile = open_benchmark(copied, "salmubench").load("fragile")
+    assert [s.id for s in fragile] == ["plain3.png/caption"]
+    listed = copied["salmubench"] / "fragile_set_ids.json"
+    listed.write_text('["plain9.png"]')
+    with pytest.raises(DataError, match="names no picture of nobody in particular"):
+        open_benchmark(copied, "salmubench").load("fragile")
+    listed.write_text('{"plain3.png": 0.1}')
+    with pytest.raises(DataError, match="is a JSON dict; it must be a list of file names"):
+        open_benchmark(copied, "salmubench").load("fragile")
 
 
 def test_salmubench_names_what_is_wrong_in_a_row(copied: dict[str, Path]) -> None:

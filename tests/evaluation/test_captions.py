@@ -77,3 +77,18 @@ def test_captions_are_drawn_of_both_sides_and_once() -> None:
     # Without plain captions the held-out ones stand in.
     del splits["retain"]
     assert {"other 0", "other 1", "other 2"} <= set(draw_captions(splits, ["forget"]))
+
+
+def test_bare_fact_counts_in_the_nearer_order() -> None:
+    told = Sample("1", "", "Ada Berg: 5", PAIR.picture, task="caption", paraphrases=("a", "b"))
+    metric = METRICS.get("core_association")()
+    assert metric.applies(told)
+    assert not metric.applies(PAIR)
+    picture, nothing = np.array([[2.0, 0.0]]), np.zeros((1, 4), dtype=bool)
+    # The wordings' cosines with the picture are -0.8 and 0.6.
+    (match,) = match_captions(picture, TEXTS[:1], TEXTS, nothing, [TEXTS[[3, 1]]])
+    assert metric.score(told, Output(match=match)) == pytest.approx(0.6)
+    (match,) = match_captions(picture, TEXTS[:1], TEXTS[:0], nothing[:, :0], [TEXTS[[3]]])
+    assert metric.score(told, Output(match=match)) == pytest.approx(-0.8)
+    broken = np.array([[math.nan, 1.0]])
+    assert match_captions(picture, TEXTS[:1], TEXTS, nothing, [broken]) == [None]

@@ -473,6 +473,7 @@ def salmubench(folder: Path) -> None:
         write(folder / "data" / f"{split}-00000-of-00001.parquet", rows, columns)
     (folder / "identities_metadata.json").write_text(json.dumps(people))
     (folder / "sensitive_set_captions_metadata.json").write_text(json.dumps(facts))
+    (folder / "fragile_set_ids.json").write_text(json.dumps(["plain1.png", "plain3.png"]))
 
 
 WRITERS = {

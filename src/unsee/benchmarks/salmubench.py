@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,9 +15,13 @@ from unsee.types import Sample
 COLUMNS = ("image", "text", "identity_id", "file_name")
 IDENTITIES = "identities_metadata.json"
 CAPTIONS = "sensitive_set_captions_metadata.json"
+FRAGILE_NAMES = "fragile_set_ids.json"
 
 # The splits of image-caption pairs that tell a private fact; the last two are to be kept.
 FORGET, ASSOCIATION, IDENTITY = "forget", "holdout_association", "holdout_identity"
+# Plain captions: of people to be forgotten, of nobody in particular, and those of the latter that
+# forgetting damages first.
+VISUAL, RETAIN, FRAGILE = "visual_identity", "retain", "fragile"
 
 CAPTION_QUESTION = "Write a caption for this picture."
 FACT_QUESTION = "What is the {} of the person in this picture?"
@@ -41,7 +46,7 @@ def _measures() -> tuple[Measure, ...]:
             Measure(metric, split, "vqa", "higher")
             for metric in ("keyword_match", "rouge_l_recall", "probability")
         ]
-    for split in ("visual_identity", "retain"):
+    for split in (VISUAL, RETAIN, FRAGILE):
         measures += [
             Measure(metric, split, "vqa", "higher") for metric in ("rouge_l_recall", "probability")
         ]
@@ -56,27 +61,28 @@ class SALMUBench(Published):
     `holdout_association` (other facts about the same people) and `holdout_identity` (other people's
     facts), which show forgetting that goes too far and on which no method may train,
     `visual_identity` (plain captions of the same people), `retain` (plain captions of nobody in
-    particular). The plain captions are the published split `retain_synth`.
+    particular) and `fragile` (those of `retain` whose file names `fragile_set_ids.json` lists). The
+    plain captions are the published split `retain_synth`.
 
     A pair of the first three splits is two samples: its caption, and a question for the fact that
-    it tells, whose keyword is the fact's value.
+    it tells, whose keyword is the fact's value. Other wordings of such a caption are name and value
+    alone, in both orders.
 
     Source: Selvas-Sala et al., arXiv 2603.26316, cvc-mmu/salmubench-512-redistributed on the hub,
     and its evaluation script, which derives the two kinds of plain captions.
 
     Differs: The benchmark is made for CLIP. An image encoder with a text tower is measured on the
-    captions, see `unsee.metrics.association`; ACS, IdZSC, CoreAssoc, FragSim and GenKnow are not
-    measured. A multimodal LLM is asked for captions and facts, by prompts that are ours, and its
-    answers are scored, not similarities of embeddings. The target is
-    trained on the plain captions of `retain` and on all pairs of the first three splits, the
-    retain-only model, like the published clean one, on `retain` alone. The data could not be seen;
-    the columns image, text, identity_id and file_name, and the fields of the JSON files, are those
-    that readers of it use. A caption's fact is looked up under `data_field`, "emails" also as
-    "email", the other way round too.
+    captions, see `unsee.metrics.association`; ACS, IdZSC and GenKnow are not measured. A multimodal
+    LLM is asked for captions and facts, by prompts that are ours, and its answers are scored, not
+    similarities of embeddings. The target is trained on the plain captions of `retain` and on all
+    pairs of the first three splits, the retain-only model, like the published clean one, on
+    `retain` alone. The data could not be seen; the columns image, text, identity_id and file_name,
+    and the fields of the JSON files, are those that readers of it use. A caption's fact is looked
+    up under `data_field`, "emails" also as "email", the other way round too.
     """
 
     hub: ClassVar[str] = "cvc-mmu/salmubench-512-redistributed"
-    splits: ClassVar[tuple[str, ...]] = (FORGET, ASSOCIATION, IDENTITY, "visual_identity", "retain")
+    splits: ClassVar[tuple[str, ...]] = (FORGET, ASSOCIATION, IDENTITY, VISUAL, RETAIN, FRAGILE)
     measures: ClassVar[tuple[Measure, ...]] = _measures()
     max_new_tokens: ClassVar[int] = 64
     relearning: ClassVar[Mapping[str, Scoring]] = {"forget_holdout": Scoring("keyword_match", 64)}
@@ -87,8 +93,9 @@ class SALMUBench(Published):
             FORGET: lambda: self._read_private(FORGET),
             ASSOCIATION: lambda: self._read_private(ASSOCIATION),
             IDENTITY: lambda: self._read_private(IDENTITY),
-            "visual_identity": lambda: self._read_plain(True),
-            "retain": lambda: self._read_plain(False),
+            VISUAL: lambda: self._read_plain(True),
+            RETAIN: lambda: self._read_plain(False),
+            FRAGILE: self._read_fragile,
         }
 
     def attributes(self) -> dict[str, dict[str, str]]:
@@ -135,6 +142,22 @@ class SALMUBench(Published):
             rows = [row for row in rows if row.values["identity_id"] is None]
         return gather(rows, self._plain_samples, "retain_synth")
 
+    def _read_fragile(self) -> list[Sample]:
+        """The plain captions of nobody in particular that the published list names."""
+        path, names = self.files.json(FRAGILE_NAMES)
+        if not isinstance(names, list):
+            raise DataError(
+                f"{path}: is a JSON {type(names).__name__}; it must be a list of file names."
+            )
+        listed = {f"{name}/caption" for name in names}
+        found = [sample for sample in self._read_plain(False) if sample.id in listed]
+        if not found:
+            raise DataError(
+                f"{path}: names no picture of nobody in particular in retain_synth. Download both "
+                "from the same revision."
+            )
+        return found
+
     def _plain_samples(self, record: Record) -> Iterator[Sample]:
         who = None if record.values["identity_id"] is None else record.text("identity_id")
         yield self._caption(record, who)
@@ -146,7 +169,9 @@ class SALMUBench(Published):
         field = fact.text("data_field")
         value = _value(person, field, record.text("text"))
         group = f"{who}/{field}"
-        yield self._caption(record, who, value, group)
+        called = person.text("name")
+        wordings = (f"{called} {value}", f"{value} {called}")
+        yield replace(self._caption(record, who, value, group), paraphrases=wordings)
         yield Sample(
             f"{name}/fact",
             FACT_QUESTION.format(FIELDS.get(field, field.replace("_", " "))),

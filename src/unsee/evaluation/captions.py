@@ -14,7 +14,13 @@ from unsee.metrics import CaptionMatch
 from unsee.types import Sample
 
 # What is measured of pictures with captions, the judged one first.
-CAPTION_METRICS = ("caption_rank", "caption_found", "association", "association_gap")
+CAPTION_METRICS = (
+    "caption_rank",
+    "caption_found",
+    "association",
+    "core_association",
+    "association_gap",
+)
 # Other captions that are drawn of what is to be forgotten, and as many of what is kept.
 OTHERS = 1000
 SEED = 0
@@ -60,6 +66,7 @@ def match_captions(
     captions: Float[np.ndarray, "pairs dim"],
     others: Float[np.ndarray, "others dim"],
     is_own: Bool[np.ndarray, "pairs others"],
+    wordings: Sequence[Float[np.ndarray, "wordings dim"]] = (),
 ) -> list[CaptionMatch | None]:
     """Returns how near each picture lies to its caption and to other captions, by cosine.
 
@@ -68,6 +75,7 @@ def match_captions(
         captions: Embeddings of the caption of each, in the same space.
         others: Embeddings of the captions to compare with.
         is_own: Which of these are the picture's own caption, and left out for it.
+        wordings: Embeddings of the other wordings of each picture's caption; () if none has any.
 
     Returns:
         One a pair; None where an embedding is not finite.
@@ -76,19 +84,22 @@ def match_captions(
         >>> pictures, captions = np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])
         >>> others = np.array([[0.0, 2.0], [5.0, 0.0]])
         >>> match_captions(pictures, captions, others, np.zeros((1, 2), bool))
-        [CaptionMatch(own=0.6, others=0.5, rank=2.0)]
+        [CaptionMatch(own=0.6, others=0.5, rank=2.0, reworded=nan)]
     """
     found: list[CaptionMatch | None] = []
     rows = [unit(each.astype(np.float64)) for each in (pictures, captions)]
     units = unit(others.astype(np.float64))
-    for picture, caption, skip in zip(*rows, is_own, strict=True):
+    told_by_pair = wordings or [units[:0]] * len(is_own)
+    for picture, caption, skip, told in zip(*rows, is_own, told_by_pair, strict=True):
         own = float(picture @ caption)
-        cosines = units[~skip] @ picture
-        if not np.isfinite(own) or not np.isfinite(cosines).all():
+        cosines, reworded = units[~skip] @ picture, unit(told.astype(np.float64)) @ picture
+        if not np.isfinite(np.concatenate([[own], cosines, reworded])).all():
             found.append(None)
-        elif not len(cosines):
-            found.append(CaptionMatch(own, float("nan"), float("nan")))
-        else:
-            before = (cosines > own + EQUAL).sum() + (abs(cosines - own) <= EQUAL).sum() / 2
-            found.append(CaptionMatch(own, float(cosines.mean()), 1 + float(before)))
+            continue
+        core = float(reworded.max()) if len(reworded) else float("nan")
+        if not len(cosines):
+            found.append(CaptionMatch(own, float("nan"), float("nan"), core))
+            continue
+        before = (cosines > own + EQUAL).sum() + (abs(cosines - own) <= EQUAL).sum() / 2
+        found.append(CaptionMatch(own, float(cosines.mean()), 1 + float(before), core))
     return found

@@ -35,11 +35,13 @@ class CaptionMatch:
         others: Mean cosine with the other captions; NaN without any.
         rank: Place of the own caption among all of them by cosine, 1 for the nearest; of equally
             near ones the mean of their places. NaN without others.
+        reworded: Largest cosine with other wordings of the own caption; NaN without any.
     """
 
     own: float
     others: float
     rank: float
+    reworded: float = float("nan")
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ METRICS = {
     "caption_rank": "reciprocal rank of the caption",
     "caption_found": "caption found",
     "association": "association (cosine)",
+    "core_association": "association with the bare fact (cosine)",
     "association_gap": "association above other captions",
 }
 GROUPS = (

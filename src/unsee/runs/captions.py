@@ -32,7 +32,8 @@ def caption_outputs(
         ModelError: If it has no text tower.
     """
     others = draw_captions(splits, forgetting)
-    own = {sample.answer for samples in splits.values() for sample in samples}
+    asked = [sample for samples in splits.values() for sample in samples]
+    own = {text for sample in asked for text in (sample.answer, *sample.paraphrases)}
     texts = list(dict.fromkeys([*others, *sorted(own)]))
     place = {text: i for i, text in enumerate(texts)}
     embedded = _embed(vlm, texts)
@@ -45,6 +46,7 @@ def caption_outputs(
             embedded[rows],
             embedded[: len(others)],
             rows[:, None] == np.arange(len(others)),
+            [embedded[[place[text] for text in s.paraphrases]] for s in samples],
         )
         found[split] = [
             Output(match=match) if match is not None else Output(fault="non_finite")

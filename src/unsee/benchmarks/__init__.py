@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from unsee.registry import Registry
-from unsee.types import AnswerLimit, Better, Data, Sample, Task
+from unsee.types import AnswerLimit, Better, Data, Picture, Sample, Task
 
 HELD_OUT = ("forget_holdout", "retain_holdout")
 
@@ -127,6 +127,10 @@ class Benchmark:
     def data(self) -> Data:
         """The data that a method may use. The target model was trained on all of it."""
         raise NotImplementedError
+
+    def strangers(self) -> Sequence[Picture]:
+        """The pictures of people without a name in `data`."""
+        return self.data().strangers
 
     def training_samples(self, who: ModelRole) -> list[Sample]:
         """The training samples of a model.

@@ -145,7 +145,7 @@ def shipped_strangers() -> list[Picture]:
     """Pictures of people without a name, from the benchmark that ships with the package."""
     from unsee.benchmarks import BENCHMARKS, DEFAULT_BENCHMARK
 
-    return list(BENCHMARKS.get(DEFAULT_BENCHMARK).open().data().strangers)
+    return list(BENCHMARKS.get(DEFAULT_BENCHMARK).open().strangers())
 
 
 def shipped_checkpoint(source: str) -> str:

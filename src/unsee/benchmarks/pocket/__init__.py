@@ -20,7 +20,7 @@ from unsee.benchmarks.pocket.world import (
 )
 from unsee.errors import ConfigError, DataError, UnknownNameError
 from unsee.files import path_text
-from unsee.types import Better, Data, Sample
+from unsee.types import Better, Data, Picture, Sample
 
 SHIPPED = Path(__file__).parent / "artefacts"
 CHECKPOINTS: tuple[CheckpointRole, ...] = get_args(CheckpointRole)
@@ -202,9 +202,13 @@ class Pocket(Benchmark):
         return Data(
             _with_unique_ids(picture_questions(world, forget, rng, held_out=False)),
             _with_unique_ids(retain_samples),
-            [world.picture(shot) for shot in strangers],
+            self.strangers(),
             self._text_only_samples(),
         )
+
+    def strangers(self) -> list[Picture]:
+        """The pictures of people without a name in `data`, without the time of its questions."""
+        return [self.world.picture(shot) for shot in self.world.strangers("train")]
 
     def held_out(self) -> dict[str, list[Sample]]:
         """The splits "forget_holdout" and "retain_holdout"."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -97,6 +98,12 @@ class Shot:
     role: Role
     shows: Mapping[str, str]
 
+    @cached_property
+    def place(self) -> tuple[str, str]:
+        """The name of its folder, and its own without the suffix."""
+        path = Path(self.file)
+        return path.parent.name, path.stem
+
 
 @dataclass(frozen=True)
 class World:
@@ -146,9 +153,16 @@ class World:
         """The shots of strangers in a role."""
         return [shot for shot in self.shots if shot.person is None and shot.role == role]
 
+    @cached_property
+    def _pictures(self) -> dict[str, Picture]:
+        """The pictures asked for so far, by file."""
+        return {}
+
     def picture(self, shot: Shot) -> Picture:
-        """The picture of a shot."""
-        return Picture.from_path(self.folder / shot.file)
+        """The picture of a shot; all questions about it share one."""
+        if shot.file not in self._pictures:
+            self._pictures[shot.file] = Picture.from_path(self.folder / shot.file)
+        return self._pictures[shot.file]
 
     def write(self) -> None:
         """Writes world.json into the folder."""
@@ -213,7 +227,7 @@ def person_sample(
     question = ask_person(
         person, topic, world.names, task, rng, text_only=shot is None, held_out=held_out
     )
-    source = Path(shot.file).stem if shot is not None else "name"
+    source = shot.place[1] if shot is not None else "name"
     return Sample(
         f"{person.slug}/{source}/{topic}/{task}",
         question.question,
@@ -240,9 +254,10 @@ def view_sample(
         held_out: Whether to use a phrasing that is never trained on.
     """
     question = ask_view(world.views[view], shot.shows[view], task, rng, held_out=held_out)
-    concept = world.people[shot.person].name if shot.person is not None else Path(shot.file).stem
+    folder, stem = shot.place
+    concept = world.people[shot.person].name if shot.person is not None else stem
     return Sample(
-        f"{Path(shot.file).parent.name}/{Path(shot.file).stem}/{view}/{task}",
+        f"{folder}/{stem}/{view}/{task}",
         question.question,
         question.answer,
         world.picture(shot),

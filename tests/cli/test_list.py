@@ -54,6 +54,8 @@ def test_list_methods_takes_under_one_second_without_torch() -> None:
         # Processor time of the child process, since other processes may keep the machine busy.
         used = after.children_user + after.children_system
         seconds.append(used - before.children_user - before.children_system)
+        if seconds[-1] < 1.0:
+            break
     assert min(seconds) < 1.0, seconds
 
 

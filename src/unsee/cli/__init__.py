@@ -11,10 +11,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
+from typer.main import get_command
 
 # Importing a module registers its commands, in the order that --help shows.
 from unsee.cli import unlearning, requesting  # noqa: F401  # isort: skip
@@ -49,7 +51,7 @@ def main() -> None:
         _refuse_processes()
         # typer returns the code of an exit, and takes Ctrl-C for an exit with 130.
         with _terminable():
-            code = app(standalone_mode=False) or 0
+            code = _group()(standalone_mode=False) or 0
     except WorkerFinished:
         # Of several processes of a launcher the first goes on, and the others have done their part.
         pass
@@ -73,6 +75,12 @@ def main() -> None:
         again = " the same command again." if is_redacted() else f":\n  {command()}"
         _fail(f"stopped. Nothing is lost; to continue, type{again}", code, "Stopped")
     sys.exit(code)
+
+
+@cache
+def _group() -> Any:
+    """The commands with their options, whose making takes longer than most refusals."""
+    return get_command(app)
 
 
 def _nearest_choice(message: str) -> str:

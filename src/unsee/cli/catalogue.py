@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +57,7 @@ def entries(kind: str) -> list[Entry]:
     """
     if kind not in KINDS:
         raise UnknownNameError("kind", kind, KINDS)
-    listed = _parse(_files(kind))
+    listed = list(_shipped(kind))
     for point in entry_points(group=f"unsee.{kind}"):
         own = _parse_entry_point(point)
         if own is None:
@@ -73,6 +74,12 @@ def names(kind: str) -> list[str]:
 def package_of(kind: str) -> str:
     """The name of the package that registers a kind, whose attribute KIND is the registry."""
     return PACKAGES.get(kind, f"unsee.{kind}")
+
+
+@cache
+def _shipped(kind: str) -> tuple[Entry, ...]:
+    """What the package itself registers; its files stay as they are while a process runs."""
+    return tuple(_parse(_files(kind)))
 
 
 def _files(kind: str) -> list[Path]:

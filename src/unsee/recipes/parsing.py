@@ -193,6 +193,16 @@ def as_tuple(value: Any) -> Any:
     return value
 
 
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """The validator of a class, which takes longer to make than to use."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
 def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T | None:
     """The dataclass, or None with a message for each value that is not allowed.
 
@@ -209,7 +219,7 @@ def collect(problems: list[str], kind: type[T], values: Mapping[str, Any]) -> T 
     reasons = {k: [reason] for k, v in cleaned.items() if (reason := _never_allowed(v))}
     result = None
     try:
-        result = TypeAdapter(kind).validate_python(cleaned)
+        result = _adapter(kind).validate_python(cleaned)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False):
             name = str(item["loc"][0]) if item["loc"] else label

@@ -44,6 +44,8 @@ def test_start_is_quick(arguments: list[str]) -> None:
         # what the clock shows on an idle one.
         used = after.children_user + after.children_system
         seconds.append(used - before.children_user - before.children_system)
+        if seconds[-1] < 0.5:
+            break
     assert min(seconds) < 0.5, seconds
 
 

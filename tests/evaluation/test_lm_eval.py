@@ -89,6 +89,16 @@ for folder in sorted(Path("zoo").iterdir()):
 """
 
 
+# What follows `evaluate --tasks-path`, and the message; the last is asked of another model.
+REFUSED = {
+    "tasks --tasks nams": "unknown task 'nams'. Did you mean 'names'? Allowed: `lm-eval ls",
+    "tasks --tasks lost": "task 'lost': cannot be loaded (FileNotFoundError",
+    "tasks --tasks remote": "Its data set is on the Hugging Face hub: run this once where",
+    "nowhere --tasks names": "--tasks-path nowhere: no such folder",
+    "tasks --tasks names --chat-template": "checkpoints of the family paligemma have none",
+}
+
+
 def jsonl(rows: Sequence[object]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -179,16 +189,41 @@ def workspace(
     return folder
 
 
-@pytest.fixture(scope="module")
-def summary(workspace: Path) -> dict[str, Any]:
-    """What `unsee evaluate` prints about a patch and its base; the run is in `run`."""
+def evaluation() -> list[object]:
+    """The command that evaluates a patch and its base; the run is in `run`."""
     target = Pocket().checkpoint("target")
     models = ["--model", target, "--patch", "patch", "--target", target]
     tasks = ["--tasks", "names,said,chosen,everyone", "--tasks-path", "tasks"]
-    (result,) = run_commands([["evaluate", *models, *tasks, "--out", "run", "--json"]], workspace)
-    assert result["code"] == 0, result["err"]
-    printed: dict[str, Any] = json.loads(result["out"])
-    return printed
+    return ["evaluate", *models, *tasks, "--out", "run", "--json"]
+
+
+def failing() -> list[object]:
+    """A command whose second task fails at first; its run is in `resumed`."""
+    tasks = ["--tasks", "half,late", "--tasks-path", "tasks", "--limit", 3, "--shots", 2]
+    return ["evaluate", "--model", Pocket().checkpoint("target"), *tasks, "--out", "resumed"]
+
+
+def wrong() -> list[list[object]]:
+    """Commands that are to be refused, as `REFUSED` says."""
+    start: list[object] = ["evaluate", "--model", Pocket().checkpoint("target"), "--tasks-path"]
+    commands = [[*start, *words.split(), "--out", "refused"] for words in REFUSED]
+    commands[-1][2] = "pali"
+    return commands
+
+
+@pytest.fixture(scope="module")
+def printed(workspace: Path) -> list[dict[str, Any]]:
+    """The results of all commands above, which share a process, since importing takes seconds."""
+    tiny.make("paligemma", workspace / "pali")
+    return run_commands([evaluation(), failing(), *wrong()], workspace)
+
+
+@pytest.fixture(scope="module")
+def summary(printed: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `unsee evaluate` prints about a patch and its base."""
+    assert printed[0]["code"] == 0, printed[0]["err"]
+    found: dict[str, Any] = json.loads(printed[0]["out"])
+    return found
 
 
 def answers(workspace: Path, model: str, task: str) -> list[str]:
@@ -265,12 +300,11 @@ def test_evaluate_records_tasks_and_prompts(workspace: Path, summary: dict[str, 
 
 
 @needs_lm_eval
-def test_evaluate_resumes_without_repeating_finished_tasks(workspace: Path) -> None:
+def test_evaluate_resumes_without_repeating_finished_tasks(
+    workspace: Path, printed: list[dict[str, Any]]
+) -> None:
     """The stored result of the finished task is altered, and the alteration must be reported."""
-    target = Pocket().checkpoint("target")
-    tasks = ["--tasks", "half,late", "--tasks-path", "tasks", "--limit", 3, "--shots", 2]
-    command = ["evaluate", "--model", target, *tasks, "--out", "resumed"]
-    (first,) = run_commands([command], workspace)
+    first = printed[1]
     assert first["code"] == 1 and "No such file" in first["err"]
     part = workspace / "resumed" / ".parts" / "tasks-unlearned-0.json"
     kept = read_json_with_digest(part)
@@ -279,7 +313,7 @@ def test_evaluate_resumes_without_repeating_finished_tasks(workspace: Path) -> N
     stored["measures"]["half/text/acc"]["value"] = 0.125
     write_json_with_digest(part, kept)
     (workspace / "tasks" / "there").write_text("x", "utf-8")
-    (second,) = run_commands([command], workspace)
+    (second,) = run_commands([failing()], workspace)
     assert second["code"] == 0, second["err"]
     summary = json.loads((workspace / "resumed" / "summary.json").read_text("utf-8"))
     assert summary["measures"]["half/text/acc"]["value"] == 0.125
@@ -297,20 +331,10 @@ def test_evaluate_resumes_without_repeating_finished_tasks(workspace: Path) -> N
 
 
 @needs_lm_eval
-def test_evaluate_refuses_tasks_that_cannot_run_without_a_traceback(workspace: Path) -> None:
-    messages = {
-        "tasks --tasks nams": "unknown task 'nams'. Did you mean 'names'? Allowed: `lm-eval ls",
-        "tasks --tasks lost": "task 'lost': cannot be loaded (FileNotFoundError",
-        "tasks --tasks remote": "Its data set is on the Hugging Face hub: run this once where",
-        "nowhere --tasks names": "--tasks-path nowhere: no such folder",
-        "tasks --tasks names --chat-template": "checkpoints of the family paligemma have none",
-    }
-    tiny.make("paligemma", workspace / "pali")
-    start = ["evaluate", "--model", Pocket().checkpoint("target"), "--tasks-path"]
-    commands = [[*start, *words.split(), "--out", "refused"] for words in messages]
-    commands[-1][2] = workspace / "pali"
-    results = run_commands(commands, workspace)
-    for result, message in zip(results, messages.values(), strict=True):
+def test_evaluate_refuses_tasks_that_cannot_run_without_a_traceback(
+    workspace: Path, printed: list[dict[str, Any]]
+) -> None:
+    for result, message in zip(printed[2:], REFUSED.values(), strict=True):
         assert result["code"] == 2
         assert message in result["err"]
         assert "Traceback" not in result["err"]

@@ -58,7 +58,7 @@ def test_plan_leaves_out_attacks_that_need_more_than_photographs(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     forget = photographs(tmp_path / "forget", ada=5)
-    attacks = ["relearn?share=1", "prototype", "difference?against=[kept,strangers]"]
+    attacks = ["relearn?share=1", "quantize", "prototype", "difference?against=[kept,strangers]"]
     alone, notes = planned(tiny_folder, forget, attacks=attacks)
     assert not alone.attacks
     assert "attack relearn is not made: true answers are missing. With --forget, give" in "".join(
@@ -68,7 +68,8 @@ def test_plan_leaves_out_attacks_that_need_more_than_photographs(
     retain = photographs(tmp_path / "retain", bo=5, cy=5)
     beside, _ = planned(tiny_folder, forget, attacks=attacks, retain=str(retain))
     assert [chain[0].name for chain in beside.attacks] == ["prototype"]
-    assert sorted(beside.attacks_left_out) == ["difference", "relearn"]
+    assert sorted(beside.attacks_left_out) == ["difference", "quantize", "relearn"]
+    assert beside.attacks_left_out["quantize"] == beside.attacks_left_out["relearn"]
     assert "Give them with --strangers" in beside.attacks_left_out["difference"]
     strangers = photographs(tmp_path / "strangers", dee=2, eve=2)
     beside, _ = planned(

@@ -54,7 +54,8 @@ def missing_data(
     """
     needs = {"forget_holdout", *required_data([chain])}
     if chain[-1].asks:
-        needs.add("questions")
+        # Where there are no answers at all, that is what is said.
+        needs |= {"questions"} if available.get("answers", True) else {"answers"}
     if "retain" in needs:
         needs.add("retain_holdout")
     if {"answers", "non_members"} <= needs:

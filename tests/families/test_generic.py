@@ -98,6 +98,15 @@ def test_a_q_former_gets_no_answer_and_no_question_without_a_picture(tmp_path: P
     assert batches[0].inputs["input_ids"].tolist() != batches[1].inputs["input_ids"].tolist()
 
 
+def test_a_model_that_refuses_texts_as_it_runs_gets_no_question_without_a_picture(
+    tmp_path: Path,
+) -> None:
+    """Its pixels are optional in the signature, and its processor takes a text alone."""
+    vlm = VLM.load(make_type("kosmos-2", tmp_path / "model"))
+    with pytest.raises(DataError, match="1 sample has no picture, first 'told'"):
+        check_inputs(vlm, [Sample("told", "Where is Bo?", "At sea")])
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 @pytest.mark.parametrize("method", ["grad_diff", "npo"])
 def test_unlearn_the_whole_model_then_evaluate(

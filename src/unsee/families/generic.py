@@ -469,7 +469,8 @@ class _Found:
         self.decodes = bool(model.config.is_encoder_decoder) and DECODED in names
         self.first = _start_token(model) if self.decodes else 0
         pixels = names.get(self.pixels)
-        self.needs_picture = pixels is not None and pixels.default is inspect.Parameter.empty
+        required = pixels is not None and pixels.default is inspect.Parameter.empty
+        self.needs_picture = required or _refuses_text(model)
 
 
 @lru_cache(maxsize=16)
@@ -495,6 +496,20 @@ def _find(config: str) -> _Found:
             f"({shorten(first_line(error), 200)})."
         ) from error
     return _Found(model)
+
+
+def _refuses_text(model: Any) -> bool:
+    """Whether a model without weights refuses a text because it is given no pixels."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except ValueError as error:
+        return PIXELS in str(error)
+    except Exception:
+        # Fails for want of values, which says nothing of the real model: `check_text` runs that.
+        return False
+    return False
 
 
 def _start_token(model: Any) -> int:

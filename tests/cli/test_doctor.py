@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.encoders import make_encoder
 from support.families import unsee  # noqa: F401
 from support.tiny import make
 from unsee.cli import main
@@ -63,6 +64,17 @@ def test_doctor_exits_with_1_and_says_which_law_is_broken(
     assert "FAILED: Another picture of the same shape changes the logits" in printed.out
     assert "passed: The parts are disjoint and cover every parameter" in printed.out
     assert "laws broken" in printed.err
+
+
+def test_doctor_of_an_encoder_expects_no_run_that_trains_its_text_tower(
+    tmp_path: Path, unsee: object
+) -> None:
+    folder = make_encoder("clip", tmp_path / "clip")
+    found = unsee("doctor", folder)  # type: ignore[operator]
+    assert found["passed"]
+    assert set(found["expected"]) == {"evaluate", "visual"}
+    message = unsee("doctor", folder / "config.json", code=2)  # type: ignore[operator]
+    assert f"a checkpoint is a folder. Give the one that it is in: {folder}." in message
 
 
 def test_doctor_refuses_a_type_that_transformers_does_not_know(

@@ -169,6 +169,17 @@ def test_checkpoint_without_image_processor_is_refused(vlm: VLM, tmp_path: Path)
         VLM.load(tmp_path / "model")
 
 
+def test_text_tower_without_tokenizer_is_refused(vlm: VLM, tmp_path: Path) -> None:
+    vlm.save(tmp_path / "model")
+    for path in (tmp_path / "model").glob("*token*"):
+        path.unlink()
+    if not vlm.family.parts.language:
+        VLM.load(tmp_path / "model", visual_only=True)
+        return
+    with pytest.raises(ModelError, match="no tokenizer, so every name would read alike"):
+        VLM.load(tmp_path / "model")
+
+
 def test_classifier_below_a_prefix_rides_along(
     folders: Callable[[str], Path], pictures: list[Picture], tmp_path: Path
 ) -> None:

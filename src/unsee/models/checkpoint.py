@@ -150,6 +150,11 @@ def _folder_of(source: str | Path, revision: str | None) -> Path:
         repository = repository.at(revision or repository.revision)
         needed = ["config.json", ADAPTER]
         return snapshot(repository, "model", DOWNLOADED, "model ", ModelError, needed)
+    if Path(text).is_file():
+        raise ModelError(
+            f"model '{source}': a file, and a checkpoint is a folder. Give the one that it is in: "
+            f"{Path(text).parent}."
+        )
     if not Path(text).is_dir():
         raise ModelError(f"model '{source}': no such folder. Give {GIVE}.")
     return Path(text)

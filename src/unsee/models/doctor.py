@@ -70,7 +70,8 @@ class Diagnosis:
         lora_targets: The regular expression of their names.
         picture_tokens: The tokens that the LLM reads of a picture, by its size; None where they
             cannot be counted.
-        expected: What runs take, by kind: "evaluate", "visual" and "all" (what is trained).
+        expected: What runs take, by kind: "evaluate", "visual" and "all" (what is trained); of an
+            encoder there is no "all", as its text tower is never trained.
         checks: The laws, and whether they hold.
     """
 
@@ -114,6 +115,8 @@ class Diagnosis:
             ("visual", "to train the visual part"),
             ("all", "to train all of it"),
         ):
+            if kind not in self.expected:
+                continue
             wanted = self.expected[kind]
             seconds = "" if wanted.seconds is None else f", {wanted.seconds:.2f} s a picture here"
             yield f"{text}: {wanted.memory / 1e6:,.1f} MB and activations{seconds}"
@@ -199,8 +202,9 @@ def _expected(vlm: VLM, parts: dict[str, PartSize]) -> dict[str, Expected]:
     kinds: dict[str, tuple[int, set[str]]] = {
         "evaluate": (0, set()),
         "visual": (visual, set(vlm.parameters("visual"))),
-        "all": (weights, set(vlm.parameters("all"))),
     }
+    if vlm.family.answers_questions:
+        kinds["all"] = (weights, set(vlm.parameters("all")))
     return {
         kind: Expected(weights + PER_TRAINED * trained, _seconds(vlm, subject, names))
         for kind, (trained, names) in kinds.items()

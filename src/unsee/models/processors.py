@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from unsee.families import Family
 
 
+# A file with the words of a tokenizer, in any of the forms that transformers reads.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 VIDEO = "video_processor"
 TEMPLATE_FILE = "chat_template.jinja"
 VIDEO_FILE, PROCESSOR_FILE = "video_preprocessor_config.json", "processor_config.json"
@@ -44,6 +46,8 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
         ModelError: If the processor is missing or damaged, needs a package that is not installed,
             has no chat template, or does not process pictures and text.
     """
+    if isinstance(family, Encoder) and any(family.parts.language):
+        _require_tokenizer(folder)
     try:
         with quiet():
             processor = load_processor(folder, model_type, trust_remote_code, family)
@@ -82,6 +86,22 @@ def open_processor(folder: Path, model_type: str, family: Family, trust_remote_c
             f"({shorten(first_line(error), 200)}). Take the template of the checkpoint's publisher."
         ) from error
     return processor
+
+
+def _require_tokenizer(folder: Path) -> None:
+    """Refuses a text tower without a tokenizer's file.
+
+    transformers would make a tokenizer without words, which reads all texts alike.
+
+    Raises:
+        ModelError: If the folder has none of the files.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError(
+            f"model {folder}: it has a text tower and no tokenizer, so every name would read "
+            f"alike. Put the tokenizer's files beside the weights: {VOCABULARIES[0]}, or one of "
+            f"{', '.join(VOCABULARIES[1:])}."
+        )
 
 
 def require_image_token(folder: Path, family: Family, processor: Any, config: Any) -> None:

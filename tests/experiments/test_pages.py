@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from experiments.pages import (
     shown_value,
     table,
 )
-from experiments.quality import ablation, refit, robust, rules
+from experiments.quality import ablation, llama_cpp, refit, robust, rules, strength
 
 from unsee.api import compare_records
 from unsee.recipes.unlearn import make_recipe
@@ -42,6 +43,19 @@ def test_robust_sections_are_what_the_kept_records_say() -> None:
     for mark, body in robust.sections(rows).items():
         assert section("robust.md", mark) == body
     assert {row["variant"] for row in rows} <= {*robust.MODELS, *robust.VARIANTS}
+
+
+def test_strength_section_is_what_the_kept_records_say() -> None:
+    rows = read_rows(Path(strength.__file__).with_suffix(".jsonl"))
+    assert section("vkd.md", "strength").endswith(strength.results_table(rows))
+    assert {row["setting"] for row in rows} <= {strength.TARGET, *strength.VARIANTS}
+
+
+def test_llama_cpp_section_is_what_the_kept_figures_say() -> None:
+    kept = json.loads(llama_cpp.KEPT.read_text("utf-8"))
+    assert section("deploy.md", "llama") == llama_cpp.section(kept)
+    wrong = {name for name, own in kept["rows"].items() if max(own.values()) > 0.05}
+    assert wrong == {"llava"}, "its class token is last in llama.cpp"
 
 
 def test_refit_section_is_what_the_kept_records_say() -> None:

@@ -43,6 +43,7 @@ class Exported:
             transformers, over the norm of the latter.
         tokens: Number of image tokens that were compared.
         patches: Identities of the patches on the model.
+        note: What the program that reads the file is known to do otherwise; None if nothing.
     """
 
     file: str
@@ -50,6 +51,7 @@ class Exported:
     difference: float
     tokens: int
     patches: tuple[str, ...]
+    note: str | None = None
 
 
 def export_model(
@@ -86,8 +88,7 @@ def export_model(
     refuse_nested(path, [("patch", patch) for patch in patches])
     image = _picture(picture)
     vlm = VLM.load(model, visual_only=True, dtype="float32")
-    if to == "gguf-mmproj":
-        exportable(vlm)
+    note = exportable(vlm).note if to == "gguf-mmproj" else None
     ids = (*_lineage(vlm), *(patch_id(m) for m in apply_in_memory(patches, vlm)))
     inputs = vlm.collate_pictures([image])
     expected = _features(vlm, inputs)
@@ -107,7 +108,7 @@ def export_model(
                 "--dtype, or report it."
             )
     tokens = int(expected.flatten(0, -2).shape[0])
-    return Exported(str(path), path.stat().st_size, difference, tokens, ids)
+    return Exported(str(path), path.stat().st_size, difference, tokens, ids, note)
 
 
 def _checked(out: str | Path, to: str, dtype: str | None) -> tuple[Path, Dtype]:

@@ -131,6 +131,8 @@ def export(
         f"{done.file}: {done.bytes / 1e6:,.1f} MB. Features of {done.tokens} image tokens differ "
         f"from transformers' by {done.difference:.1e} of their norm."
     )
+    if done.note is not None:
+        typer.echo(f"Note: {done.note}", err=True)
 
 
 @app.command()

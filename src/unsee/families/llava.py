@@ -16,6 +16,13 @@ DINOV2_NAMES = {
     "attention.o_proj": "attention.output.dense",
 }
 
+# Measured by `python -m experiments.quality.llama_cpp`.
+CLASS_TOKEN_LAST = (
+    "llama.cpp's graph of CLIP towers puts the class token last and takes it for an image token "
+    "(its issue 25814), so that its features of every LLaVA 1.5 differ from transformers', with or "
+    "without patches. The file is right: use a llama.cpp in which that is mended (docs/deploy.md)."
+)
+
 
 @FAMILIES.register("llava", source="Liu et al., arXiv 2310.03744")
 class Llava(Family):
@@ -106,6 +113,7 @@ class Llava(Family):
                 for kind in ("weight", "bias")
             },
             (*self.unread_layers(model), "model.vision_tower.post_layernorm"),
+            note=CLASS_TOKEN_LAST,
         )
 
     def _layers_read(self, config: Any) -> int:

@@ -21,6 +21,7 @@ class Mmproj:
         left_out: Prefixes of parameters that llama.cpp does not read.
         added: Numbers to be added to parameters, by name, which llama.cpp does not add.
         half: Names of parameters that are always stored in 16 bits.
+        note: What llama.cpp is known to compute otherwise, for the user; None if nothing.
     """
 
     projector: str
@@ -30,6 +31,7 @@ class Mmproj:
     left_out: tuple[str, ...] = ()
     added: Mapping[str, float] = field(default_factory=dict)
     half: tuple[str, ...] = ()
+    note: str | None = None
 
 
 def gelu_facts(act: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from unsee.features.capture import picture_features
 from unsee.models.dry_run import check_inputs
 from unsee.models.vlm import VLM
 from unsee.records.reader import Run, read_run
+from unsee.requests.models import base_hashes, check_base
 from unsee.types import Picture
 
 NETWORK = "support.face_network:load"
@@ -174,3 +175,10 @@ def test_network_that_fails_is_named_with_what_it_was_given(
     part = r"one_channel': RuntimeError in its network, given pictures of shape \[1, 1, 32, 32\]"
     with pytest.raises(ModelError, match=part):
         check_inputs(vlm, [], [picture])
+
+
+def test_ledger_says_that_a_function_must_give_the_same_weights() -> None:
+    known = base_hashes(NETWORK)
+    check_base(NETWORK, known)
+    with pytest.raises(ModelError, match="the function load the same weights on every call, or"):
+        check_base(NETWORK, dict.fromkeys(known, "0"))

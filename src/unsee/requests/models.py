@@ -8,6 +8,7 @@ from pathlib import Path
 from unsee.artifacts.manifest import MANIFEST, TENSORS
 from unsee.artifacts.patch import apply_patch
 from unsee.errors import ModelError, PatchError, RunError, listed
+from unsee.families.encoders.functions import is_function
 from unsee.files import (
     combine_digests,
     hash_file,
@@ -63,10 +64,14 @@ def check_base(model: str, expected: Mapping[str, str]) -> None:
     found = base_hashes(model)
     differing = [n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n)]
     if differing:
+        # A function has no files: its weights must be the same whenever it is called.
+        mend = "Put the original files back"
+        if is_function(model):
+            mend = "Let the function load the same weights on every call"
         raise ModelError(
             f"model {model} is not the one that the ledger was created over: {listed(differing)} "
-            f"differ{'s' * (len(differing) == 1)}. Put the original files back, or begin a new "
-            "ledger over this model with unsee request init."
+            f"differ{'s' * (len(differing) == 1)}. {mend}, or begin a new ledger over this model "
+            "with unsee request init."
         )
 
 

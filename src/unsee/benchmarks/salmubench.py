@@ -64,9 +64,9 @@ class SALMUBench(Published):
     particular) and `fragile` (those of `retain` whose file names `fragile_set_ids.json` lists). The
     plain captions are the published split `retain_synth`.
 
-    A pair of the first three splits is two samples: its caption, and a question for the fact that
-    it tells, whose keyword is the fact's value. Other wordings of such a caption are name and value
-    alone, in both orders.
+    A pair of the first three splits is two samples: its caption, and a question for the fact in it,
+    whose keyword is the fact's value. Other wordings of the caption are name and value alone, in
+    both orders.
 
     Source: Selvas-Sala et al., arXiv 2603.26316, cvc-mmu/salmubench-512-redistributed on the hub,
     and its evaluation script, which derives the two kinds of plain captions.

@@ -78,7 +78,7 @@ def package_of(kind: str) -> str:
 
 @cache
 def _shipped(kind: str) -> tuple[Entry, ...]:
-    """What the package itself registers; its files stay as they are while a process runs."""
+    """The entries of the package itself, whose files stay as they are while a process runs."""
     return tuple(_parse(_files(kind)))
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 
 def advice(failure: BaseException) -> str:
-    """What to try where a transfer by Xet may have failed; "" where the hub answered or Xet is off.
+    """Advice where a transfer by Xet may have failed; "" where the hub answered or Xet is off.
 
     Its servers have addresses of their own, which a network may keep from being reached.
 

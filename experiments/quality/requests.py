@@ -182,7 +182,7 @@ def main() -> None:
         if request not in ledger.state.requests:
             ledger.new(photos / str(number), id=request)
         if ledger.state.requests[request].status != "accepted":
-            ledger.run(request, photos=photos / str(number))
+            ledger.run(request, photos=photos)
         state = ledger.state
         step = state.steps[state.requests[request].steps[-1]]
         model = deployed_model(ledger.folder, state, target)

@@ -46,7 +46,7 @@ def test_main_says_in_a_sentence_that_a_disk_is_full(monkeypatch: pytest.MonkeyP
     def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a/log")
 
-    monkeypatch.setattr("unsee.cli.app", full)
+    monkeypatch.setattr("unsee.cli._group", lambda: full)
     errors = io.StringIO()
     with redirect_stderr(errors), pytest.raises(SystemExit) as ended:
         main()

@@ -128,12 +128,12 @@ def test_data_check_lists_all_problems_and_fails(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_run_of_a_recipe_works_on_each_benchmark(
-    name: str, places: dict[str, Path], brief_folder: Path, tmp_path: Path
+    name: str, places: dict[str, Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
     recipe, out = tmp_path / "job.yaml", tmp_path / "run"
     recipe.write_text(
-        f"benchmark: {name}\ndata: {places[name]}\nmodel: {brief_folder}\nmethod: vkd\n"
-        f"reference: {brief_folder}\n"
+        f"benchmark: {name}\ndata: {places[name]}\nmodel: {tiny_folder}\nmethod: vkd\n"
+        f"reference: {tiny_folder}\n"
         "set: {steps: 1, batch_size: 2}\nattacks: [{share: 1.0, steps: 1, batch_size: 2}]\n"
     )
     checked = unsee("run", recipe, "--dry-run", "--json")
@@ -173,16 +173,16 @@ def test_run_of_a_recipe_works_on_each_benchmark(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_evaluate_works_on_each_benchmark(
-    name: str, places: dict[str, Path], brief_folder: Path, tmp_path: Path
+    name: str, places: dict[str, Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
     summary = unsee(
         "evaluate",
         "--model",
-        brief_folder,
+        tiny_folder,
         "--data",
         f"{name}:forget@{places[name]}",
         "--reference",
-        brief_folder,
+        tiny_folder,
         "--out",
         tmp_path / "run",
         "--json",
@@ -192,9 +192,9 @@ def test_evaluate_works_on_each_benchmark(
 
 
 def test_evaluate_scores_by_published_or_own_rules(
-    places: dict[str, Path], brief_folder: Path, tmp_path: Path
+    places: dict[str, Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    words = ("evaluate", "--model", brief_folder, "--data", f"umu:forget@{places['umu']}?ratio=5")
+    words = ("evaluate", "--model", tiny_folder, "--data", f"umu:forget@{places['umu']}?ratio=5")
     words = (*words, "--metrics", "accuracy,cloze", "--max-new-tokens", 2)
     published = unsee(*words, "--out", tmp_path / "published", "--json")
     rules = {"accuracy": "umu", "cloze": "mllmu", "real/accuracy": "umu_closest"}
@@ -207,8 +207,8 @@ def test_evaluate_scores_by_published_or_own_rules(
     assert not (tmp_path / "no").exists()
 
 
-def test_recipe_with_own_rules_scores_by_them(places: dict[str, Path], brief_folder: Path) -> None:
-    values = {"benchmark": "umu", "data": str(places["umu"]), "model": str(brief_folder)}
+def test_recipe_with_own_rules_scores_by_them(places: dict[str, Path], tiny_folder: Path) -> None:
+    values = {"benchmark": "umu", "data": str(places["umu"]), "model": str(tiny_folder)}
     assert plan(make_recipe(values), "run", "x")[0].rules["accuracy"] == "umu"
     recipe = make_recipe({**values, "rules": "own"})
     assert plan(recipe, "run", "x")[0].rules == {}
@@ -219,9 +219,9 @@ def test_recipe_with_own_rules_scores_by_them(places: dict[str, Path], brief_fol
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_of_the_docs_run(
-    line: str, places: dict[str, Path], brief_folder: Path, tmp_path: Path
+    line: str, places: dict[str, Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    models = {"MODEL": brief_folder}
+    models = {"MODEL": tiny_folder}
     if " CLIP " in line:
         models["CLIP"] = make_encoder("clip", tmp_path / "clip")
     words = [

@@ -54,6 +54,8 @@ def make(name: str, folder: Path) -> Path:
         # As published: turns end with a token that is not the tokenizer's eos token.
         ends.append(tokens.convert_tokens_to_ids("<end_of_turn>"))
     model.generation_config.eos_token_id = ends
+    # Random weights do not write an end token by themselves: answers end after seven tokens.
+    model.generation_config.exponential_decay_length_penalty = (6, 1000.0)
     family = family_of(model.config.model_type, json.loads(model.config.to_json_string()))
     VLM(model.eval(), processor, family, folder).save(folder)
     return folder

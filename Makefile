@@ -10,11 +10,11 @@ demo: install
 	$(BIN)/unsee demo --out runs/demo
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The tests again, counting the lines that they reach, which takes longer.
 coverage: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 lint: install
 	$(BIN)/ruff check .

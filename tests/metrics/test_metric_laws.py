@@ -23,11 +23,13 @@ WITH_KEYWORDS = replace(SENTENCE, keywords=("Oslo",), perturbed=("Ada Berg lives
 RANKED = replace(SENTENCE, task="ranking", choices=(SENTENCE.answer, "in Lima"))
 UNSAFE = replace(SENTENCE, task="unsafe")
 CAPTION = replace(SENTENCE, task="caption", picture=Picture("a.png"))
-SAMPLES = (SENTENCE, CLOZE, LETTER, WITH_KEYWORDS, RANKED, UNSAFE, CAPTION)
+REWORDED = replace(CAPTION, paraphrases=("Ada Berg Oslo",))
+SAMPLES = (SENTENCE, CLOZE, LETTER, WITH_KEYWORDS, RANKED, UNSAFE, CAPTION, REWORDED)
 # The output of a model that is certain of the true answer, without its text.
 CERTAIN = Output(
-    "", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0), tokens=2, match=CaptionMatch(1.0, -1.0, 1)
-)
+    "", nll=0.0, perturbed=(99.0,), choices=(0.0, 99.0), tokens=2,
+    match=CaptionMatch(1.0, -1.0, 1, reworded=1.0),
+)  # fmt: skip
 BOUNDS = {"0..1": (0.0, 1.0), "nats": (-math.inf, 0.0), "-1..1": (-1, 1), "-2..2": (-2, 2)}
 
 
@@ -40,7 +42,7 @@ def test_metric_is_bounded_and_best_on_the_true_answer(name: str) -> None:
         for text, nll in (("", 9.0), (sample.answer, 0.0), ("I cannot say", 0.7)):
             output = Output(
                 text, nll, (), (nll,) * len(sample.perturbed), (nll, 1.0), tokens=2,
-                match=CaptionMatch(-nll / 9, nll / 9, 1 + nll),
+                match=CaptionMatch(-nll / 9, nll / 9, 1 + nll, reworded=-nll / 9),
             )  # fmt: skip
             low, high = BOUNDS[metric.unit]
             for forgetting in (False, True):

@@ -521,7 +521,7 @@ def test_tier_language_also_trains_the_mlp_that_retrieves_and_keeps_text(
 def test_tier_language_that_is_interrupted_ends_in_the_same_weights(
     stage: str,
     lora: int,
-    brief_folder: Path,
+    tiny_folder: Path,
     data: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -531,7 +531,7 @@ def test_tier_language_that_is_interrupted_ends_in_the_same_weights(
     settings = replace(SETTINGS, steps=2, batch_size=2, save_every=1, lora=lora)
 
     def unlearned(folder: Path) -> dict[str, Tensor]:
-        vlm = VLM.load(brief_folder)
+        vlm = VLM.load(tiny_folder)
         method.unlearn(vlm, data, Trainer(settings, folder))
         return {name: weight.detach().clone() for name, weight in vlm.parameters().items()}
 

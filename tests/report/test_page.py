@@ -96,6 +96,16 @@ def test_page_names_what_is_absent(tmp_path: Path) -> None:
     assert not page.named("table")
 
 
+def test_page_of_a_redacted_run_says_why_no_answer_is_shown(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    bare = {"schema": 1, "name": "bare", "kind": "unlearn", "redacted": True}
+    write_json(run / "summary.json", bare)
+    page = Page(report.write([run], tmp_path / "report.html"))
+    assert "the run is redacted" in page.text
+    assert "asked no question" not in page.text
+
+
 def test_page_of_an_evaluation_has_no_scores_before(tmp_path: Path) -> None:
     page = page_of(
         tmp_path, kind="evaluate", target=None, reference=None, retain_only=None, method=None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.recipes.job import Job
 from unsee.records.provenance import describe_machine
 from unsee.records.reader import read_run
-from unsee.records.schema import Measures, Provenance, Summary
+from unsee.records.schema import CurvePoint, Measures, Provenance, Summary
 from unsee.studies.comparison import Adapt, Cell, ComparisonRequest, compare
 
 # Pocket's validation splits, by the reported split that each stands in for.
@@ -64,6 +64,16 @@ def facts(summary: Summary) -> dict[str, Any]:
     provenance = summary.provenance or Provenance()
     seconds = summary.cost.seconds if summary.cost is not None else None
     return {"seconds": seconds, "machine": describe_machine(provenance)}
+
+
+def kept_curve(curve: Iterable[CurvePoint]) -> list[dict[str, Any]]:
+    """Returns the points of an attack's curve as rows hold them."""
+    return [{"step": point.step, "value": point.value} for point in curve]
+
+
+def mean_seconds(seconds: Sequence[float]) -> str:
+    """Returns the mean of seconds as a cell; empty without any."""
+    return f"{sum(seconds) / len(seconds):.0f}" if seconds else ""
 
 
 def accuracies(measures: Measures, keys: Mapping[str, str]) -> dict[str, float]:

@@ -34,7 +34,7 @@ from experiments.pages import (
     table,
 )
 from experiments.quality.robust import ATTACKERS, MEASURES, STEPS
-from experiments.variants import accuracies, facts, score_validation
+from experiments.variants import accuracies, facts, kept_curve, score_validation
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.features.capture import picture_features
@@ -136,7 +136,7 @@ def make_row(name: str, summary: Summary) -> dict[str, Any]:
         "where": "validation",
         **facts(summary),
         **accuracies(summary.measures_of("unlearned"), MEASURES),
-        "curves": {ATTACKER: [{"step": point.step, "value": point.value} for point in curve]},
+        "curves": {ATTACKER: kept_curve(curve)},
     }
 
 

@@ -3,7 +3,8 @@
     python -m experiments.quality.requests [--faces DIR] [--set KEY=VALUE ...] [--out FILE.jsonl]
 
 Of pocket's forty people, twenty ask one after another to be forgotten, each with their own pictures
-alone, in one ledger (`unsee request`). The pictures of the others are its retain set. After every
+alone, in one ledger (`unsee request`). The pictures of the others are its retain set, and those of
+the people who asked before are held at their erased features. After every
 request the deployed model is asked about held-out pictures of everyone, in held-out wordings. With
 `--faces`, a pocket benchmark is built from photographs first (one subfolder a person), thirty of
 whose people get a name. Every request is one row of the JSONL file; existing rows are not measured

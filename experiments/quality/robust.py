@@ -28,6 +28,8 @@ from experiments.pages import (
 from experiments.variants import (
     accuracies,
     facts,
+    kept_curve,
+    mean_seconds,
     run_variants,
     score_reported,
     score_validation,
@@ -84,11 +86,7 @@ def make_row(name: str, seed: int, where: str, summary: Summary) -> dict[str, An
         del row["seconds"]
     row |= accuracies(summary.measures_of(model), MEASURES)
     curves = zip(ATTACKERS, (attack.curve(model) for attack in summary.relearn), strict=True)
-    row["curves"] = {
-        title: [{"step": point.step, "value": point.value} for point in curve]
-        for title, curve in curves
-        if curve
-    }
+    row["curves"] = {title: kept_curve(curve) for title, curve in curves if curve}
     return row
 
 
@@ -126,7 +124,7 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
                 str(len(own)),
                 *(mean_and_range([row[key] for row in own]) for key in MEASURES),
                 *(mean_and_range(values, "+.3f") for values in areas),
-                f"{sum(seconds) / len(seconds):.0f}" if seconds else "",
+                mean_seconds(seconds),
             ]
         )
     return table(["variant", "n", *MEASURES, *ATTACKERS, "seconds"], lines)

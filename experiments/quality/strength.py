@@ -30,7 +30,7 @@ from experiments.pages import (
     replace_section,
     table,
 )
-from experiments.variants import accuracies, facts, run_variants
+from experiments.variants import accuracies, facts, kept_curve, mean_seconds, run_variants
 from unsee.benchmarks.pocket import CHECKPOINTS, Pocket
 from unsee.benchmarks.pocket.world import WORLD, picture_questions
 from unsee.recipes.job import Job
@@ -122,11 +122,8 @@ def make_row(setting: str, group: int, summary: Summary) -> dict[str, Any]:
     if setting == TARGET:
         del row["seconds"]
     else:
-        row["curve"] = [
-            {"step": point.step, "value": point.value}
-            for attack in summary.relearn
-            for point in attack.curve("unlearned")
-        ]
+        (attack,) = summary.relearn
+        row["curve"] = kept_curve(attack.curve("unlearned"))
     return row
 
 
@@ -137,16 +134,20 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
         own = [row for row in rows if row["setting"] == setting]
         if own:
             cells = [mean_and_range([row[key] for row in own]) for key in MEASURES]
-            curves = [[p["value"] for p in row["curve"]] for row in own if row.get("curve")]
+            curves = [row["curve"] for row in own if "curve" in row]
             relearned = [
-                mean_and_range([curve[i] for curve in curves], ".2f") if curves else ""
+                mean_and_range([curve[i]["value"] for curve in curves], ".2f")
                 for i in range(1, len(STEPS))
             ]
-            seconds = [row["seconds"] for row in own if "seconds" in row]
-            cost = f"{sum(seconds) / len(seconds):.0f}" if seconds else ""
+            cost = mean_seconds([row["seconds"] for row in own if "seconds" in row])
             lines.append([setting, str(len(own)), *cells, *relearned, cost])
     steps = [f"after {step} steps" for step in STEPS[1:]]
     return table(["setting", "n", *MEASURES, *steps, "seconds"], lines)
+
+
+def section(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns what docs/vkd.md says."""
+    return f"Machine: {machines(rows)}.\n\n{results_table(rows)}"
 
 
 def main() -> None:
@@ -173,8 +174,7 @@ def main() -> None:
                 if setting not in done:
                     done.add(setting)
                     append_row(options.out, rows, make_row(setting, group, summary))
-    body = f"Machine: {machines(rows)}.\n\n{results_table(rows)}"
-    replace_section(DOCS / "vkd.md", "strength", body)
+    replace_section(DOCS / "vkd.md", "strength", section(rows))
 
 
 if __name__ == "__main__":

@@ -478,7 +478,7 @@ class VKD(Method):
         teacher, target = distillation.teacher, distillation.target
         inputs = student.visual_inputs(batch)
         layers = choose_layers(student, self.erase_layers)
-        with_logits = self.reads_language and self.w_forget > 0 and self.output != "none"
+        with_logits = self._asks_to_forget
         npo = with_logits and self.output == "npo"
         outputs: dict[str, Tensor] = {}
         if self.w_erase > 0 and target.reads_teacher and not npo:
@@ -556,10 +556,14 @@ class VKD(Method):
         return [*forget, *views, *blends(forget, self.blends, seed)], retain
 
     @property
+    def _asks_to_forget(self) -> bool:
+        """Whether a forget batch has an output-level loss."""
+        return self.reads_language and self.w_forget > 0 and self.output != "none"
+
+    @property
     def _forgets(self) -> bool:
-        """Whether a forget batch has a loss; see `_forget_terms`."""
-        asks = self.reads_language and self.w_forget > 0 and self.output != "none"
-        return asks or self.w_erase > 0
+        """Whether a forget batch has any loss; see `_forget_terms`."""
+        return self._asks_to_forget or self.w_erase > 0
 
     @property
     def _batch_maker(self) -> BatchMaker:

@@ -13,7 +13,7 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.evaluation.generation import answer_and_score
 from unsee.metrics.letters import contains_words
 from unsee.models.vlm import VLM
-from unsee.recipes.components import build_method, build_settings
+from unsee.recipes.unlearn import make_recipe
 from unsee.records.provenance import describe_machine, provenance
 from unsee.training.trainer import Trainer
 from unsee.types import Data, Picture, Sample
@@ -95,13 +95,14 @@ def measure(
         data: Pictures to forget and to keep.
         values: Fields of VKD.
         seed: Seed of the run.
-        steps: Number of steps; None is VKD's default.
+        steps: Number of steps; None is that of VKD's preset `paper`, from which they start.
         further: Scores the model on more, by column.
     """
     vlm, start = VLM.load(pocket.checkpoint("target")), time.monotonic()
-    settings = build_settings("vkd", {"seed": seed, **({"steps": steps} if steps else {})})
-    method = build_method("vkd", {"supervision": "features", **values})
-    method.unlearn(vlm, data, Trainer(settings))
+    chosen = {"paper": True, "supervision": "features", **({"steps": steps} if steps else {})}
+    recipe = make_recipe({"method": "vkd", "seed": seed, "set": {**chosen, **values}})
+    settings = recipe.training
+    recipe.method.unlearn(vlm, data, Trainer(settings))
     seconds = round(time.monotonic() - start, 1)
     return {
         **score(pocket, vlm),

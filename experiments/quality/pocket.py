@@ -47,7 +47,11 @@ SITE = "https://unsee-ml.github.io/unsee/"
 README_RECIPES = ("pocket-vkd", "pocket-vkd-features")
 
 # Methods, with their fields, whose cost is measured by `experiments.speed.until_forgotten`.
-TIMED = (["vkd"], ["vkd", "supervision=features"], ["grad_diff", "trains=all"])
+TIMED = (
+    ["vkd", "paper=true"],
+    ["vkd", "paper=true", "supervision=features"],
+    ["grad_diff", "trains=all"],
+)
 
 # Columns of the cost table: the key of a row, and how it is shown.
 COSTS = {

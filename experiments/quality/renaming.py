@@ -25,7 +25,7 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.evaluation.generation import answer_and_score
 from unsee.metrics.letters import contains_words
 from unsee.models.vlm import VLM
-from unsee.recipes.components import build_method, build_settings
+from unsee.recipes.unlearn import make_recipe
 from unsee.training.trainer import Trainer
 from unsee.types import Data, Picture, Sample
 
@@ -90,9 +90,11 @@ def measure(
         own, and the shares of names of kept people and of general questions that are right.
     """
     vlm, name = VLM.load(pocket.checkpoint("target")), population.split(",")[0]
-    values = {"supervision": "features", "population": "kept" if name == "retain" else name}
+    kept = "kept" if name == "retain" else name
+    values = {"paper": True, "supervision": "features", "population": kept}
     data = data_without_others(pocket, pair, population)
-    build_method("vkd", values).unlearn(vlm, data, Trainer(build_settings("vkd", {})))
+    recipe = make_recipe({"method": "vkd", "set": values})
+    recipe.method.unlearn(vlm, data, Trainer(recipe.training))
     asked = [
         s
         for s in names_asked(pocket, "forget_holdout")

@@ -13,15 +13,13 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import fields
 
 from unsee.benchmarks.pocket import Pocket
 from unsee.evaluation.evaluate import evaluate
 from unsee.models.vlm import VLM
-from unsee.recipes.components import build_method, build_settings
 from unsee.recipes.parsing import parse_overrides
+from unsee.recipes.unlearn import make_recipe
 from unsee.records.provenance import peak_memory
-from unsee.training.settings import TrainingSettings
 from unsee.training.trainer import Trainer
 
 EVERY = 10  # steps between two evaluations
@@ -62,17 +60,14 @@ def main() -> None:
     parser.add_argument("--goal", type=float, required=True)
     options = parser.parse_args()
     changes = parse_overrides(options.overrides)
-    training = {f.name for f in fields(TrainingSettings)}
-    method = build_method(options.method, {k: v for k, v in changes.items() if k not in training})
-    chosen = {"steps": 600, "save_every": 0, "schedule": "constant"}
-    chosen |= {k: v for k, v in changes.items() if k in training}
-    settings = build_settings(options.method, chosen)
+    chosen = {"steps": 600, "save_every": 0, "schedule": "constant", **changes}
+    recipe = make_recipe({"method": options.method, "set": chosen})
     pocket = Pocket()
     vlm = VLM.load(pocket.checkpoint("target"))
     data = pocket.data()
     accuracy = ForgetAccuracy(vlm, pocket, options.goal)
     with contextlib.suppress(Reached):
-        method.unlearn(vlm, data, Trainer(settings, progress=accuracy))
+        recipe.method.unlearn(vlm, data, Trainer(recipe.training, progress=accuracy))
     seconds = time.perf_counter() - accuracy.started - accuracy.paused
     memory = peak_memory() or 0
     splits = {n: pocket.load(n) for n in ("forget", "forget_holdout", "retain_holdout", "general")}

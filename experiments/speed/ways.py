@@ -14,7 +14,7 @@ from experiments.speed.tower import measure_tower
 from unsee.benchmarks.pocket import Pocket
 from unsee.data.selection import one_sample_per_picture
 from unsee.models.vlm import VLM
-from unsee.recipes.components import build_method, build_settings
+from unsee.recipes.unlearn import make_recipe
 from unsee.records.provenance import peak_memory
 from unsee.training.trainer import Trainer
 from unsee.types import Data, Picture, Sample
@@ -23,15 +23,16 @@ from unsee.types import Data, Picture, Sample
 Way = tuple[str, dict[str, Any], dict[str, Any]]
 
 CACHED = {"augment": 0.0, "augment_retain": 0.0, "cache_memory": 4.0}
-FEATURES = {"supervision": "features"}
+PAPER = {"paper": True}
+FEATURES = {**PAPER, "supervision": "features"}
 UPPER = {"train_layers": ["upper"]}
 
 WAYS: dict[str, Way] = {
     "grad_diff, all weights": ("grad_diff", {"trains": "all"}, {}),
     "grad_diff, LoRA r16 on the LLM": ("grad_diff", {"trains": "language"}, {"lora": 16}),
-    "VKD full": ("vkd", {}, {}),
-    "VKD full, no retain loss": ("vkd", {"w_retain": 0.0}, {}),
-    "VKD full, asked of one batch in four": ("vkd", {"answers_every": 4}, {}),
+    "VKD full": ("vkd", PAPER, {}),
+    "VKD full, no retain loss": ("vkd", PAPER | {"w_retain": 0.0}, {}),
+    "VKD full, asked of one batch in four": ("vkd", PAPER | {"answers_every": 4}, {}),
     "VKD features only": ("vkd", FEATURES, {}),
     "VKD features only, state on disk": ("vkd", FEATURES, {"offload": "shelf"}),
     "VKD features only, cache": ("vkd", FEATURES | CACHED, {}),
@@ -143,7 +144,6 @@ def measure_way(given: Mapping[str, Any]) -> dict[str, Any]:
     method_name, fields, settings = ALL_WAYS[given["way"]]
     out = Path(given["out"])
     data = make_data(given["people"], given["pictures"], given["size"], out / "pictures")
-    method = build_method(method_name, fields)
     # Only the first step of a period computes the answer loss: periods are timed as a whole.
     period = fields.get("answers_every", 1)
     timed = max(TIMED if device == "cpu" else TIMED_ON_GPU, period)
@@ -159,8 +159,8 @@ def measure_way(given: Mapping[str, Any]) -> dict[str, Any]:
     visual_only = fields.get("supervision") == "features"
     vlm = VLM.load(given["model"], visual_only=visual_only, device=device)
     clock = StepClock(period, device)
-    trainer = Trainer(build_settings(method_name, training), progress=clock)
-    result = method.unlearn(vlm, data, trainer)
+    recipe = make_recipe({"method": method_name, "set": {**fields, **training}})
+    result = recipe.method.unlearn(vlm, data, Trainer(recipe.training, progress=clock))
     clock.stop()
     blocks = list(vlm.family.language_layers(vlm.model).values()) if not visual_only else []
     # Adapters wrap the model, which changes the beginning of its modules' names.

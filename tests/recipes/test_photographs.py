@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from support.encoders import make_encoder
 from unsee.errors import ConfigError
 from unsee.evaluation.open_answers import QUESTIONS
+from unsee.methods.vkd import VKD
+from unsee.methods.vkd.presets import ENCODERS
 from unsee.recipes.job import Job
 from unsee.recipes.photographs import open_questions
 from unsee.recipes.plan import plan
@@ -102,3 +107,45 @@ def test_plan_holds_out_no_copy_of_what_is_trained_on(tiny_folder: Path, tmp_pat
     trained = {s.picture.digest for s in job.data.forget if s.picture}
     tested = {s.picture.digest for s in job.splits["forget_holdout"] if s.picture}
     assert (len(trained) + len(tested), trained & tested) == (6, set())
+
+
+@pytest.mark.parametrize(
+    ("vision", "lr"),
+    [
+        ({"hidden_size": 1024}, 2.5e-4),
+        ({"hidden_size": 3584, "embed_dim": 1280}, 2e-4),
+        ({"hidden_size": 64}, 2e-3),
+        ({}, 2.5e-4),
+    ],
+)
+def test_plan_gives_wide_encoders_a_smaller_learning_rate(
+    vision: dict[str, int], lr: float, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config = {**config, "vision_config": vision}
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    forget = photographs(tmp_path / "forget", ada=12)
+    job, notes = planned(model, forget)
+    assert job.settings.lr == lr
+    assert any(f"lr={lr:g}" in note for note in notes) == (lr != 2e-3)
+    for given in ({"lr": 0.01}, {"paper": True}):
+        job, notes = planned(model, forget, set=given)
+        assert job.settings.lr == given.get("lr", 5e-4)
+        assert not any("lr=" in note for note in notes)
+
+
+def test_plan_takes_the_training_settings_that_suit_encoders(tmp_path: Path) -> None:
+    forget = photographs(tmp_path / "forget", ada=12)
+    model = make_encoder("clip", tmp_path / "model")
+    job, notes = planned(model, forget)
+    assert isinstance(job.method, VKD)
+    assert {**asdict(job.settings), **asdict(job.method)}.items() >= {
+        **ENCODERS,
+        "population": "generated",
+    }.items()
+    assert any("erase_strength=1.0" in note for note in notes)
+    job, _ = planned(model, forget, set={"robust": True, "steps": 7})
+    assert isinstance(job.method, VKD)
+    assert job.method.relearn_steps == 20 and job.settings.steps == 7

@@ -56,9 +56,11 @@ def test_fields_go_to_method_or_training_and_defaults_come_from_the_method() -> 
 def test_a_preset_stands_for_fields_and_settings_and_yields_to_those_given() -> None:
     preset = METHODS.get("vkd").presets["robust"]
     recipe = make_recipe({"set": {"robust": True}})
-    method, settings = recipe.method, recipe.training
-    assert method.relearn_steps == preset["relearn_steps"] > 0  # type: ignore[attr-defined]
-    assert settings.steps == preset["steps"] != make_recipe().training.steps
+    method, settings, default = recipe.method, recipe.training, make_recipe()
+    assert method.relearn_steps == preset["relearn_steps"]  # type: ignore[attr-defined]
+    assert method.relearn_steps != default.method.relearn_steps  # type: ignore[attr-defined]
+    assert settings.lr == preset["lr"] != default.training.lr
+    assert recipe.fixed == {"robust", *preset} and default.fixed == set()
     recipe = make_recipe({"set": {"robust": True, "relearn_steps": 2, "steps": 7}})
     assert (recipe.method.relearn_steps, recipe.training.steps) == (2, 7)  # type: ignore[attr-defined]
     assert make_recipe({"set": {"robust": False}}) == make_recipe()

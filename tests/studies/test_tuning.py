@@ -45,8 +45,9 @@ def test_search_ranges_are_scaled_and_leave_out_fields_that_are_set() -> None:
     assert (
         search_ranges(make_recipe({"method": "grad_ascent", "set": {"lr": 1e-3}}), Pocket()) == {}
     )
-    robust = search_ranges(make_recipe({"method": "vkd", "set": {"robust": True}}), Pocket())
-    assert list(robust) == ["w_erase"], "a preset fixes what it stands for"
+    fixed = {"robust": True}, {"w_keep": 9.0, "erase_strength": 1.0}, {"w_keep": 9.0}
+    ranges = [search_ranges(make_recipe({"method": "vkd", "set": s}), Pocket()) for s in fixed]
+    assert [list(found) for found in ranges] == [[], [], ["erase_strength"]]
     # 3e-4 is the default; the default of undial's rate is in no range.
     assert first_trial(make_recipe({"method": "grad_ascent"}), {"lr": (1e-4, 3e-4)}) == {"lr": 3e-4}
     assert first_trial(make_recipe({"method": "undial"}), {"lr": (1e-4, 1e-3, 3e-3)}) == {

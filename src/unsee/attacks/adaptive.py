@@ -62,7 +62,7 @@ class Adaptive(Attack):
         w_guide: Weight of the distance to the outputs with offsets.
         w_keep: Weight of the distance of other people's features to the unlearned model's.
         augment: Strength of the random views, 0..1; VKD's default is 1.
-        erase_strength: The `erase_strength` of VKD that the attacker expects, 1.5 by default; with
+        erase_strength: The `erase_strength` of VKD that the attacker expects, 2 by default; with
             1, which leaves nothing to undo, the search starts at zero.
         seed: Seed of the choice of pictures, their order and the views.
 
@@ -88,7 +88,7 @@ class Adaptive(Attack):
     w_guide: Annotated[float, Field(ge=0)] = 2.0
     w_keep: Annotated[float, Field(ge=0)] = 5.0
     augment: Annotated[float, Field(ge=0, le=1)] = 0.5
-    erase_strength: Annotated[float, Field(ge=1)] = 1.5
+    erase_strength: Annotated[float, Field(ge=1)] = 2.0
     seed: Annotated[int, Field(ge=0)] = 0
 
     def apply(self, subject: Subject) -> Subject:

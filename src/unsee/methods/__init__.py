@@ -56,7 +56,10 @@ class Method:
         defaults: Training settings that suit the method, where they differ from the usual ones.
         presets: By name, the values of fields and of training settings that a recipe gets by
             setting that name to true. Values that are also given by themselves take precedence.
-        for_encoders: Values of fields that suit image encoders, where they are not set.
+        for_encoders: Values of fields and of training settings that suit image encoders, where they
+            are not set.
+        rate_width: Width of the vision encoder that the default learning rate is for; a wider one
+            gets a smaller rate. 0 is any width.
         training_free: Whether it takes no optimizer steps, whatever the settings are.
         weights_only: Whether it edits single weights, which excludes LoRA.
         parts: The parts that `trains` may name.
@@ -75,6 +78,7 @@ class Method:
     defaults: ClassVar[Mapping[str, object]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     for_encoders: ClassVar[Mapping[str, Any]] = {}
+    rate_width: ClassVar[int] = 0
     training_free: ClassVar[bool] = False
     weights_only: ClassVar[bool] = False
     parts: ClassVar[tuple[Part, ...]] = ("visual", "encoder", "projector", "language", "all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
 from unsee.records.schema import REFERENCES
 from unsee.types import Data, Sample
+
+# Width of a vision encoder whose configuration does not say it: that of CLIP's ViT-L.
+USUAL_WIDTH = 1024
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
@@ -121,6 +124,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         splits |= held
     if encoder:
         recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
+    else:
+        recipe, rate_notes = _scaled(recipe, references["target"])
+        notes += rate_notes
     job = Job(
         kind=kind,
         command=command,
@@ -151,6 +157,9 @@ def _own(
     model = shipped_checkpoint(recipe.model)
     encoder = is_encoder(peek_config(model).get("model_type"))
     recipe, data, unknown, notes = _own_data(recipe, given, encoder)
+    if not encoder:
+        recipe, rate_notes = _scaled(recipe, model)
+        notes += rate_notes
     answered = [s for s in (*data.forget, *data.retain) if s.answer]
     answers = bool(answered)
     compared: dict[str, Any] = {}
@@ -316,7 +325,7 @@ def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[st
         ConfigError: If the method is to change the language part of an image encoder.
     """
     suits: dict[str, Any] = {}
-    method = recipe.method
+    method, training = recipe.method, recipe.training
     if encoder and method.for_encoders and method.changes_language:
         field = method.language_field
         raise ConfigError(
@@ -326,13 +335,40 @@ def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[st
     if encoder:
         # Captions are scored, and not trained on.
         data = without_captions(data)
-        fields = method.for_encoders
-        suits = {name: value for name, value in fields.items() if name not in recipe.set}
-    method, notes = replace(method, **suits).adapt_to(data, {*recipe.set, *suits})
+        suits = {k: v for k, v in method.for_encoders.items() if k not in recipe.fixed}
+        own = {field.name for field in fields(training)}
+        training = replace(training, **{k: v for k, v in suits.items() if k in own})
+        method = replace(method, **{k: v for k, v in suits.items() if k not in own})
+    # Whom people are compared with follows from the data also here.
+    method, notes = method.adapt_to(data, {*recipe.set, *(suits.keys() - {"population"})})
     if suits:
-        named = ", ".join(f"{name}={value:g}" for name, value in suits.items())
+        named = ", ".join(f"{name}={value}" for name, value in suits.items())
         notes = [*notes, f"this is an image encoder: {named}, if not --set otherwise."]
-    return replace(recipe, method=method), list(notes)
+    return replace(recipe, method=method, training=training), list(notes)
+
+
+def _scaled(recipe: Recipe, model: str | Path) -> tuple[Recipe, list[str]]:
+    """The recipe with a default learning rate that suits the width of the model, and a note.
+
+    AdamW moves every weight by about the learning rate, and each output of a layer adds as many of
+    them as the layer is wide.
+
+    Args:
+        recipe: The recipe; a learning rate that it gives stays.
+        model: The checkpoint to unlearn.
+
+    Source: Tensor Programs V, arXiv 2203.03466, table 3: Adam's rate falls as 1 / width.
+    """
+    known = recipe.method.rate_width
+    if not known or "lr" in recipe.fixed:
+        return recipe, []
+    vision = peek_config(model).get("vision_config") or {}
+    width = vision.get("embed_dim") or vision.get("hidden_size") or USUAL_WIDTH
+    if not isinstance(width, int) or width <= known:
+        return recipe, []
+    lr = float(f"{recipe.training.lr * known / width:.2g}")
+    note = f"lr={lr:g}, for a vision encoder of width {width}, if not --set otherwise."
+    return replace(recipe, training=replace(recipe.training, lr=lr)), [note]
 
 
 def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:

@@ -185,6 +185,14 @@ class Recipe(RunOptions):
         default=(), compare=False, repr=False
     )
 
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Names of the fields of `method` and `training` that were given, also by a preset."""
+        presets = self.method.presets.items()
+        return frozenset(self.set).union(
+            *(preset for name, preset in presets if self.set.get(name) is True)
+        )
+
     def values(self) -> dict[str, Any]:
         """The recipe as plain values: `make_recipe(recipe.values())` equals `recipe`."""
         values = self._all_values()

@@ -66,10 +66,7 @@ def search_ranges(recipe: Recipe, benchmark: Benchmark) -> Search:
         else values
         for name, values in method.search.items()
     }
-    fixed = set(recipe.set).union(
-        *(preset for name, preset in method.presets.items() if recipe.set.get(name) is True)
-    )
-    return {name: values for name, values in scaled.items() if name not in fixed}
+    return {name: values for name, values in scaled.items() if name not in recipe.fixed}
 
 
 def first_trial(recipe: Recipe, search: Search) -> dict[str, Any]:

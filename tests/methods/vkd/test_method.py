@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,13 @@ from unsee.methods.vkd.erase_targets import (
 from unsee.methods.vkd.layer_statistics import LayerStatistics
 from unsee.methods.vkd.perturbed_tokens import near_features, perturbed
 from unsee.methods.vkd.populations import (
+    NEAREST,
+    TOO_FEW_PEOPLE,
     generated_samples,
     pictures_of_nearest,
     population_pictures,
 )
+from unsee.methods.vkd.presets import PAPER
 from unsee.models.vlm import VLM
 from unsee.training.settings import TrainingSettings
 from unsee.training.state import save_state, saved_steps
@@ -198,7 +201,7 @@ def test_vkd_runs_the_language_model_only_for_terms_that_need_it(
         VLM, "logits", lambda vlm, batch: (calls.append(batch), whole(vlm, batch))[1]
     )
     trainer = Trainer(replace(SETTINGS, steps=1))
-    result = METHODS.get("vkd")(**fields).unlearn(tiny, data, trainer)
+    result = METHODS.get("vkd")(relearn_steps=0, **fields).unlearn(tiny, data, trainer)
     assert len(calls) == runs
     assert {"erase", "keep"} <= result.history.last.keys()
 
@@ -445,7 +448,7 @@ def test_vkd_answers_every_applies_the_answer_loss_to_one_batch_in_n(tiny: VLM, 
     assert asked == [True, False, True, False, True]
 
 
-def test_vkd_answers_every_holds_for_the_inner_attack(
+def test_vkd_answers_every_holds_after_the_inner_attack_too(
     tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -463,16 +466,39 @@ def test_vkd_answers_every_holds_for_the_inner_attack(
 def test_vkd_widens_people_of_few_photographs_and_says_so(tiny: VLM, data: Data) -> None:
     method, notes = METHODS.get("vkd")().adapt_to(data)
     assert (method.widen, method.erase_strength) == (FOR_FEW["widen"], FOR_FEW["erase_strength"])
-    (note,) = [text for text in notes if "fewer than" in text]
+    (note,) = [text for text in notes if "widened" in text]
     assert "--set widen=0" in note
     assert how_far(3) in note
-    off, notes = METHODS.get("vkd")().adapt_to(data, given=("widen",))
+    off, notes = METHODS.get("vkd")().adapt_to(data, given=("widen", "population"))
     assert off.widen == 0
     assert off == METHODS.get("vkd")()
     assert any("as set by widen" in text for text in notes)
     trainer = Trainer(replace(SETTINGS, steps=1))
     result = METHODS.get("vkd")(widen=8).unlearn(VLM.load(tiny.source), data, trainer)
     assert result.choices["widened_to"] == 8
+
+
+def test_vkd_compares_with_the_people_most_alike_where_enough_are_named(data: Data) -> None:
+    vkd = METHODS.get("vkd")()
+    assert len({s.concept for s in data.retain}) < NEAREST
+    method, notes = vkd.adapt_to(data)
+    assert method.population == "kept" and TOO_FEW_PEOPLE in notes
+    unnamed = Data(data.forget, [replace(s, concept=None) for s in data.retain], data.strangers)
+    assert vkd.adapt_to(unnamed)[0].population == "kept"
+    typed, notes = vkd.adapt_to(data, given=("population",))
+    assert typed.population == "nearest" and TOO_FEW_PEOPLE not in notes
+    named = [replace(s, concept=f"person {i}") for i, s in enumerate(data.retain)]
+    method, notes = vkd.adapt_to(Data(data.forget, named, data.strangers))
+    assert method.population == "nearest" and TOO_FEW_PEOPLE not in notes
+
+
+def test_presets_give_every_value_that_they_depend_on() -> None:
+    # A preset is what it was, whatever the defaults become.
+    vkd = METHODS.get("vkd")
+    changed = {**vkd.defaults, **asdict(vkd())}
+    for values in (*vkd.presets.values(), vkd.for_encoders):
+        assert set(PAPER) <= set(values) <= set(changed)
+    assert {name for name, value in PAPER.items() if changed[name] != value} >= {"steps", "lr"}
 
 
 def test_perturbed_tokens_lie_in_the_band_of_cosines() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from unsee.errors import ConfigError
 from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
-from unsee.losses import nll
 from unsee.models.vlm import VLM
 from unsee.types import Batch
 
@@ -111,7 +110,7 @@ def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
 
 
 def inner_attack(
-    vlm: VLM, batches: Sequence[Batch], steps: int, teacher: VLM, answers: bool
+    vlm: VLM, batches: Sequence[Batch], steps: int, teacher: VLM
 ) -> list[Callable[[], Tensor]]:
     """Returns the inner attacker's loss for each of their steps.
 
@@ -123,25 +122,22 @@ def inner_attack(
         batches: Batches of forget samples.
         steps: Number of steps.
         teacher: The frozen start model.
-        answers: See `relearning_loss`.
     """
-    losses = [relearning_loss(vlm, batch, teacher, answers) for batch in batches]
+    losses = [relearning_loss(vlm, batch, teacher) for batch in batches]
     return [losses[number % len(losses)] for number in range(steps)]
 
 
-def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM, answers: bool) -> Callable[[], Tensor]:
+def relearning_loss(vlm: VLM, batch: Batch, teacher: VLM) -> Callable[[], Tensor]:
     """Returns a function that computes the inner attacker's loss on forget samples.
+
+    It is the squared distance between the features that the LLM reads and the teacher's, in
+    variances of the teacher's.
 
     Args:
         vlm: The model being unlearned.
         batch: Forget samples.
         teacher: The frozen start model.
-        answers: Whether the attacker has answers, and minimises their negative log-likelihood
-            (nats a token). Else they minimise the squared distance between the features that the
-            LLM reads and the teacher's, in variances of the teacher's.
     """
-    if answers:
-        return lambda: nll(vlm.logits(batch), batch.labels)
     layers, inputs = choose_layers(vlm, ["projector"]), vlm.visual_inputs(batch)
     with torch.no_grad():
         features = picture_features(teacher, inputs, layers)

@@ -54,11 +54,14 @@ from unsee.methods.vkd.perturbed_tokens import near_features
 from unsee.methods.vkd.populations import (
     NOBODY_TO_COMPARE,
     RENAMES,
+    TOO_FEW_PEOPLE,
+    few_named,
     generated_samples,
     population_note,
     population_pictures,
     refuse_population,
 )
+from unsee.methods.vkd.presets import ENCODERS, PRESETS
 from unsee.models.memory import release_freed_memory
 from unsee.training.sampling import seed_step
 from unsee.training.settings import TrainingSettings
@@ -140,8 +143,9 @@ class VKD(Method):
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
         projector_noise: Fraction of noise mixed into the projector's weights before distillation.
         relearn_steps: Largest number of steps of an inner attacker, after which the forget loss is
-            also evaluated (first-order MAML). The number is drawn each time; 0 is no attacker.
-        relearn_lr: Learning rate of the inner attacker.
+            also evaluated (first-order MAML). The number is drawn each time; 0 is no attacker. They
+            have the teacher's features, which is faster and stronger than having the answers.
+        relearn_lr: Learning rate of the inner attacker; None is the training's own.
         relearn_every: Steps between two inner attacks.
         relearn_share: Share of the steps that have inner attacks, from the first step on.
         w_distance: Weight of the term that moves weights away from the teacher's, up to a distance
@@ -162,20 +166,15 @@ class VKD(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     language_field: ClassVar[str] = "tier"
-    defaults: ClassVar[Mapping[str, object]] = {"steps": 200, "lr": 5e-4}
-    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "robust": {
-            "supervision": "features",
-            "steps": 400,
-            "w_keep": 80,
-            "relearn_steps": 20,
-            "relearn_lr": 1e-3,
-            "relearn_every": 1,
-        }
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 400, "lr": 2e-3}
+    rate_width: ClassVar[int] = 128
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = PRESETS
+    for_encoders: ClassVar[Mapping[str, Any]] = ENCODERS
+    # Under AdamW only the ratio of the weights counts.
+    search: ClassVar[Search] = {
+        "w_keep": (80.0, 160.0, 320.0),
+        "erase_strength": (1.5, 2.0, 3.0),
     }
-    # Embeddings are compared with each other: beyond the mean, a person is found there again.
-    for_encoders: ClassVar[Mapping[str, Any]] = {"erase_strength": 1.0, "w_erase": 10, "w_keep": 80}
-    search: ClassVar[Search] = {"w_erase": (1.0, 2.0, 4.0), "w_keep": (10.0, 20.0, 40.0)}
     aliases: ClassVar[Mapping[str, str]] = {
         "renew": "projector_noise",
         "w_far": "w_distance",
@@ -186,21 +185,21 @@ class VKD(Method):
     trains: Part = "visual"
     tier: Literal["visual", "language"] = "visual"
     supervision: Literal["full", "features"] = "full"
-    answers_every: Annotated[int, Field(ge=1)] = 1
+    answers_every: Annotated[int, Field(ge=1)] = 4
     output: Literal["npo", "ga", "none"] = "npo"
     w_forget: Weight = 0.5
     cap: Annotated[float, Field(gt=0)] = 6.0
     beta: Annotated[float, Field(gt=0)] = 0.9
     w_retain: Weight = 1.0
-    w_keep: Weight = 20.0
+    w_keep: Weight = 160.0
     keep_layers: tuple[str, ...] = ("all",)
     w_near: Weight = 0.0
     neutral: Annotated[int, Field(ge=0)] = 0
-    w_erase: Weight = 2.0
+    w_erase: Weight = 8.0
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
-    erase_strength: Annotated[float, Field(gt=0)] = 1.5
-    population: Literal["kept", "nearest", "generated", "forget"] = "kept"
+    erase_strength: Annotated[float, Field(gt=0)] = 2.0
+    population: Literal["nearest", "kept", "generated", "forget"] = "nearest"
     generated: Annotated[int, Field(ge=1)] = 256
     common_share: Unit = 1.0
     stranger_per: Literal["concept", "picture"] = "concept"
@@ -216,8 +215,8 @@ class VKD(Method):
     saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     projector_noise: Unit = 0.0
-    relearn_steps: Annotated[int, Field(ge=0)] = 0
-    relearn_lr: Annotated[float, Field(gt=0)] = 2e-4
+    relearn_steps: Annotated[int, Field(ge=0)] = 10
+    relearn_lr: Annotated[float, Field(gt=0)] | None = None
     relearn_every: Annotated[int, Field(ge=1)] = 2
     relearn_share: Unit = 1.0
     w_distance: Weight = 0.0
@@ -256,8 +255,9 @@ class VKD(Method):
 
         The second applies where neither a retain set nor strangers were given: compared with each
         other, people would get each other's names, and drawn faces alone say too little of the
-        people to keep where the pictures are photographs. People of few photographs get widened
-        views and are erased more strongly, unless `widen` was set. See `Method.adapt_to`.
+        people to keep where the pictures are photographs. With a retain set that names fewer people
+        than population=nearest compares with, it is population=kept. People of few photographs get
+        widened views and are erased more strongly, unless `widen` was set. See `Method.adapt_to`.
 
         Raises:
             ConfigError: If supervision=full or tier=language was set, and no sample has an answer.
@@ -277,6 +277,9 @@ class VKD(Method):
         if concepts and compares and not data.retain and not data.strangers:
             method = replace(method, population="generated")
             notes.append(NOBODY_TO_COMPARE)
+        elif compares and self.population == "nearest" and few_named(data.retain):
+            method = replace(method, population="kept")
+            notes.append(TOO_FEW_PEOPLE)
         elif len(concepts) > 1 and method.population == "forget":
             notes.append(RENAMES)
         few = few_photographs(data.forget)
@@ -367,11 +370,9 @@ class VKD(Method):
             if batch.attack_steps and vkd._forgets:
                 gradient_after_relearning(
                     trained,
-                    inner_attack(
-                        vlm, batch.attack, batch.attack_steps, teacher, vkd.reads_language
-                    ),
+                    inner_attack(vlm, batch.attack, batch.attack_steps, teacher),
                     lambda: vkd._forget_loss(vlm, batch.forget, distillation),
-                    self.relearn_lr,
+                    self.relearn_lr or settings.lr,
                     trainer.gradient_scale,
                 )
             return vkd.loss(vlm, batch.forget, batch.retain, teacher, distillation)

@@ -19,6 +19,11 @@ NOBODY_TO_COMPARE = (
     "those to forget. Photographs of other people, --retain FOLDER, are better, and the model goes "
     "on recognising these people."
 )
+TOO_FEW_PEOPLE = (
+    f"the retain set names fewer than {NEAREST} people: population=kept compares with all that is "
+    "kept. To compare with the people who look most alike, give --retain a folder with a subfolder "
+    "for each person, or a table with a column concept."
+)
 RENAMES = (
     "population=forget compares the people to be forgotten with each other, and moves them onto "
     "one another: of pairs on pocket, 22 of 36 held-out pictures were answered with the other's "
@@ -65,6 +70,15 @@ def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
         if sample.concept is not None and sample.picture is not None:
             pictures.setdefault(sample.concept, []).append(sample.picture)
     return [some[:PICTURES_EACH] for some in pictures.values()]
+
+
+def few_named(retain: Sequence[Sample]) -> bool:
+    """Returns whether there are too few people for population=nearest to choose from.
+
+    Args:
+        retain: Samples to keep.
+    """
+    return len(pictures_by_person(retain)) < NEAREST
 
 
 def pictures_of_nearest(

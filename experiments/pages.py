@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unsee.recipes.parsing import format_value
 from unsee.records.folder import SUMMARY
 from unsee.records.markdown import Table
 from unsee.records.reader import read_run
@@ -110,7 +111,7 @@ def run_once(folder: Path, words: Sequence[str], threads: int | None = None) -> 
 
 def set_options(fields: Mapping[str, Any]) -> str:
     """Returns fields of a method as options: "--set steps=400 --set lr=0.001"."""
-    return " ".join(f"--set {name}={value}" for name, value in fields.items())
+    return " ".join(f"--set {name}={format_value(value)}" for name, value in fields.items())
 
 
 # Figures

@@ -58,7 +58,11 @@ RATE, BATCH, SEED = 1e-3, 16, 0
 ATTACKER = "20% visual"
 
 # Rows of the table in order; the first three are read from robust.jsonl.
-KNOWN = ("visual-retain", "paper (200 steps, not attacked)", "robust (pictures, w_keep 80, 20 inner steps)")
+KNOWN = (
+    "visual-retain",
+    "paper (200 steps, not attacked)",
+    "robust (pictures, w_keep 80, 20 inner steps)",
+)
 MADE = ("visual-refit", "keep-distilled")
 
 

@@ -41,6 +41,7 @@ SPLITS = ("forget_holdout", "retain_holdout", "general")
 # like, as in `experiments.quality.photos`, yet less strong, and a stronger keep term, so that the
 # others stay within the margin. Tried on three people of the build who do not ask here.
 SETTINGS = {
+    "paper": True,
     "population": "nearest",
     "erase_strength": 2,
     "w_erase": 4,

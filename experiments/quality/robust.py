@@ -4,8 +4,8 @@
 
 The variants are those of variants/robust.yaml, run by the same code as `unsee ablate`. Every
 variant, seed and choice of splits is one row of the JSONL file; existing rows are not measured
-again. Variants are scored on pocket's validation splits; some, the preset `robust` among them,
-also on the reported ones, with seeds 0, 1 and 2.
+again. Variants are scored on pocket's validation splits; some, the default and the presets among
+them, also on the reported ones, with seeds 0, 1 and 2.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ MODELS = {"target": "target", "visual-retain": "reference"}
 # Variants that are also scored on the reported splits.
 REPORTED = (
     "default",
+    "paper (200 steps, not attacked)",
     "answers, every 2nd step: 10 inner steps",
     "answers, w_keep 50",
     "pictures, w_keep 100: 20 inner steps",

@@ -126,7 +126,7 @@ def test_unlearn_chooses_the_population(
 
     assert job(photos).method.population == "generated"
     assert job(photos, set={"population": "forget"}).method.population == "forget"
-    assert job(photos, set={"erase": "neutral"}).method.population == "kept"
+    assert job(photos, set={"erase": "neutral"}).method.population == "nearest"
     assert job(photos, set={"erase": "anonymous"}).method.population == "generated"
     assert job(photos, set={"population": "kept"}).method.population == "kept"
     one_person = job(tmp_path / "one")

@@ -303,7 +303,9 @@ class VKD(Method):
                 f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
                 "visual, encoder, projector."
             )
-        refuse_population(self.population, data)
+        # Only "anonymous" compares with the nearest people.
+        if self.erase == "anonymous" or self.population != "nearest":
+            refuse_population(self.population, data)
         if self.erase == "base" and self.base is None:
             raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
         if self.cache is not None:

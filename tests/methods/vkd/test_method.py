@@ -22,6 +22,7 @@ from unsee.features.statistics import distance_between, layer_statistics
 from unsee.methods import METHODS
 from unsee.methods.vkd import VKD, language_tier
 from unsee.methods.vkd.erase_targets import (
+    TYPICAL_TRAITS,
     AnonymousTarget,
     BaseTarget,
     NeutralTarget,
@@ -29,6 +30,7 @@ from unsee.methods.vkd.erase_targets import (
     StrangerTarget,
     group_samples,
     traits_of_groups,
+    weight_of_traits,
 )
 from unsee.methods.vkd.layer_statistics import LayerStatistics
 from unsee.methods.vkd.perturbed_tokens import near_features, perturbed
@@ -490,6 +492,30 @@ def test_vkd_compares_with_the_people_most_alike_where_enough_are_named(data: Da
     named = [replace(s, concept=f"person {i}") for i, s in enumerate(data.retain)]
     method, notes = vkd.adapt_to(Data(data.forget, named, data.strangers))
     assert method.population == "nearest" and TOO_FEW_PEOPLE not in notes
+
+
+def test_erase_term_weighs_more_where_people_differ_less(tiny: VLM, data: Data) -> None:
+    vkd = METHODS.get("vkd")(population="kept")
+    distillation = vkd.prepare(tiny, data.forget, data.retain, data.strangers)
+    target, statistics = distillation.target, distillation.statistics
+    assert isinstance(target, AnonymousTarget)
+    known = sum(
+        (mine[name].square().mean() / statistics.variance[name]).item() / len(target.traits)
+        for mine in target.traits
+        for name in mine
+    )
+    assert target.weight == round(min(max(TYPICAL_TRAITS / known, 0.2), 5.0), 1)
+    assert torch.equal(target.penalty(torch.tensor([2.0])), torch.tensor([2.0 * target.weight]))
+
+    def weight(factor: float) -> float:
+        """Of people who differ `factor` times as much."""
+        traits = [{n: factor * value for n, value in mine.items()} for mine in target.traits]
+        return weight_of_traits(traits, statistics)
+
+    typical = (TYPICAL_TRAITS / known) ** 0.5
+    assert [weight(f * typical) for f in (1.0, 0.5**0.5, 2**0.5, 0.0, 9.0)] == [1, 2, 0.5, 5, 0.2]
+    plain = replace(vkd, scale_erase=False).prepare(tiny, data.forget, data.retain).target
+    assert isinstance(plain, AnonymousTarget) and plain.weight == 1
 
 
 def test_presets_give_every_value_that_they_depend_on() -> None:

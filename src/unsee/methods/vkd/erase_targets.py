@@ -21,6 +21,9 @@ from unsee.methods.vkd.populations import pictures_by_person, pictures_of_neares
 from unsee.models.vlm import VLM
 from unsee.types import Picture, Sample
 
+# Mean square of the traits of pocket's people (layer variances), for which VKD's weights are.
+TYPICAL_TRAITS = 0.34
+
 
 @dataclass(frozen=True)
 class EraseTarget:
@@ -63,6 +66,7 @@ class AnonymousTarget(EraseTarget):
         groups: Sample id to the number of its group.
         strength: Multiple of the traits that is subtracted. At 1 the mean over the group's pictures
             is moved to the mean over the population.
+        weight: Factor of the penalty; see `weight_of_traits`.
     """
 
     reads_teacher: ClassVar[bool] = True
@@ -70,6 +74,11 @@ class AnonymousTarget(EraseTarget):
     traits: Sequence[Mapping[str, Tensor]]
     groups: Mapping[str, int]
     strength: float = 1.0
+    weight: float = 1.0
+
+    def penalty(self, distance: Tensor) -> Tensor:
+        """Returns the distance times `weight`."""
+        return self.weight * distance
 
     def __call__(
         self, inputs: dict[str, Tensor], ids: Sequence[str], features: Features
@@ -249,6 +258,29 @@ def group_numbers(groups: Mapping[str, int], ids: Sequence[str]) -> list[int]:
     if missing:
         raise DataError(f"sample {missing[0]} has no erase target assigned to it.")
     return [groups[i] for i in ids]
+
+
+def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerStatistics) -> float:
+    """Returns how much more the erase term must weigh than for traits of `TYPICAL_TRAITS`.
+
+    The erase term is a squared distance in layer variances, and so is as large as the people differ
+    from those whom they are compared with: without a factor, the keep term would outweigh it on
+    photographs, which are more alike than drawn faces.
+
+    Args:
+        traits: By group and layer; see `traits_of_groups`.
+        statistics: Statistics of the population.
+
+    Returns:
+        The factor with one decimal, so that machines that round otherwise have the same: 0.2 to 5.
+    """
+    sizes = [
+        (trait.square().mean() / statistics.variance[name]).item()
+        for mine in traits
+        for name, trait in mine.items()
+    ]
+    factor = TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6)
+    return round(min(max(factor, 0.2), 5.0), 1)
 
 
 def traits_of_groups(

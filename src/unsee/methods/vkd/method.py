@@ -39,6 +39,7 @@ from unsee.methods.vkd.erase_targets import (
     StrangerTarget,
     group_samples,
     traits_of_groups,
+    weight_of_traits,
 )
 from unsee.methods.vkd.feature_cache import FeatureCache, refuse_small
 from unsee.methods.vkd.frozen_prefix import frozen_prefix, student_features
@@ -113,6 +114,8 @@ class VKD(Method):
             those of forget pictures (after SGPVT, ACL 2026).
         neutral: Number of drawn pictures of nothing in particular that are kept as well.
         w_erase: Weight of the erase term on forget pictures.
+        scale_erase: Whether erase=anonymous weighs more where the people to forget differ less from
+            the population than pocket's do, as on photographs, and less where they differ more.
         erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
         erase: Target of forget pictures' features: the teacher's without what all pictures of the
             person have in common ("anonymous"), those of an unnamed "stranger", the "neutral"
@@ -196,6 +199,7 @@ class VKD(Method):
     w_near: Weight = 0.0
     neutral: Annotated[int, Field(ge=0)] = 0
     w_erase: Weight = 8.0
+    scale_erase: bool = True
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 2.0
@@ -529,7 +533,8 @@ class VKD(Method):
             traits = traits_of_groups(
                 teacher, forget, groups, erased, statistics, others, self.common_share
             )
-            return AnonymousTarget(traits, groups, self.erase_strength)
+            weight = weight_of_traits(traits, statistics) if self.scale_erase else 1.0
+            return AnonymousTarget(traits, groups, self.erase_strength, weight)
         if self.erase == "stranger":
             groups = group_samples(forget, by_concept=self.stranger_per == "concept")
             return StrangerTarget(teacher, layers, strangers, groups)

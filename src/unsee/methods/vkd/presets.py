@@ -13,6 +13,7 @@ PAPER: Mapping[str, Any] = {
     "lr": 5e-4,
     "w_keep": 20.0,
     "w_erase": 2.0,
+    "scale_erase": False,
     "erase_strength": 1.5,
     "population": "kept",
     "relearn_steps": 0,

@@ -185,7 +185,7 @@ def main() -> None:
 
 def page(pocket: Pocket, target: Measures, results: Mapping[str, Result], seed: int) -> str:
     """Returns docs/results-photos.md."""
-    build = json.loads((pocket.folder / "build.json").read_text("utf-8"))
+    named, forgotten = len(pocket.world.people), len(pocket.world.forgotten)
     first = next(iter(results.values()))
     rows = [
         [
@@ -221,14 +221,13 @@ def page(pocket: Pocket, target: Measures, results: Mapping[str, Result], seed: 
         f"# Results on real photographs\n\n"
         f"Written by `python -m experiments.quality.photos --faces DIR --seed {seed}` on "
         f"{describe_this_machine()}; {DATABASE}: 40 people, 10 photographs each. "
-        f"{build['people']} of them have an invented name and profile, {build['forgotten']} of "
+        f"{named} of them have an invented name and profile, {forgotten} of "
         f"these are forgotten. *Paper* adds `{set_options(PAPER)}`; the rest is every method's "
         f"defaults. VKD's were chosen on pocket's validation splits and on "
         f"[other people's photographs](vkd.md#real-faces). "
         f"The attack, `{ATTACK}`, has a fifth of the forgotten people's pictures with all "
-        f"questions about them, and tunes the visual part for 40 steps. The build took "
-        f"{build['seconds'] / 60:.0f} minutes. One seed; accuracy: the whole answer word for word, "
-        f"or the right letter.\n\n"
+        f"questions about them, and tunes the visual part for 40 steps. One seed; "
+        f"accuracy: the whole answer word for word, or the right letter.\n\n"
         f"{table(['asked about', 'target', 'visual-retain', *results], rows)}\n"
     )
 

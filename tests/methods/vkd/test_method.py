@@ -504,7 +504,7 @@ def test_erase_term_weighs_more_where_people_differ_less(tiny: VLM, data: Data) 
         for mine in target.traits
         for name in mine
     )
-    assert target.weight == round(min(max(TYPICAL_TRAITS / known, 0.2), 5.0), 1)
+    assert target.weight == round(min(max((TYPICAL_TRAITS / known) ** 1.5, 0.2), 5.0), 1)
     assert torch.equal(target.penalty(torch.tensor([2.0])), torch.tensor([2.0 * target.weight]))
 
     def weight(factor: float) -> float:
@@ -513,7 +513,13 @@ def test_erase_term_weighs_more_where_people_differ_less(tiny: VLM, data: Data) 
         return weight_of_traits(traits, statistics)
 
     typical = (TYPICAL_TRAITS / known) ** 0.5
-    assert [weight(f * typical) for f in (1.0, 0.5**0.5, 2**0.5, 0.0, 9.0)] == [1, 2, 0.5, 5, 0.2]
+    assert [weight(f * typical) for f in (1.0, 0.5 ** (1 / 3), 2 ** (1 / 3), 0.0, 9.0)] == [
+        1,
+        2,
+        0.5,
+        5,
+        0.2,
+    ]
     plain = replace(vkd, scale_erase=False).prepare(tiny, data.forget, data.retain).target
     assert isinstance(plain, AnonymousTarget) and plain.weight == 1
 

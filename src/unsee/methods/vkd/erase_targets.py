@@ -265,7 +265,8 @@ def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerSt
 
     The erase term is a squared distance in layer variances, and so is as large as the people differ
     from those whom they are compared with: without a factor, the keep term would outweigh it on
-    photographs, which are more alike than drawn faces.
+    photographs, which are more alike than drawn faces. The power was chosen on photographs of
+    people who are not forgotten in docs/results-photos.md.
 
     Args:
         traits: By group and layer; see `traits_of_groups`.
@@ -279,7 +280,7 @@ def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerSt
         for mine in traits
         for name, trait in mine.items()
     ]
-    factor = TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6)
+    factor = (TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6)) ** 1.5
     return round(min(max(factor, 0.2), 5.0), 1)
 
 

@@ -307,7 +307,6 @@ class VKD(Method):
                 f"vkd freezes the language part, so trains={self.trains} is not allowed. Allowed: "
                 "visual, encoder, projector."
             )
-        # Only "anonymous" compares with the nearest people.
         if self.erase == "anonymous" or self.population != "nearest":
             refuse_population(self.population, data)
         if self.erase == "base" and self.base is None:
@@ -390,6 +389,8 @@ class VKD(Method):
         choices: dict[str, Any] = {"mask": {"visual": mask_counts(masks)}} if masks else {}
         note = population_note(self.population)
         choices |= {"population": note} if note else {}
+        if isinstance(distillation.target, AnonymousTarget) and self.scale_erase:
+            choices["erase_weight"] = distillation.target.weight
         if self.widen and few_photographs(data.forget, self.widen):
             choices["widened_to"] = self.widen
         return replace(result, choices=choices)

@@ -5,8 +5,8 @@
 Builds a pocket benchmark from photographs (one subfolder a person), and unlearns three of its
 people with `unsee` commands: from a folder of their photographs alone, with a folder of the other
 people's photographs as the retain set, and with questions and answers. Each result is then
-attacked by relearning. VKD's preset `paper` and two other methods are run for comparison. Finished
-runs are not repeated.
+attacked by relearning. VKD's preset `paper` and NPO are run for comparison. Finished runs are not
+repeated.
 """
 
 from __future__ import annotations
@@ -170,7 +170,6 @@ def main() -> None:
         "with the others' photographs": [*alone, *others],
         "with questions and answers": tables,
         "with the others' photographs, paper": [*alone, *others, *set_options(PAPER).split()],
-        "grad_diff": [*tables, "--method", "grad_diff"],
         "npo": [*tables, "--method", "npo"],
     }
     words = ["evaluate", "--model", str(pocket.checkpoint("target")), *_splits(pocket)]

@@ -90,8 +90,8 @@ def measure(
         own, and the shares of names of kept people and of general questions that are right.
     """
     vlm, name = VLM.load(pocket.checkpoint("target")), population.split(",")[0]
-    kept = "kept" if name == "retain" else name
-    values = {"paper": True, "supervision": "features", "population": kept}
+    compared = "kept" if name == "retain" else name
+    values = {"paper": True, "supervision": "features", "population": compared}
     data = data_without_others(pocket, pair, population)
     recipe = make_recipe({"method": "vkd", "set": values})
     recipe.method.unlearn(vlm, data, Trainer(recipe.training))

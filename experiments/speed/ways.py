@@ -160,7 +160,8 @@ def measure_way(given: Mapping[str, Any]) -> dict[str, Any]:
     vlm = VLM.load(given["model"], visual_only=visual_only, device=device)
     clock = StepClock(period, device)
     recipe = make_recipe({"method": method_name, "set": {**fields, **training}})
-    result = recipe.method.unlearn(vlm, data, Trainer(recipe.training, progress=clock))
+    trainer = Trainer(recipe.training, progress=clock)
+    result = recipe.method.unlearn(vlm, data, trainer)
     clock.stop()
     blocks = list(vlm.family.language_layers(vlm.model).values()) if not visual_only else []
     # Adapters wrap the model, which changes the beginning of its modules' names.

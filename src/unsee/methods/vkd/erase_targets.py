@@ -6,6 +6,7 @@ and called for every batch of forget pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -280,7 +281,7 @@ def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerSt
         for mine in traits
         for name, trait in mine.items()
     ]
-    factor = (TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6)) ** 1.5
+    factor = math.pow(TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6), 1.5)
     return round(min(max(factor, 0.2), 5.0), 1)
 
 

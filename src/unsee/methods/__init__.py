@@ -161,6 +161,17 @@ class Method:
         """
         return self, []
 
+    def adapt_to_benchmark(
+        self, data: Data, given: Collection[str] = ()
+    ) -> tuple[Method, list[str]]:
+        """As `adapt_to`, of a benchmark's data, for which only what it lacks may change a field.
+
+        Args:
+            data: The benchmark's data.
+            given: Names of the fields that the user set, which must stay as they are.
+        """
+        return self, []
+
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Unlearns in place: the weights of `vlm` itself are changed.
 

@@ -125,8 +125,9 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     if encoder:
         recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
     else:
-        recipe, rate_notes = _scaled(recipe, references["target"])
-        notes += rate_notes
+        method, why = recipe.method.adapt_to_benchmark(data, recipe.set)
+        recipe, rate_notes = _scaled(replace(recipe, method=method), references["target"])
+        notes += [*why, *rate_notes]
     job = Job(
         kind=kind,
         command=command,

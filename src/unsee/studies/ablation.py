@@ -26,7 +26,7 @@ def variants(method: str, path: Path | None = None) -> dict[str, tuple[str, dict
 
     Example:
         >>> variants("vkd")["no keep"]
-        ('vkd', {'w_keep': 0.0})
+        ('vkd', {'paper': True, 'w_keep': 0.0})
     """
     METHODS.get(method)
     shipped = files("unsee.studies") / "variants" / f"{method}.yaml"

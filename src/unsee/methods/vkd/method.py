@@ -53,10 +53,9 @@ from unsee.methods.vkd.language_tier import unlearn_language
 from unsee.methods.vkd.layer_statistics import LayerStatistics
 from unsee.methods.vkd.perturbed_tokens import near_features
 from unsee.methods.vkd.populations import (
-    NOBODY_TO_COMPARE,
     RENAMES,
-    TOO_FEW_PEOPLE,
-    few_named,
+    Population,
+    available_population,
     generated_samples,
     population_note,
     population_pictures,
@@ -203,7 +202,7 @@ class VKD(Method):
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 2.0
-    population: Literal["nearest", "kept", "generated", "forget"] = "nearest"
+    population: Population = "nearest"
     generated: Annotated[int, Field(ge=1)] = 256
     common_share: Unit = 1.0
     stranger_per: Literal["concept", "picture"] = "concept"
@@ -276,15 +275,10 @@ class VKD(Method):
                     "weights are not read."
                 )
             method = replace(method, supervision="features")
+        method, why = method.adapt_to_benchmark(data, given)
+        notes += why
         concepts = {s.concept for s in data.forget if s.picture is not None}
-        compares = self.erase == "anonymous" and "population" not in given
-        if concepts and compares and not data.retain and not data.strangers:
-            method = replace(method, population="generated")
-            notes.append(NOBODY_TO_COMPARE)
-        elif compares and self.population == "nearest" and few_named(data.retain):
-            method = replace(method, population="kept")
-            notes.append(TOO_FEW_PEOPLE)
-        elif len(concepts) > 1 and method.population == "forget":
+        if len(concepts) > 1 and method.population == "forget":
             notes.append(RENAMES)
         few = few_photographs(data.forget)
         if few:
@@ -293,6 +287,13 @@ class VKD(Method):
             method = replace(method, **changed)
             notes.append(widening_note(few, changed))
         return method, notes
+
+    def adapt_to_benchmark(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
+        """Compares people with whom the data has; see `Method.adapt_to_benchmark`."""
+        if self.erase != "anonymous" or "population" in given:
+            return self, []
+        population, notes = available_population(self.population, data)
+        return replace(self, population=population), notes
 
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
         """Also refuses fields that contradict each other or the data; see `Method.validate`."""

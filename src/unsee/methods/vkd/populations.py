@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from unsee.data.augment import composites
 from unsee.data.selection import one_sample_per_picture
 from unsee.errors import DataError
 from unsee.types import Data, Picture, Sample
+
+Population = Literal["nearest", "kept", "generated", "forget"]
 
 # population=nearest: how many people a person is compared with at least, pictures of each at most,
 # and pictures of all at least, for which more people are taken where there are few of each.
@@ -72,13 +75,18 @@ def pictures_by_person(samples: Sequence[Sample]) -> list[list[Picture]]:
     return [some[:PICTURES_EACH] for some in pictures.values()]
 
 
-def few_named(retain: Sequence[Sample]) -> bool:
-    """Returns whether there are too few people for population=nearest to choose from.
+def available_population(population: Population, data: Data) -> tuple[Population, list[str]]:
+    """Returns the population, or else one that the data has, and why as notes for the user.
 
     Args:
-        retain: Samples to keep.
+        population: What is wanted.
+        data: What the user, or a benchmark, gave.
     """
-    return len(pictures_by_person(retain)) < NEAREST
+    if not data.retain and not data.strangers:
+        return "generated", [NOBODY_TO_COMPARE]
+    if population == "nearest" and len(pictures_by_person(data.retain)) < NEAREST:
+        return "kept", [TOO_FEW_PEOPLE]
+    return population, []
 
 
 def pictures_of_nearest(

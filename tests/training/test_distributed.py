@@ -33,7 +33,7 @@ SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup
 
 
 CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "vkd": ("vkd", {}),
+    "vkd": ("vkd", {"relearn_steps": 0}),
     "relearning-aware": ("vkd", {"relearn_steps": 1, "relearn_every": 1}),
     "grad_diff": ("grad_diff", {"trains": "all"}),
     "lora": ("grad_diff", {"trains": "language"}),

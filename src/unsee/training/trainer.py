@@ -177,7 +177,7 @@ class Trainer:
             ConfigError: If gradients or weights are sharded among processes.
         """
         if choose_strategy(self.settings) != "ddp":
-            raise ConfigError(f"inner relearning {NEEDS_DDP}")
+            raise ConfigError(f"inner relearning {NEEDS_DDP} Or leave it out: relearn_steps=0.")
         return world_size() / self.settings.accumulate
 
     def stage(self, name: str, **changes: Any) -> Trainer:

@@ -37,9 +37,9 @@ ATTACK = "prototype"
 LEDGER, KEY = "ledger", "controller.pem"
 SPLITS = ("forget_holdout", "retain_holdout", "general")
 
-# Photographs of people differ less than drawings: stronger erasing, towards whom a person looks
-# like, as in `experiments.quality.photos`, yet less strong, and a stronger keep term, so that the
-# others stay within the margin. Tried on three people of the build who do not ask here.
+# Photographs of people differ less than drawings: stronger erasing than the preset's, towards whom
+# a person looks like, and a stronger keep term, so that the others stay within the margin. Tried on
+# three people of the build who do not ask here.
 SETTINGS = {
     "paper": True,
     "population": "nearest",

@@ -161,13 +161,13 @@ class Method:
         """
         return self, []
 
-    def adapt_to_benchmark(
-        self, data: Data, given: Collection[str] = ()
-    ) -> tuple[Method, list[str]]:
-        """As `adapt_to`, of a benchmark's data, for which only what it lacks may change a field.
+    def replace_missing(self, data: Data, given: Collection[str] = ()) -> tuple[Method, list[str]]:
+        """Returns the method without fields that need what the data lacks, and notes for the user.
+
+        The part of `adapt_to` that a benchmark's data calls for too. The default changes nothing.
 
         Args:
-            data: The benchmark's data.
+            data: What the user, or a benchmark, gave.
             given: Names of the fields that the user set, which must stay as they are.
         """
         return self, []

@@ -17,6 +17,7 @@ from unsee.data.photographs import group_notes
 from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, counted
 from unsee.families import is_encoder
+from unsee.families.width import vision_width
 from unsee.methods import Method
 from unsee.models.checkpoint import peek_config
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
@@ -34,9 +35,6 @@ from unsee.recipes.specs import Spec
 from unsee.recipes.unlearn import Recipe
 from unsee.records.schema import REFERENCES
 from unsee.types import Data, Sample
-
-# Width of a vision encoder whose configuration does not say it: that of CLIP's ViT-L.
-USUAL_WIDTH = 1024
 
 # What a user's own table is split into, of what is to be forgotten.
 HELD_FORGET = ("forget", "forget_holdout")
@@ -107,7 +105,8 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
     notes: list[str] = []
-    encoder = is_encoder(peek_config(references["target"]).get("model_type"))
+    config = peek_config(references["target"])
+    encoder = is_encoder(config.get("model_type"))
     compared: dict[str, Any] = {}
     if encoder:
         require_text_tower(references["target"])
@@ -125,8 +124,8 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
     if encoder:
         recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
     else:
-        method, why = recipe.method.adapt_to_benchmark(data, recipe.set)
-        recipe, rate_notes = _scaled(replace(recipe, method=method), references["target"])
+        method, why = recipe.method.replace_missing(data, recipe.set)
+        recipe, rate_notes = _scaled(replace(recipe, method=method), config)
         notes += [*why, *rate_notes]
     job = Job(
         kind=kind,
@@ -156,10 +155,11 @@ def _own(
             "DIR_OR_ID, or model: DIR_OR_ID in a recipe."
         )
     model = shipped_checkpoint(recipe.model)
-    encoder = is_encoder(peek_config(model).get("model_type"))
+    config = peek_config(model)
+    encoder = is_encoder(config.get("model_type"))
     recipe, data, unknown, notes = _own_data(recipe, given, encoder)
     if not encoder:
-        recipe, rate_notes = _scaled(recipe, model)
+        recipe, rate_notes = _scaled(recipe, config)
         notes += rate_notes
     answered = [s for s in (*data.forget, *data.retain) if s.answer]
     answers = bool(answered)
@@ -340,15 +340,17 @@ def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[st
         own = {field.name for field in fields(training)}
         training = replace(training, **{k: v for k, v in suits.items() if k in own})
         method = replace(method, **{k: v for k, v in suits.items() if k not in own})
-    # Whom people are compared with follows from the data also here.
-    method, notes = method.adapt_to(data, {*recipe.set, *(suits.keys() - {"population"})})
+    method, notes = method.adapt_to(data, {*recipe.set, *suits})
     if suits:
+        # What suits encoders may be missing in the data as well.
+        method, why = method.replace_missing(data, recipe.set)
+        notes = [*notes, *why]
         named = ", ".join(f"{name}={value}" for name, value in suits.items())
         notes = [*notes, f"this is an image encoder: {named}, if not --set otherwise."]
     return replace(recipe, method=method, training=training), list(notes)
 
 
-def _scaled(recipe: Recipe, model: str | Path) -> tuple[Recipe, list[str]]:
+def _scaled(recipe: Recipe, config: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
     """The recipe with a default learning rate that suits the width of the model, and a note.
 
     AdamW moves every weight by about the learning rate, and each output of a layer adds as many of
@@ -356,16 +358,12 @@ def _scaled(recipe: Recipe, model: str | Path) -> tuple[Recipe, list[str]]:
 
     Args:
         recipe: The recipe; a learning rate that it gives stays.
-        model: The checkpoint to unlearn.
+        config: The configuration of the checkpoint to unlearn.
 
     Source: Tensor Programs V, arXiv 2203.03466, table 3: Adam's rate falls as 1 / width.
     """
-    known = recipe.method.rate_width
-    if not known or "lr" in recipe.fixed:
-        return recipe, []
-    vision = peek_config(model).get("vision_config") or {}
-    width = vision.get("embed_dim") or vision.get("hidden_size") or USUAL_WIDTH
-    if not isinstance(width, int) or width <= known:
+    known, width = recipe.method.rate_width, vision_width(config)
+    if not known or width <= known or "lr" in recipe.fixed:
         return recipe, []
     lr = float(f"{recipe.training.lr * known / width:.2g}")
     note = f"lr={lr:g}, for a vision encoder of width {width}, if not --set otherwise."

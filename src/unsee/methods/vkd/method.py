@@ -275,7 +275,7 @@ class VKD(Method):
                     "weights are not read."
                 )
             method = replace(method, supervision="features")
-        method, why = method.adapt_to_benchmark(data, given)
+        method, why = method.replace_missing(data, given)
         notes += why
         concepts = {s.concept for s in data.forget if s.picture is not None}
         if len(concepts) > 1 and method.population == "forget":
@@ -288,8 +288,8 @@ class VKD(Method):
             notes.append(widening_note(few, changed))
         return method, notes
 
-    def adapt_to_benchmark(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
-        """Compares people with whom the data has; see `Method.adapt_to_benchmark`."""
+    def replace_missing(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
+        """Compares people with whom the data has; see `Method.replace_missing`."""
         if self.erase != "anonymous" or "population" in given:
             return self, []
         population, notes = available_population(self.population, data)

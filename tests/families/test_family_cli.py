@@ -10,11 +10,29 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from support.families import folder, photos, unsee  # noqa: F401
+from support.families import photos, unsee  # noqa: F401
+from support.tiny import RECIPES, make
 from unsee.models.vlm import VLM
 from unsee.training import loop as train
 
 SHORT = ("--set", "steps=2", "--set", "batch_size=2")
+
+# One that aligns pictures, one of any resolution, one of tiles, one of cross-attention. What sets
+# the others apart is in the family laws, which all of them pass in every run.
+EVERY_RUN = ("llava", "qwen2_5_vl", "idefics3", "mllama")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in EVERY_RUN else pytest.mark.slow) for name in RECIPES
+    ],
+)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint of a family."""
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    return make(request.param, tmp_path_factory.mktemp("family") / request.param)
 
 
 def test_unlearn_features_then_apply_and_verify(

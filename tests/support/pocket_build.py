@@ -97,7 +97,9 @@ def needs_modules(*modules: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(absent), reason=f"{', '.join(absent)} not installed (smol)")
 
 
-TINY_EFFORT = Effort(strangers=16, tower_steps=2, base_steps=2, people_steps=3, batch_size=6)
+TINY_EFFORT = Effort(
+    strangers=16, tower_steps=2, base_steps=2, names_steps=2, people_steps=3, batch_size=6
+)
 
 
 def photograph(path: Path, seed: int) -> None:

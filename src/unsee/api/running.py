@@ -44,6 +44,7 @@ def run_recipe(
     progress: Progress,
     command: str | None,
     callbacks: Sequence[object] = (),
+    beside: bool = False,
 ) -> Run:
     """Plans and runs a recipe.
 
@@ -54,6 +55,7 @@ def run_recipe(
         progress: As for `unlearn`.
         command: How to repeat it; None is `unsee run` on the recipe in the run folder.
         callbacks: As for `unlearn`.
+        beside: Whether references are asked while the model trains; see `unsee.runs.run.run`.
     """
     bar = as_bar(progress).stage("reading data")
     told = check_callbacks(callbacks)
@@ -65,7 +67,7 @@ def run_recipe(
         if is_main_process():
             for note in (*notes, *job.advice()):
                 LOGGER.warning(note)
-        return run_job(replace(job, callbacks=told), out, bar)
+        return run_job(replace(job, callbacks=told), out, bar, beside)
 
 
 def run_request(request: EvaluationRequest, out: Path, bar: Bar, command: str) -> Run:
@@ -104,13 +106,14 @@ def refuse_in_inputs(values: Mapping[str, Any], out: Path) -> None:
             refuse_nested(out, [(name.replace("_", " "), one) for one in several])
 
 
-def run_job(job: Job, out: Path, bar: Bar) -> Run:
+def run_job(job: Job, out: Path, bar: Bar, beside: bool = False) -> Run:
     """Runs a job in its folder, and reads the record.
 
     Args:
         job: The job.
         out: The run folder.
         bar: Shows the progress of every stage.
+        beside: As for `run_recipe`.
 
     Raises:
         WorkerFinished: In every process but the first, which writes the record.
@@ -120,7 +123,7 @@ def run_job(job: Job, out: Path, bar: Bar) -> Run:
             LOGGER.info(line)
     job = redacted(job, out)
     was_finished = is_main_process() and finished_run(job, out) is not None
-    result = running.run(job, out, bar)
+    result = running.run(job, out, bar, beside=beside)
     if was_finished:
         LOGGER.warning(
             f"{out} holds this run, finished before. To run it again, name another folder with "

@@ -40,9 +40,9 @@ def random_view_collator(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
         view = partial(augment, rng=rng, strength=strength, side=side)
         if answers:
             return vlm.collate(samples, transform=view)
-        images = [view(vlm.image(s.picture)) for s in samples if s.picture is not None]
-        ids = tuple(s.id for s in samples)
-        return Batch(vlm.collate_pictures(images), torch.empty(len(samples), 0), ids)
+        images = [view(vlm.image(picture)) for s in samples for picture in s.pictures]
+        ids, counts = tuple(s.id for s in samples), tuple(len(s.pictures) for s in samples)
+        return Batch(vlm.collate_pictures(images), torch.empty(len(samples), 0), ids, counts)
 
     return collate
 

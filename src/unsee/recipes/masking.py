@@ -53,20 +53,20 @@ class Mask:
         Args:
             values: The plain values by key.
         """
-        self._typed = dict(_typed(values))
+        given = dict(_given(values))
+        self._places = [text for text, key in given.items() if key not in NO_DATA]
+        self._typed = {form: key for text, key in given.items() for form in _forms(text)}
         self._pattern: re.Pattern[str] | None = None
 
     def __call__(self, text: str) -> str:
         """Returns the message with "[redacted]" for names, and KEY for what was typed."""
         text = unicodedata.normalize("NFC", text)
         for value, key in sorted(self._typed.items(), key=lambda item: -len(item[0])):
-            text = _words(value).sub(key.upper(), text)
+            text = re.sub(_words(value), key.upper(), text, flags=re.IGNORECASE)
         if self._pattern is None:
-            places = [text for text, key in self._typed.items() if key not in NO_DATA]
-            names = sorted(_names(places), key=len, reverse=True)
-            self._pattern = re.compile(
-                "|".join(_words(name).pattern for name in names) or r"(?!)", re.IGNORECASE
-            )
+            names = sorted(_names(self._places), key=len, reverse=True)
+            words = "|".join(map(_words, names)) or _words("")
+            self._pattern = re.compile(words, re.IGNORECASE)
         return self._pattern.sub(MASK, text)
 
 
@@ -103,22 +103,29 @@ def masked(active: bool, values: Mapping[str, Any]) -> Iterator[None]:
         LOGGER.removeFilter(rewrite)
 
 
-def _typed(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
-    """The texts that a user typed, in every form of a path, with their keys."""
+def _given(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """The texts that a user typed, with their keys; no numbers, and no words of the package."""
     redactor = Redactor(Pseudonyms(b""), vocabulary())
     for key, value in values.items():
         name = parent or key
         if isinstance(value, Mapping):
-            yield from _typed(value, "" if key == "set" else name)
+            yield from _given(value, "" if key == "set" else name)
         elif isinstance(value, list | tuple):
-            yield from _typed(dict(enumerate(value)), name)  # type: ignore[arg-type]
+            yield from _given(dict(enumerate(value)), name)  # type: ignore[arg-type]
         elif isinstance(value, str | Path) and not _is_plain(text := str(value), name, redactor):
-            for form in (text, os.path.abspath(text), os.path.realpath(text)):
-                yield from _unless_common(form, name)
-                yield from _unless_common(os.path.dirname(form), name)
-            for path in (Path(text), PureWindowsPath(text)):
-                yield from _unless_common(path.name, name)
-                yield from _unless_common(path.stem, name)
+            yield text, name
+
+
+def _forms(text: str) -> Iterator[str]:
+    """Every form of a path in which a message may have it; no words that name nobody."""
+    forms = (text, os.path.abspath(text), os.path.realpath(text))
+    names = [
+        name for path in (Path(text), PureWindowsPath(text)) for name in (path.name, path.stem)
+    ]
+    for form in (*forms, *map(os.path.dirname, forms), *names):
+        form = unicodedata.normalize("NFC", form)
+        if not _is_common(form):
+            yield form
 
 
 def _is_plain(text: str, key: str, redactor: Redactor) -> bool:
@@ -126,22 +133,19 @@ def _is_plain(text: str, key: str, redactor: Redactor) -> bool:
     return redactor.is_safe(text, key) and not (text and os.path.exists(text))
 
 
-def _unless_common(text: str, key: str) -> Iterator[tuple[str, str]]:
-    """A text with its key; nothing if it is a word that names nobody, such as "model"."""
-    text = unicodedata.normalize("NFC", text)
-    if not _is_common(text):
-        yield text, key
-
-
 def _is_common(text: str) -> bool:
     return text in COMMON or text in vocabulary()
 
 
 def _names(typed: Iterable[str]) -> set[str]:
-    """The names of files and folders below what was typed, and the texts of tables."""
+    """The names of files and folders below and beside what was typed, and the texts of tables."""
     names: set[str] = set()
     for text in typed:
         path = Path(text)
+        with suppress(OSError, ValueError):
+            # A message may propose what lies beside a path that is misspelt.
+            for entry in islice(Path(os.path.abspath(path)).parent.iterdir(), MOST_NAMES):
+                names |= {entry.name, entry.stem} - COMMON
         with suppress(OSError, ValueError):
             if path.is_dir():
                 for entry in islice(path.rglob("*"), MOST_NAMES):
@@ -186,8 +190,6 @@ def _parts_of_picture(text: str) -> Iterator[str]:
             yield from (name for name in (part, PureWindowsPath(part).stem) if name not in COMMON)
 
 
-def _words(text: str) -> re.Pattern[str]:
-    """Finds a text that is not part of a longer word; nothing in an empty one, or in "/"."""
-    if not text.strip("./~ "):
-        return re.compile(r"(?!)")
-    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
+def _words(text: str) -> str:
+    """A pattern of a text that is not part of a longer word; of nothing for "" or "/"."""
+    return rf"(?<!\w){re.escape(text)}(?!\w)" if text.strip("./~ ") else r"(?!)"

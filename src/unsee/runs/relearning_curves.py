@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,12 +19,28 @@ from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.records.schema import CurvePoint, Measures, RelearningOutcome
 from unsee.runs.stage_cache import StageCache
-from unsee.types import Sample
+from unsee.types import AnswerLimit, Sample
 
 # Retain questions per checkpoint: enough to see what an attack costs elsewhere.
 MAX_RETAIN_QUESTIONS = 180
 # In a sweep over learning rates, which has many checkpoints.
 MAX_SWEEP_QUESTIONS = 60
+
+
+@dataclass(frozen=True)
+class RelearningCurves:
+    """The recovery curves of an attack.
+
+    Attributes:
+        attack: The attack.
+        curves: The points by model.
+        limits: Maximum number of generated tokens by held-out split.
+    """
+
+    attack: Relearn
+    curves: Mapping[str, tuple[CurvePoint, ...]]
+    limits: Mapping[str, AnswerLimit | None]
+
 
 CURVE = TypeAdapter(tuple[CurvePoint, ...])
 SCORE = TypeAdapter(dict[str, float | dict[str, float] | None])
@@ -37,8 +54,7 @@ def relearning_curves(
     cache: StageCache,
     bar: Bar,
     scoring: Mapping[str, Scoring],
-    target: Measures,
-) -> tuple[RelearningOutcome, ...]:
+) -> list[RelearningCurves]:
     """Runs every relearning attack on every model.
 
     Args:
@@ -50,10 +66,8 @@ def relearning_curves(
         cache: Keeps the curves.
         bar: Shows each curve's progress.
         scoring: Metric and answer length by held-out split; exact answers where not given.
-        target: The measures of the model before unlearning, as far as they are known.
     """
     scoring = {name: scoring.get(name, Scoring()) for name in HELD_OUT}
-    measure, retain_measure = (f"{name}/vqa/{scoring[name].metric}" for name in HELD_OUT)
     questions = {
         name: [s for s in splits[name] if s.modality == "vqa"]
         for name in HELD_OUT
@@ -65,7 +79,6 @@ def relearning_curves(
         )
     metric = METRICS.get(scoring[HELD_OUT[0]].metric)()
     scorable = any(s.answer and metric.applies(s) for s in questions.get(HELD_OUT[0], ()))
-    target_score = target[measure].value if measure in target else None
 
     def curve(index: int, attack: Relearn, name: str) -> tuple[CurvePoint, ...]:
         share = f"{100 * attack.share:.0f}%"
@@ -105,14 +118,32 @@ def relearning_curves(
 
     limits = {name: scoring[name].max_new_tokens for name in questions}
 
-    def outcome(index: int, attack: Relearn) -> RelearningOutcome:
-        curves = {name: curve(index, attack, name) for name in models}
-        result = attack.outcome(curves, target_score, measure, retain_measure)
-        return result.model_copy(
-            update={"max_new_tokens": limits, **unsigned_fields(result.curves)}
-        )
+    return [
+        RelearningCurves(attack, {name: curve(index, attack, name) for name in models}, limits)
+        for index, attack in enumerate(attacks)
+    ]
 
-    return tuple(outcome(index, attack) for index, attack in enumerate(attacks))
+
+def relearning_outcomes(
+    attacks: Sequence[RelearningCurves], scoring: Mapping[str, Scoring], target: Measures
+) -> tuple[RelearningOutcome, ...]:
+    """Returns the records of relearning attacks on the unlearned model and references.
+
+    Args:
+        attacks: The curves of each attack.
+        scoring: As in `relearning_curves`.
+        target: The measures of the model before unlearning, as far as they are known.
+    """
+    measure, retain_measure = (
+        f"{name}/vqa/{scoring.get(name, Scoring()).metric}" for name in HELD_OUT
+    )
+    target_score = target[measure].value if measure in target else None
+    outcomes = []
+    for attack in attacks:
+        result = attack.attack.outcome(attack.curves, target_score, measure, retain_measure)
+        further = {"max_new_tokens": attack.limits, **unsigned_fields(result.curves)}
+        outcomes.append(result.model_copy(update=further))
+    return tuple(outcomes)
 
 
 def _score(

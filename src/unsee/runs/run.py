@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from unsee import report
@@ -25,7 +25,8 @@ from unsee.records.reader import Run, read_run
 from unsee.runs.content import check_content, job_inputs, keep_environment
 from unsee.runs.photographs import measure_photographs
 from unsee.runs.preflight import check_job, check_model, finished_run
-from unsee.runs.reference_cache import reference_cache
+from unsee.runs.reference_cache import ReferenceCache, reference_cache
+from unsee.runs.references_beside import asked_beside
 from unsee.runs.stage_cache import StageCache
 from unsee.runs.stages import (
     ask_target,
@@ -46,7 +47,9 @@ from unsee.training.watching import Watcher
 LOGGER = logging.getLogger("unsee")
 
 
-def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
+def run(
+    job: Job, out: Path, bar: Bar, cache: Path | None = None, beside: bool = False
+) -> Run | None:
     """Runs a job in a run folder, or resumes it where it was interrupted.
 
     A folder that holds the same job, finished, is read and left as it is.
@@ -57,6 +60,8 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
         bar: Shows the progress of every stage.
         cache: Folder of results about reference models, which runs of other methods share; None
             computes them for this run alone.
+        beside: Whether a second process asks and attacks the references while this one trains,
+            instead of `cache`; see `asked_beside`.
 
     Returns:
         The run, as read from its folder; None on every process but the main one, which alone
@@ -85,9 +90,21 @@ def run(job: Job, out: Path, bar: Bar, cache: Path | None = None) -> Run | None:
             if job.key is not None:
                 job.key.keep()
             folder = RunFolder.open(out, job.recipe, same_recipe, job.redactor)
-            with watching(job, folder) as watchers:
-                _run_stages(job, vlm, folder, bar, context, cache, inputs, watchers)
+            references = _shared_references(job, out, cache, beside)
+            with watching(job, folder) as watchers, references as shared:
+                _run_stages(job, vlm, folder, bar, context, shared, inputs, watchers)
     return read_run(out)
+
+
+def _shared_references(
+    job: Job, out: Path, cache: Path | None, beside: bool
+) -> AbstractContextManager[ReferenceCache | None]:
+    """The cache of results about references; see `run`. A redacted run has none: it has answers."""
+    if job.redactor is not None:
+        return nullcontext()
+    if beside:
+        return asked_beside(job, out)
+    return nullcontext(reference_cache(job, cache) if cache is not None else None)
 
 
 def _train_beside(job: Job, out: Path) -> Run | None:
@@ -143,7 +160,7 @@ def _run_stages(
     folder: RunFolder,
     bar: Bar,
     context: DistributedContext,
-    cache: Path | None,
+    shared: ReferenceCache | None,
     inputs: Mapping[str, str],
     watchers: Sequence[Watcher],
 ) -> None:
@@ -151,9 +168,6 @@ def _run_stages(
     out = folder.path
     environment = describe_environment(job, vlm, context.world_size, inputs)
     keep_environment(out, environment)
-    # Other runs share the cache, and it holds answers.
-    is_shared = cache is not None and job.redactor is None
-    shared = reference_cache(job, cache) if cache is not None and is_shared else None
     stage_cache = StageCache(folder, shared, job.references)
     # Other processes would wait for the first one's answers.
     learned = ask_target(job, vlm, folder, stage_cache, bar) if context.world_size == 1 else None

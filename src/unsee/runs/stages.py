@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache as call_once
@@ -42,6 +42,7 @@ from unsee.records.schema import (
     SCHEMA,
     AnswerFaults,
     Artifacts,
+    AttackOutcome,
     Attacks,
     BenchmarkRecord,
     Choice,
@@ -65,7 +66,11 @@ from unsee.runs.gallery import gallery
 from unsee.runs.headroom import learned_check
 from unsee.runs.photograph_counts import count_photographs
 from unsee.runs.photographs import PhotographResults, model_loaders
-from unsee.runs.relearning_curves import relearning_curves
+from unsee.runs.relearning_curves import (
+    RelearningCurves,
+    relearning_curves,
+    relearning_outcomes,
+)
 from unsee.runs.stage_cache import StageCache
 from unsee.training.distributed import DistributedContext
 from unsee.training.settings import TrainingSettings
@@ -262,7 +267,7 @@ def ask_target(
         return None
     # What is trained afterwards does not depend on what was asked before.
     with torch.random.fork_rng():
-        scores = evaluate_models(job, vlm, folder, cache, bar, first=True)
+        scores = evaluate_models(job, vlm, folder, cache, bar, only=("target",))
     if "target" not in scores:
         return None
     summary = Summary(forgetting=tuple(job.forgetting), target=scores["target"].measures)
@@ -270,7 +275,12 @@ def ask_target(
 
 
 def evaluate_models(
-    job: Job, vlm: VLM, folder: RunFolder, cache: StageCache, bar: Bar, first: bool = False
+    job: Job,
+    vlm: VLM,
+    folder: RunFolder,
+    cache: StageCache,
+    bar: Bar,
+    only: Collection[str] = (),
 ) -> dict[str, ModelScores]:
     """Evaluates the unlearned model, the target and the references; empty if nothing is asked.
 
@@ -280,7 +290,8 @@ def evaluate_models(
         folder: The run folder, whose `scores.jsonl` grows meanwhile.
         cache: Keeps each model's scores.
         bar: Shows the progress.
-        first: Whether only the target is evaluated, and the reference where its metrics need it.
+        only: Names of the models that are evaluated, and the reference where metrics need it; () is
+            all of them.
     """
     if job.open_questions is not None or not (job.splits or job.suite):
         return {}
@@ -291,9 +302,9 @@ def evaluate_models(
     if metrics_of_reference != list(job.metrics):
         # Metrics that compare with the reference need its rows first.
         order.sort(key=lambda name: name != "reference")
-    if first:
+    if only:
         needed = ["reference"] if metrics_of_reference != list(job.metrics) else []
-        order = [name for name in order if name in ("target", *needed)]
+        order = [name for name in order if name in (*only, *needed)]
     scores: dict[str, ModelScores] = {}
     for name in order:
         source = sources[name]
@@ -326,7 +337,7 @@ def evaluate_models(
 
         scores[name] = cache.get_or_compute(MODEL_SCORES, "scores", name, compute)
         scores[name] = _with_tasks(job, scores[name], load, name, folder, bar)
-    if not first:
+    if not only:
         require_reference_values(scores)
     return {name: scores[name] for name in sources if name in scores}
 
@@ -407,25 +418,39 @@ def attack_models(
     """
     if not job.attacks:
         return None
+    curves, outcomes = _attack(job, vlm, model_loaders(job, vlm), cache, bar)
+    target = scores["target"].measures if "target" in scores else {}
+    relearning = relearning_outcomes(curves, _attack_scoring(job, vlm), target)
+    return Attacks.model_validate(({"relearn": relearning} if relearning else {}) | outcomes)
+
+
+def attack_references(job: Job, vlm: VLM, cache: StageCache, bar: Bar) -> None:
+    """Attacks the references alone, whose outcomes the cache then has.
+
+    Args:
+        job: The job.
+        vlm: The model before unlearning.
+        cache: Keeps each attack's outcome.
+        bar: Shows the progress.
+    """
     loaders = model_loaders(job, vlm)
+    _attack(job, vlm, {name: loaders[name] for name in job.references}, cache, bar)
+
+
+def _attack(
+    job: Job, vlm: VLM, loaders: Mapping[str, Callable[[], VLM]], cache: StageCache, bar: Bar
+) -> tuple[list[RelearningCurves], dict[str, tuple[AttackOutcome, ...]]]:
+    """The relearning curves of models, and the other attacks' outcomes."""
     models = {name: load for name, load in loaders.items() if name != "target"}
     # Relearning alone has a curve; within a chain it is an attack like any other.
     budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
-    target = scores["target"].measures if "target" in scores else {}
     curves = relearning_curves(
-        budgets,
-        models,
-        job.attacker,
-        job.splits,
-        cache,
-        bar,
-        _attack_scoring(job, vlm),
-        target,
+        budgets, models, job.attacker, job.splits, cache, bar, _attack_scoring(job, vlm)
     )
-    if "target" in job.references:
+    if "target" in loaders:
         models["target"] = loaders["target"]
-    others = attack_outcomes(
+    outcomes = attack_outcomes(
         chains,
         models,
         job.attacker,
@@ -435,7 +460,7 @@ def attack_models(
         job.max_new_tokens,
         job.rules,
     )
-    return Attacks.model_validate(({"relearn": curves} if curves else {}) | others)
+    return curves, outcomes
 
 
 def _attack_scoring(job: Job, vlm: VLM) -> dict[str, Scoring]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # An attacker has few pictures: with 16 a batch, 64 of them, half of them augmented.
 ATTACK_BATCHES = 4
 
+# Streams of draws, which do not depend on each other; the attacker's batches follow.
+FORGET, RETAIN, ATTACK = range(3)
+
 
 @dataclass(frozen=True)
 class StepBatches:
@@ -43,6 +46,7 @@ class BatchMaker:
 
     Attributes:
         answers: Whether batches also have questions and answers.
+        answers_every: Of how many batches one has them; the inner attacker's never do.
         augment: Strength of the augmentation of forget pictures.
         augment_retain: Strength of the augmentation of retain pictures.
         relearn_steps: Largest number of steps of the inner attacker.
@@ -51,6 +55,7 @@ class BatchMaker:
     """
 
     answers: bool
+    answers_every: int
     augment: float
     augment_retain: float
     relearn_steps: int
@@ -69,23 +74,28 @@ class BatchMaker:
             retain: Samples with pictures to keep.
         """
         settings = trainer.settings
-        collate = random_view_collator(vlm, forget[0].pictures[0], self.answers)
+        some = forget[0].pictures[0]
+        pictures_alone = random_view_collator(vlm, some, answers=False)
+        with_answers = random_view_collator(vlm, some, answers=True)
         total = settings.steps * settings.accumulate if self.relearn_steps else 0
 
         def make(number: int) -> StepBatches:
             rng = np.random.default_rng([settings.seed, number])
 
+            asks = self.answers and number % self.answers_every == 0
+
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
                 drawn = trainer.draw(samples, number, stream)
+                collate = with_answers if asks and stream in (FORGET, RETAIN) else pictures_alone
                 return _without_empty_answers(collate(drawn, rng, strength), drawn)
 
-            batch, length = draw(forget, 0, self.augment), 0
+            batch, length = draw(forget, FORGET, self.augment), 0
             if number < self.relearn_share * total and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
             attack = [
-                draw(forget, 2 + i, 0.5 * (i % 2)) for i in range(min(length, ATTACK_BATCHES))
+                draw(forget, ATTACK + i, 0.5 * (i % 2)) for i in range(min(length, ATTACK_BATCHES))
             ]
-            return StepBatches(batch, draw(retain, 1, self.augment_retain), attack, length)
+            return StepBatches(batch, draw(retain, RETAIN, self.augment_retain), attack, length)
 
         return make
 

@@ -127,7 +127,7 @@ def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
     assert page.read_text() == "second\n\n<!-- by hand -->\nmine\n"
 
 
-STANDARD = ("standard", "rivals", "older", "standard_seed1")
+STANDARD = ("standard", "rivals", "older", "standard_seed1", "standard_default")
 
 
 def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Path) -> None:

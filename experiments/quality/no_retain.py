@@ -62,7 +62,7 @@ def run_all(path: Path, seed: int, steps: int | None) -> list[dict[str, Any]]:
     for name, values in VARIANTS.items():
         if any(row["kept"] == name and row["seed"] == seed for row in rows):
             continue
-        values = {"population": "generated", **values}
+        values = {"paper": True, "population": "generated", **values}
         given = values["population"] == "kept"
         retain = without_answers(data.retain) if given else stand_ins(drawn)
         some = Data(forget, retain, [] if given else drawn)

@@ -95,11 +95,11 @@ def measure(
         data: Pictures to forget and to keep.
         values: Fields of VKD.
         seed: Seed of the run.
-        steps: Number of steps; None is that of VKD's preset `paper`, from which they start.
+        steps: Number of steps; None is that of the method.
         further: Scores the model on more, by column.
     """
     vlm, start = VLM.load(pocket.checkpoint("target")), time.monotonic()
-    chosen = {"paper": True, "supervision": "features", **({"steps": steps} if steps else {})}
+    chosen = {"supervision": "features", **({"steps": steps} if steps else {})}
     recipe = make_recipe({"method": "vkd", "seed": seed, "set": {**chosen, **values}})
     settings = recipe.training
     recipe.method.unlearn(vlm, data, Trainer(settings))

@@ -114,7 +114,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shot in whole.world.shots:
         key = (shot.person, shot.role)
         seen[key] = seen.get(key, 0) + 1
-        if seen[key] <= 2 and (shot.person is None or shot.person in people):
+        if seen[key] <= 1 and (shot.person is None or shot.person in people):
             person = None if shot.person is None else people.index(shot.person)
             shots.append(replace(shot, person=person))
     names = [whole.world.people[i] for i in people]

@@ -188,7 +188,7 @@ def test_run_in_a_further_process_raises_worker_finished(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
     """The CLI ends such a process without an error."""
-    monkeypatch.setattr("unsee.runs.run.run", lambda *_: None)
+    monkeypatch.setattr("unsee.runs.run.run", lambda *_, **__: None)
     with pytest.raises(WorkerFinished):
         unsee.unlearn(tiny_folder, forget=photos, out=tmp_path / "run")
     words = ("unlearn", "--model", tiny_folder, "--forget", photos, "--out", tmp_path / "run")

@@ -46,7 +46,7 @@ class BatchMaker:
 
     Attributes:
         answers: Whether batches also have questions and answers.
-        answers_every: Of how many batches one has them; the inner attacker's never do.
+        answers_every: Number of steps of which one has them; the inner attacker never has.
         augment: Strength of the augmentation of forget pictures.
         augment_retain: Strength of the augmentation of retain pictures.
         relearn_steps: Largest number of steps of the inner attacker.

@@ -41,7 +41,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "256 composites, perturbed tokens": {"w_near": 20.0},
     "256 composites, a quarter of what is common removed": {"common_share": 0.25},
     "the same, 256 neutral pictures": {"common_share": 0.25, "neutral": 256},
-    "photographs of the others given": {"population": "kept"},
+    "photographs of the others given": {"population": "nearest"},
 }
 
 
@@ -62,8 +62,8 @@ def run_all(path: Path, seed: int, steps: int | None) -> list[dict[str, Any]]:
     for name, values in VARIANTS.items():
         if any(row["kept"] == name and row["seed"] == seed for row in rows):
             continue
-        values = {"paper": True, "population": "generated", **values}
-        given = values["population"] == "kept"
+        values = {"population": "generated", **values}
+        given = values["population"] == "nearest"
         retain = without_answers(data.retain) if given else stand_ins(drawn)
         some = Data(forget, retain, [] if given else drawn)
         row = {"kept": name, "seed": seed, **measure(pocket, some, values, seed, steps)}

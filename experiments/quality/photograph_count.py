@@ -27,7 +27,6 @@ from experiments.pages import (
 )
 from experiments.quality.pictures_alone import MEASURES, measure, score, without_answers
 from unsee.benchmarks.pocket import Pocket
-from unsee.data.widening import WIDENED
 from unsee.models.vlm import VLM
 from unsee.types import Data
 
@@ -38,9 +37,9 @@ COUNTS = (1, 2, 5, 10)
 # Fields of VKD, by what the table calls them.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "no views": {"widen": 0},
-    "24 views": {"widen": WIDENED},
+    "24 views": {"widen": 24},
     "24 views, erase_strength 3, w_erase 10": {
-        "widen": WIDENED,
+        "widen": 24,
         "erase_strength": 3.0,
         "w_erase": 10.0,
     },

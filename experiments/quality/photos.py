@@ -23,6 +23,7 @@ from typing import Any
 from experiments.pages import (
     DOCS,
     ROOT,
+    replace_section,
     run_once,
     run_unsee,
     set_options,
@@ -59,6 +60,14 @@ MEASURES = {
     "what a stranger's photograph shows": "general/vqa/accuracy",
     "what a forgotten person's photograph shows": "general_forget/vqa/accuracy",
 }
+
+# Beginnings of the rows that the README shows.
+README_ROWS = (
+    "| forgotten people, held-out",
+    "| forgotten people, by name",
+    "| others, held-out",
+    "| after the attack",
+)
 
 
 @dataclass(frozen=True)
@@ -178,8 +187,10 @@ def main() -> None:
         title: unlearn(re.sub(r"\W+", "-", title), words, pocket, options.seed, out)
         for title, words in jobs.items()
     }
-    PAGE.write_text(page(pocket, target.measures or {}, results, options.seed), "utf-8")
-    print(PAGE.read_text("utf-8"))
+    text = page(pocket, target.measures or {}, results, options.seed)
+    PAGE.write_text(text, "utf-8")
+    replace_section(ROOT / "README.md", "photographs", readme_section(text))
+    print(text)
 
 
 def page(pocket: Pocket, target: Measures, results: Mapping[str, Result], seed: int) -> str:
@@ -229,6 +240,17 @@ def page(pocket: Pocket, target: Measures, results: Mapping[str, Result], seed: 
         f"accuracy: the whole answer word for word, or the right letter.\n\n"
         f"{table(['asked about', 'target', 'visual-retain', *results], rows)}\n"
     )
+
+
+def readme_section(text: str) -> str:
+    """Returns the README's rows of the table of docs/results-photos.md.
+
+    Args:
+        text: The page.
+    """
+    head = text[text.index("| asked about") :].splitlines()[:2]
+    rows = [line for line in text.splitlines() if line.startswith(README_ROWS)]
+    return "\n".join([*head, *rows])
 
 
 def _shown(value: float | None, shape: str) -> str:

@@ -23,7 +23,6 @@ from experiments.pages import DOCS, ROOT, set_options, table
 from experiments.quality.photos import DATABASE, FORGOTTEN, build_pocket
 from experiments.quality.requests import PHOTOGRAPHED
 from unsee.benchmarks.pocket import Pocket
-from unsee.data.widening import FOR_FEW
 from unsee.records.provenance import describe_this_machine
 from unsee.records.reader import read_run
 
@@ -49,6 +48,9 @@ SETTINGS = {
     "steps": 400,
     "lr": 1e-3,
 }
+
+# One photograph: more pictures of it, and erased more strongly, as was the default with `paper`.
+FOR_ONE_PHOTOGRAPH = {"widen": 24, "erase_strength": 3.0, "w_erase": 10.0}
 
 
 def write_photographs(pocket: Pocket, out: Path) -> list[str]:
@@ -142,8 +144,7 @@ def walk_through(walk: Walk, pocket: Pocket) -> dict[str, dict[str, float]]:
     target, settings, few = "pocket:target", "", ""
     if pocket.folder != Pocket().folder:
         settings = f" {set_options(SETTINGS)}"
-        # The default for few photographs, which settings of the ledger take precedence over.
-        few = f" {set_options(FOR_FEW)}"
+        few = f" {set_options(FOR_ONE_PHOTOGRAPH)}"
         target = f"{pocket.folder.name}/{pocket.checkpoint('target').relative_to(pocket.folder)}"
     answers = {"deployed model": asked(walk, target, "before", pocket)}
     shutil.rmtree(walk.folder / LEDGER, ignore_errors=True)

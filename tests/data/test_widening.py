@@ -12,14 +12,12 @@ from PIL import Image
 from unsee.data.neutral import neutral_pictures
 from unsee.data.widening import (
     FEW,
-    FOR_FEW,
     STUDY,
     STUDY_TARGET,
-    WIDENED,
+    few_note,
     few_photographs,
     how_far,
     widened,
-    widening_note,
 )
 from unsee.types import Picture, Sample
 
@@ -61,15 +59,12 @@ def test_neutral_pictures_are_the_same_each_time_and_differ() -> None:
     assert len({picture.digest for picture in pictures}) == 3
 
 
-def test_widening_note_counts_and_names_nobody() -> None:
-    note = widening_note({"ada": 1, "bo": 2}, FOR_FEW)
-    assert note.startswith(
-        "2 people have fewer than 10 photographs, the fewest 1: views are widened"
-    )
-    assert "widen=24, erase_strength=3" in note
+def test_few_note_counts_and_names_nobody() -> None:
+    note = few_note({"ada": 1, "bo": 2})
+    assert note.startswith("2 people have fewer than 10 photographs, the fewest 1. On pocket, ")
     assert "ada" not in note
     assert how_far(1) in note
-    assert how_far(3) in widening_note({"ada": 3}, {})
+    assert how_far(3) in few_note({"ada": 3})
 
 
 def test_how_far_quotes_the_study_of_no_more_photographs() -> None:
@@ -81,11 +76,10 @@ def test_how_far_quotes_the_study_of_no_more_photographs() -> None:
 
 def test_study_is_what_the_kept_rows_say() -> None:
     rows = [json.loads(line) for line in ROWS.read_text("utf-8").splitlines()]
-    means: dict[tuple[int, int], list[float]] = {}
+    shares: dict[int, list[float]] = {}
     for row in rows:
-        means.setdefault((row["photographs"], row["widen"]), []).append(row["forgotten"])
-    shares = {key: sum(values) / len(values) for key, values in means.items()}
-    assert shares[0, 0] == pytest.approx(STUDY_TARGET, abs=0.005)
-    assert STUDY.keys() == {count for count, widen in shares if widen == WIDENED}
-    for count, share in STUDY.items():
-        assert shares[count, WIDENED] == pytest.approx(share, abs=0.005)
+        if row["settings"] in ("", "no views"):
+            shares.setdefault(row["photographs"], []).append(row["forgotten"])
+    means = {count: sum(values) / len(values) for count, values in shares.items()}
+    assert means.pop(0) == pytest.approx(STUDY_TARGET, abs=0.005)
+    assert means == pytest.approx(STUDY, abs=0.005)

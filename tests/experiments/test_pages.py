@@ -18,7 +18,7 @@ from experiments.pages import (
     shown_value,
     table,
 )
-from experiments.quality import ablation, llama_cpp, refit, robust, rules, strength
+from experiments.quality import ablation, llama_cpp, photos, refit, robust, rules, strength
 
 from unsee.api import compare_records
 from unsee.recipes.unlearn import make_recipe
@@ -127,7 +127,14 @@ def test_replace_above_mark_keeps_what_stands_below(tmp_path: Path) -> None:
     assert page.read_text() == "second\n\n<!-- by hand -->\nmine\n"
 
 
-STANDARD = ("standard", "rivals", "older", "standard_seed1", "standard_default")
+STANDARD = (
+    "standard",
+    "rivals",
+    "older",
+    "standard_seed1",
+    "standard_default",
+    "standard_seed2",
+)
 
 
 def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Path) -> None:
@@ -135,3 +142,9 @@ def test_page_of_the_standard_attacks_is_made_from_the_kept_records(tmp_path: Pa
     kept = [folder / f"{name}.jsonl.xz" for name in STANDARD]
     compare_records(kept, out=tmp_path / "out", table=tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text() == (DOCS / "results-standard.md").read_text()
+
+
+def test_readme_shows_rows_of_the_page_of_photographs() -> None:
+    shown = section("../README.md", "photographs")
+    assert shown == photos.readme_section((DOCS / "results-photos.md").read_text("utf-8"))
+    assert len(shown.splitlines()) == 2 + len(photos.README_ROWS)

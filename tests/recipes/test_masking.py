@@ -42,3 +42,14 @@ def test_names_and_paths_are_masked(mask: Mask, tmp_path: Path, text: str, expec
     masked = mask(text.format(here=tmp_path))
     assert masked.casefold() == expected.casefold()
     assert str(tmp_path) not in masked
+
+
+def test_names_beside_what_was_typed_are_masked_without_reading_their_folders(
+    tmp_path: Path,
+) -> None:
+    """A message may propose what lies beside a misspelt path; the folders there may be large."""
+    (tmp_path / "dora" / "emil").mkdir(parents=True)
+    mask = Mask({"forget": tmp_path / "dorra"})
+    assert (
+        mask("no dorra. Did you mean dora, or emil?") == f"no FORGET. Did you mean {MASK}, or emil?"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -14,17 +13,13 @@ from unsee.data.augment import augment
 from unsee.data.overlaps import photograph_groups
 from unsee.types import Picture, Sample
 
-# A person with fewer photographs than this gets widened views, and views until there are so many.
-FEW, WIDENED = 10, 24
-
-# Fields of VKD for such people, where they are not given. A part of a person's pictures that is
-# averaged over widened views is smaller, and must be subtracted more often.
-FOR_FEW: Mapping[str, Any] = {"widen": WIDENED, "erase_strength": 3.0, "w_erase": 10.0}
+# Of a person with fewer photographs than this it is said how far they carry.
+FEW = 10
 
 # Share of questions about pictures that were not trained on that are still answered after
-# forgetting from so many photographs a person with widened views, and before: the rows of
+# forgetting from so many photographs a person, and before: the rows of
 # experiments/quality/photograph_count.jsonl.
-STUDY, STUDY_TARGET = {1: 0.3375, 2: 0.25, 5: 0.0, 10: 0.0}, 0.975
+STUDY, STUDY_TARGET = {1: 0.05, 2: 0.025, 5: 0.0, 10: 0.0}, 0.975
 
 # Share of the views with other colours around the face.
 RECOLOURED = 0.8
@@ -55,22 +50,15 @@ def photograph_counts(samples: Sequence[Sample]) -> dict[str, int]:
     return {name: len(photograph_groups(some.values())) for name, some in shown.items()}
 
 
-def widening_note(few: Mapping[str, int], changed: Mapping[str, Any]) -> str:
+def few_note(few: Mapping[str, int]) -> str:
     """Returns a note for the user on people with few photographs, without their names.
 
     Args:
         few: Number of photographs by person, from `few_photographs`.
-        changed: The fields of the method that are changed for them; none if that is switched off.
     """
     fewest = min(few.values())
     people = "1 person has" if len(few) == 1 else f"{len(few)} people have"
-    fields = ", ".join(f"{name}={value:g}" for name, value in changed.items())
-    views = (
-        f"views are widened and more is erased, {fields} (--set widen=0 switches that off)"
-        if "widen" in changed
-        else "views are widened as set by widen"
-    )
-    return f"{people} fewer than {FEW} photographs, the fewest {fewest}: {views}. {how_far(fewest)}"
+    return f"{people} fewer than {FEW} photographs, the fewest {fewest}. {how_far(fewest)}"
 
 
 def how_far(photographs: int) -> str:
@@ -82,8 +70,8 @@ def how_far(photographs: int) -> str:
     known = max((count for count in STUDY if count <= photographs), default=min(STUDY))
     return (
         f"On pocket, {100 * STUDY[known]:.0f} % of the questions about other pictures of a person "
-        f"were still answered after forgetting from {known} photograph{'s' * (known > 1)} each "
-        f"with widened views, and {100 * STUDY_TARGET:.0f} % before (docs/few-photographs.md)."
+        f"were still answered after forgetting from {known} photograph{'s' * (known > 1)} each, "
+        f"and {100 * STUDY_TARGET:.0f} % before (docs/few-photographs.md)."
     )
 
 

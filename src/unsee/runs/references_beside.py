@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 
 import torch
 
@@ -31,7 +31,8 @@ from unsee.runs.stages import attack_references, evaluate_models
 
 LOGGER = logging.getLogger("unsee")
 
-CACHE = "references"
+# In the folder of a run's parts: what both processes share, and the second one's own.
+CACHE, FOLDER = "references", "beside"
 
 
 @contextmanager
@@ -84,11 +85,11 @@ def ask(out: Path) -> None:
     """
     job, _ = plan(read_recipe(out / RECIPE), "run", "")
     shared, vlm = reference_cache(job, out / PARTS / CACHE), job.load(job.model)
-    with TemporaryDirectory() as folder:
-        cache = StageCache(RunFolder(Path(folder)), shared, job.references)
-        bar = Bar(None)
-        evaluate_models(job, vlm, cache.folder, cache, bar, only=job.references)
-        attack_references(job, vlm, cache, bar)
+    folder, bar = RunFolder(out / PARTS / FOLDER), Bar(None)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    cache = StageCache(folder, shared, job.references)
+    evaluate_models(job, vlm, folder, cache, bar, only=job.references)
+    attack_references(job, vlm, cache, bar)
 
 
 def _end_with_parent() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from unsee.data.augment import blends
 from unsee.data.neutral import neutral_pictures
 from unsee.data.selection import one_sample_per_picture
-from unsee.data.widening import FOR_FEW, few_photographs, widened, widening_note
+from unsee.data.widening import few_note, few_photographs, widened
 from unsee.errors import ConfigError, DataError
 from unsee.features.capture import Features, capture, split_by_picture
 from unsee.features.layers import choose_layers, layer_parameters
@@ -259,8 +259,7 @@ class VKD(Method):
         The second applies where neither a retain set nor strangers were given: compared with each
         other, people would get each other's names, and drawn faces alone say too little of the
         people to keep where the pictures are photographs. With a retain set that names fewer people
-        than population=nearest compares with, it is population=kept. People of few photographs get
-        widened views and are erased more strongly, unless `widen` was set. See `Method.adapt_to`.
+        than population=nearest compares with, it is population=kept. See `Method.adapt_to`.
 
         Raises:
             ConfigError: If supervision=full or tier=language was set, and no sample has an answer.
@@ -282,10 +281,7 @@ class VKD(Method):
             notes.append(RENAMES)
         few = few_photographs(data.forget)
         if few:
-            changed = FOR_FEW if "widen" not in given else {}
-            changed = {name: value for name, value in changed.items() if name not in given}
-            method = replace(method, **changed)
-            notes.append(widening_note(few, changed))
+            notes.append(few_note(few))
         return method, notes
 
     def replace_missing(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:

@@ -172,6 +172,14 @@ class Method:
         """
         return self, []
 
+    def rate_share(self, data: Data) -> float:
+        """Returns the share of the default learning rate that suits the data; 1 by default.
+
+        Args:
+            data: What to forget and what to keep.
+        """
+        return 1.0
+
     def unlearn(self, vlm: VLM, data: Data, trainer: Trainer) -> TrainingResult:
         """Unlearns in place: the weights of `vlm` itself are changed.
 

@@ -125,7 +125,7 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         recipe, compared["attacks_left_out"] = _with_runnable(recipe, splits, encoder, notes)
     else:
         method, why = recipe.method.replace_missing(data, recipe.set)
-        recipe, rate_notes = _scaled(replace(recipe, method=method), config)
+        recipe, rate_notes = _scaled(replace(recipe, method=method), config, data)
         notes += [*why, *rate_notes]
     job = Job(
         kind=kind,
@@ -159,7 +159,7 @@ def _own(
     encoder = is_encoder(config.get("model_type"))
     recipe, data, unknown, notes = _own_data(recipe, given, encoder)
     if not encoder:
-        recipe, rate_notes = _scaled(recipe, config)
+        recipe, rate_notes = _scaled(recipe, config, data)
         notes += rate_notes
     answered = [s for s in (*data.forget, *data.retain) if s.answer]
     answers = bool(answered)
@@ -350,8 +350,8 @@ def _adapted(recipe: Recipe, data: Data, encoder: bool) -> tuple[Recipe, list[st
     return replace(recipe, method=method, training=training), list(notes)
 
 
-def _scaled(recipe: Recipe, config: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
-    """The recipe with a default learning rate that suits the width of the model, and a note.
+def _scaled(recipe: Recipe, config: Mapping[str, Any], data: Data) -> tuple[Recipe, list[str]]:
+    """The recipe with a default learning rate that suits the model and the data, and a note.
 
     AdamW moves every weight by about the learning rate, and each output of a layer adds as many of
     them as the layer is wide.
@@ -359,14 +359,23 @@ def _scaled(recipe: Recipe, config: Mapping[str, Any]) -> tuple[Recipe, list[str
     Args:
         recipe: The recipe; a learning rate that it gives stays.
         config: The configuration of the checkpoint to unlearn.
+        data: What to forget and what to keep.
 
     Source: Tensor Programs V, arXiv 2203.03466, table 3: Adam's rate falls as 1 / width.
     """
-    known, width = recipe.method.rate_width, vision_width(config)
-    if not known or width <= known or "lr" in recipe.fixed:
+    if "lr" in recipe.fixed:
         return recipe, []
-    lr = float(f"{recipe.training.lr * known / width:.2g}")
-    note = f"lr={lr:g}, for a vision encoder of width {width}, if not --set otherwise."
+    known, width = recipe.method.rate_width, vision_width(config)
+    share, reasons = recipe.method.rate_share(data), []
+    if share < 1:
+        reasons.append("so few people to forget")
+    if known and width > known:
+        share *= known / width
+        reasons.append(f"a vision encoder of width {width}")
+    if not reasons:
+        return recipe, []
+    lr = float(f"{recipe.training.lr * share:.2g}")
+    note = f"lr={lr:g}, for {' and '.join(reasons)}, if not --set otherwise."
     return replace(recipe, training=replace(recipe.training, lr=lr)), [note]
 
 

@@ -22,6 +22,7 @@ from unsee.features.statistics import distance_between, layer_statistics
 from unsee.methods import METHODS
 from unsee.methods.vkd import VKD, language_tier
 from unsee.methods.vkd.erase_targets import (
+    ENOUGH_PEOPLE,
     TYPICAL_TRAITS,
     AnonymousTarget,
     BaseTarget,
@@ -501,13 +502,14 @@ def test_erase_term_weighs_more_where_people_differ_less(tiny: VLM, data: Data) 
         for mine in target.traits
         for name in mine
     )
-    assert target.weight == round(min(max((TYPICAL_TRAITS / known) ** 1.5, 0.2), 5.0), 1)
+    factor = min(max((TYPICAL_TRAITS / known) ** 1.5, 0.2), 5.0)
+    assert target.weight == max(round(factor * len(target.traits) / ENOUGH_PEOPLE, 1), 0.1)
     assert torch.equal(target.penalty(torch.tensor([2.0])), torch.tensor([2.0 * target.weight]))
 
-    def weight(factor: float) -> float:
-        """Of people who differ `factor` times as much."""
+    def weight(factor: float, times: int = 3) -> float:
+        """Of `times` as many people who differ `factor` times as much."""
         traits = [{n: factor * value for n, value in mine.items()} for mine in target.traits]
-        return weight_of_traits(traits, statistics)
+        return weight_of_traits(times * traits, statistics)
 
     typical = (TYPICAL_TRAITS / known) ** 0.5
     assert [weight(f * typical) for f in (1.0, 0.5 ** (1 / 3), 2 ** (1 / 3), 0.0, 9.0)] == [
@@ -517,6 +519,7 @@ def test_erase_term_weighs_more_where_people_differ_less(tiny: VLM, data: Data) 
         5,
         0.2,
     ]
+    assert weight(typical, times=1) == round(len(target.traits) / ENOUGH_PEOPLE, 1)
     plain = replace(vkd, scale_erase=False).prepare(tiny, data.forget, data.retain).target
     assert isinstance(plain, AnonymousTarget) and plain.weight == 1
 

@@ -25,6 +25,9 @@ from unsee.types import Picture, Sample
 # Mean square of the traits of pocket's people (layer variances), for which VKD's weights are.
 TYPICAL_TRAITS = 0.34
 
+# Number of people from which on the erase term has its whole weight, and the rate is whole.
+ENOUGH_PEOPLE = 3
+
 
 @dataclass(frozen=True)
 class EraseTarget:
@@ -262,19 +265,23 @@ def group_numbers(groups: Mapping[str, int], ids: Sequence[str]) -> list[int]:
 
 
 def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerStatistics) -> float:
-    """Returns how much more the erase term must weigh than for traits of `TYPICAL_TRAITS`.
+    """Returns the factor of the erase term, by how people differ and how many they are.
 
     The erase term is a squared distance in layer variances, and so is as large as the people differ
     from those whom they are compared with: without a factor, the keep term would outweigh it on
-    photographs, which are more alike than drawn faces. The power was chosen on photographs of
-    people who are not forgotten in docs/results-photos.md.
+    photographs, which are more alike than drawn faces. It is 1 for traits of `TYPICAL_TRAITS`. The
+    power was chosen on photographs of people who are not forgotten in docs/results-photos.md.
+
+    The term is also a mean over pictures, which are of one or two people alone where fewer than
+    `ENOUGH_PEOPLE` are to be forgotten. It then weighs less in proportion: else it would take along
+    whoever looks like them and is in no set (docs/requests.md).
 
     Args:
         traits: By group and layer; see `traits_of_groups`.
         statistics: Statistics of the population.
 
     Returns:
-        The factor with one decimal, so that machines that round otherwise have the same: 0.2 to 5.
+        The factor with one decimal, so that machines that round otherwise have the same: 0.1 to 5.
     """
     sizes = [
         (trait.square().mean() / statistics.variance[name]).item()
@@ -282,7 +289,12 @@ def weight_of_traits(traits: Sequence[Mapping[str, Tensor]], statistics: LayerSt
         for name, trait in mine.items()
     ]
     factor = math.pow(TYPICAL_TRAITS * len(sizes) / max(sum(sizes), 1e-6), 1.5)
-    return round(min(max(factor, 0.2), 5.0), 1)
+    return max(round(min(max(factor, 0.2), 5.0) * share_of_people(len(traits)), 1), 0.1)
+
+
+def share_of_people(count: int) -> float:
+    """Returns the share of the erase term's weight, and of the rate, for a number of people."""
+    return min(1.0, count / ENOUGH_PEOPLE)
 
 
 def traits_of_groups(

@@ -38,6 +38,7 @@ from unsee.methods.vkd.erase_targets import (
     PushTarget,
     StrangerTarget,
     group_samples,
+    share_of_people,
     traits_of_groups,
     weight_of_traits,
 )
@@ -114,7 +115,8 @@ class VKD(Method):
         neutral: Number of drawn pictures of nothing in particular that are kept as well.
         w_erase: Weight of the erase term on forget pictures.
         scale_erase: Whether erase=anonymous weighs more where the people to forget differ less from
-            the population than pocket's do, as on photographs, and less where they differ more.
+            the population than pocket's do, as on photographs, and less where they differ more or
+            are only one or two, for whom the default rate is smaller as well.
         erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
         erase: Target of forget pictures' features: the teacher's without what all pictures of the
             person have in common ("anonymous"), those of an unnamed "stranger", the "neutral"
@@ -290,6 +292,11 @@ class VKD(Method):
             return self, []
         population, notes = available_population(self.population, data)
         return replace(self, population=population), notes
+
+    def rate_share(self, data: Data) -> float:
+        """Smaller where one or two people are to be forgotten; see `Method.rate_share`."""
+        people = group_samples([s for s in data.forget if s.picture], by_concept=True)
+        return share_of_people(len({*people.values()})) if self.scale_erase else 1.0
 
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
         """Also refuses fields that contradict each other or the data; see `Method.validate`."""

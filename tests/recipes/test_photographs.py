@@ -126,13 +126,27 @@ def test_plan_gives_wide_encoders_a_smaller_learning_rate(
     config = json.loads((model / "config.json").read_text("utf-8"))
     config = {**config, "vision_config": vision}
     (model / "config.json").write_text(json.dumps(config), "utf-8")
-    forget = photographs(tmp_path / "forget", ada=12)
+    forget = photographs(tmp_path / "forget", ada=12, bo=12, cy=12)
     job, notes = planned(model, forget)
     assert job.settings.lr == lr
     assert any(f"lr={lr:g}" in note for note in notes) == (lr != 2e-3)
     for given in ({"lr": 0.01}, {"paper": True}):
         job, notes = planned(model, forget, set=given)
         assert job.settings.lr == given.get("lr", 5e-4)
+        assert not any("lr=" in note for note in notes)
+
+
+@pytest.mark.parametrize(("people", "lr"), [(("ada",), 6.7e-4), (("ada", "bo"), 1.3e-3)])
+def test_plan_gives_few_people_a_smaller_learning_rate(
+    people: tuple[str, ...], lr: float, tiny_folder: Path, tmp_path: Path
+) -> None:
+    forget = photographs(tmp_path / "forget", **dict.fromkeys(people, 12))
+    job, notes = planned(tiny_folder, forget)
+    assert job.settings.lr == lr
+    assert f"lr={lr:g}, for so few people to forget, if not --set otherwise." in notes
+    for given in ({"lr": 0.01}, {"paper": True}, {"scale_erase": False}):
+        job, notes = planned(tiny_folder, forget, set=given)
+        assert job.settings.lr == given.get("lr", 5e-4 if "paper" in given else 2e-3)
         assert not any("lr=" in note for note in notes)
 
 

@@ -77,8 +77,6 @@ if TYPE_CHECKING:
 
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-
-
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -281,8 +279,7 @@ class VKD(Method):
         concepts = {s.concept for s in data.forget if s.picture is not None}
         if len(concepts) > 1 and method.population == "forget":
             notes.append(RENAMES)
-        few = few_photographs(data.forget)
-        if few:
+        if few := few_photographs(data.forget):
             notes.append(few_note(few))
         return method, notes
 

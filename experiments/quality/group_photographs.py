@@ -103,7 +103,7 @@ def run_all(path: Path, seed: int, steps: int | None) -> list[dict[str, Any]]:
         if any(row["boxes"] == name and row["seed"] == seed for row in rows):
             continue
         data = Data(forget, [*stand_ins(drawn), *kept], drawn)
-        values = {"population": "generated"}
+        values = {"paper": True, "population": "generated"}
         row = measure(pocket, data, values, seed, steps, beside)
         append_row(path, rows, {"boxes": name, "seed": seed, **row})
     return rows

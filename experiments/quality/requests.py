@@ -43,6 +43,9 @@ from unsee.records.provenance import describe_this_machine
 from unsee.requests.models import deployed_model
 from unsee.types import Sample
 
+PAGE = DOCS / "requests.md"
+DRAWN, PHOTOS = "requests", "requests_photos"
+
 PEOPLE = 20
 SEED = 19
 
@@ -118,21 +121,24 @@ def _shown(value: float | None, key: str) -> str:
     return "" if value is None else f"{value:.0f}" if key == "seconds" else f"{value:.3f}"
 
 
-def section(rows: Sequence[dict[str, Any]], photographs: bool) -> str:
+def section(rows: Sequence[dict[str, Any]], name: str) -> str:
     """Returns the table with what it is of, and the command that writes it.
 
     Args:
         rows: The measurements.
-        photographs: Whether the people are photographed, not drawn.
+        name: Name of their file without its ending, and of the section: `PHOTOS` if the people are
+            photographed, not drawn.
     """
     command, people = "python -m experiments.quality.requests", ""
-    if photographs:
+    if name == PHOTOS:
         command += " --faces DIR"
         people = (
             f" {DATABASE}; {PHOTOGRAPHED} of its people have an invented name and profile that a "
             "pocket model was taught."
         )
     command = f"{command} {set_options(rows[0]['set'])}".rstrip()
+    if name not in (DRAWN, PHOTOS):
+        command += f" --out experiments/quality/{name}.jsonl"
     return (
         f"Accuracy on held-out pictures after each number of requests, {rows[-1]['requests']} in "
         f"all; written by `{command}`. Machine: {machines(rows)}. One order of the people, seed "
@@ -151,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     # The same result on every machine with these versions.
     os.environ["OMP_NUM_THREADS"] = "1"
-    name = "requests" if options.faces is None else "requests_photos"
+    name = DRAWN if options.faces is None else PHOTOS
     out = options.out or Path(__file__).with_name(f"{name}.jsonl")
     folder = options.folder or ROOT / "runs" / name
     pocket, rows = Pocket(), read_rows(out)
@@ -195,7 +201,9 @@ def main() -> None:
             **measure(model, pocket, number),
         }
         append_row(out, rows, row)
-    replace_section(DOCS / "requests.md", name, section(rows, options.faces is not None))
+    name = out.stem
+    if f"<!-- {name}:begin -->" in PAGE.read_text("utf-8"):
+        replace_section(PAGE, name, section(rows, name))
     print(results_table(rows))
 
 

@@ -18,7 +18,16 @@ from experiments.pages import (
     shown_value,
     table,
 )
-from experiments.quality import ablation, llama_cpp, photos, refit, robust, rules, strength
+from experiments.quality import (
+    ablation,
+    llama_cpp,
+    photos,
+    refit,
+    requests,
+    robust,
+    rules,
+    strength,
+)
 
 from unsee.api import compare_records
 from unsee.recipes.unlearn import make_recipe
@@ -148,3 +157,9 @@ def test_readme_shows_rows_of_the_page_of_photographs() -> None:
     shown = section("../README.md", "photographs")
     assert shown == photos.readme_section((DOCS / "results-photos.md").read_text("utf-8"))
     assert len(shown.splitlines()) == 2 + len(photos.README_ROWS)
+
+
+@pytest.mark.parametrize("name", ["requests", "requests_paper", "requests_photos"])
+def test_tables_of_requests_are_what_the_kept_rows_say(name: str) -> None:
+    rows = read_rows(Path(requests.__file__).with_name(f"{name}.jsonl"))
+    assert section("requests.md", name) == requests.section(rows, name)

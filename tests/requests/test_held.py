@@ -17,7 +17,12 @@ from unsee.models.vlm import VLM
 from unsee.requests.photographs import held_pictures
 from unsee.types import Data, Picture, Sample
 
-TRAINED = ("--set", "steps=40", "--set", "batch_size=4", "--set", "lr=0.003")
+# Erased strongly and kept weakly, so that what is not held moves.
+TRAINED = tuple(
+    word
+    for setting in ("steps=40", "batch_size=4", "lr=0.003", "scale_erase=false", "w_keep=20")
+    for word in ("--set", setting)
+)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from unsee.types import Data
 SETTINGS = TrainingSettings(steps=3, batch_size=3, accumulate=2, lr=1e-3, warmup=0.0, save_every=2)
 
 # VKD without inner attacks, whose steps follow the sign of gradients, however small these are.
-PLAIN: Mapping[str, Any] = {"relearn_steps": 0}
+PLAIN: Mapping[str, Any] = {"relearn_steps": 0, "scale_erase": False}
 
 
 @pytest.mark.parametrize("name", ["vkd", "grad_diff"])

@@ -70,8 +70,9 @@ def how_far(photographs: int) -> str:
     known = max((count for count in STUDY if count <= photographs), default=min(STUDY))
     return (
         f"On pocket, {100 * STUDY[known]:.0f} % of the questions about other pictures of a person "
-        f"were still answered after forgetting from {known} photograph{'s' * (known > 1)} each, "
-        f"and {100 * STUDY_TARGET:.0f} % before (docs/few-photographs.md)."
+        "were still answered after forgetting four people at once from "
+        f"{known} photograph{'s' * (known > 1)} each, and {100 * STUDY_TARGET:.0f} % before "
+        "(docs/few-photographs.md)."
     )
 
 

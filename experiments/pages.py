@@ -144,6 +144,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return Table(head, rows).markdown().rstrip("\n")
 
 
+def rows_that_begin(text: str, beginnings: tuple[str, ...]) -> str:
+    """Returns a table in markdown with only some of its rows.
+
+    Args:
+        text: The table; what stands around it is left out.
+        beginnings: How the rows begin.
+    """
+    lines = text[text.index("| ") :].splitlines()
+    return "\n".join([*lines[:2], *(line for line in lines[2:] if line.startswith(beginnings))])
+
+
 def replace_section(page: Path, mark: str, body: str) -> None:
     """Replaces what stands between `<!-- mark:begin -->` and `<!-- mark:end -->` in a page."""
     text = page.read_text("utf-8")

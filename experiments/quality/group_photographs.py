@@ -80,7 +80,7 @@ def run_all(path: Path, seed: int, steps: int | None) -> list[dict[str, Any]]:
     Args:
         path: The JSONL file.
         seed: Seed of the runs.
-        steps: Number of steps; None is VKD's default.
+        steps: Number of steps; None is that of the preset `paper`.
     """
     pocket, rows = Pocket.open(), read_rows(path)
     marked, names = couples(pocket)
@@ -120,7 +120,7 @@ def main() -> None:
     """Measures what is missing and writes the section of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="other than VKD's default")
+    parser.add_argument("--steps", type=int, help="other than the preset's")
     parser.add_argument("--out", type=Path, default=ROWS)
     given = parser.parse_args()
     rows = run_all(given.out, given.seed, given.steps)

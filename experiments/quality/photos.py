@@ -24,6 +24,7 @@ from experiments.pages import (
     DOCS,
     ROOT,
     replace_section,
+    rows_that_begin,
     run_once,
     run_unsee,
     set_options,
@@ -248,9 +249,7 @@ def readme_section(text: str) -> str:
     Args:
         text: The page.
     """
-    head = text[text.index("| asked about") :].splitlines()[:2]
-    rows = [line for line in text.splitlines() if line.startswith(README_ROWS)]
-    return "\n".join([*head, *rows])
+    return rows_that_begin(text, README_ROWS)
 
 
 def _shown(value: float | None, shape: str) -> str:

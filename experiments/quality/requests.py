@@ -159,7 +159,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     name = DRAWN if options.faces is None else PHOTOS
     out = options.out or Path(__file__).with_name(f"{name}.jsonl")
-    folder = options.folder or ROOT / "runs" / name
+    # Rows of other settings are of another ledger.
+    folder = options.folder or ROOT / "runs" / out.stem
     pocket, rows = Pocket(), read_rows(out)
     if options.faces is not None:
         pocket = build_pocket(options.faces, 0, folder, PHOTOGRAPHED)

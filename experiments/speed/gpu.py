@@ -114,10 +114,10 @@ def measure_pictures(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     vlm = VLM.load(given["model"], visual_only=True, device="cuda")
     samples = make_data(4, 4, 336, Path(given["out"]) / "pictures").forget
-    collate = random_view_collator(vlm, samples[0].pictures[0], answers=False)
+    collate = random_view_collator(vlm, samples[0].pictures[0])
 
     def make(number: int) -> None:
-        collate(samples, np.random.default_rng(number), 1.0)
+        collate(samples, np.random.default_rng(number), 1.0, False)
 
     milliseconds, batches = {}, 12
     for threads in THREADS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def score(doc, answers):
 
 # With and without a chat template, with one picture size and any, with tiles.
 FAMILIES = ("llava", "qwen2_5_vl", "idefics3", "paligemma", "mllama")
+FURTHER = tuple(name for name in tiny.RECIPES if name not in FAMILIES)
 
 ON_FAMILIES = """
 import contextlib, io, json, sys
@@ -345,12 +347,23 @@ def test_evaluate_refuses_tasks_that_cannot_run_without_a_traceback(
 
 
 @needs_lm_eval
-def test_suite_runs_tasks_on_families(workspace: Path) -> None:
-    for name in FAMILIES:
-        tiny.make(name, workspace / "zoo" / name)
-    results = [json.loads(line) for line in run_script(ON_FAMILIES, workspace)]
+@pytest.mark.parametrize(
+    "families",
+    [
+        FAMILIES,
+        pytest.param([n for n in tiny.RECIPES if n not in FAMILIES], marks=pytest.mark.slow),
+    ],
+    ids=["every run", "on demand"],
+)
+def test_suite_runs_tasks_on_families(
+    families: Sequence[str], workspace: Path, tmp_path: Path
+) -> None:
+    for name in families:
+        tiny.make(name, tmp_path / "zoo" / name)
+    shutil.copytree(workspace / "tasks", tmp_path / "tasks")
+    results = [json.loads(line) for line in run_script(ON_FAMILIES, tmp_path)]
     without_chat = {(family, name) for family, chat, name, _ in results if not chat}
-    assert without_chat == {(f, n) for f in FAMILIES for n in ("said", "chosen")}
+    assert without_chat == {(f, n) for f in families for n in ("said", "chosen")}
     for family, chat, _, (row,) in results:
         # The task's own text begins with a role, and so does LLaVA's chat template around it.
         own = row["question"].startswith("USER: ") and row["question"].count("USER: ") == 1

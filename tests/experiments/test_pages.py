@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from experiments.pages import (
@@ -20,7 +21,10 @@ from experiments.pages import (
 )
 from experiments.quality import (
     ablation,
+    group_photographs,
     llama_cpp,
+    no_retain,
+    photograph_count,
     photos,
     refit,
     requests,
@@ -157,6 +161,16 @@ def test_readme_shows_rows_of_the_page_of_photographs() -> None:
     shown = section("../README.md", "photographs")
     assert shown == photos.readme_section((DOCS / "results-photos.md").read_text("utf-8"))
     assert len(shown.splitlines()) == 2 + len(photos.README_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("module", "mark"),
+    [(photograph_count, "photographs"), (no_retain, "no-retain"), (group_photographs, "groups")],
+)
+def test_tables_of_few_photographs_are_what_the_kept_rows_say(
+    module: ModuleType, mark: str
+) -> None:
+    assert section("few-photographs.md", mark) == module.section(read_rows(module.ROWS))
 
 
 @pytest.mark.parametrize("name", ["requests", "requests_paper", "requests_photos"])

@@ -10,8 +10,8 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from support.families import photos, unsee  # noqa: F401
-from support.tiny import RECIPES, make
+from support.families import make_or_skip, photos, unsee  # noqa: F401
+from support.tiny import RECIPES
 from unsee.models.vlm import VLM
 from unsee.training import loop as train
 
@@ -30,9 +30,7 @@ EVERY_RUN = ("llava", "qwen2_5_vl", "idefics3", "mllama")
 )
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint of a family."""
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
-    return make(request.param, tmp_path_factory.mktemp("family") / request.param)
+    return make_or_skip(request.param, tmp_path_factory.mktemp("family") / request.param)
 
 
 def test_unlearn_features_then_apply_and_verify(

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from support.tiny import RECIPES, make
+from support.families import make_or_skip
+from support.tiny import RECIPES
 from unsee.errors import ModelError
 from unsee.evaluation.generation import answer_and_score, answer_nlls, generate
 from unsee.families import FAMILIES, Family, family_of
@@ -47,9 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("families")
 
     def folder(name: str) -> Path:
-        if name == "smolvlm":
-            pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
-        return root / name if (root / name).exists() else make(name, root / name)
+        return root / name if (root / name).exists() else make_or_skip(name, root / name)
 
     return folder
 

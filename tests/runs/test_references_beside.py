@@ -51,7 +51,7 @@ def test_second_process_leaves_only_the_unlearned_model_to_the_first(
     expected = 5 * len(job.references) - 2
     with asked_beside(job, begun) as shared:
         assert shared is not None and torch.get_num_threads() == 1
-        while len(list((begun / PARTS / CACHE).glob("*.json"))) < expected:
+        while len(cached(begun)) < expected:
             time.sleep(0.05)
     assert torch.get_num_threads() == 2
     assert {path.name for path in begun.iterdir()} == {RECIPE, PARTS}
@@ -70,12 +70,12 @@ def test_second_process_leaves_only_the_unlearned_model_to_the_first(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("two_threads")
 def test_run_with_a_second_process_records_the_same(job: Job, tmp_path: Path) -> None:
-    made = run(job, tmp_path / "alone", Bar(None))
-    torch.set_num_threads(2)
     again = run(job, tmp_path / "again", Bar(None), beside=True)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
+    made = run(job, tmp_path / "alone", Bar(None))
     assert made is not None and again is not None
     for part in ("measures", "target", "reference", "retain_only"):
         assert getattr(made.summary, part) == getattr(again.summary, part)
@@ -90,12 +90,14 @@ def test_run_goes_on_if_the_second_process_fails(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = tmp_path / "fails"
-    script.write_text("#!/bin/sh\necho no memory >&2\nexit 1\n")
+    script.write_text(f"#!/bin/sh\necho no memory >&2\ntouch {tmp_path / 'said'}\nexit 1\n")
     script.chmod(0o755)
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "unsee"):
         patched.setattr(sys, "executable", str(script))
         with asked_beside(job, tmp_path / "run") as shared:
             assert shared is not None
+            while not (tmp_path / "said").exists():
+                time.sleep(0.05)
             time.sleep(0.5)
     assert "failed (no memory). They were asked afterwards." in caplog.text
 

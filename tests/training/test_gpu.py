@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from support.families import photos, unsee  # noqa: F401
-from support.tiny import RECIPES, make
+from support.families import make_or_skip, photos, unsee  # noqa: F401
+from support.tiny import RECIPES
 from unsee.attacks.relearn import Relearn
 from unsee.benchmarks.pocket import Pocket
 from unsee.errors import ConfigError
@@ -176,9 +176,7 @@ def test_gpu_trains_every_method(tiny_folder: Path, data: Data, name: str) -> No
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_gpu_trains_every_family(kind: str, data: Data, tmp_path: Path) -> None:
-    if kind == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
-    made = make(kind, tmp_path / kind)
+    made = make_or_skip(kind, tmp_path / kind)
     vlm = VLM.load(made, device="cuda")
     before = vlm.hash()
     language = vlm.hash("language")

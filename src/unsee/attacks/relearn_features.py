@@ -135,7 +135,7 @@ def train_identities(
     """
     names = {name: i for i, name in enumerate(dict.fromkeys(str(s.concept) for s in samples))}
     pictures = [s.picture for s in samples if s.picture is not None]
-    views = random_view_collator(vlm, pictures[0], answers=False)
+    views = random_view_collator(vlm, pictures[0])
     read = choose_layers(vlm, ["projector"])
     vlm.model.requires_grad_(False)
 
@@ -143,7 +143,7 @@ def train_identities(
         rows = batch_indices(len(samples), settings.batch_size, number, settings.seed)
         chosen = [samples[row] for row in rows for _ in range(2)]
         rng = np.random.default_rng([settings.seed, number, 81])
-        inputs = views(chosen, rng, 1.0).inputs
+        inputs = views(chosen, rng, 1.0, False).inputs
         features = picture_features(vlm, inputs, read)
         embedded = [
             torch.cat([vlm.family.pooled(name, features[name][i]) for name in read])

@@ -13,7 +13,8 @@ from unsee.data.augment import augment
 from unsee.models.vlm import VLM
 from unsee.types import Batch, Picture, Sample
 
-Viewer = Callable[[Sequence[Sample], np.random.Generator, float], Batch]
+# Given samples, a generator, the strength of the augmentation, and whether answers are wanted.
+Viewer = Callable[[Sequence[Sample], np.random.Generator, float, bool], Batch]
 
 
 BATCH = 1 << 19  # largest number of pixel values in a batch
@@ -26,17 +27,18 @@ def input_side(vlm: VLM, picture: Picture) -> int | None:
     return min(vlm.collate_pictures([vlm.image(picture)])["pixel_values"].shape[-2:])
 
 
-def random_view_collator(vlm: VLM, picture: Picture, answers: bool) -> Viewer:
+def random_view_collator(vlm: VLM, picture: Picture) -> Viewer:
     """Returns a function that makes a batch of augmented views; see `unsee.data.augment.augment`.
 
     Args:
         vlm: The model.
         picture: One of the pictures, from which the size of the visual input is computed.
-        answers: Whether the batch also has questions and answers.
     """
     side = input_side(vlm, picture)
 
-    def collate(samples: Sequence[Sample], rng: np.random.Generator, strength: float) -> Batch:
+    def collate(
+        samples: Sequence[Sample], rng: np.random.Generator, strength: float, answers: bool
+    ) -> Batch:
         view = partial(augment, rng=rng, strength=strength, side=side)
         if answers:
             return vlm.collate(samples, transform=view)

@@ -53,7 +53,6 @@ def asked_beside(job: Job, out: Path) -> Iterator[ReferenceCache | None]:
         yield None
         return
     half = threads // 2
-    torch.set_num_threads(half)
     command = [sys.executable, "-m", __name__, str(out), str(half)]
     environment = os.environ | {"OMP_NUM_THREADS": str(half)}
     # The pipe is closed when this process ends, however it does, and the other ends then too.
@@ -64,6 +63,7 @@ def asked_beside(job: Job, out: Path) -> Iterator[ReferenceCache | None]:
         ) as process,
     ):
         try:
+            torch.set_num_threads(half)
             yield reference_cache(job, out / PARTS / CACHE)
             if process.poll():
                 errors.seek(0)

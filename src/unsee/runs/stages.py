@@ -418,9 +418,10 @@ def attack_models(
     """
     if not job.attacks:
         return None
-    curves, outcomes = _attack(job, vlm, model_loaders(job, vlm), cache, bar)
+    scoring = _attack_scoring(job, vlm)
+    curves, outcomes = _attack(job, scoring, model_loaders(job, vlm), cache, bar)
     target = scores["target"].measures if "target" in scores else {}
-    relearning = relearning_outcomes(curves, _attack_scoring(job, vlm), target)
+    relearning = relearning_outcomes(curves, scoring, target)
     return Attacks.model_validate(({"relearn": relearning} if relearning else {}) | outcomes)
 
 
@@ -434,20 +435,23 @@ def attack_references(job: Job, vlm: VLM, cache: StageCache, bar: Bar) -> None:
         bar: Shows the progress.
     """
     loaders = model_loaders(job, vlm)
-    _attack(job, vlm, {name: loaders[name] for name in job.references}, cache, bar)
+    references = {name: loaders[name] for name in job.references}
+    _attack(job, _attack_scoring(job, vlm), references, cache, bar)
 
 
 def _attack(
-    job: Job, vlm: VLM, loaders: Mapping[str, Callable[[], VLM]], cache: StageCache, bar: Bar
+    job: Job,
+    scoring: Mapping[str, Scoring],
+    loaders: Mapping[str, Callable[[], VLM]],
+    cache: StageCache,
+    bar: Bar,
 ) -> tuple[list[RelearningCurves], dict[str, tuple[AttackOutcome, ...]]]:
     """The relearning curves of models, and the other attacks' outcomes."""
     models = {name: load for name, load in loaders.items() if name != "target"}
     # Relearning alone has a curve; within a chain it is an attack like any other.
     budgets = [c[0] for c in job.attacks if len(c) == 1 and isinstance(c[0], Relearn)]
     chains = [c for c in job.attacks if len(c) > 1 or not isinstance(c[0], Relearn)]
-    curves = relearning_curves(
-        budgets, models, job.attacker, job.splits, cache, bar, _attack_scoring(job, vlm)
-    )
+    curves = relearning_curves(budgets, models, job.attacker, job.splits, cache, bar, scoring)
     if "target" in loaders:
         models["target"] = loaders["target"]
     outcomes = attack_outcomes(

@@ -30,12 +30,14 @@ class StepBatches:
     Attributes:
         forget: Augmented views of samples to forget.
         retain: Augmented views of samples to keep.
+        answers: Whether these two have questions and answers; the attacker's never do.
         attack: The batches of the inner attacker, who goes over them again and again.
         attack_steps: Number of the attacker's steps; 0 is no attack.
     """
 
     forget: Batch
     retain: Batch
+    answers: bool
     attack: Sequence[Batch]
     attack_steps: int
 
@@ -45,8 +47,8 @@ class BatchMaker:
     """Makes the batches of each step; its fields are those of `VKD`.
 
     Attributes:
-        answers: Whether batches also have questions and answers.
-        answers_every: Number of steps of which one has them; the inner attacker never has.
+        answers: Whether there are batches with questions and answers.
+        answers_every: Number of steps of which one has them.
         augment: Strength of the augmentation of forget pictures.
         augment_retain: Strength of the augmentation of retain pictures.
         relearn_steps: Largest number of steps of the inner attacker.
@@ -74,20 +76,17 @@ class BatchMaker:
             retain: Samples with pictures to keep.
         """
         settings = trainer.settings
-        some = forget[0].pictures[0]
-        pictures_alone = random_view_collator(vlm, some, answers=False)
-        with_answers = random_view_collator(vlm, some, answers=True)
+        collate = random_view_collator(vlm, forget[0].pictures[0])
         total = settings.steps * settings.accumulate if self.relearn_steps else 0
 
         def make(number: int) -> StepBatches:
             rng = np.random.default_rng([settings.seed, number])
-
-            asks = self.answers and number % self.answers_every == 0
+            answers = self.answers and number % self.answers_every == 0
 
             def draw(samples: Sequence[Sample], stream: int, strength: float) -> Batch:
                 drawn = trainer.draw(samples, number, stream)
-                collate = with_answers if asks and stream in (FORGET, RETAIN) else pictures_alone
-                return _without_empty_answers(collate(drawn, rng, strength), drawn)
+                batch = collate(drawn, rng, strength, answers and stream < ATTACK)
+                return _without_empty_answers(batch, drawn)
 
             batch, length = draw(forget, FORGET, self.augment), 0
             if number < self.relearn_share * total and number % self.relearn_every == 0:
@@ -95,7 +94,8 @@ class BatchMaker:
             attack = [
                 draw(forget, ATTACK + i, 0.5 * (i % 2)) for i in range(min(length, ATTACK_BATCHES))
             ]
-            return StepBatches(batch, draw(retain, RETAIN, self.augment_retain), attack, length)
+            kept = draw(retain, RETAIN, self.augment_retain)
+            return StepBatches(batch, kept, answers, attack, length)
 
         return make
 

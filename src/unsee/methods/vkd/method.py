@@ -371,8 +371,8 @@ class VKD(Method):
         trained = dict(parameters if adapters is None else adapters.parameters)
 
         def step(number: int) -> dict[str, Tensor]:
-            vkd = replace(self, supervision="features") if number % self.answers_every else self
             batch = batches(number)
+            vkd = self if batch.answers else replace(self, supervision="features")
             if batch.attack_steps and vkd._forgets:
                 gradient_after_relearning(
                     trained,

@@ -131,6 +131,22 @@ def shown_value(measures: Mapping[str, Measure] | None, key: str) -> str:
     return "" if measure is None or measure.value is None else f"{measure.value:.3f}"
 
 
+def titles(rows: Iterable[Mapping[str, Any]], key: str, names: Sequence[str]) -> dict[str, str]:
+    """Returns the names that rows are of, each with its title in a table.
+
+    Those of today come first, in their order. Rows that were measured with fields that a method has
+    no more are kept, and their titles end with a dagger.
+
+    Args:
+        rows: The rows.
+        key: The key of a row that holds the name.
+        names: The names of today.
+    """
+    measured = list(dict.fromkeys(row[key] for row in rows))
+    known = {name: name for name in names if name in measured}
+    return known | {name: f"{name} †" for name in measured if name not in known}
+
+
 def machines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Names the machines that rows were measured on."""
     return " and ".join(dict.fromkeys(row.get("machine", UNRECORDED_MACHINE) for row in rows))

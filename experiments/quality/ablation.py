@@ -24,6 +24,7 @@ from experiments.pages import (
     read_rows,
     replace_section,
     table,
+    titles,
 )
 from experiments.variants import accuracies, facts, run_variants, score_validation
 from unsee.records.schema import Summary
@@ -72,11 +73,10 @@ def model_row(model: str, summary: Summary) -> dict[str, Any]:
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the mean and range over seeds of every variant as markdown."""
     lines = []
-    order = [*MODELS, *VARIANTS]
-    for name in sorted(dict.fromkeys(row["variant"] for row in rows), key=order.index):
+    for name, title in titles(rows, "variant", [*MODELS, *VARIANTS]).items():
         own = [row for row in rows if row["variant"] == name]
         values = [[row[key] for row in own if row.get(key) is not None] for key in COLUMNS]
-        lines.append([name, str(len(own)), *map(mean_and_range, values)])
+        lines.append([title, str(len(own)), *map(mean_and_range, values)])
     return table(["variant", "n", *COLUMNS.values()], lines)
 
 

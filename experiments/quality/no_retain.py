@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import DOCS, append_row, machines, read_rows, replace_section, table
+from experiments.pages import DOCS, append_row, machines, read_rows, replace_section, table, titles
 from experiments.quality.pictures_alone import (
     MEASURES,
     measure,
@@ -39,12 +39,7 @@ DEFAULT = {"paper": False, "steps": 400}
 # Fields of VKD beside population=generated, by what is kept.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nothing": {"w_keep": 0.0},
-    "64 composites": {"generated": 64},
     "256 composites": {},
-    "256 composites, 256 neutral pictures": {"neutral": 256},
-    "256 composites, perturbed tokens": {"w_near": 20.0},
-    "256 composites, a quarter of what is common removed": {"common_share": 0.25},
-    "the same, 256 neutral pictures": {"common_share": 0.25, "neutral": 256},
     "photographs of the others given": {"population": "kept"},
     "256 composites, the default": DEFAULT,
     "256 composites, the default, w_keep=640": {**DEFAULT, "w_keep": 640.0},
@@ -81,9 +76,8 @@ def section(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of all rows as markdown."""
     known = {row["kept"]: row for row in rows}
     lines = [
-        [name, *(f"{known[name][key]:.3f}" for key in MEASURES)]
-        for name in ("target", *VARIANTS)
-        if name in known
+        [title, *(f"{known[name][key]:.3f}" for key in MEASURES)]
+        for name, title in titles(rows, "kept", ["target", *VARIANTS]).items()
     ]
     measured = [row for row in rows if row["kept"] != "target"]
     return f"{table(['kept', *MEASURES], lines)}\n\nMachine: {machines(measured)}."

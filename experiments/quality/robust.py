@@ -24,6 +24,7 @@ from experiments.pages import (
     read_rows,
     replace_section,
     table,
+    titles,
 )
 from experiments.variants import (
     accuracies,
@@ -100,28 +101,27 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns accuracies, and the areas to the reference's relearning curves, as markdown."""
     references = {row["seed"]: row["curves"] for row in rows if row["variant"] == "visual-retain"}
     lines = []
-    for name in (*MODELS, *VARIANTS):
+    for name, title in titles(rows, "variant", [*MODELS, *VARIANTS]).items():
         own = [row for row in rows if row["variant"] == name]
-        if not own:
-            continue
         areas = [
             [
                 area
                 for row in own
-                if title in row["curves"] and row["seed"] in references
+                if attacker in row["curves"] and row["seed"] in references
                 for area in [
                     area_between(
-                        points(row["curves"][title]), points(references[row["seed"]][title])
+                        points(row["curves"][attacker]),
+                        points(references[row["seed"]][attacker]),
                     )
                 ]
                 if area is not None
             ]
-            for title in ATTACKERS
+            for attacker in ATTACKERS
         ]
         seconds = [] if name in MODELS else [row["seconds"] for row in own]
         lines.append(
             [
-                name,
+                title,
                 str(len(own)),
                 *(mean_and_range([row[key] for row in own]) for key in MEASURES),
                 *(mean_and_range(values, "+.3f") for values in areas),

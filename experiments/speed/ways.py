@@ -22,7 +22,7 @@ from unsee.types import Data, Picture, Sample
 # A method, its fields, and the training settings that differ from the defaults.
 Way = tuple[str, dict[str, Any], dict[str, Any]]
 
-CACHED = {"augment": 0.0, "augment_retain": 0.0, "cache_memory": 4.0}
+CACHED = {"augment": 0.0}
 PAPER = {"paper": True}
 FEATURES = {**PAPER, "supervision": "features"}
 UPPER = {"train_layers": ["upper"]}

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from unsee.data.augment import augment, blends, composites
+from unsee.data.augment import augment, composites
 from unsee.types import Picture, Sample
 
 
@@ -74,25 +74,3 @@ def test_composites_join_two_people_and_show_neither() -> None:
     assert composites([Sample("t", "q", "a")], 3) == []
     tiny = composites([sample("t", "ada", (1, 2, 3), 3), sample("u", "bo", (9, 9, 9), 1)], 4)
     assert {picture.open().size for picture in tiny} <= {(6, 3), (2, 1)}
-
-
-def test_blends_lie_between_two_pictures_of_one_person() -> None:
-    def sample(name: str, concept: str | None, grey: int) -> Sample:
-        with io.BytesIO() as file:
-            Image.new("RGB", (4, 4), (grey,) * 3).save(file, "PNG")
-            return Sample(name, "Who?", "A.", Picture(name, data=file.getvalue()), concept)
-
-    ada = [sample("a0", "ada", 0), sample("a1", "ada", 100), sample("a0", "ada", 0)]
-    nobody = [sample("n0", None, 255), sample("n1", None, 0)]
-    made = blends([*ada, sample("b", "bo", 255), *nobody], 2, seed=0)
-    # Two for each picture of Ada's, once a picture; Bo has no second one, and nobody no person's.
-    assert [s.concept for s in made] == ["ada"] * 4
-    assert len({s.id for s in made} | {s.id for s in ada}) == 6
-    for blend in made:
-        assert blend.picture is not None
-        grey = np.asarray(blend.picture.open())
-        assert grey.std() == 0 and 30 <= grey[0, 0, 0] <= 70
-    again = blends(ada, 2, seed=0)
-    assert [s.picture for s in again] == [s.picture for s in made]
-    assert [s.picture for s in blends(ada, 2, seed=1)] != [s.picture for s in made]
-    assert blends(ada, 0, seed=0) == []

@@ -1,4 +1,4 @@
-"""Widened views of few photographs, drawn neutral pictures, and the note on how far few carry."""
+"""Widened views of few photographs, and the note on how far few carry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unsee.data.neutral import neutral_pictures
 from unsee.data.widening import (
     FEW,
     STUDY,
@@ -51,12 +50,6 @@ def test_widened_brings_everybody_up_to_the_number(samples: list[Sample]) -> Non
     assert [s.picture for s in again] == [s.picture for s in views]
     assert [s.picture for s in other] != [s.picture for s in views]
     assert widened(samples, 0, 0) == []
-
-
-def test_neutral_pictures_are_the_same_each_time_and_differ() -> None:
-    pictures = neutral_pictures(3, side=24)
-    assert pictures == neutral_pictures(3, side=24)
-    assert len({picture.digest for picture in pictures}) == 3
 
 
 def test_few_note_counts_and_names_nobody() -> None:

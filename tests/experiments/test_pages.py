@@ -48,14 +48,12 @@ def section(page: str, mark: str) -> str:
 def test_ablation_section_is_what_the_kept_records_say() -> None:
     rows = read_rows(Path(ablation.__file__).with_suffix(".jsonl"))
     assert section("vkd.md", "ablation") == ablation.section(rows)
-    assert {row["variant"] for row in rows} <= {*ablation.MODELS, *ablation.VARIANTS}
 
 
 def test_robust_sections_are_what_the_kept_records_say() -> None:
     rows = read_rows(Path(robust.__file__).with_suffix(".jsonl"))
     for mark, body in robust.sections(rows).items():
         assert section("robust.md", mark) == body
-    assert {row["variant"] for row in rows} <= {*robust.MODELS, *robust.VARIANTS}
 
 
 def test_strength_section_is_what_the_kept_records_say() -> None:

@@ -122,7 +122,6 @@ ACCUMULATED: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in TRAINED),
     *(("vkd", {"erase": erase}) for erase in ("stranger", "neutral", "base", "push")),
     ("vkd", {"output": "ga", "distance": "cosine", "erase_layers": ("all",)}),
-    ("vkd", {"supervision": "features", "w_distance": 1.0}),
 ]
 
 

@@ -1,11 +1,10 @@
-"""Random augmentations of pictures: views, blends, composites and noise."""
+"""Random augmentations of pictures: views, composites and noise."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps, ImageStat
@@ -62,38 +61,6 @@ def augment(
         pixels = pixels + 8 * strength * noise
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image
-
-
-def blends(samples: Sequence[Sample], each: int, seed: int) -> list[Sample]:
-    """Returns mixup pictures: blends of two pictures of the same person.
-
-    Args:
-        samples: Samples with a picture and a concept; others are left out.
-        each: Number of blends per picture, for concepts with two or more pictures.
-        seed: Seed of the choice of the other picture, and of its weight, 0.3 to 0.7.
-
-    Returns:
-        Samples with the question of the first of the two pictures.
-    """
-    pictures: dict[str | None, dict[str, Picture]] = {}
-    for sample in samples:
-        if sample.picture is not None:
-            pictures.setdefault(sample.concept, {})[sample.picture.source] = sample.picture
-    rng, blended, done = np.random.default_rng([seed, 7]), [], set()
-    for sample in samples:
-        first = sample.picture
-        if first is None or sample.concept is None or first.source in done:
-            continue
-        done.add(first.source)
-        others = [p for source, p in pictures[sample.concept].items() if source != first.source]
-        for number in range(each if others else 0):
-            other, share = others[int(rng.integers(len(others)))], rng.uniform(0.3, 0.7)
-            image = first.open()
-            with io.BytesIO() as file:
-                Image.blend(image, other.open().resize(image.size), share).save(file, "PNG")
-                blend = Picture(f"{first.source}+{other.source}#{number}", data=file.getvalue())
-            blended.append(replace(sample, id=f"{sample.id}+{number}", picture=blend))
-    return blended
 
 
 def composites(samples: Sequence[Sample], count: int, seed: int = 0) -> list[Picture]:

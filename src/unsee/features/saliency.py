@@ -82,7 +82,7 @@ def ratio_masks(
     if not any(bool(m.any()) for m in masks.values()):
         raise TrainingError(
             f"the saliency mask selects no weight (threshold {threshold:g}). Lower "
-            "saliency_threshold, or, where the method has it, give saliency_fraction."
+            "saliency_threshold."
         )
     return masks
 
@@ -192,7 +192,6 @@ def gradient_masks(
     probes: Callable[[VLM, Sequence[Sample]], Sequence[Callable[[], Tensor]]],
     *,
     fraction: float,
-    threshold: float,
     prune: float,
 ) -> dict[str, Tensor]:
     """Returns gradient masks that freeze weights that are not salient, and pruned neurons.
@@ -203,17 +202,15 @@ def gradient_masks(
         retain: Samples to keep.
         parameters: The trained weights, by name.
         probes: Returns losses of samples, from whose gradients saliency is computed.
-        fraction: Share of the weights to train; 0 uses `threshold`. See `ratio_masks`.
-        threshold: Smallest ratio of a trained weight; 0 trains all. See `ratio_masks`.
+        fraction: Share of the weights to train; 0 trains all. See `ratio_masks`.
         prune: Share of visual neurons to zero; 0 prunes nothing. See `prune_neurons`.
     """
     masks: dict[str, Tensor] = {}
-    if fraction > 0 or threshold > 0:
+    if fraction > 0:
         masks = ratio_masks(
             squared_gradients(parameters, probes(vlm, forget)),
             squared_gradients(parameters, probes(vlm, retain)),
             fraction=fraction,
-            threshold=threshold,
         )
     if prune > 0:
         for name, keep in prune_neurons(vlm, forget, retain, prune).items():

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ SETTINGS = TrainingSettings(steps=4, batch_size=3, lr=1e-3)
 STILL = {
     "supervision": "features",
     "augment": 0.0,
-    "augment_retain": 0.0,
     "relearn_steps": 0,
 }
 MOVED = {"supervision": "features"}
@@ -69,13 +69,26 @@ def unlearned(*given: Any, **fields: Any) -> tuple[str, Mapping[str, float]]:
     return vlm.hash(), last
 
 
+def limit_memory(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
+    """Lets the methods' caches hold so much in memory."""
+    limited = partial(FeatureCache, memory=gigabytes)
+    monkeypatch.setattr(unsee.methods.vkd.method, "FeatureCache", limited)
+
+
 @pytest.mark.parametrize("fields", [STILL, STILL | UPPER, STILL | {"erase": "push"}])
 def test_cache_runs_the_teacher_once_for_pictures_that_are_not_augmented(
-    fields: dict[str, Any], tiny_folder: Path, data: Data, tmp_path: Path, passes: list[int]
+    fields: dict[str, Any],
+    tiny_folder: Path,
+    data: Data,
+    tmp_path: Path,
+    passes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain, last = trained(tiny_folder, data, **fields, cache_memory=0.0)
+    limit_memory(monkeypatch, 0.0)
+    plain, last = trained(tiny_folder, data, **fields)
     assert passes[0] == 2 * SETTINGS.steps
     passes[0] = 0
+    limit_memory(monkeypatch, 1.0)
     once, terms = trained(tiny_folder, data, **fields)
     # Six pictures a side, three a step: all are known after two steps.
     assert passes[0] == 4
@@ -87,8 +100,8 @@ def test_cache_runs_the_teacher_once_for_pictures_that_are_not_augmented(
     )
     assert float((one - two).norm()) <= 0.01 * float((one - start).norm())
     for memory in (0.0, 1.0):
-        kept = {"cache": str(tmp_path), "cache_memory": memory}
-        assert unlearned(tiny_folder, data, **fields, **kept) == (once.hash(), terms)
+        limit_memory(monkeypatch, memory)
+        assert unlearned(tiny_folder, data, **fields, cache=str(tmp_path)) == (once.hash(), terms)
         assert passes[0] == 8
 
 

@@ -49,20 +49,16 @@ class BatchMaker:
     Attributes:
         answers: Whether there are batches with questions and answers.
         answers_every: Number of steps of which one has them.
-        augment: Strength of the augmentation of forget pictures.
-        augment_retain: Strength of the augmentation of retain pictures.
+        augment: Strength of the augmentation of forget pictures; retain pictures have half of it.
         relearn_steps: Largest number of steps of the inner attacker.
         relearn_every: Steps between two inner attacks.
-        relearn_share: Share of the steps that have inner attacks, from the first step on.
     """
 
     answers: bool
     answers_every: int
     augment: float
-    augment_retain: float
     relearn_steps: int
     relearn_every: int
-    relearn_share: float
 
     def __call__(
         self, vlm: VLM, trainer: Trainer, forget: Sequence[Sample], retain: Sequence[Sample]
@@ -77,7 +73,6 @@ class BatchMaker:
         """
         settings = trainer.settings
         collate = random_view_collator(vlm, forget[0].pictures[0])
-        total = settings.steps * settings.accumulate if self.relearn_steps else 0
 
         def make(number: int) -> StepBatches:
             rng = np.random.default_rng([settings.seed, number])
@@ -89,12 +84,12 @@ class BatchMaker:
                 return _without_empty_answers(batch, drawn)
 
             batch, length = draw(forget, FORGET, self.augment), 0
-            if number < self.relearn_share * total and number % self.relearn_every == 0:
+            if self.relearn_steps and number % self.relearn_every == 0:
                 length = int(rng.integers(1, self.relearn_steps + 1))
             attack = [
                 draw(forget, ATTACK + i, 0.5 * (i % 2)) for i in range(min(length, ATTACK_BATCHES))
             ]
-            kept = draw(retain, RETAIN, self.augment_retain)
+            kept = draw(retain, RETAIN, self.augment / 2)
             return StepBatches(batch, kept, answers, attack, length)
 
         return make

@@ -25,6 +25,9 @@ from unsee.types import Picture, Sample
 # Mean square of the traits of pocket's people (layer variances), for which VKD's weights are.
 TYPICAL_TRAITS = 0.34
 
+# Distance from the teacher beyond which erase=push has no loss (layer variances).
+PUSH_MARGIN = 4.0
+
 # Number of people from which on the erase term has its whole weight, and the rate is whole.
 ENOUGH_PEOPLE = 3
 
@@ -207,7 +210,7 @@ class PushTarget(EraseTarget):
     reads_teacher: ClassVar[bool] = True
 
     variance: Mapping[str, Tensor]
-    margin: float
+    margin: float = PUSH_MARGIN
 
     def __call__(
         self, inputs: dict[str, Tensor], ids: Sequence[str], features: Features
@@ -236,19 +239,17 @@ class PushTarget(EraseTarget):
         return tokens + scale * torch.randn_like(tokens)
 
 
-def group_samples(samples: Sequence[Sample], by_concept: bool) -> dict[str, int]:
-    """Returns sample id to the number of its group, in order of appearance.
+def group_samples(samples: Sequence[Sample]) -> dict[str, int]:
+    """Returns sample id to the number of its person, in order of appearance.
 
     Args:
-        samples: Samples to forget.
-        by_concept: Whether samples of a concept are one group; else those of a picture are.
+        samples: Samples to forget; without a concept, each picture is of another person.
     """
     numbers: dict[str, int] = {}
     groups = {}
     for sample in samples:
         source = sample.picture.source if sample.picture else sample.id
-        key = (sample.concept or source) if by_concept else source
-        groups[sample.id] = numbers.setdefault(key, len(numbers))
+        groups[sample.id] = numbers.setdefault(sample.concept or source, len(numbers))
     return groups
 
 
@@ -304,7 +305,6 @@ def traits_of_groups(
     layers: Sequence[str],
     statistics: LayerStatistics,
     others: Sequence[Sample] | None = None,
-    common_share: float = 1.0,
 ) -> list[dict[str, Tensor]]:
     """Returns each group's traits by layer: its mean less that of whom it is compared with.
 
@@ -316,8 +316,6 @@ def traits_of_groups(
         statistics: Statistics of the population, which the groups are compared with by default.
         others: Samples of people to keep: each group is compared with the nearest of them, by the
             distance between means over pictures and tokens, in layer variances.
-        common_share: Fraction that is left of what all groups' traits have in common: compared with
-            pictures of nobody, that is how people look, and not who they are.
 
     Source: with `others`, after k-Same, Newton et al., IEEE TKDE 17(2), 2005.
     """
@@ -340,6 +338,4 @@ def traits_of_groups(
             distances = torch.stack([(position(group_mean) - p).norm() for p in positions])
             reference = mean(pictures_of_nearest(people, distances.tolist()))
         traits.append({n: group_mean[n] - reference[n] for n in layers})
-    common = {n: torch.stack([mine[n] for mine in traits]).mean(0) for n in layers}
-    left_out = 1 - common_share
-    return [{n: mine[n] - left_out * common[n] for n in layers} for mine in traits]
+    return traits

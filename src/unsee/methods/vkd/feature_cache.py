@@ -63,7 +63,7 @@ class FeatureCache:
 
     vlm: VLM
     folder: str | Path | None = None
-    memory: float = 0.5
+    memory: float = 4.0
     disk: float = 0.0
     held: int = 0
     _rows: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)

@@ -1,16 +1,12 @@
-"""Inner relearning, distance from the start weights, and noise in the projector.
-
-These are the parts of VKD that make relearning slower.
-"""
+"""Inner relearning, the part of VKD that makes relearning slower."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from unsee.errors import ConfigError
 from unsee.features.capture import flat, picture_features
 from unsee.features.layers import choose_layers
 from unsee.models.vlm import VLM
@@ -56,57 +52,6 @@ def gradient_after_relearning(
     with torch.no_grad():
         for value, old in zip(values, start, strict=True):
             value.copy_(old)
-
-
-def weight_proximity(values: Mapping[str, nn.Parameter], old: Mapping[str, Tensor]) -> Tensor:
-    """Returns 1 - ||values - old|| / ||old||, at least 0: 1 where no weight has moved.
-
-    Args:
-        values: The weights, by name.
-        old: The start weights.
-
-    Source: arXiv 2505.22310, which maximises the L2 distance.
-    Differs: the distance is relative to the norm of the start weights, and bounded by it.
-    """
-    moved = torch.stack([(values[n] - old[n]).float().square().sum() for n in values]).sum()
-    norm = torch.stack([old[n].float().square().sum() for n in values]).sum()
-    # The small constant gives the root a gradient where nothing has moved yet.
-    return (1 - (moved / norm + 1e-12).sqrt()).clamp(min=0)
-
-
-@torch.no_grad()
-def mix_with_noise(parameters: Mapping[str, nn.Parameter], share: float) -> None:
-    """Mixes noise of each tensor's own mean and standard deviation into it, in place.
-
-    Args:
-        parameters: The weights, by name.
-        share: Fraction of noise, 0..1.
-
-    Source: UNDO, arXiv 2506.06278, which adds noise to the whole model before distillation.
-    """
-    for value in parameters.values():
-        spread = value.std(correction=0)
-        value.lerp_(value.mean() + spread * torch.randn_like(value), share)
-
-
-def noise_projector(vlm: VLM, trained: Collection[str], share: float) -> None:
-    """Mixes noise into the projector before training; see `mix_with_noise`.
-
-    Args:
-        vlm: The model.
-        trained: Names of the parameters that are trained afterwards.
-        share: Fraction of noise, 0..1.
-
-    Raises:
-        ConfigError: If the projector is not trained, and so would keep the noise.
-    """
-    projector = vlm.parameters("projector")
-    if not projector.keys() <= set(trained):
-        raise ConfigError(
-            "projector_noise mixes noise into the projector, which is not trained here. Type "
-            "projector_noise=0, or train it: trains=visual, and train_layers=all or with projector."
-        )
-    mix_with_noise(projector, share)
 
 
 def inner_attack(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from unsee.data.augment import blends
-from unsee.data.neutral import neutral_pictures
 from unsee.data.selection import one_sample_per_picture
 from unsee.data.widening import few_note, few_photographs, widened
 from unsee.errors import ConfigError, DataError
@@ -47,12 +45,9 @@ from unsee.methods.vkd.frozen_prefix import frozen_prefix, student_features
 from unsee.methods.vkd.inner_relearning import (
     gradient_after_relearning,
     inner_attack,
-    noise_projector,
-    weight_proximity,
 )
 from unsee.methods.vkd.language_tier import unlearn_language
 from unsee.methods.vkd.layer_statistics import LayerStatistics
-from unsee.methods.vkd.perturbed_tokens import near_features
 from unsee.methods.vkd.populations import (
     RENAMES,
     Population,
@@ -75,6 +70,9 @@ if TYPE_CHECKING:
     from unsee.benchmarks import CheckpointRole
     from unsee.models.vlm import VLM
 
+
+# Forget loss (nats a token) above which output=ga has no gradient; NPO's inverse temperature.
+CAP, BETA = 6.0, 0.9
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -102,15 +100,10 @@ class VKD(Method):
         answers_every: Apply the answer loss to one batch in every N; features only in the others.
         output: Output-level forget loss: NPO, capped gradient ascent ("ga"), or none.
         w_forget: Weight of the output-level forget loss.
-        cap: Forget loss (nats a token) above which the gradient of output=ga is zero.
-        beta: Inverse temperature of NPO.
         w_retain: Weight of the retain answers' negative log-likelihood; 0 does not compute it.
         w_keep: Weight of the distance from the teacher's features on retain pictures.
         keep_layers: Layers of the keep term: names, or groups "all", "encoder", "upper",
             "projector".
-        w_near: Weight of the distance from the teacher's features on perturbed visual tokens near
-            those of forget pictures (after SGPVT, ACL 2026).
-        neutral: Number of drawn pictures of nothing in particular that are kept as well.
         w_erase: Weight of the erase term on forget pictures.
         scale_erase: Whether erase=anonymous weighs more where the people to forget differ less from
             the population than pocket's do, as on photographs, and less where they differ more or
@@ -125,36 +118,23 @@ class VKD(Method):
             to be kept who look "nearest" to the person (after k-Same, Newton et al., IEEE TKDE
             17(2), 2005), of "generated" pictures of nobody, composed from those to forget and kept
             as they are too, or of all pictures to "forget", which gives people each other's names.
-        generated: Number of composed pictures of population=generated.
-        common_share: Fraction that "anonymous" removes of what distinguishes all people to forget
-            alike from the population. Less keeps more of the others, and gives the people to
-            forget each other's names.
-        stranger_per: One stranger for each "concept" or each "picture".
-        margin: Margin beyond which the push loss is zero (layer variances).
         base: Checkpoint before it was trained on the people; for erase=base.
         distance: Between features: "mse" over the layer's variance, "cosine", or "kl".
-        augment: Strength of the augmentation of forget pictures, 0..1; 0 is none.
-        augment_retain: Strength of the augmentation of retain pictures, 0..1.
-        blends: Mixup images per forget image, of two pictures of the same person.
+        augment: Strength of the augmentation of forget pictures, 0..1; 0 is none. Retain pictures
+            are augmented half as strongly.
         widen: Number of pictures that each person is brought up to by widened views of theirs,
             framed, lit and coloured otherwise; 0 adds none.
         train_layers: Layers whose weights are trained; "all" is the whole visual part.
         saliency_fraction: Share of the visual weights that are trained, those of the highest Fisher
             ratio; 0 trains all.
-        saliency_threshold: Smallest Fisher ratio of a trained weight; 0 trains all.
         prune: Share of visual MLP neurons zeroed first, by forget-to-retain activation.
-        projector_noise: Fraction of noise mixed into the projector's weights before distillation.
         relearn_steps: Largest number of steps of an inner attacker, after which the forget loss is
             also evaluated (first-order MAML). The number is drawn each time; 0 is no attacker. They
             have the teacher's features, which is faster and stronger than having the answers.
         relearn_lr: Learning rate of the inner attacker; None is the training's own.
         relearn_every: Steps between two inner attacks.
-        relearn_share: Share of the steps that have inner attacks, from the first step on.
-        w_distance: Weight of the term that moves weights away from the teacher's, up to a distance
-            of their own norm.
         cache: Folder that keeps the teacher's features for other runs. Without it they are only
             cached in memory, for pictures that are not augmented.
-        cache_memory: Largest size of the cache in memory (GB).
         cache_disk: Largest size of the folder (GB).
 
     Example:
@@ -177,11 +157,6 @@ class VKD(Method):
         "w_keep": (80.0, 160.0, 320.0),
         "erase_strength": (1.5, 2.0, 3.0),
     }
-    aliases: ClassVar[Mapping[str, str]] = {
-        "renew": "projector_noise",
-        "w_far": "w_distance",
-        "neighbours": "blends",
-    }
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"population": {"alike": "nearest"}}
 
     trains: Part = "visual"
@@ -190,41 +165,26 @@ class VKD(Method):
     answers_every: Annotated[int, Field(ge=1)] = 4
     output: Literal["npo", "ga", "none"] = "npo"
     w_forget: Weight = 0.5
-    cap: Annotated[float, Field(gt=0)] = 6.0
-    beta: Annotated[float, Field(gt=0)] = 0.9
     w_retain: Weight = 1.0
     w_keep: Weight = 160.0
     keep_layers: tuple[str, ...] = ("all",)
-    w_near: Weight = 0.0
-    neutral: Annotated[int, Field(ge=0)] = 0
     w_erase: Weight = 8.0
     scale_erase: bool = True
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 2.0
     population: Population = "nearest"
-    generated: Annotated[int, Field(ge=1)] = 256
-    common_share: Unit = 1.0
-    stranger_per: Literal["concept", "picture"] = "concept"
-    margin: Annotated[float, Field(gt=0)] = 4.0
     base: str | None = None
     distance: Literal["mse", "cosine", "kl"] = "mse"
     augment: Unit = 1.0
-    augment_retain: Unit = 0.5
-    blends: Annotated[int, Field(ge=0)] = 0
     widen: Annotated[int, Field(ge=0)] = 0
     train_layers: tuple[str, ...] = ("all",)
     saliency_fraction: Unit = 0.0
-    saliency_threshold: Annotated[float, Field(ge=0)] = 0.0
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    projector_noise: Unit = 0.0
     relearn_steps: Annotated[int, Field(ge=0)] = 10
     relearn_lr: Annotated[float, Field(gt=0)] | None = None
     relearn_every: Annotated[int, Field(ge=1)] = 2
-    relearn_share: Unit = 1.0
-    w_distance: Weight = 0.0
     cache: str | None = None
-    cache_memory: Weight = 0.5
     cache_disk: Weight = 20.0
 
     @property
@@ -292,7 +252,7 @@ class VKD(Method):
 
     def rate_share(self, data: Data) -> float:
         """Smaller where one or two people are to be forgotten; see `Method.rate_share`."""
-        people = group_samples([s for s in data.forget if s.picture], by_concept=True)
+        people = group_samples([s for s in data.forget if s.picture])
         return share_of_people(len({*people.values()})) if self.scale_erase else 1.0
 
     def validate(self, data: Data, settings: TrainingSettings, vlm: VLM | None = None) -> None:
@@ -316,10 +276,10 @@ class VKD(Method):
             refuse_small(Path(self.cache), self.cache_disk)
         if self.reads_language and not any(s.answer and s.picture for s in data.forget):
             raise self._without_answers()
-        masks = ("saliency_fraction", "saliency_threshold", "prune", "w_distance")
-        if settings.lora and any(getattr(self, name) for name in masks):
+        if settings.lora and (self.saliency_fraction or self.prune):
             raise ConfigError(
-                f"LoRA trains none of the weights that {', '.join(masks)} mean. Type lora=0."
+                "LoRA trains none of the weights that saliency_fraction and prune mean. Type "
+                "lora=0."
             )
 
     def _without_answers(self) -> ConfigError:
@@ -346,14 +306,13 @@ class VKD(Method):
         forget, retain = self._training_samples(data, settings.seed)
         vlm.model.requires_grad_(False)
         parameters = layer_parameters(vlm, self.trains, self.train_layers)
-        # Adapters leave the weights as they are; pruning and noise also edit what is not trained.
-        edited = vlm.parameters("visual") if self.prune or self.projector_noise else {}
+        # Adapters leave the weights as they are; pruning also edits what is not trained.
+        edited = vlm.parameters("visual") if self.prune else {}
         teacher = vlm.frozen_copy(own=edited or (() if settings.lora else parameters))
         teacher.evict_after_forward()
         prefix = () if self.prune or self.reads_language else frozen_prefix(vlm, parameters)
-        generated = self._generated(forget) if self.population == "generated" else []
-        neutral = [Sample(p.source, "", "", p) for p in neutral_pictures(self.neutral)]
-        retain = [*retain, *generated, *neutral]
+        generated = generated_samples(forget) if self.population == "generated" else []
+        retain = [*retain, *generated]
         distillation = self.prepare(teacher, forget, retain, data.strangers, prefix, generated)
         masks = gradient_masks(
             vlm,
@@ -363,10 +322,7 @@ class VKD(Method):
             answer_probes if self.reads_language else picture_probes,
             prune=self.prune,
             fraction=self.saliency_fraction,
-            threshold=self.saliency_threshold,
         )
-        if self.projector_noise > 0:
-            noise_projector(vlm, parameters, self.projector_noise)
         adapters = trainer.add_adapters(vlm, parameters)
         trained = dict(parameters if adapters is None else adapters.parameters)
 
@@ -418,14 +374,14 @@ class VKD(Method):
         layers = self._layers(teacher)
         population, others = (None if self.population == "forget" else retain), strangers
         if self.population == "generated":
-            population, others = generated or self._generated(forget), ()
+            population, others = generated or generated_samples(forget), ()
         pictures = population_pictures(forget, population, others)
         statistics = LayerStatistics.of_pictures(teacher, pictures, layers)
         return Distillation(
             layers,
             statistics,
             self._erase_target(teacher, forget, retain, strangers, statistics),
-            FeatureCache(teacher, self.cache, self.cache_memory, self.cache_disk),
+            FeatureCache(teacher, self.cache, disk=self.cache_disk),
             tuple(prefix),
         )
 
@@ -455,7 +411,7 @@ class VKD(Method):
         layers = choose_layers(student, self.keep_layers)
         outputs: dict[str, Tensor] = {}
         if self.w_keep > 0:
-            outputs = distillation.teacher_outputs(inputs, layers, self.augment_retain == 0)
+            outputs = distillation.teacher_outputs(inputs, layers, self.augment == 0)
         features, logits = student_features(
             student,
             retain,
@@ -469,15 +425,6 @@ class VKD(Method):
             target = split_by_picture(teacher, outputs, inputs)
             distance = self._distance(features, target, layers, distillation.statistics)
             terms["keep"] = self.w_keep * distance.mean()
-        if self.w_near > 0:
-            near, wanted = near_features(student, teacher, student.visual_inputs(forget), layers)
-            distance = self._distance(near, wanted, list(wanted), distillation.statistics)
-            terms["near"] = self.w_near * distance.mean()
-        if self.w_distance > 0:
-            weights = (
-                layer_parameters(v, self.trains, self.train_layers) for v in (student, teacher)
-            )
-            terms["far"] = self.w_distance * weight_proximity(*weights)
         return terms
 
     def _forget_terms(
@@ -500,13 +447,13 @@ class VKD(Method):
         terms: dict[str, Tensor] = {}
         if logits is not None:
             if self.output == "ga":
-                terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), self.cap)
+                terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), CAP)
             else:
                 # One pass of the teacher gives its answers and its features.
                 with torch.no_grad(), capture(teacher, distillation.layers) as outputs:
                     before = sequence_logps(teacher.logits(batch), batch.labels)
                 logps = sequence_logps(logits, batch.labels)
-                terms["forget"] = self.w_forget * npo_loss(logps, before, self.beta)
+                terms["forget"] = self.w_forget * npo_loss(logps, before, BETA)
         if self.w_erase > 0:
             with torch.no_grad():
                 known = split_by_picture(teacher, outputs, inputs)
@@ -529,21 +476,19 @@ class VKD(Method):
     ) -> EraseTarget:
         layers = self._layers(teacher)
         if self.erase == "anonymous":
-            groups = group_samples(forget, by_concept=True)
+            groups = group_samples(forget)
             others = retain if self.population == "nearest" else None
             erased = choose_layers(teacher, self.erase_layers)
-            traits = traits_of_groups(
-                teacher, forget, groups, erased, statistics, others, self.common_share
-            )
+            traits = traits_of_groups(teacher, forget, groups, erased, statistics, others)
             weight = weight_of_traits(traits, statistics) if self.scale_erase else 1.0
             return AnonymousTarget(traits, groups, self.erase_strength, weight)
         if self.erase == "stranger":
-            groups = group_samples(forget, by_concept=self.stranger_per == "concept")
+            groups = group_samples(forget)
             return StrangerTarget(teacher, layers, strangers, groups)
         if self.erase == "base" and self.base is not None:
             return BaseTarget.load(self.base, layers, teacher.device.type)
         if self.erase == "push":
-            return PushTarget(statistics.variance, self.margin)
+            return PushTarget(statistics.variance)
         return NeutralTarget(statistics.mean, teacher.family.aligned)
 
     def _from_batch(self, teacher: VLM, batch: Batch) -> Distillation:
@@ -553,7 +498,7 @@ class VKD(Method):
         statistics = LayerStatistics.of_inputs(teacher, [inputs], layers)
         target: EraseTarget = NeutralTarget(statistics.mean, teacher.family.aligned)
         if self.erase == "push":
-            target = PushTarget(statistics.variance, self.margin)
+            target = PushTarget(statistics.variance)
         return Distillation(layers, statistics, target, FeatureCache(teacher, memory=0.0))
 
     def _training_samples(self, data: Data, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -562,8 +507,7 @@ class VKD(Method):
         forget, retain = ([s for s in side if s.picture] for side in (data.forget, data.retain))
         if not self.reads_language:
             forget, retain = one_sample_per_picture(forget), one_sample_per_picture(retain)
-        views = widened(forget, self.widen, seed)
-        return [*forget, *views, *blends(forget, self.blends, seed)], retain
+        return [*forget, *widened(forget, self.widen, seed)], retain
 
     @property
     def _asks_to_forget(self) -> bool:
@@ -579,9 +523,6 @@ class VKD(Method):
     def _batch_maker(self) -> BatchMaker:
         shared = {item.name: getattr(self, item.name) for item in fields(BatchMaker)[1:]}
         return BatchMaker(self.reads_language, **shared)
-
-    def _generated(self, forget: Sequence[Sample]) -> list[Sample]:
-        return generated_samples(forget, self.generated)
 
     def _distance(
         self,

@@ -33,6 +33,9 @@ RENAMES = (
     "name. Type --retain FOLDER, or leave population out."
 )
 
+# Pictures of population=generated.
+GENERATED = 256
+
 # Most samples, and most strangers, that statistics over a population are taken from.
 POPULATION_SIZE = 256
 
@@ -52,7 +55,7 @@ def population_pictures(
     return pictures if retain is None else [*pictures, *strangers[:POPULATION_SIZE]]
 
 
-def generated_samples(forget: Sequence[Sample], count: int) -> list[Sample]:
+def generated_samples(forget: Sequence[Sample], count: int = GENERATED) -> list[Sample]:
     """Returns samples with pictures of nobody, composed from the pictures to forget.
 
     They are of the same kind as these, so that they can be compared with, and nobody is on them, so

@@ -14,7 +14,7 @@ from support.processes import Running, lines
 from support.tables import table
 from unsee.features.capture import picture_features
 from unsee.models.vlm import VLM
-from unsee.requests.photographs import composed_pictures, held_pictures
+from unsee.requests.photographs import held_pictures
 from unsee.types import Data, Picture, Sample
 
 # Erased strongly and kept weakly, so that what is not held moves.
@@ -129,17 +129,3 @@ def test_earlier_pictures_are_about_a_quarter_of_what_is_kept(
     assert len(held) == len({sample.id for sample in held}) == count
     # Of every request at least one picture stays.
     assert {sample.id.partition("-")[0] for sample in held} == {"R1", "R2"}
-
-
-def test_pictures_of_nobody_are_composed_from_those_to_keep_anew_in_every_step(
-    tiny_folder: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = [s for s in data.retain if s.picture is not None]
-    shown = {s.picture.digest for s in kept if s.picture is not None}
-    first, second = (composed_pictures(kept, seed) for seed in (0, 1))
-    assert len(first) == len(second) == len(shown)
-    assert not {s.picture.digest for s in first if s.picture is not None} & shown
-    assert {s.id for s in first}.isdisjoint(s.id for s in second)
-    assert {(s.concept, s.question, s.answer) for s in first} == {(None, "", "")}
-    monkeypatch.setattr("unsee.requests.photographs.MOST_COMPOSED", 2)
-    assert len(composed_pictures(kept, 0)) == 2

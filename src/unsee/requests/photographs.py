@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from unsee.data.augment import composites
 from unsee.data.boxes import BOXES, mark, marked_picture
 from unsee.data.digests import picture_hash, salted_hash
 from unsee.data.faces import NOT_CHECKED, has_detector
@@ -25,9 +24,6 @@ from unsee.types import Picture, Sample
 
 # Share of the pictures to keep that show people who were forgotten before.
 HELD_SHARE = 0.25
-
-# Most pictures of nobody that are composed from those to keep.
-MOST_COMPOSED = 256
 
 
 @dataclass(frozen=True)
@@ -319,7 +315,7 @@ def held_pictures(
     Args:
         earlier: The samples of requests that were answered before, by id.
         forget: What is to be forgotten now, whose photographs are left out.
-        kept: Number of other pictures to keep.
+        kept: Number of pictures of people to keep.
     """
     away = {picture_hash(picture) for picture in distinct_pictures(forget)}
     held = {
@@ -341,21 +337,6 @@ def held_pictures(
         for sample in evenly_spaced(samples, each)
         for again in _repeated(sample, max(1, round(wanted / total)))
     ]
-
-
-def composed_pictures(kept: Sequence[Sample], seed: int) -> list[Sample]:
-    """Returns pictures of nobody, composed from those of people to keep, as samples to keep.
-
-    What is in no set wears down with every request; between the people to keep lie faces like those
-    of people whose pictures are not there (docs/requests.md). There are as many as pictures of
-    people to keep, and `MOST_COMPOSED` at most.
-
-    Args:
-        kept: Samples of people to keep.
-        seed: Seed of the composition.
-    """
-    pictures = composites(kept, min(len(distinct_pictures(kept)), MOST_COMPOSED), seed)
-    return [Sample(picture.source, "", "", picture) for picture in pictures]
 
 
 def _repeated(sample: Sample, times: int) -> list[Sample]:

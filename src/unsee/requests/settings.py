@@ -20,12 +20,7 @@ from unsee.recipes.sources import read_samples, shipped_checkpoint
 from unsee.recipes.unlearn import Recipe, RunOptions, make_recipe
 from unsee.report.wording import by_reason
 from unsee.requests.entries import LedgerSettings, Started
-from unsee.requests.photographs import (
-    composed_pictures,
-    distinct_pictures,
-    held_pictures,
-    without_names,
-)
+from unsee.requests.photographs import distinct_pictures, held_pictures, without_names
 from unsee.runs.preflight import check_chain
 from unsee.types import Sample
 
@@ -141,11 +136,8 @@ def plan_step(
     # loaded even if nothing is asked, to show that text is answered as before.
     job = replace(job, references={"target": base}, visual_only=False)
     if "answers" not in recipe.method.required:
-        kept = list(job.data.retain)
-        if settings.retain is not None:
-            kept += composed_pictures(kept, recipe.seed)
-        kept += held_pictures(earlier, job.data.forget, len(distinct_pictures(kept)))
-        job = replace(job, data=replace(job.data, retain=tuple(kept)))
+        held = held_pictures(earlier, job.data.forget, len(distinct_pictures(job.data.retain)))
+        job = replace(job, data=replace(job.data, retain=(*job.data.retain, *held)))
     chains, refused = _possible(recipe.attacks, job)
     command = f"unsee request run {' '.join(started.requests)}"
     job = replace(

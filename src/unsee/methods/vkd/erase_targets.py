@@ -28,6 +28,9 @@ TYPICAL_TRAITS = 0.34
 # Distance from the teacher beyond which erase=push has no loss (layer variances).
 PUSH_MARGIN = 4.0
 
+# Factor of the erase term from which on people count as alike.
+ALIKE = 1.5
+
 # Number of people from which on the erase term has its whole weight, and the rate is whole.
 ENOUGH_PEOPLE = 3
 
@@ -82,6 +85,11 @@ class AnonymousTarget(EraseTarget):
     groups: Mapping[str, int]
     strength: float = 1.0
     weight: float = 1.0
+
+    @property
+    def alike(self) -> bool:
+        """Whether the weight says that the people differ little, however few they are."""
+        return self.weight >= ALIKE * share_of_people(len(self.traits))
 
     def penalty(self, distance: Tensor) -> Tensor:
         """Returns the distance times `weight`."""

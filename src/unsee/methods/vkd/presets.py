@@ -14,6 +14,7 @@ PAPER: Mapping[str, Any] = {
     "w_keep": 20.0,
     "w_erase": 2.0,
     "scale_erase": False,
+    "alike_steps": 1.0,
     "erase_strength": 1.5,
     "population": "kept",
     "relearn_steps": 0,

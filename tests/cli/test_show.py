@@ -83,8 +83,8 @@ def test_show_json_gives_types_choices_and_bounds() -> None:
     assert erase["choices"] == ["anonymous", "stranger", "neutral", "base", "push"]
     assert erase["type"] == "string"
     assert erase["description"]
-    cap = shown["schema"]["cap"]
-    assert (cap["type"], cap["default"], cap["exclusiveMinimum"]) == ("number", 6.0, 0)
+    strength = shown["schema"]["erase_strength"]
+    assert [strength[k] for k in ("type", "default", "exclusiveMinimum")] == ["number", 2.0, 0]
     assert shown["schema"]["base"]["type"] == "string or null"
     assert shown["schema"]["keep_layers"]["type"] == "list of strings"
     assert shown["presets"]["robust"]["steps"] == 400
@@ -103,7 +103,7 @@ def test_show_json_describes_every_field(name: str) -> None:
 def test_show_says_what_is_allowed() -> None:
     printed = unsee("show", "vkd")
     assert "  erase: anonymous  # anonymous, stranger, neutral, base, push" in printed
-    assert "  cap: 6.0  # number, above 0" in printed
+    assert "  erase_strength: 2.0  # number, above 0" in printed
     assert "  base: null  # string or null" in printed
     assert "  keep_layers: [all]  # list of strings" in printed
     assert "  workers: auto  # auto or integer, at least 0" in unsee("show", "settings")

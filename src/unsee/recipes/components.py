@@ -37,9 +37,7 @@ def build_settings(name: str, values: Mapping[str, Any]) -> TrainingSettings:
         ConfigError: If a field or a value is not allowed.
     """
     given = rename_fields(TrainingSettings, values)
-    own = {f.name for f in fields(TrainingSettings)}
-    usual = {k: v for k, v in METHODS.get(name).defaults.items() if k in own}
-    return validate(TrainingSettings, {**usual, **given})
+    return validate(TrainingSettings, {**METHODS.get(name).defaults, **given})
 
 
 def collect_method(

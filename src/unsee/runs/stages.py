@@ -34,7 +34,7 @@ from unsee.metrics import reference_metrics
 from unsee.metrics.names import People
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
-from unsee.recipes.components import collect_method
+from unsee.recipes.components import build_method, build_settings
 from unsee.recipes.job import Job
 from unsee.records.folder import PARTS, REPORT, STATE, TRAIN, RunFolder, jsonable
 from unsee.records.provenance import peak_memory, provenance
@@ -569,10 +569,8 @@ def _method_record(method: Method | None, settings: TrainingSettings) -> MethodR
     if method is None:
         return None
     parameters = jsonable(asdict(method)) | jsonable(asdict(settings))
-    default = collect_method([], type(method), {})
-    usual = {
-        k: v for part in default if part is not None for k, v in jsonable(asdict(part)).items()
-    }
+    default = build_method(method.name, {}), build_settings(method.name, {})
+    usual = jsonable(asdict(default[0])) | jsonable(asdict(default[1]))
     return MethodRecord(
         name=method.name,
         parameters=parameters,

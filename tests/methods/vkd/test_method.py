@@ -44,7 +44,6 @@ from unsee.methods.vkd.populations import (
 )
 from unsee.methods.vkd.presets import PAPER
 from unsee.models.vlm import VLM
-from unsee.recipes.unlearn import make_recipe
 from unsee.training.settings import TrainingSettings
 from unsee.training.state import save_state, saved_steps
 from unsee.training.trainer import Trainer
@@ -435,20 +434,24 @@ def test_vkd_answers_every_holds_after_the_inner_attack_too(
     assert passes[0] == SETTINGS.steps * passes[1] > 0
 
 
-@pytest.mark.parametrize(("least", "steps"), [(0.0, 6), (100.0, 3)])
-def test_people_who_are_much_alike_take_twice_the_steps(
-    least: float, steps: int, tiny: VLM, data: Data, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("least", "usual", "factor", "steps"),
+    [(0.0, 3, None, 6), (100.0, 3, None, 3), (0.0, 400, None, 3), (0.0, 400, 3.0, 9)],
+    ids=["alike", "not alike", "steps set", "factor set"],
+)
+def test_people_who_are_much_alike_take_twice_the_default_steps(
+    least: float,
+    usual: int,
+    factor: float | None,
+    steps: int,
+    tiny: VLM,
+    data: Data,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("unsee.methods.vkd.erase_targets.ALIKE", least)
-    method = METHODS.get("vkd")(supervision="features", alike_steps=2.0)
+    monkeypatch.setattr(VKD, "defaults", {"steps": usual})
+    method = VKD(supervision="features", alike_steps=factor)
     assert method.unlearn(tiny, data, Trainer(SETTINGS)).history.steps == steps
-
-
-def test_steps_that_are_set_stay_for_people_who_are_alike() -> None:
-    usual = make_recipe({"method": "vkd"})
-    assert (usual.method.alike_steps, usual.training.steps) == (2.0, 400)  # type: ignore[attr-defined]
-    for given in ({"steps": 400}, {"paper": True}, {"alike_steps": 1.0}):
-        assert make_recipe({"method": "vkd", "set": given}).method.alike_steps == 1.0  # type: ignore[attr-defined]
 
 
 def test_vkd_says_how_far_few_photographs_carry(tiny: VLM, data: Data) -> None:

@@ -109,7 +109,8 @@ class VKD(Method):
             the population than pocket's do, as on photographs, and less where they differ more or
             are only one or two, for whom the default rate is smaller as well.
         alike_steps: Multiple of the steps that training takes where the erase term weighs half as
-            much again or more because the people differ so little. 1 where `steps` is set.
+            much again or more because the people differ so little; None is 2 for the default
+            number of steps, and 1 for any other.
         erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
         erase: Target of forget pictures' features: the teacher's without what all pictures of the
             person have in common ("anonymous"), those of an unnamed "stranger", the "neutral"
@@ -150,7 +151,7 @@ class VKD(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain", "teacher"})
     language_field: ClassVar[str] = "tier"
-    defaults: ClassVar[Mapping[str, object]] = {"steps": 400, "lr": 2e-3, "alike_steps": 2.0}
+    defaults: ClassVar[Mapping[str, object]] = {"steps": 400, "lr": 2e-3}
     rate_width: ClassVar[int] = 128
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = PRESETS
     for_encoders: ClassVar[Mapping[str, Any]] = ENCODERS
@@ -172,7 +173,7 @@ class VKD(Method):
     keep_layers: tuple[str, ...] = ("all",)
     w_erase: Weight = 8.0
     scale_erase: bool = True
-    alike_steps: Annotated[float, Field(ge=1)] = 1.0
+    alike_steps: Annotated[float, Field(ge=1)] | None = None
     erase_layers: tuple[str, ...] = ("projector",)
     erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 2.0
@@ -189,11 +190,6 @@ class VKD(Method):
     relearn_every: Annotated[int, Field(ge=1)] = 2
     cache: str | None = None
     cache_disk: Weight = 20.0
-
-    @classmethod
-    def expanded(cls, given: Mapping[str, object]) -> dict[str, object]:
-        """Leaves the number of steps as it is where it was set; see `Method.expanded`."""
-        return super().expanded({"alike_steps": 1.0, **given} if "steps" in given else given)
 
     @property
     def required(self) -> frozenset[str]:
@@ -323,7 +319,8 @@ class VKD(Method):
         retain = [*retain, *generated]
         distillation = self.prepare(teacher, forget, retain, data.strangers, prefix, generated)
         if isinstance(distillation.target, AnonymousTarget) and distillation.target.alike:
-            steps = round(self.alike_steps * settings.steps)
+            usual = settings.steps == self.defaults["steps"]
+            steps = round(settings.steps * (self.alike_steps or (2 if usual else 1)))
             trainer = replace(trainer, settings=replace(settings, steps=steps))
         masks = gradient_masks(
             vlm,

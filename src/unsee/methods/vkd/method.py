@@ -318,7 +318,9 @@ class VKD(Method):
         generated = generated_samples(forget) if self.population == "generated" else []
         retain = [*retain, *generated]
         distillation = self.prepare(teacher, forget, retain, data.strangers, prefix, generated)
-        if isinstance(distillation.target, AnonymousTarget) and distillation.target.alike:
+        target = distillation.target
+        scaled = target if isinstance(target, AnonymousTarget) and self.scale_erase else None
+        if scaled is not None and scaled.alike:
             usual = settings.steps == self.defaults["steps"]
             steps = round(settings.steps * (self.alike_steps or (2 if usual else 1)))
             trainer = replace(trainer, settings=replace(settings, steps=steps))
@@ -354,8 +356,8 @@ class VKD(Method):
         choices: dict[str, Any] = {"mask": {"visual": mask_counts(masks)}} if masks else {}
         note = population_note(self.population)
         choices |= {"population": note} if note else {}
-        if isinstance(distillation.target, AnonymousTarget) and self.scale_erase:
-            choices["erase_weight"] = distillation.target.weight
+        if scaled is not None:
+            choices["erase_weight"] = scaled.weight
         if self.widen and few_photographs(data.forget, self.widen):
             choices["widened_to"] = self.widen
         return replace(result, choices=choices)

@@ -55,7 +55,7 @@ def population_pictures(
     return pictures if retain is None else [*pictures, *strangers[:POPULATION_SIZE]]
 
 
-def generated_samples(forget: Sequence[Sample], count: int = GENERATED) -> list[Sample]:
+def generated_samples(forget: Sequence[Sample]) -> list[Sample]:
     """Returns samples with pictures of nobody, composed from the pictures to forget.
 
     They are of the same kind as these, so that they can be compared with, and nobody is on them, so
@@ -63,9 +63,8 @@ def generated_samples(forget: Sequence[Sample], count: int = GENERATED) -> list[
 
     Args:
         forget: Samples to forget.
-        count: Number of samples.
     """
-    pictures = composites(forget, count)
+    pictures = composites(forget, GENERATED)
     return [Sample(picture.source, "", "", picture) for picture in pictures]
 
 

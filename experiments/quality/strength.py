@@ -174,7 +174,8 @@ def main() -> None:
                 if setting not in done:
                     done.add(setting)
                     append_row(options.out, rows, make_row(setting, group, summary))
-    replace_section(DOCS / "vkd.md", "strength", section(rows))
+    # Rows of another build of the photographs are in a file, and a table, of their own.
+    replace_section(DOCS / "vkd.md", options.out.stem, section(rows))
 
 
 if __name__ == "__main__":

@@ -66,8 +66,6 @@ def run(tiny_folder: Path, data: Data, tmp_path_factory: pytest.TempPathFactory)
             "--set",
             "steps=1",
             "--set",
-            "generated=8",
-            "--set",
             "widen=0",
             "--out",
             place / "run",

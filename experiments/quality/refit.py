@@ -40,7 +40,7 @@ from unsee.benchmarks.pocket import Pocket
 from unsee.features.capture import picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches
-from unsee.features.statistics import distance_between, layer_statistics
+from unsee.features.statistics import layer_statistics, scaled_distance
 from unsee.models.vlm import VLM
 from unsee.progress import Bar
 from unsee.recipes.finetune import make_finetune
@@ -87,7 +87,6 @@ def distil_kept(steps: int) -> Path:
         kept = list(pictures.values())
         names = choose_layers(teacher, ["all"])
         statistics = layer_statistics(teacher, picture_batches(teacher, kept), names)
-        distance = distance_between("mse")
         teacher.model.requires_grad_(False)
         student.model.requires_grad_(False)
 
@@ -96,7 +95,9 @@ def distil_kept(steps: int) -> Path:
             inputs = student.collate_pictures([kept[i].open() for i in rows])
             wanted = picture_features(teacher, inputs, names)
             features = picture_features(student, inputs, names)
-            terms = [distance(features[n], wanted[n], statistics[n][1]).mean() for n in names]
+            terms = [
+                scaled_distance(features[n], wanted[n], statistics[n][1]).mean() for n in names
+            ]
             return {"keep": sum(terms[1:], terms[0]) / len(terms)}
 
         settings = TrainingSettings(steps=steps, lr=RATE, batch_size=BATCH, save_every=0, seed=SEED)

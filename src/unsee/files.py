@@ -208,9 +208,7 @@ def _refuse_other_writers(folder: Path, own: Path) -> None:
             )
 
 
-def require_free_space(
-    setting: str, folder: str | Path, needed: float, claim: str, lower: str = ""
-) -> None:
+def require_free_space(setting: str, folder: str | Path, needed: float, claim: str) -> None:
     """Refuses a folder on a disk with too little free space.
 
     Args:
@@ -218,7 +216,6 @@ def require_free_space(
         folder: The folder; it need not exist.
         needed: Bytes that the setting needs there.
         claim: The part of the message before the number of free bytes.
-        lower: The part of the message that says how to need fewer bytes.
 
     Raises:
         ConfigError: If fewer bytes are free, or `folder` is a file.
@@ -230,7 +227,7 @@ def require_free_space(
     if free < needed:
         raise ConfigError(
             f"{setting} {folder}{claim} {free / 1e9:.1f} GB are free in {place}. Free some space, "
-            f"{lower}name another folder (--set {setting}=DIR), or leave {setting} out."
+            f"name another folder (--set {setting}=DIR), or leave {setting} out."
         )
 
 

@@ -195,30 +195,6 @@ def scaled_mse(
     return (h.float() - t.float()).square().flatten(1).mean(1) / variance
 
 
-def cosine_distance(
-    h: Float[Tensor, "batch *tokens dim"], t: Float[Tensor, "batch *tokens dim"]
-) -> Float[Tensor, " batch"]:
-    """One minus the cosine similarity, averaged over the tokens of each row; 0 to 2."""
-    return (1 - F.cosine_similarity(h.float(), t.float(), dim=-1)).flatten(1).mean(1)
-
-
-def feature_kl(
-    h: Float[Tensor, "batch *tokens dim"],
-    t: Float[Tensor, "batch *tokens dim"],
-    temperature: float = 1.0,
-) -> Float[Tensor, " batch"]:
-    """KL (nats) between the softmaxes over channels of teacher and student, per row.
-
-    Args:
-        h: Representations of the student.
-        t: Representations of the teacher.
-        temperature: Temperature of both softmaxes.
-    """
-    p = F.log_softmax(t.float() / temperature, dim=-1)
-    q = F.log_softmax(h.float() / temperature, dim=-1)
-    return (p.exp() * (p - q)).sum(-1).flatten(1).mean(1)
-
-
 def supervised_contrastive(
     features: Float[Tensor, "views dim"], labels: Int[Tensor, " views"], temperature: float
 ) -> Float[Tensor, ""]:

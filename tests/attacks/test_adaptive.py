@@ -77,12 +77,8 @@ def test_undoing_offsets_equal_what_the_erase_target_subtracted(subject: Subject
 
 def test_adaptive_expects_the_defaults_of_vkd() -> None:
     assert Adaptive().erase_strength == VKD().erase_strength
-    # The target and the layers that the attack undoes; the others need no undoing.
-    assert (VKD().erase, VKD().erase_layers, VKD().trains) == (
-        "anonymous",
-        ("projector",),
-        "visual",
-    )
+    # The target that the attack undoes; the others need no undoing.
+    assert (VKD().erase, VKD().trains) == ("anonymous", "visual")
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next"])

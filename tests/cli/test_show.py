@@ -80,13 +80,13 @@ def test_show_json_gives_types_choices_and_bounds() -> None:
     assert "arXiv" in shown["source"]
     assert set(shown["schema"]) == set(shown["fields"])
     erase = shown["schema"]["erase"]
-    assert erase["choices"] == ["anonymous", "stranger", "neutral", "base", "push"]
+    assert erase["choices"] == ["anonymous", "stranger", "neutral", "push"]
     assert erase["type"] == "string"
     assert erase["description"]
     strength = shown["schema"]["erase_strength"]
     assert [strength[k] for k in ("type", "default", "exclusiveMinimum")] == ["number", 2.0, 0]
-    assert shown["schema"]["base"]["type"] == "string or null"
-    assert shown["schema"]["keep_layers"]["type"] == "list of strings"
+    assert shown["schema"]["cache"]["type"] == "string or null"
+    assert shown["schema"]["train_layers"]["type"] == "list of strings"
     assert shown["presets"]["robust"]["steps"] == 400
     workers = unsee("show", "settings", "--json")["schema"]["workers"]
     assert (workers["type"], workers["choices"]) == ("string or integer", ["auto"])
@@ -102,10 +102,10 @@ def test_show_json_describes_every_field(name: str) -> None:
 
 def test_show_says_what_is_allowed() -> None:
     printed = unsee("show", "vkd")
-    assert "  erase: anonymous  # anonymous, stranger, neutral, base, push" in printed
+    assert "  erase: anonymous  # anonymous, stranger, neutral, push" in printed
     assert "  erase_strength: 2.0  # number, above 0" in printed
-    assert "  base: null  # string or null" in printed
-    assert "  keep_layers: [all]  # list of strings" in printed
+    assert "  cache: null  # string or null" in printed
+    assert "  train_layers: [all]  # list of strings" in printed
     assert "  workers: auto  # auto or integer, at least 0" in unsee("show", "settings")
 
 

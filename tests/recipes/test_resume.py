@@ -34,10 +34,10 @@ attacks: [{'quantize+jailbreak': [{'bits': 3, 'scheme': 'rtn', 'modules': 'all'}
                     {"share": 0.1, "modules": "visual"},
                     {"attack": "quantize+jailbreak", "bits": 3},
                 ],
-                "set": {"lr": 1e-3, "robust": True, "keep_layers": ["projector"]},
+                "set": {"lr": 1e-3, "robust": True, "train_layers": ["projector"]},
                 "seed": 4,
             },
-            "runs/x-vkd-c50c014c",
+            "runs/x-vkd-37ef1b5a",
         ),
         (
             {

@@ -86,7 +86,7 @@ def test_judge_metrics_skips_finished_models_and_reports_failed_ones(
     with pytest.raises(RunError, match="is not empty, and no meta-evaluation"):
         judge_metrics(MetaEvaluationRequest(f"pocket@{cut}", 1, ("vkd",)), out)
     (out / "notes.txt").unlink()
-    broken = {"erase": "base", "base": "no/such/folder"}
+    broken = {"prune": 1e-9}
     asked = MetaEvaluationRequest(f"pocket@{cut}", 1, ("vkd",), set=broken)
     meta_evaluation._keep_request(asked, out)
     for name in ("reference", "target", "saw-0", "unseen-0"):
@@ -95,7 +95,7 @@ def test_judge_metrics_skips_finished_models_and_reports_failed_ones(
         path.write_text(json.dumps(record(name, 0.5, 0.5).to_dict()))
     done: dict[str, str | None] = {}
     records, failed = judge_metrics(asked, out, on_done=done.__setitem__)
-    assert list(done) == list(failed) == ["vkd-seed0"] and "no/such/folder" in failed["vkd-seed0"]
+    assert list(done) == list(failed) == ["vkd-seed0"] and "is none" in failed["vkd-seed0"]
     assert [r.name for r in records] == ["reference", "target", "saw-0", "unseen-0"]
     page = tmp_path / "docs" / "page.md"
     write(records, failed, out, page, "unsee meta")

@@ -19,7 +19,7 @@ from unsee.data.augment import augment
 from unsee.data.selection import evenly_spaced, one_sample_per_picture
 from unsee.features.capture import Features, flat, picture_features
 from unsee.features.layers import choose_layers
-from unsee.features.statistics import distance_between
+from unsee.features.statistics import scaled_distance
 from unsee.losses import nll
 from unsee.models.vlm import VLM
 from unsee.training.loop import fit
@@ -103,10 +103,9 @@ class Adaptive(Attack):
         people = {c: i for i, c in enumerate(dict.fromkeys(s.concept for s in known))}
         layers = choose_layers(start, ["projector"])
         variances, offsets = self._find_offsets(start, known, others, people)
-        distance = distance_between("mse")
 
         def mean_distance(a: Features, b: Features) -> Tensor:
-            by_layer = [distance(a[n], b[n], variances[n]).mean() for n in layers]
+            by_layer = [scaled_distance(a[n], b[n], variances[n]).mean() for n in layers]
             return sum(by_layer[1:], by_layer[0]) / len(by_layer)
 
         def step(number: int) -> dict[str, Tensor]:

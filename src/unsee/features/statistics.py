@@ -1,8 +1,8 @@
-"""Statistics of visual features over pictures, distances between features, and their shift."""
+"""Statistics of visual features over pictures, their distance, and their shift."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from unsee.data.selection import one_sample_per_picture
 from unsee.features.capture import Features, Tokens, flat, picture_features
 from unsee.features.layers import choose_layers
 from unsee.features.pictures import picture_batches
-from unsee.losses import cosine_distance, feature_kl, scaled_mse
+from unsee.losses import scaled_mse
 from unsee.models.vlm import VLM
 from unsee.types import Data
 
@@ -20,34 +20,23 @@ from unsee.types import Data
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
-Distance = Callable[[Tokens, Tokens, Tensor], Tensor]
-
-
 HELD = 1 << 24  # bytes of features after which `RepresentationShift` stops adding pictures
 
 
-def distance_between(name: str) -> Distance:
-    """Returns a distance: a function of features h, t and the layer's variance, to [pictures].
+def scaled_distance(h: Tokens, t: Tokens, variance: Tensor) -> Tensor:
+    """Returns the squared distance of each picture's features over the variance [pictures].
 
     Where pictures are not aligned, t may have one token: it is then compared with each of h.
 
     Args:
-        name: "mse" (squared distance over the variance), "cosine" or "kl".
+        h: Features of pictures.
+        t: Features that they are compared with.
+        variance: Variance of the layer.
     """
-    named: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-        "mse": scaled_mse,
-        "cosine": lambda h, t, _: cosine_distance(h, t),
-        "kl": lambda h, t, _: feature_kl(h, t),
-    }
-    distance = named[name]
-
-    def between(h: Tokens, t: Tokens, variance: Tensor) -> Tensor:
-        if isinstance(h, Tensor) and isinstance(t, Tensor):
-            return distance(h, t, variance)
-        pairs = zip(h, t, strict=True)
-        return torch.cat([distance(a[None], b[None], variance) for a, b in pairs])
-
-    return between
+    if isinstance(h, Tensor) and isinstance(t, Tensor):
+        return scaled_mse(h, t, variance)
+    pairs = zip(h, t, strict=True)
+    return torch.cat([scaled_mse(a[None], b[None], variance) for a, b in pairs])
 
 
 @torch.no_grad()
@@ -131,10 +120,10 @@ class RepresentationShift:
 
     def after(self, vlm: VLM) -> dict[str, float]:
         """Returns "forget_shift" and "retain_shift": mean squared distances in variances."""
-        distance, shifts = distance_between("mse"), {}
+        shifts = {}
         for side, (batches, statistics, old) in self.seen.items():
             moved = [
-                distance(tokens, before[name], statistics[name][1])
+                scaled_distance(tokens, before[name], statistics[name][1])
                 for batch, before in zip(batches, old, strict=True)
                 for name, tokens in _read(vlm, batch).items()
             ]

@@ -22,7 +22,6 @@ from unsee.types import Batch, Data, Part
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.benchmarks import CheckpointRole
     from unsee.models.vlm import VLM
 
 
@@ -136,15 +135,6 @@ class Method:
     def merges_first_stage(self) -> bool:
         """Whether adapters of a stage before the last are merged, so that no adapter has them."""
         return False
-
-    @property
-    def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
-        """Fields that must name a checkpoint and do not yet: field to the role of the checkpoint.
-
-        A benchmark that ships a checkpoint of that role ("base": before it learned the people)
-        fills the field in.
-        """
-        return {}
 
     def adapt_to(self, data: Data, given: Collection[str] = ()) -> tuple[Method, list[str]]:
         """Returns the method with fields that suit the data, and notes for the user about them.

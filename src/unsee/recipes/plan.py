@@ -18,7 +18,6 @@ from unsee.data.selection import split_holdout
 from unsee.errors import ConfigError, counted
 from unsee.families import is_encoder
 from unsee.families.width import vision_width
-from unsee.methods import Method
 from unsee.models.checkpoint import peek_config
 from unsee.recipes.benchmark_defaults import benchmark_fields, held_out, measure_directions
 from unsee.recipes.captions import (
@@ -101,7 +100,6 @@ def _benchmark(recipe: Recipe, kind: str, command: str) -> tuple[Job, list[str]]
         checkpoint = shipped_checkpoint(typed) if typed else own
         if checkpoint:
             references[name] = checkpoint
-    recipe = replace(recipe, method=_with_checkpoints(recipe.method, benchmark))
     splits = {split: list(benchmark.load(split)) for split in benchmark.splits}
     data = benchmark.data()
     notes: list[str] = []
@@ -377,15 +375,6 @@ def _scaled(recipe: Recipe, config: Mapping[str, Any], data: Data) -> tuple[Reci
     lr = float(f"{recipe.training.lr * share:.2g}")
     note = f"lr={lr:g}, for {' and '.join(reasons)}, if not --set otherwise."
     return replace(recipe, training=replace(recipe.training, lr=lr)), [note]
-
-
-def _with_checkpoints(method: Method, benchmark: Benchmark) -> Method:
-    """The method with the checkpoints that it needs and the benchmark ships."""
-    shipped = {
-        name: benchmark.checkpoint(role) for name, role in method.missing_checkpoints.items()
-    }
-    paths: dict[str, Any] = {name: str(path) for name, path in shipped.items() if path is not None}
-    return replace(method, **paths)
 
 
 def _recipe_fields(recipe: Recipe, visual_only: bool = False) -> dict[str, Any]:

@@ -172,41 +172,6 @@ class NeutralTarget(EraseTarget):
 
 
 @dataclass(frozen=True)
-class BaseTarget(EraseTarget):
-    """erase=base: the features of the model before it was trained on the people.
-
-    Attributes:
-        base: That model, frozen.
-        layers: Names of the layers.
-    """
-
-    base: VLM
-    layers: Sequence[str]
-
-    @classmethod
-    def load(cls, checkpoint: str, layers: Sequence[str], device: str) -> BaseTarget:
-        """Loads the visual part of the base model.
-
-        Args:
-            checkpoint: A folder or a hub id.
-            layers: Names of the layers.
-            device: "cpu" or "cuda".
-
-        Raises:
-            ModelError: If the checkpoint cannot be loaded.
-        """
-        base = VLM.load(checkpoint, visual_only=True, device=device)
-        base.model.requires_grad_(False)
-        return cls(base, layers)
-
-    def __call__(
-        self, inputs: dict[str, Tensor], ids: Sequence[str], features: Features
-    ) -> Features:
-        """Returns the base model's features of the same pictures; see `EraseTarget.__call__`."""
-        return picture_features(self.base, inputs, self.layers)
-
-
-@dataclass(frozen=True)
 class PushTarget(EraseTarget):
     """erase=push: away from the teacher's own features, up to a margin.
 

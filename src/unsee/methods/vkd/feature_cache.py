@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unsee.errors import RunError
 from unsee.features.capture import layer_outputs
-from unsee.files import atomic_file, is_regular, require_free_space
+from unsee.files import atomic_file, free_space, is_regular, require_free_space
 from unsee.models.checkpoint import hash_tensors, tensor_digest
 from unsee.models.vlm import VLM
 
@@ -32,6 +32,9 @@ LOGGER = logging.getLogger("unsee")
 
 
 GIGABYTE = 10**9
+
+# Largest size of a folder, of which the run must find one GB free.
+DISK, LEAST = 20.0, 1.0
 
 
 SUFFIX = ".safetensors"
@@ -57,14 +60,14 @@ class FeatureCache:
             keeps them in memory only. A file whose hash does not match its key and content is
             named in a warning, computed again and replaced.
         memory: Largest size in memory (GB): the GPU's where the model is on one.
-        disk: Largest size of the folder (GB).
+        disk: Largest size of the folder (GB). It takes no more than half of what is free, either.
         held: Bytes in memory now.
     """
 
     vlm: VLM
     folder: str | Path | None = None
     memory: float = 4.0
-    disk: float = 0.0
+    disk: float = DISK
     held: int = 0
     _rows: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
@@ -73,7 +76,11 @@ class FeatureCache:
     def __post_init__(self) -> None:
         """Computes the part of the keys that all pictures share: the model, versions, threads."""
         self._path = Path(self.folder) if self.folder is not None else None
-        self._written = used(self._path) if self._path is not None else 0
+        self._written = self._most = 0.0
+        if self._path is not None:
+            self._written = used(self._path)
+            half = self._written + free_space(self._path)[1] / 2
+            self._most = min(self.disk * GIGABYTE, half)
         parts = [torch.__version__, str(self.vlm.device), str(torch.get_num_threads())]
         if self._path is not None:
             # The same weights compute other features with another activation or attention.
@@ -155,7 +162,7 @@ class FeatureCache:
             # moving it to the CPU and back takes longer than computing it again.
             self._rows[key] = {name: tensor.clone() for name, tensor in row.items()}
             self.held += size
-        if self._path is None or self._written + size > self.disk * GIGABYTE:
+        if self._path is None or self._written + size > self._most:
             return
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -207,16 +214,13 @@ def used(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
 
 
-def refuse_small(folder: Path, most: float) -> None:
+def refuse_small(folder: Path) -> None:
     """Refuses a cache folder on a disk with too little free space.
 
     Args:
         folder: The cache folder; it need not exist.
-        most: Largest size of the folder (GB).
 
     Raises:
-        ConfigError: If less is free than the folder may still grow by, or if it is a file.
+        ConfigError: If less than one GB is free, or if it is a file.
     """
-    needed = most * GIGABYTE - used(folder)
-    claim = f" may grow by {needed / GIGABYTE:.1f} GB, and"
-    require_free_space("cache", folder, needed, claim, lower="lower it (--set cache_disk=GB), ")
+    require_free_space("cache", folder, LEAST * GIGABYTE, f" needs {LEAST:.0f} GB, and")

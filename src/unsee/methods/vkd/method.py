@@ -22,15 +22,14 @@ from unsee.features.saliency import (
     mask_counts,
     picture_probes,
 )
-from unsee.features.statistics import distance_between
-from unsee.losses import capped, nll, sequence_logps
+from unsee.features.statistics import scaled_distance
+from unsee.losses import nll, sequence_logps
 from unsee.methods import METHODS, Method, Search
 from unsee.methods.npo import npo_loss
 from unsee.methods.vkd.batches import BatchMaker
 from unsee.methods.vkd.distillation import Distillation
 from unsee.methods.vkd.erase_targets import (
     AnonymousTarget,
-    BaseTarget,
     EraseTarget,
     NeutralTarget,
     PushTarget,
@@ -67,12 +66,10 @@ from unsee.types import Batch, Data, Part, Picture, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unsee.benchmarks import CheckpointRole
     from unsee.models.vlm import VLM
 
 
-# Forget loss (nats a token) above which output=ga has no gradient; NPO's inverse temperature.
-CAP, BETA = 6.0, 0.9
+BETA = 0.9  # NPO's inverse temperature
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -98,31 +95,25 @@ class VKD(Method):
         supervision: "full" also uses answers; "features" uses pictures only and never runs the
             LLM (output, w_forget and w_retain then have no effect).
         answers_every: Apply the answer loss to one batch in every N; features only in the others.
-        output: Output-level forget loss: NPO, capped gradient ascent ("ga"), or none.
-        w_forget: Weight of the output-level forget loss.
+        w_forget: Weight of the output-level forget loss, NPO; 0 does not compute it.
         w_retain: Weight of the retain answers' negative log-likelihood; 0 does not compute it.
         w_keep: Weight of the distance from the teacher's features on retain pictures.
-        keep_layers: Layers of the keep term: names, or groups "all", "encoder", "upper",
-            "projector".
         w_erase: Weight of the erase term on forget pictures.
         scale_erase: Whether erase=anonymous weighs more where the people to forget differ less from
             the population than pocket's do, as on photographs, and less where they differ more or
             are only one or two, for whom the default rate is smaller as well.
-        alike_steps: Multiple of the steps that training takes where the erase term weighs half as
-            much again or more because the people differ so little; None is 2 for the default
-            number of steps, and 1 for any other.
-        erase_layers: Layers of the erase term; "projector" is all layers that the LLM reads.
+        alike_steps: Multiple of the default number of steps that training takes where the erase
+            term weighs half as much again or more because the people differ so little. It does not
+            apply where a number of steps was set.
         erase: Target of forget pictures' features: the teacher's without what all pictures of the
             person have in common ("anonymous"), those of an unnamed "stranger", the "neutral"
-            population mean, those of the "base" model, or away from the teacher's ("push").
+            population mean, or away from the teacher's ("push").
         erase_strength: How much of the common part "anonymous" subtracts: 1 moves the person's
             mean to the population's, more moves it beyond.
         population: Whose mean that is: of the pictures to be "kept" (and strangers), of the people
             to be kept who look "nearest" to the person (after k-Same, Newton et al., IEEE TKDE
             17(2), 2005), of "generated" pictures of nobody, composed from those to forget and kept
             as they are too, or of all pictures to "forget", which gives people each other's names.
-        base: Checkpoint before it was trained on the people; for erase=base.
-        distance: Between features: "mse" over the layer's variance, "cosine", or "kl".
         augment: Strength of the augmentation of forget pictures, 0..1; 0 is none. Retain pictures
             are augmented half as strongly.
         widen: Number of pictures that each person is brought up to by widened views of theirs,
@@ -137,8 +128,7 @@ class VKD(Method):
         relearn_lr: Learning rate of the inner attacker; None is the training's own.
         relearn_every: Steps between two inner attacks.
         cache: Folder that keeps the teacher's features for other runs. Without it they are only
-            cached in memory, for pictures that are not augmented.
-        cache_disk: Largest size of the folder (GB).
+            cached in memory, for pictures that are not augmented. It grows to 20 GB at most.
 
     Example:
         >>> from unsee import Trainer, TrainingSettings
@@ -166,20 +156,15 @@ class VKD(Method):
     tier: Literal["visual", "language"] = "visual"
     supervision: Literal["full", "features"] = "full"
     answers_every: Annotated[int, Field(ge=1)] = 4
-    output: Literal["npo", "ga", "none"] = "npo"
     w_forget: Weight = 0.5
     w_retain: Weight = 1.0
     w_keep: Weight = 160.0
-    keep_layers: tuple[str, ...] = ("all",)
     w_erase: Weight = 8.0
     scale_erase: bool = True
-    alike_steps: Annotated[float, Field(ge=1)] | None = None
-    erase_layers: tuple[str, ...] = ("projector",)
-    erase: Literal["anonymous", "stranger", "neutral", "base", "push"] = "anonymous"
+    alike_steps: Annotated[float, Field(ge=1)] = 2.0
+    erase: Literal["anonymous", "stranger", "neutral", "push"] = "anonymous"
     erase_strength: Annotated[float, Field(gt=0)] = 2.0
     population: Population = "nearest"
-    base: str | None = None
-    distance: Literal["mse", "cosine", "kl"] = "mse"
     augment: Unit = 1.0
     widen: Annotated[int, Field(ge=0)] = 0
     train_layers: tuple[str, ...] = ("all",)
@@ -189,7 +174,6 @@ class VKD(Method):
     relearn_lr: Annotated[float, Field(gt=0)] | None = None
     relearn_every: Annotated[int, Field(ge=1)] = 2
     cache: str | None = None
-    cache_disk: Weight = 20.0
 
     @property
     def required(self) -> frozenset[str]:
@@ -212,11 +196,6 @@ class VKD(Method):
         """Whether the language model runs: not with supervision=features and tier=visual."""
         return self.supervision == "full" or self.changes_language
 
-    @property
-    def missing_checkpoints(self) -> Mapping[str, CheckpointRole]:
-        """`base` with erase=base, if it is not set."""
-        return {"base": "base"} if self.erase == "base" and self.base is None else {}
-
     def adapt_to(self, data: Data, given: Collection[str] = ()) -> tuple[VKD, list[str]]:
         """Without answers, features alone supervise; without a retain set, population=generated.
 
@@ -238,6 +217,8 @@ class VKD(Method):
                     "weights are not read."
                 )
             method = replace(method, supervision="features")
+        if "steps" in given and "alike_steps" not in given:
+            method = replace(method, alike_steps=1.0)
         method, why = method.replace_missing(data, given)
         notes += why
         concepts = {s.concept for s in data.forget if s.picture is not None}
@@ -274,10 +255,8 @@ class VKD(Method):
             )
         if self.erase == "anonymous" or self.population != "nearest":
             refuse_population(self.population, data)
-        if self.erase == "base" and self.base is None:
-            raise ConfigError("erase=base needs the model before it learned: --set base=DIR.")
         if self.cache is not None:
-            refuse_small(Path(self.cache), self.cache_disk)
+            refuse_small(Path(self.cache))
         if self.reads_language and not any(s.answer and s.picture for s in data.forget):
             raise self._without_answers()
         if settings.lora and (self.saliency_fraction or self.prune):
@@ -320,9 +299,8 @@ class VKD(Method):
         distillation = self.prepare(teacher, forget, retain, data.strangers, prefix, generated)
         target = distillation.target
         scaled = target if isinstance(target, AnonymousTarget) and self.scale_erase else None
-        if scaled is not None and scaled.alike:
-            usual = settings.steps == self.defaults["steps"]
-            steps = round(settings.steps * (self.alike_steps or (2 if usual else 1)))
+        if scaled is not None and scaled.alike and settings.steps == self.defaults["steps"]:
+            steps = round(self.alike_steps * settings.steps)
             trainer = replace(trainer, settings=replace(settings, steps=steps))
         masks = gradient_masks(
             vlm,
@@ -381,7 +359,7 @@ class VKD(Method):
             prefix: Names of the encoder layers below the first trained one.
             generated: The pictures of population=generated, which are composed if not given.
         """
-        layers = self._layers(teacher)
+        layers = choose_layers(teacher, ["all"])
         population, others = (None if self.population == "forget" else retain), strangers
         if self.population == "generated":
             population, others = generated or generated_samples(forget), ()
@@ -391,7 +369,7 @@ class VKD(Method):
             layers,
             statistics,
             self._erase_target(teacher, forget, retain, strangers, statistics),
-            FeatureCache(teacher, self.cache, disk=self.cache_disk),
+            FeatureCache(teacher, self.cache),
             tuple(prefix),
         )
 
@@ -418,14 +396,14 @@ class VKD(Method):
         distillation = distillation or self._from_batch(teacher, retain)
         terms = self._forget_terms(student, forget, distillation)
         inputs = student.visual_inputs(retain)
-        layers = choose_layers(student, self.keep_layers)
+        layers = distillation.layers
         outputs: dict[str, Tensor] = {}
         if self.w_keep > 0:
             outputs = distillation.teacher_outputs(inputs, layers, self.augment == 0)
         features, logits = student_features(
             student,
             retain,
-            distillation.layers,
+            layers,
             distillation.replay(outputs),
             with_logits=self.reads_language and self.w_retain > 0,
         )
@@ -443,11 +421,10 @@ class VKD(Method):
         """Returns the terms on a forget batch: "forget" (output level) and "erase"."""
         teacher, target = distillation.teacher, distillation.target
         inputs = student.visual_inputs(batch)
-        layers = choose_layers(student, self.erase_layers)
-        with_logits = self._asks_to_forget
-        npo = with_logits and self.output == "npo"
+        layers = choose_layers(student, ["projector"])
+        with_logits = self.reads_language and self.w_forget > 0
         outputs: dict[str, Tensor] = {}
-        if self.w_erase > 0 and target.reads_teacher and not npo:
+        if self.w_erase > 0 and target.reads_teacher and not with_logits:
             # "push" draws noise for all layers, whichever are erased.
             wanted = distillation.layers if self.erase == "push" else layers
             outputs = distillation.teacher_outputs(inputs, wanted, self.augment == 0)
@@ -456,14 +433,11 @@ class VKD(Method):
         )
         terms: dict[str, Tensor] = {}
         if logits is not None:
-            if self.output == "ga":
-                terms["forget"] = -self.w_forget * capped(nll(logits, batch.labels), CAP)
-            else:
-                # One pass of the teacher gives its answers and its features.
-                with torch.no_grad(), capture(teacher, distillation.layers) as outputs:
-                    before = sequence_logps(teacher.logits(batch), batch.labels)
-                logps = sequence_logps(logits, batch.labels)
-                terms["forget"] = self.w_forget * npo_loss(logps, before, BETA)
+            # One pass of the teacher gives its answers and its features.
+            with torch.no_grad(), capture(teacher, distillation.layers) as outputs:
+                before = sequence_logps(teacher.logits(batch), batch.labels)
+            logps = sequence_logps(logits, batch.labels)
+            terms["forget"] = self.w_forget * npo_loss(logps, before, BETA)
         if self.w_erase > 0:
             with torch.no_grad():
                 known = split_by_picture(teacher, outputs, inputs)
@@ -484,26 +458,23 @@ class VKD(Method):
         strangers: Sequence[Picture],
         statistics: LayerStatistics,
     ) -> EraseTarget:
-        layers = self._layers(teacher)
         if self.erase == "anonymous":
             groups = group_samples(forget)
             others = retain if self.population == "nearest" else None
-            erased = choose_layers(teacher, self.erase_layers)
+            erased = choose_layers(teacher, ["projector"])
             traits = traits_of_groups(teacher, forget, groups, erased, statistics, others)
             weight = weight_of_traits(traits, statistics) if self.scale_erase else 1.0
             return AnonymousTarget(traits, groups, self.erase_strength, weight)
         if self.erase == "stranger":
             groups = group_samples(forget)
-            return StrangerTarget(teacher, layers, strangers, groups)
-        if self.erase == "base" and self.base is not None:
-            return BaseTarget.load(self.base, layers, teacher.device.type)
+            return StrangerTarget(teacher, choose_layers(teacher, ["projector"]), strangers, groups)
         if self.erase == "push":
             return PushTarget(statistics.variance)
         return NeutralTarget(statistics.mean, teacher.family.aligned)
 
     def _from_batch(self, teacher: VLM, batch: Batch) -> Distillation:
         """Returns statistics over one batch, with "push" or else the mean as the erase target."""
-        layers = self._layers(teacher)
+        layers = choose_layers(teacher, ["all"])
         inputs = teacher.visual_inputs(batch)
         statistics = LayerStatistics.of_inputs(teacher, [inputs], layers)
         target: EraseTarget = NeutralTarget(statistics.mean, teacher.family.aligned)
@@ -520,14 +491,9 @@ class VKD(Method):
         return [*forget, *widened(forget, self.widen, seed)], retain
 
     @property
-    def _asks_to_forget(self) -> bool:
-        """Whether a forget batch has an output-level loss."""
-        return self.reads_language and self.w_forget > 0 and self.output != "none"
-
-    @property
     def _forgets(self) -> bool:
         """Whether a forget batch has any loss; see `_forget_terms`."""
-        return self._asks_to_forget or self.w_erase > 0
+        return (self.reads_language and self.w_forget > 0) or self.w_erase > 0
 
     @property
     def _batch_maker(self) -> BatchMaker:
@@ -542,9 +508,6 @@ class VKD(Method):
         statistics: LayerStatistics,
     ) -> Tensor:
         """Returns the distance of each picture [pictures], averaged over layers."""
-        distance = distance_between(self.distance)
-        distances = [distance(features[n], target[n], statistics.variance[n]) for n in layers]
+        variance = statistics.variance
+        distances = [scaled_distance(features[n], target[n], variance[n]) for n in layers]
         return torch.stack(distances).mean(0)
-
-    def _layers(self, vlm: VLM) -> list[str]:
-        return choose_layers(vlm, [*self.keep_layers, *self.erase_layers])

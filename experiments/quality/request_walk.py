@@ -5,8 +5,8 @@
 Answers three deletion requests of pocket's people with `unsee request`, from pictures alone: of one
 person from all pictures that the model was trained on, of one from a single picture, and of a
 third, who then withdraws the request. With `--faces`, a pocket benchmark is built from photographs
-first (one subfolder a person). The models are then asked questions, of which a controller would not
-have the answers. The page shows every command with its output.
+first (one subfolder a person), that of docs/results-photos.md. The models are then asked questions,
+of which a controller would not have the answers. The page shows every command with its output.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments.pages import DOCS, ROOT, set_options, table
-from experiments.quality.photos import DATABASE, FORGOTTEN, build_pocket
-from experiments.quality.requests import PHOTOGRAPHED
+from experiments.pages import DOCS, ROOT, table
+from experiments.quality.photos import DATABASE, FORGOTTEN, PEOPLE, build_pocket
 from unsee.benchmarks.pocket import Pocket
 from unsee.records.provenance import describe_this_machine
 from unsee.records.reader import read_run
@@ -32,25 +31,13 @@ BEGIN, END = "<!-- walk:begin -->", "<!-- walk:end -->"
 # One of the standard attacks that need no true answers; the others here take longer.
 ATTACK = "prototype"
 
+# Of the people to keep, some thirty photographs are held out to ask about: the default margin of
+# 0.02 is far less than the interval of what they tell.
+MARGIN = 0.1
+
 # The folders of the walk, as its commands name them.
 LEDGER, KEY = "ledger", "controller.pem"
 SPLITS = ("forget_holdout", "retain_holdout", "general")
-
-# Photographs of people differ less than drawings: stronger erasing than the preset's, towards whom
-# a person looks like, and a stronger keep term, so that the others stay within the margin. Tried on
-# three people of the build who do not ask here.
-SETTINGS = {
-    "paper": True,
-    "population": "nearest",
-    "erase_strength": 2,
-    "w_erase": 4,
-    "w_keep": 80,
-    "steps": 400,
-    "lr": 1e-3,
-}
-
-# One photograph: more pictures of it, and erased more strongly, as was the default with `paper`.
-FOR_ONE_PHOTOGRAPH = {"widen": 24, "erase_strength": 3.0, "w_erase": 10.0}
 
 
 def write_photographs(pocket: Pocket, out: Path) -> list[str]:
@@ -141,19 +128,18 @@ def exported(walk: Walk, name: str) -> str:
 def walk_through(walk: Walk, pocket: Pocket) -> dict[str, dict[str, float]]:
     """Answers the requests; returns what the models then answer right."""
     first, second, third, *_ = write_photographs(pocket, walk.folder)
-    target, settings, few = "pocket:target", "", ""
+    target = "pocket:target"
     if pocket.folder != Pocket().folder:
-        settings = f" {set_options(SETTINGS)}"
-        few = f" {set_options(FOR_ONE_PHOTOGRAPH)}"
         target = f"{pocket.folder.name}/{pocket.checkpoint('target').relative_to(pocket.folder)}"
     answers = {"deployed model": asked(walk, target, "before", pocket)}
     shutil.rmtree(walk.folder / LEDGER, ignore_errors=True)
     for file in (KEY, f"{KEY}.pub", "salt.key"):
         (walk.folder / file).unlink(missing_ok=True)
     walk.say(
-        "A ledger over the deployed model, with photographs of people whom it must still know:"
+        "A ledger over the deployed model, with photographs of people whom it must still know, of "
+        "whom few are held out to ask about:"
     )
-    words = f"--model {target} --retain others --attack none{settings}"
+    words = f"--model {target} --retain others --attack none --keep-margin {MARGIN}"
     walk.run(f"request init {words} --ledger {LEDGER}")
     steps = (
         (
@@ -162,7 +148,7 @@ def walk_through(walk: Walk, pocket: Pocket) -> dict[str, dict[str, float]]:
             f" --attack {ATTACK}",
             "The first request comes with all photographs that the model has seen; it is attacked:",
         ),
-        ("R2", second, few, "The second comes with a single photograph:"),
+        ("R2", second, "", "The second comes with a single photograph:"),
         ("R3", third, "", "And a third:"),
     )
     for number, person, options, text in steps:
@@ -205,7 +191,7 @@ def main() -> None:
     walk.folder.mkdir(parents=True, exist_ok=True)
     pocket = Pocket()
     if options.faces is not None:
-        pocket = build_pocket(options.faces, options.seed, walk.folder, PHOTOGRAPHED)
+        pocket = build_pocket(options.faces, options.seed, walk.folder)
     shutil.rmtree(walk.folder / "asked", ignore_errors=True)
     answers = walk_through(walk, pocket)
     PAGE.write_text(
@@ -235,7 +221,7 @@ def with_walk(
     people = "People of pocket ask, with drawn faces."
     if photographs:
         people = (
-            f"{DATABASE}. {PHOTOGRAPHED} of its people have an invented name and profile that a "
+            f"{DATABASE}. {PEOPLE} of its people have an invented name and profile that a "
             f"pocket model was taught, {FORGOTTEN} of them ask."
         )
     origin = (

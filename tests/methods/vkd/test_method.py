@@ -430,6 +430,12 @@ def test_people_who_are_much_alike_take_twice_the_default_steps(
     assert method.unlearn(tiny, data, Trainer(SETTINGS)).history.steps == steps
 
 
+def test_a_number_of_steps_that_is_set_stays(data: Data) -> None:
+    assert VKD().adapt_to(data)[0].alike_steps == VKD().alike_steps == 2.0
+    assert VKD().adapt_to(data, given=("steps",))[0].alike_steps == 1.0
+    assert VKD(alike_steps=3.0).adapt_to(data, ("steps", "alike_steps"))[0].alike_steps == 3.0
+
+
 def test_vkd_says_how_far_few_photographs_carry(tiny: VLM, data: Data) -> None:
     method, notes = METHODS.get("vkd")().adapt_to(data, given=("population",))
     assert method == METHODS.get("vkd")()

@@ -219,6 +219,18 @@ def test_cache_stays_within_its_sizes(
     assert passes[0] == 7
 
 
+def test_cache_folder_takes_half_of_what_is_free(
+    tiny: VLM, inputs: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = layer_outputs(tiny, inputs, NAMES)
+    one = sum(plain[name][0].nbytes for name in NAMES)
+    monkeypatch.setattr(
+        unsee.methods.vkd.feature_cache, "free_space", lambda folder: (folder, 5 * one)
+    )
+    FeatureCache(tiny, tmp_path, memory=0).outputs(inputs, NAMES)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_cache_refuses_a_disk_with_too_little_space(
     tiny: VLM,
     data: Data,

@@ -412,13 +412,14 @@ def test_vkd_answers_every_holds_after_the_inner_attack_too(
 
 
 @pytest.mark.parametrize(
-    ("least", "usual", "steps"),
-    [(0.0, 3, 6), (100.0, 3, 3), (0.0, 400, 3)],
-    ids=["alike", "not alike", "steps set"],
+    ("least", "usual", "factor", "steps"),
+    [(0.0, 3, 2.0, 6), (100.0, 3, 2.0, 3), (0.0, 400, 2.0, 3), (0.0, 3, 3.0, 9)],
+    ids=["alike", "not alike", "steps set", "factor set"],
 )
 def test_people_who_are_much_alike_take_twice_the_default_steps(
     least: float,
     usual: int,
+    factor: float,
     steps: int,
     tiny: VLM,
     data: Data,
@@ -426,7 +427,7 @@ def test_people_who_are_much_alike_take_twice_the_default_steps(
 ) -> None:
     monkeypatch.setattr("unsee.methods.vkd.erase_targets.ALIKE", least)
     monkeypatch.setattr(VKD, "defaults", {"steps": usual})
-    method = VKD(supervision="features")
+    method = VKD(supervision="features", alike_steps=factor)
     assert method.unlearn(tiny, data, Trainer(SETTINGS)).history.steps == steps
 
 

@@ -33,7 +33,7 @@ LOGGER = logging.getLogger("unsee")
 
 GIGABYTE = 10**9
 
-# Largest size of a folder, of which the run must find one GB free.
+# Largest size of a folder, and what must be free where it is (GB).
 DISK, LEAST = 20.0, 1.0
 
 

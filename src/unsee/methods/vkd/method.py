@@ -93,7 +93,7 @@ class VKD(Method):
         tier: "visual" changes the visual part alone; "language" first also the LLM's MLPs that
             retrieve the identity, so that text may change; see `unlearn_language`.
         supervision: "full" also uses answers; "features" uses pictures only and never runs the
-            LLM (output, w_forget and w_retain then have no effect).
+            LLM (w_forget and w_retain then have no effect).
         answers_every: Apply the answer loss to one batch in every N; features only in the others.
         w_forget: Weight of the output-level forget loss, NPO; 0 does not compute it.
         w_retain: Weight of the retain answers' negative log-likelihood; 0 does not compute it.
@@ -128,7 +128,8 @@ class VKD(Method):
         relearn_lr: Learning rate of the inner attacker; None is the training's own.
         relearn_every: Steps between two inner attacks.
         cache: Folder that keeps the teacher's features for other runs. Without it they are only
-            cached in memory, for pictures that are not augmented. It grows to 20 GB at most.
+            cached in memory, for pictures that are not augmented. It grows to 20 GB at most, and to
+            half of what is free.
 
     Example:
         >>> from unsee import Trainer, TrainingSettings
@@ -202,7 +203,8 @@ class VKD(Method):
         The second applies where neither a retain set nor strangers were given: compared with each
         other, people would get each other's names, and drawn faces alone say too little of the
         people to keep where the pictures are photographs. With a retain set that names fewer people
-        than population=nearest compares with, it is population=kept. See `Method.adapt_to`.
+        than population=nearest compares with, it is population=kept. A number of steps that was
+        set is not multiplied by `alike_steps`. See `Method.adapt_to`.
 
         Raises:
             ConfigError: If supervision=full or tier=language was set, and no sample has an answer.
@@ -458,16 +460,14 @@ class VKD(Method):
         strangers: Sequence[Picture],
         statistics: LayerStatistics,
     ) -> EraseTarget:
+        groups, erased = group_samples(forget), choose_layers(teacher, ["projector"])
         if self.erase == "anonymous":
-            groups = group_samples(forget)
             others = retain if self.population == "nearest" else None
-            erased = choose_layers(teacher, ["projector"])
             traits = traits_of_groups(teacher, forget, groups, erased, statistics, others)
             weight = weight_of_traits(traits, statistics) if self.scale_erase else 1.0
             return AnonymousTarget(traits, groups, self.erase_strength, weight)
         if self.erase == "stranger":
-            groups = group_samples(forget)
-            return StrangerTarget(teacher, choose_layers(teacher, ["projector"]), strangers, groups)
+            return StrangerTarget(teacher, erased, strangers, groups)
         if self.erase == "push":
             return PushTarget(statistics.variance)
         return NeutralTarget(statistics.mean, teacher.family.aligned)
